@@ -1,0 +1,59 @@
+// swift-tools-version: 6.2
+import PackageDescription
+
+#if canImport(Glibc)
+  import Glibc
+#endif
+
+/// AVX2 and FMA where this very machine has them and nobody depends on us: a binary then runs where it was built.
+/// `MIXLORA_NO_AVX2=1` switches it off.
+let isRoot = !Context.packageDirectory.contains("/checkouts/")
+let vectorFlags: [String] = isRoot && Context.environment["MIXLORA_NO_AVX2"] == nil && machineHasAVX2() ? ["-Xcc", "-mavx2", "-Xcc", "-mfma"] : []
+
+/// Reads /proc/cpuinfo; false where there is none or the processor is another.
+func machineHasAVX2() -> Bool {
+  #if os(Linux) && arch(x86_64)
+    guard let file = fopen("/proc/cpuinfo", "r") else { return false }
+    defer { fclose(file) }
+    var buffer = [CChar](repeating: 0, count: 4096)
+    while fgets(&buffer, Int32(buffer.count), file) != nil {
+      let words = String(decoding: buffer.prefix { $0 != 0 }.map { UInt8(bitPattern: $0) }, as: UTF8.self).split(whereSeparator: \.isWhitespace)
+      if words.first == "flags" { return words.contains("avx2") && words.contains("fma") }
+    }
+  #endif
+  return false
+}
+
+/// Kernels and parsers are optimised in debug builds too: an unspecialised generic kernel costs a hundredfold.
+let optimised: [SwiftSetting] = [
+  .unsafeFlags(["-O", "-wmo", "-num-threads", "2", "-disable-batch-mode"], .when(configuration: .debug))
+]
+
+let package = Package(
+  name: "MixLoRA",
+  platforms: [.macOS(.v15)],
+  products: [
+    .library(name: "MixLoRA", targets: ["Tensors", "CPUBackend", "MixLoRA", "Checkpoints", "Decoders", "Training", "Traces", "Conformance"]),
+    .executable(name: "mixlora", targets: ["MixLoRACommand"]),
+  ],
+  dependencies: [
+    .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.0"),
+  ],
+  targets: [
+    .systemLibrary(name: "COpenBLAS"),
+    .target(name: "Tensors"),
+    .target(name: "CPUBackend", dependencies: ["Tensors", "COpenBLAS"], swiftSettings: optimised + (vectorFlags.isEmpty ? [] : [.unsafeFlags(vectorFlags)])),
+    .target(name: "MixLoRA", dependencies: ["Tensors"]),
+    .target(name: "Checkpoints", dependencies: ["Tensors"], swiftSettings: optimised),
+    .target(name: "Decoders", dependencies: ["MixLoRA", "Checkpoints"]),
+    .target(name: "Training", dependencies: ["Decoders"]),
+    .target(name: "Traces", dependencies: ["Decoders"]),
+    .target(name: "Conformance", dependencies: ["Decoders", "Traces"]),
+    .executableTarget(
+      name: "MixLoRACommand",
+      dependencies: [
+        "CPUBackend", "Decoders", "Training", "Traces", "Conformance", .product(name: "ArgumentParser", package: "swift-argument-parser"),
+      ]),
+  ],
+  swiftLanguageModes: [.v6]
+)

@@ -1,0 +1,24 @@
+/// What a backend counts, so that tests can pin what a training step costs beside arithmetic.
+public struct Counters: Equatable, Sendable {
+  /// Buffers that the pool did not have and allocated. 0 per step after warm-up.
+  public var poolMisses = 0
+  /// Copies made because an operation was to write into storage that somebody else held. 0 per step.
+  public var sharedCopies = 0
+  /// Bytes moved from the host to the device.
+  public var bytesToDevice = 0
+  /// Bytes moved from the device to the host.
+  public var bytesToHost = 0
+
+  /// All zero.
+  public init() {}
+
+  /// What was counted between two readings.
+  public static func - (later: Counters, earlier: Counters) -> Counters {
+    var difference = Counters()
+    difference.poolMisses = later.poolMisses - earlier.poolMisses
+    difference.sharedCopies = later.sharedCopies - earlier.sharedCopies
+    difference.bytesToDevice = later.bytesToDevice - earlier.bytesToDevice
+    difference.bytesToHost = later.bytesToHost - earlier.bytesToHost
+    return difference
+  }
+}

@@ -1,0 +1,47 @@
+/// Where in a run a value is, when a hook sees it.
+public struct HookPoint: Equatable, Sendable, CustomStringConvertible {
+  /// Module path and name: `model.layers.3.mlp.output`.
+  public let path: String
+  /// Activations are seen on the way forward, their gradients on the way back.
+  public let phase: Phase
+
+  /// On which way the value was met.
+  public enum Phase: Equatable, Sendable {
+    /// An activation or routing decision.
+    case forward
+    /// The gradient of the activation of that path.
+    case backward
+  }
+
+  /// A point of a run.
+  public init(path: String, phase: Phase) {
+    self.path = path
+    self.phase = phase
+  }
+
+  /// The path, `grad.` in front of a gradient's.
+  public var description: String { phase == .backward ? "grad." + path : path }
+}
+
+/// Something that looks at the values of a run or replaces them.
+///
+/// One mechanism serves recording, stepping, patching, comparing with another implementation and replaying its
+/// routing. A hook that assigns to `value` replaces it: everything downstream, caches and recomputed values
+/// included, follows as if the layer had computed it.
+public protocol Hook<B>: AnyObject {
+  /// The backend of the values.
+  associatedtype B: Backend
+  /// True if this hook wants to see points of this path. Called often; be quick.
+  func listens(to path: String) -> Bool
+  /// An activation or a gradient.
+  func visit(_ value: inout Tensor<B>, at point: HookPoint) throws
+  /// A routing decision: the experts that each token chose, (N·K), largest probability first.
+  func visit(choice: inout Indices<B>, at point: HookPoint) throws
+}
+
+extension Hook {
+  /// Ignores activations and gradients.
+  public func visit(_ value: inout Tensor<B>, at point: HookPoint) throws {}
+  /// Ignores decisions.
+  public func visit(choice: inout Indices<B>, at point: HookPoint) throws {}
+}
