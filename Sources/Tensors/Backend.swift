@@ -29,6 +29,8 @@ public protocol Backend: AnyObject {
   func zeros(_ shape: Shape) -> Tensor<Self>
   /// A contiguous copy of `x` with storage of its own.
   func copy(_ x: Tensor<Self>) -> Tensor<Self>
+  /// y[rows, columns] ← x; without a range, all of them.
+  func copy(_ x: Tensor<Self>, into y: inout Tensor<Self>, rows: Range<Int>?, columns: Range<Int>?)
   /// Moves row-major values to the device. `values.count` is `shape.count`.
   func upload(_ values: [Scalar], _ shape: Shape) -> Tensor<Self>
   /// Moves row-major little-endian bytes of a file, aligned or not, to the device and decodes them.

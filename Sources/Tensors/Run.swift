@@ -58,6 +58,9 @@ public final class Run<B: Backend> {
 
   // MARK: Hook points
 
+  /// True if there is any hook at all.
+  public var isObserved: Bool { !hooks.isEmpty }
+
   /// True if somebody looks inside `path`; a fused operation then takes its readable form.
   public func listens(to path: @autoclosure () -> String) -> Bool {
     if hooks.isEmpty { return false }
@@ -66,9 +69,9 @@ public final class Run<B: Backend> {
   }
 
   /// A point that an activation (or, in backward, its gradient) passes: listeners look at `value` or replace it.
-  public func hook(_ value: inout Tensor<B>, _ module: String, _ name: StaticString) {
+  public func hook(_ value: inout Tensor<B>, _ module: @autoclosure () -> String, _ name: @autoclosure () -> String) {
     if hooks.isEmpty { return }
-    let path = "\(module).\(name)"
+    let path = "\(module()).\(name())"
     if phase == .recompute {
       if let replaced = replacedValues[path] { value = replaced }
       return
@@ -82,9 +85,9 @@ public final class Run<B: Backend> {
   }
 
   /// A point that a routing decision passes: the experts that each token chose, (N·K).
-  public func hook(choice: inout Indices<B>, _ module: String, _ name: StaticString) {
+  public func hook(choice: inout Indices<B>, _ module: @autoclosure () -> String, _ name: @autoclosure () -> String) {
     if hooks.isEmpty { return }
-    let path = "\(module).\(name)"
+    let path = "\(module()).\(name())"
     if phase == .recompute {
       if let replaced = replacedChoices[path] { choice = replaced }
       return
@@ -126,6 +129,18 @@ public final class Run<B: Backend> {
     _ alpha: Double, _ a: some OperandConvertible<B>, _ b: some OperandConvertible<B>, into c: inout Tensor<B>, rows: Range<Int>? = nil
   ) {
     backend.gemm(alpha, a.operand, b.operand, 1, into: &c, rows: rows)
+  }
+
+  /// c += α a b, where nil counts as zero: the first contribution to a gradient writes it, later ones add.
+  public func addProduct(
+    _ alpha: Double, _ a: some OperandConvertible<B>, _ b: some OperandConvertible<B>, into c: inout Tensor<B>?
+  ) {
+    guard var sum = c.take() else {
+      c = scaledMatmul(alpha, a, b)
+      return
+    }
+    addProduct(alpha, a, b, into: &sum)
+    c = sum
   }
 
   /// α a_e b_e for every expert's rows: (M,k), E × (k,n) → (M,n).

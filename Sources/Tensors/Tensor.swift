@@ -47,6 +47,18 @@ public struct Tensor<B: Backend> {
     return Tensor(storage: storage, offset: offset + range.lowerBound, shape: part, rowStride: rowStride)
   }
 
+  /// A vector (n) as a matrix of one column, (n,1); nothing is moved.
+  public var asColumn: Tensor {
+    guard shape.isVector else { trap("asColumn of a tensor \(shape)") }
+    return Tensor(storage: storage, offset: offset, shape: Shape(shape.columns, 1), rowStride: 1)
+  }
+
+  /// A matrix of one column (n,1) without gaps as a vector (n); nothing is moved.
+  public var asVector: Tensor {
+    guard shape.columns == 1, rowStride == 1 else { trap("asVector of a tensor \(shape) with row stride \(rowStride)") }
+    return Tensor(storage: storage, offset: offset, shape: Shape(shape.rows))
+  }
+
   /// The transposed matrix as an operand of a product; nothing is moved.
   public var T: Operand<B> { .dense(self, transposed: true) }
 }

@@ -1,0 +1,69 @@
+import Tensors
+
+/// A batch without padding: the real tokens of all samples, one after the other.
+///
+/// N tokens in S sequences. Everything that a layer may need to know about a row is here.
+public struct PackedBatch<B: Backend> {
+  /// Token ids: (N).
+  public let ids: Indices<B>
+  /// Position of each token in its sample: (N). A sample may begin later than at 0.
+  public let positions: Indices<B>
+  /// Number of each token's sample within the step: (N).
+  public let samples: Indices<B>
+  /// Where each sequence begins, and N at the end: S + 1 row numbers, on the host.
+  public let offsets: [Int]
+  /// Which rows predict which label.
+  public let labels: Labels<B>
+
+  /// Number of tokens N.
+  public var tokens: Int { ids.count }
+
+  /// One sequence of a batch, on the host.
+  public struct Sequence: Equatable, Sendable {
+    /// Token ids.
+    public var ids: [Int32]
+    /// Position of the first token.
+    public var firstPosition: Int
+    /// For each token what it should predict, nil where nothing is asked.
+    public var labels: [Int32?]
+
+    /// A sequence; `labels[t]` is the label that row t predicts (already shifted).
+    public init(ids: [Int32], firstPosition: Int = 0, labels: [Int32?]) {
+      self.ids = ids
+      self.firstPosition = firstPosition
+      self.labels = labels
+    }
+  }
+
+  /// Packs the sequences and uploads them.
+  public init(_ sequences: [Sequence], on backend: B) {
+    var ids: [Int32] = []
+    var positions: [Int32] = []
+    var samples: [Int32] = []
+    var offsets = [0]
+    var labelRows: [Int32] = []
+    var labels: [Int32] = []
+    for (s, sequence) in sequences.enumerated() {
+      guard sequence.labels.count == sequence.ids.count else {
+        trap("PackedBatch: \(sequence.ids.count) tokens, \(sequence.labels.count) labels")
+      }
+      for (t, label) in sequence.labels.enumerated() {
+        guard let label else { continue }
+        labelRows.append(Int32(ids.count + t))
+        labels.append(label)
+      }
+      ids += sequence.ids
+      positions += sequence.ids.indices.map { Int32(sequence.firstPosition + $0) }
+      samples += repeatElement(Int32(s), count: sequence.ids.count)
+      offsets.append(ids.count)
+    }
+    self.ids = backend.upload(ids)
+    self.positions = backend.upload(positions)
+    self.samples = backend.upload(samples)
+    self.offsets = offsets
+    self.labels = Labels(rows: labelRows, labels: labels, on: backend)
+  }
+
+  /// What random masks know of the rows at optimiser step `step`.
+  public func identity(step: Int) -> RowIdentity<B> { RowIdentity(samples: samples, positions: positions, step: step) }
+}
