@@ -4,7 +4,7 @@ import Tensors
 ///
 /// Every line below is a line of the equations in ``LoRAExperts`` with a row for each of the M pairs; the derivatives
 /// are those of a gated feed-forward with LoRA on three matrices. Nothing is shared and nothing is formed again, so
-/// this is slow, large and plain: what ``Evaluation/sharedBase`` is tested against.
+/// this is slow, large and plain: what ``ExpertEvaluation/sharedBase`` is tested against.
 ///
 /// - Complexity: 6·K·N·C·F flops in frozen products forward, as many backward.
 extension LoRAExperts {

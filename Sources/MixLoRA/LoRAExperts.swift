@@ -14,8 +14,8 @@ import Tensors
 ///
 /// This is computed in one of two ways, equal up to rounding, chosen by name:
 ///
-/// - ``Evaluation/perExpert`` is the definition: each expert runs W1, W3 and W2 (`LoRAExperts+PerExpert.swift`).
-/// - ``Evaluation/sharedBase`` runs each of them once a token (`LoRAExperts+SharedBase.swift`). Experts read the
+/// - ``ExpertEvaluation/perExpert`` is the definition: each expert runs W1, W3 and W2 (`LoRAExperts+PerExpert.swift`).
+/// - ``ExpertEvaluation/sharedBase`` runs each of them once a token (`LoRAExperts+SharedBase.swift`). Experts read the
 ///   same x, so W1 x and W3 x are shared; and because w_k is a number, Σ_k w_k W2 h_k = W2 Σ_k w_k h_k.
 ///
 /// While training with dropout the branches A1, A3 read u = m ⊙ x and A2_k reads m_k ⊙ h_k (``InputDropout``); W1,
@@ -44,15 +44,7 @@ public struct LoRAExperts<B: Backend> {
   /// Probability with which an element of h_k is hidden from A2_k while training.
   public let dropout: Double
   /// How the sum over the experts is computed.
-  public let evaluation: Evaluation
-
-  /// The ways to compute the block; all give the same numbers up to rounding.
-  public enum Evaluation: String, Sendable, CaseIterable {
-    /// Three products with a frozen matrix per token.
-    case sharedBase
-    /// 3·K products with a frozen matrix per token: the definition.
-    case perExpert
-  }
+  public let evaluation: ExpertEvaluation
 
   /// What backward needs, by evaluation.
   public enum Cache {
@@ -63,7 +55,7 @@ public struct LoRAExperts<B: Backend> {
   /// The experts of one block.
   public init(
     path: String, w1: Linear<B>, w3: Linear<B>, w2: Linear<B>, lora1: ExpertLoRA<B>?, lora3: ExpertLoRA<B>?, lora2: ExpertLoRA<B>?,
-    experts: Int, dropout: Double, evaluation: Evaluation
+    experts: Int, dropout: Double, evaluation: ExpertEvaluation
   ) {
     self.path = path
     (self.w1, self.w3, self.w2) = (w1, w3, w2)
@@ -130,4 +122,12 @@ public struct ExpertLoRA<B: Backend> {
   var aOfRow: ExpertStack<B> { ExpertStack(a.value, along: .rows) }
   /// Each row's own expert's B_k (O,r), for grouped products.
   var bOfRow: ExpertStack<B> { ExpertStack(b.value, along: .columns) }
+}
+
+/// The ways to compute a block of experts; all give the same numbers up to rounding.
+public enum ExpertEvaluation: String, Sendable, CaseIterable {
+  /// Three products with a frozen matrix per token.
+  case sharedBase
+  /// 3·K products with a frozen matrix per token: the definition.
+  case perExpert
 }

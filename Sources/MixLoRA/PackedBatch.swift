@@ -18,25 +18,8 @@ public struct PackedBatch<B: Backend> {
   /// Number of tokens N.
   public var tokens: Int { ids.count }
 
-  /// One sequence of a batch, on the host.
-  public struct Sequence: Equatable, Sendable {
-    /// Token ids.
-    public var ids: [Int32]
-    /// Position of the first token.
-    public var firstPosition: Int
-    /// For each token what it should predict, nil where nothing is asked.
-    public var labels: [Int32?]
-
-    /// A sequence; `labels[t]` is the label that row t predicts (already shifted).
-    public init(ids: [Int32], firstPosition: Int = 0, labels: [Int32?]) {
-      self.ids = ids
-      self.firstPosition = firstPosition
-      self.labels = labels
-    }
-  }
-
   /// Packs the sequences and uploads them.
-  public init(_ sequences: [Sequence], on backend: B) {
+  public init(_ sequences: [PackedSequence], on backend: B) {
     var ids: [Int32] = []
     var positions: [Int32] = []
     var samples: [Int32] = []
@@ -66,4 +49,21 @@ public struct PackedBatch<B: Backend> {
 
   /// What random masks know of the rows at optimiser step `step`.
   public func identity(step: Int) -> RowIdentity<B> { RowIdentity(samples: samples, positions: positions, step: step) }
+}
+
+/// One sequence of a batch, on the host.
+public struct PackedSequence: Equatable, Sendable {
+  /// Token ids.
+  public var ids: [Int32]
+  /// Position of the first token.
+  public var firstPosition: Int
+  /// For each token what it should predict, nil where nothing is asked.
+  public var labels: [Int32?]
+
+  /// A sequence; `labels[t]` is the label that token t predicts (already shifted).
+  public init(ids: [Int32], firstPosition: Int = 0, labels: [Int32?]) {
+    self.ids = ids
+    self.firstPosition = firstPosition
+    self.labels = labels
+  }
 }

@@ -56,7 +56,7 @@ public protocol Backend: AnyObject {
 
   /// y += α x, for equal shapes.
   func add(_ alpha: Double, _ x: Tensor<Self>, into y: inout Tensor<Self>)
-  /// x ← α x.
+  /// x ← α x; α = 0 writes zeros whatever x held, as β = 0 does in a product.
   func scale(_ alpha: Double, _ x: inout Tensor<Self>)
   /// y += bias in every row: y (N,C), bias (C).
   func addBias(_ bias: Tensor<Self>, into y: inout Tensor<Self>)

@@ -1,0 +1,128 @@
+#if canImport(Darwin)
+  import Darwin
+#else
+  import Glibc
+#endif
+
+/// A regular file, mapped for reading; unmapped when the last reference goes.
+///
+/// All reads are checked against the size and return errors, so that no number out of a hostile file can lead outside. What cannot be
+/// caught here is a file that somebody else shortens while it is mapped: the system then stops the process (SIGBUS).
+public final class MappedFile: Sendable {
+  /// The path as it was given, for messages.
+  public let path: String
+  /// The size in bytes when it was opened.
+  public let size: Int
+  /// The first byte; nil for an empty file. Never written through and valid until `deinit`, hence safe to share.
+  private nonisolated(unsafe) let base: UnsafeRawPointer?
+
+  /// Maps a file.
+  ///
+  /// - Throws: `CheckpointError` if it is missing, not a regular file (directory, FIFO, device, socket), or the system fails.
+  public init(path: String) throws {
+    // A device may react to being opened and a FIFO may wait, so the kind is looked at first, and again once it is open.
+    try Self.requireRegularFile(path)
+    var descriptor: Int32
+    repeat { descriptor = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK) } while descriptor < 0 && errno == EINTR
+    guard descriptor >= 0 else {
+      throw CheckpointError(file: path, call: "open", code: errno, expected: "a file that can be read")
+    }
+    defer { close(descriptor) }
+    var status = stat()
+    guard fstat(descriptor, &status) == 0 else {
+      throw CheckpointError(file: path, call: "fstat", code: errno, expected: "the size of the file")
+    }
+    try Self.requireRegular(status, path)
+    guard let size = Int(exactly: status.st_size), size >= 0 else {
+      throw CheckpointError(file: path, found: "a size of \(status.st_size) bytes", expected: "a size within the address space")
+    }
+    self.path = path
+    self.size = size
+    // An empty range cannot be mapped.
+    guard size > 0 else {
+      base = nil
+      return
+    }
+    guard let address = mmap(nil, size, PROT_READ, MAP_PRIVATE, descriptor, 0), address != MAP_FAILED else {
+      throw CheckpointError(file: path, call: "mmap", code: errno, expected: "\(size) bytes of address space")
+    }
+    base = UnsafeRawPointer(address)
+  }
+
+  deinit {
+    if let base { munmap(UnsafeMutableRawPointer(mutating: base), size) }
+  }
+
+  /// Lends the bytes of a range; do not keep the pointer.
+  ///
+  /// - Throws: `CheckpointError` if the range leaves the file, and what `body` throws.
+  public func withBytes<R>(in range: Range<Int>, _ body: (UnsafeRawBufferPointer) throws -> R) throws -> R {
+    guard range.lowerBound >= 0, range.upperBound <= size else {
+      throw CheckpointError(
+        file: path, found: "\(size) bytes", expected: "bytes \(range.lowerBound) to \(range.upperBound); the file may be cut off")
+    }
+    return try body(UnsafeRawBufferPointer(start: base.map { $0 + range.lowerBound }, count: range.count))
+  }
+
+  /// A copy of the bytes of a range.
+  ///
+  /// - Throws: `CheckpointError` if the range leaves the file.
+  public func bytes(in range: Range<Int>) throws -> [UInt8] {
+    try withBytes(in: range) { Array($0) }
+  }
+
+  /// The little-endian integer at an offset, which need not be aligned.
+  ///
+  /// - Throws: `CheckpointError` if any of its bytes is outside the file.
+  public func integer<T: FixedWidthInteger>(_ type: T.Type = T.self, at offset: Int) throws -> T {
+    // An offset near Int.max has no end, so it is refused before the end is formed.
+    guard offset >= 0, offset <= size else {
+      throw CheckpointError(file: path, found: "\(size) bytes", expected: "\(MemoryLayout<T>.size) bytes at byte \(offset)")
+    }
+    return try withBytes(in: offset..<(offset + MemoryLayout<T>.size)) { T(littleEndian: $0.loadUnaligned(as: T.self)) }
+  }
+
+  /// Whether anything stands at a path, links followed.
+  ///
+  /// - Throws: `CheckpointError` where the system cannot tell.
+  static func exists(_ path: String) throws -> Bool {
+    var status = stat()
+    if stat(path, &status) == 0 { return true }
+    guard errno == ENOENT || errno == ENOTDIR else {
+      throw CheckpointError(file: path, call: "stat", code: errno, expected: "to see whether it is there")
+    }
+    return false
+  }
+
+  /// Checks that a path leads to a regular file.
+  ///
+  /// - Throws: `CheckpointError` naming what is there instead.
+  static func requireRegularFile(_ path: String) throws {
+    try requirePath(path)
+    var status = stat()
+    guard stat(path, &status) == 0 else {
+      throw CheckpointError(file: path, call: "stat", code: errno, expected: "a file")
+    }
+    try requireRegular(status, path)
+  }
+
+  /// Checks that the system will see the path that the caller sees: it would stop at a NUL.
+  static func requirePath(_ path: String) throws {
+    guard !path.isEmpty, !path.utf8.contains(0) else {
+      throw CheckpointError(file: quoted(path), found: path.isEmpty ? "an empty path" : "a NUL in the path", expected: "a path")
+    }
+  }
+
+  private static func requireRegular(_ status: stat, _ path: String) throws {
+    let kind =
+      switch status.st_mode & S_IFMT {
+      case S_IFREG: ""
+      case S_IFDIR: "a directory"
+      case S_IFIFO: "a FIFO"
+      case S_IFCHR, S_IFBLK: "a device"
+      case S_IFSOCK: "a socket"
+      default: "no regular file"
+      }
+    guard kind.isEmpty else { throw CheckpointError(file: path, found: kind, expected: "a regular file") }
+  }
+}

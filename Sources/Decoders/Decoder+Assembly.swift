@@ -1,0 +1,143 @@
+import MixLoRA
+import Tensors
+
+extension Decoder {
+  /// Puts a model together from its values.
+  ///
+  /// - Parameters:
+  ///   - weights: the base model's values, by Hugging Face's names.
+  ///   - adapter: the settings and values of an adapter, by MoE-PEFT's names; without one, all base weights are trained
+  ///     if `trainsBase` says so.
+  ///   - evaluation: how the experts are computed.
+  ///   - positions: how many positions the longest sequence has.
+  /// - Throws: what a source throws: a missing or mis-shaped tensor.
+  public init(
+    _ configuration: DecoderConfiguration, weights: some WeightSource<B>,
+    adapter: (configuration: AdapterConfiguration, weights: any WeightSource<B>)? = nil, trainsBase: Bool = false,
+    evaluation: ExpertEvaluation = .sharedBase, positions: Int, on backend: B
+  ) throws {
+    var assembly = Assembly(
+      configuration: configuration, weights: weights, adapter: adapter, trainsBase: trainsBase, evaluation: evaluation, backend: backend)
+    let (v, c) = (configuration.vocabulary, configuration.channels)
+    let matrix = InitialValue.random(.normal(deviation: configuration.initializerRange))
+    let rotary = RotaryEmbedding(base: configuration.ropeBase, headWidth: configuration.headWidth, positions: positions, on: backend)
+    let table = try assembly.base("model.embed_tokens.weight", Shape(v, c), matrix)
+    embedding = Embedding(path: "model.embed_tokens", weight: table)
+    blocks = try (0..<configuration.layers).map { try assembly.block("model.layers.\($0)", index: $0, rotary) }
+    norm = try assembly.norm("model.norm")
+    head = LanguageModelHead(weight: configuration.tiesHead ? table : try assembly.base("lm_head.weight", Shape(v, c), matrix))
+    self.configuration = configuration
+    self.adapter = adapter?.configuration
+    trainedTensors = assembly.trained
+  }
+}
+
+/// Asks the sources for every value by name and shape, and lists what is trained.
+private struct Assembly<B: Backend> {
+  let configuration: DecoderConfiguration
+  let weights: any WeightSource<B>
+  let adapter: (configuration: AdapterConfiguration, weights: any WeightSource<B>)?
+  let trainsBase: Bool
+  let evaluation: ExpertEvaluation
+  let backend: B
+  var trained: [TrainedTensor<B>] = []
+
+  mutating func base(_ name: String, _ shape: Shape, _ initial: InitialValue) throws -> Weight<B> {
+    guard trainsBase else { return .frozen(try weights.frozen(name, shape, initial)) }
+    let parameter = Parameter(name, try weights.tensor(name, shape, initial), on: backend)
+    trained.append(TrainedTensor(name: name, parameter: parameter, part: nil))
+    return .trained(parameter)
+  }
+
+  mutating func norm(_ path: String) throws -> RMSNorm<B> {
+    let weight = try base(path + ".weight", Shape(configuration.channels), .constant(1))
+    return RMSNorm(path: path, weight: weight, epsilon: configuration.normEpsilon)
+  }
+
+  mutating func block(_ path: String, index: Int, _ rotary: RotaryEmbedding<B>) throws -> DecoderBlock<B> {
+    DecoderBlock(
+      path: path, inputNorm: try norm(path + ".input_layernorm"), attention: try attention(path + ".self_attn", index, rotary),
+      postAttentionNorm: try norm(path + ".post_attention_layernorm"), feedForward: try feedForward(path + ".mlp", index))
+  }
+
+  private mutating func attention(_ path: String, _ index: Int, _ rotary: RotaryEmbedding<B>) throws -> Attention<B> {
+    Attention(
+      path: path, q: try loraLinear(path, .q, index), k: try loraLinear(path, .k, index), v: try loraLinear(path, .v, index),
+      o: try loraLinear(path, .o, index), heads: configuration.heads, keyValueHeads: configuration.keyValueHeads, rotary: rotary,
+      dropout: adapter?.configuration.lora.dropout ?? 0)
+  }
+
+  private mutating func feedForward(_ path: String, _ index: Int) throws -> DecoderBlock<B>.FeedForward {
+    guard let adapter else {
+      return .dense(
+        GatedFeedForward(
+          path: path, gate: try loraLinear(path, .gate, index), up: try loraLinear(path, .up, index),
+          down: try loraLinear(path, .down, index), dropout: 0))
+    }
+    let settings = adapter.configuration
+    let gateName = "mixlora.layers.\(index).mlp.moe_gate.weight"
+    let gate = Parameter(
+      gateName,
+      try adapter.weights.tensor(
+        gateName, Shape(settings.experts, configuration.channels), .random(.normal(deviation: settings.routerInitializerRange))),
+      on: backend)
+    trained.append(TrainedTensor(name: gateName, parameter: gate, part: nil))
+    let experts = LoRAExperts(
+      path: path, w1: try linear(path, .gate), w3: try linear(path, .up), w2: try linear(path, .down),
+      lora1: try expertLoRA(.gate, index), lora3: try expertLoRA(.up, index), lora2: try expertLoRA(.down, index),
+      experts: settings.experts, dropout: settings.expertLoRA.dropout, evaluation: evaluation)
+    return .mixture(
+      MixLoRAFeedForward(
+        path: path, router: Router(path: path + ".moe_gate", gate: gate, expertsPerToken: settings.expertsPerToken), experts: experts,
+        dropout: settings.expertLoRA.dropout))
+  }
+
+  private mutating func linear(_ module: String, _ name: LinearName) throws -> Linear<B> {
+    let path = "\(module).\(name.rawValue)"
+    let (o, i) = configuration.linearSizes(name)
+    let weight = try base(path + ".weight", Shape(o, i), .random(.normal(deviation: configuration.initializerRange)))
+    let hasBias = name.isFeedForward ? configuration.feedForwardBias : configuration.attentionBias
+    return Linear(weight: weight, bias: hasBias ? try base(path + ".bias", Shape(o), .constant(0)) : nil)
+  }
+
+  private mutating func loraLinear(_ module: String, _ name: LinearName, _ index: Int) throws -> LoRALinear<B> {
+    LoRALinear(path: "\(module).\(name.rawValue)", linear: try linear(module, name), branches: try branches(name, index))
+  }
+
+  /// The adapter's branch on a layer without experts, if it targets the layer.
+  private mutating func branches(_ name: LinearName, _ index: Int) throws -> [LoRABranch<B>] {
+    guard let adapter, adapter.configuration.targets.contains(name) else { return [] }
+    let lora = adapter.configuration.lora
+    let (o, i) = configuration.linearSizes(name)
+    let prefix = "mixlora.layers.\(index).\(name.module).\(name.rawValue)"
+    func parameter(_ suffix: String, _ shape: Shape, _ initial: InitialValue) throws -> Parameter<B> {
+      Parameter(prefix + suffix, try adapter.weights.tensor(prefix + suffix, shape, initial), on: backend)
+    }
+    let a = try parameter(".lora_A.weight", Shape(lora.rank, i), .kaimingUniform(inputs: i))
+    let b = try parameter(".lora_B.weight", Shape(o, lora.rank), .constant(0))
+    trained += [a, b].map { TrainedTensor(name: $0.name, parameter: $0, part: nil) }
+    return [LoRABranch(a: a, b: b, scale: lora.scale)]
+  }
+
+  /// All experts' branches on a layer, if the adapter targets it: a tensor an expert in the file, one stack here.
+  private mutating func expertLoRA(_ name: LinearName, _ index: Int) throws -> ExpertLoRA<B>? {
+    guard let adapter, adapter.configuration.targets.contains(name) else { return nil }
+    let (lora, experts) = (adapter.configuration.expertLoRA, adapter.configuration.experts)
+    let (o, i) = configuration.linearSizes(name)
+    let (r, prefix) = (lora.rank, "mixlora.layers.\(index).mlp.\(name.rawValue).experts")
+    var allA = backend.empty(Shape(experts * r, i))                            // (E·r,I)
+    var allB = backend.empty(Shape(o, experts * r))                            // (O,E·r)
+    for e in 0..<experts {
+      let a = try adapter.weights.tensor("\(prefix).\(e).lora_A.weight", Shape(r, i), .kaimingUniform(inputs: i))
+      let b = try adapter.weights.tensor("\(prefix).\(e).lora_B.weight", Shape(o, r), .constant(0))
+      backend.copy(a, into: &allA, rows: e * r..<(e + 1) * r, columns: nil)
+      backend.copy(b, into: &allB, rows: nil, columns: e * r..<(e + 1) * r)
+    }
+    let (a, b) = (Parameter("\(prefix).lora_A", allA, on: backend), Parameter("\(prefix).lora_B", allB, on: backend))
+    for e in 0..<experts {
+      trained.append(TrainedTensor(name: "\(prefix).\(e).lora_A.weight", parameter: a, part: (e, experts, .rows)))
+      trained.append(TrainedTensor(name: "\(prefix).\(e).lora_B.weight", parameter: b, part: (e, experts, .columns)))
+    }
+    return ExpertLoRA(a: a, b: b, scale: lora.scale)
+  }
+}

@@ -1,0 +1,108 @@
+import MixLoRA
+import Tensors
+
+/// A causal language model: embedding, blocks, norm, head; with an adapter inside or with its base weights trained.
+///
+///     x = embedding(ids)                        (N,C)
+///     x = block(x), for every block             (N,C)
+///     hidden = norm(x)                          (N,C)
+///     loss = cross-entropy of head(hidden) + balance loss of all routers
+///
+/// A batch is N real tokens of packed sequences; padding does not exist in here.
+public struct Decoder<B: Backend> {
+  /// Sizes and rules.
+  public let configuration: DecoderConfiguration
+  /// The adapter's settings, if there is one.
+  public let adapter: AdapterConfiguration?
+  /// Every trained tensor by the name that files give it, in the order of the model.
+  public let trainedTensors: [TrainedTensor<B>]
+  let embedding: Embedding<B>
+  let blocks: [DecoderBlock<B>]
+  let norm: RMSNorm<B>
+  let head: LanguageModelHead<B>
+
+  /// The parameters, each once: what an optimiser updates.
+  public var parameters: [Parameter<B>] {
+    var seen: Set<ObjectIdentifier> = []
+    return trainedTensors.map(\.parameter).filter { seen.insert(ObjectIdentifier($0)).inserted }
+  }
+
+  /// The end of a forward pass.
+  public struct Output {
+    /// The normalised residual stream that the head reads: (N,C).
+    public let hidden: Tensor<B>
+    /// The balance loss (1), coefficient applied; nil without a router.
+    public let balanceLoss: Tensor<B>?
+    let balance: Tensor<B>?
+    let cache: Cache?
+  }
+
+  struct Cache {
+    var blocks: [DecoderBlock<B>.Cache]
+    let norm: RMSNorm<B>.Cache
+  }
+
+  /// Runs the batch through the model. Caches are kept where a backward will follow.
+  public func forward(_ batch: PackedBatch<B>, _ run: Run<B>, keepingCaches: Bool) -> Output {
+    var caches: [DecoderBlock<B>.Cache] = []
+    var routers: [Router<B>.Cache] = []
+    var x = embedding.forward(batch.ids, run)                                  // (N,C)
+    for block in blocks {
+      let (y, router, cache) = block.forward(x, batch, run)                    // (N,C)
+      if let router { routers.append(router) }
+      if keepingCaches { caches.append(cache) }
+      x = y
+    }
+    let (hidden, normCache) = norm.forward(x, run)                             // (N,C)
+    let balance = adapter.flatMap { adapter in
+      routers.isEmpty ? nil : BalanceLoss(coefficient: adapter.balanceCoefficient).forward(routers, run)
+    }
+    return Output(
+      hidden: hidden, balanceLoss: balance?.loss, balance: balance?.balance,
+      cache: keepingCaches ? Cache(blocks: caches, norm: normCache) : nil)
+  }
+
+  /// The logits of every row: (N,C) → (N,V).
+  public func logits(_ hidden: Tensor<B>, _ run: Run<B>) -> Tensor<B> { head.logits(hidden, run) }
+
+  /// The mean cross-entropy over the labelled rows (1) and its gradient with respect to `hidden` (N,C).
+  public func loss(_ hidden: Tensor<B>, _ batch: PackedBatch<B>, _ run: Run<B>) -> (loss: Tensor<B>, dhidden: Tensor<B>) {
+    let (loss, dhidden) = head.loss(hidden, batch.labels, run)
+    return (loss, dhidden)
+  }
+
+  /// Adds the gradients of everything trained, from that of `hidden` (N,C) and of the balance loss.
+  ///
+  /// - Precondition: `output` comes from `forward(…, keepingCaches: true)` with the same batch and run.
+  public func backward(_ dhidden: Tensor<B>, _ output: consuming Output, _ batch: PackedBatch<B>, _ run: Run<B>) {
+    run.beginBackward()
+    let balance = output.balance
+    guard var cache = output.cache else { trap("backward of a forward pass that kept no caches") }
+    _ = consume output  // the caches are held once now, so each is released as soon as its block is done
+    // forward: hidden = norm(x)
+    var dx = run.backend.zeros(dhidden.shape)                                  // (N,C)
+    norm.backward(dhidden, cache.norm, into: &dx, run)
+    // forward: x = block(x), in reverse
+    for block in blocks.reversed() {
+      dx = block.backward(dx, balance: balance, cache.blocks.removeLast(), batch, run)   // (N,C)
+    }
+    // forward: x = embedding(ids)
+    embedding.backward(dx, batch.ids, run)
+  }
+}
+
+/// A trained tensor as files know it: a parameter, or one expert's part of a parameter that holds all experts'.
+public struct TrainedTensor<B: Backend> {
+  /// Name in the adapter or checkpoint.
+  public let name: String
+  /// The parameter that holds it.
+  public let parameter: Parameter<B>
+  /// Which part of the parameter it is; nil for all of it.
+  let part: (expert: Int, of: Int, axis: ExpertStack<B>.Axis)?
+
+  /// This tensor's part of `whole`, which has the parameter's shape: its value, its gradient, a moment.
+  public func view(of whole: Tensor<B>) -> Tensor<B> {
+    guard let part else { return whole }
+    return ExpertStack.block(part.expert, of: part.of, in: whole, along: part.axis)
+  }
+}

@@ -1,0 +1,80 @@
+import MixLoRA
+import Tensors
+
+/// One block of a decoder: attention and feed-forward, each on the normalised residual stream
+/// (arXiv:2404.15159, equations 4 and 5).
+///
+///     z = x + attention(norm₁(x))              (N,C)
+///     y = z + feedForward(norm₂(z))            (N,C)
+///
+/// The residual stream's gradient passes both sums unchanged and collects what the branches add to it.
+public struct DecoderBlock<B: Backend> {
+  let path: String
+  let inputNorm: RMSNorm<B>
+  let attention: Attention<B>
+  let postAttentionNorm: RMSNorm<B>
+  let feedForward: FeedForward
+
+  /// Dense, or a mixture of experts.
+  enum FeedForward {
+    case dense(GatedFeedForward<B>)
+    case mixture(MixLoRAFeedForward<B>)
+  }
+
+  enum FeedForwardCache {
+    case dense(GatedFeedForward<B>.Cache)
+    case mixture(MixLoRAFeedForward<B>.Cache)
+  }
+
+  /// What backward needs.
+  struct Cache {
+    let inputNorm: RMSNorm<B>.Cache
+    let attention: Attention<B>.Cache
+    let postAttentionNorm: RMSNorm<B>.Cache
+    let feedForward: FeedForwardCache
+  }
+
+  /// (N,C) → (N,C), with the router's decision where there is one.
+  func forward(_ x: Tensor<B>, _ batch: PackedBatch<B>, _ run: Run<B>) -> (y: Tensor<B>, router: Router<B>.Cache?, cache: Cache) {
+    let (x1, norm1Cache) = inputNorm.forward(x, run)                           // (N,C)
+    var (z, attentionCache) = attention.forward(x1, batch, run)                // (N,C)
+    run.backend.add(1, x, into: &z)                                            // (N,C)  x + attention
+    let (x2, norm2Cache) = postAttentionNorm.forward(z, run)                   // (N,C)
+    var y: Tensor<B>                                                           // (N,C)
+    let feedForwardCache: FeedForwardCache
+    var router: Router<B>.Cache?
+    switch feedForward {
+    case .dense(let layer):
+      let (output, cache) = layer.forward(x2, run)
+      (y, feedForwardCache) = (output, .dense(cache))
+    case .mixture(let layer):
+      let (output, cache) = layer.forward(x2, run)
+      (y, feedForwardCache, router) = (output, .mixture(cache), cache.router)
+    }
+    run.backend.add(1, z, into: &y)                                            // (N,C)  z + feedForward
+    run.hook(&y, path, "output")
+    let cache = Cache(inputNorm: norm1Cache, attention: attentionCache, postAttentionNorm: norm2Cache, feedForward: feedForwardCache)
+    return (y, router, cache)
+  }
+
+  /// dy (N,C) → dx (N,C); `balance` (E) where there is a router.
+  func backward(_ dy: consuming Tensor<B>, balance: Tensor<B>?, _ cache: consuming Cache, _ batch: PackedBatch<B>, _ run: Run<B>) -> Tensor<B> {
+    var dx = dy
+    run.hook(&dx, path, "output")
+    let (inputNormCache, attentionCache, norm2Cache) = (cache.inputNorm, cache.attention, cache.postAttentionNorm)
+    let feedForwardCache = cache.feedForward
+    // forward: y = z + feedForward(norm₂(z))
+    let dx2: Tensor<B> =                                                       // (N,C)
+      switch (feedForward, feedForwardCache) {
+      case (.dense(let layer), .dense(let cache)): layer.backward(dx, cache, run)
+      case (.mixture(let layer), .mixture(let cache)):
+        layer.backward(dx, balance: balance ?? run.backend.zeros(Shape(layer.experts.experts)), cache, run)
+      default: trap("\(path): the cache of another feed-forward")
+      }
+    postAttentionNorm.backward(dx2, norm2Cache, into: &dx, run)                // (N,C)  dz
+    // forward: z = x + attention(norm₁(x))
+    let dx1 = attention.backward(dx, attentionCache, batch, run)               // (N,C)
+    inputNorm.backward(dx1, inputNormCache, into: &dx, run)                    // (N,C)
+    return dx
+  }
+}

@@ -1,0 +1,73 @@
+/// The sizes and rules of a decoder, whatever its family.
+///
+/// Letters: C channels, F hidden width, H query heads, G key/value heads, D head width, V vocabulary.
+public struct DecoderConfiguration: Equatable, Sendable {
+  /// Number of blocks.
+  public var layers: Int
+  /// Channels C: `hidden_size`.
+  public var channels: Int
+  /// Hidden width F of the feed-forward: `intermediate_size`.
+  public var hiddenWidth: Int
+  /// Query heads H: `num_attention_heads`.
+  public var heads: Int
+  /// Key/value heads G: `num_key_value_heads`.
+  public var keyValueHeads: Int
+  /// Head width D: `head_dim`.
+  public var headWidth: Int
+  /// Vocabulary V: `vocab_size`.
+  public var vocabulary: Int
+  /// ε of the norms: `rms_norm_eps`.
+  public var normEpsilon: Double
+  /// Base of the rotary angles: `rope_theta`.
+  public var ropeBase: Double
+  /// Whether q_proj, k_proj, v_proj and o_proj have a bias: `attention_bias`.
+  public var attentionBias: Bool
+  /// Whether gate_proj, up_proj and down_proj have a bias: `mlp_bias`.
+  public var feedForwardBias: Bool
+  /// Whether the head is the embedding's own matrix: `tie_word_embeddings`.
+  public var tiesHead: Bool
+  /// Deviation of random weights: `initializer_range`.
+  public var initializerRange: Double
+  /// Keys of the configuration that mean nothing to us, in file order.
+  public var unknownKeys: [String]
+
+  /// The number of outputs and inputs of a linear layer of a block, by its name.
+  public func linearSizes(_ name: LinearName) -> (outputs: Int, inputs: Int) {
+    switch name {
+    case .q: (heads * headWidth, channels)
+    case .k, .v: (keyValueHeads * headWidth, channels)
+    case .o: (channels, heads * headWidth)
+    case .gate, .up: (hiddenWidth, channels)
+    case .down: (channels, hiddenWidth)
+    }
+  }
+
+  /// Flops of the frozen products that one token needs forward; with the gradient of the inputs, twice as many.
+  public var frozenFlopsPerToken: Int {
+    let block = LinearName.allCases.map { linearSizes($0).outputs * linearSizes($0).inputs }.reduce(0, +)
+    return 2 * (layers * block + vocabulary * channels)
+  }
+}
+
+/// The linear layers of a block, by the names that Hugging Face and PEFT give them.
+public enum LinearName: String, CaseIterable, Sendable {
+  /// Queries.
+  case q = "q_proj"
+  /// Keys.
+  case k = "k_proj"
+  /// Values.
+  case v = "v_proj"
+  /// Output of attention.
+  case o = "o_proj"
+  /// W1 of the feed-forward.
+  case gate = "gate_proj"
+  /// W3 of the feed-forward.
+  case up = "up_proj"
+  /// W2 of the feed-forward.
+  case down = "down_proj"
+
+  /// True for the layers of the feed-forward, which have experts under MixLoRA.
+  public var isFeedForward: Bool { self == .gate || self == .up || self == .down }
+  /// The module that the layer stands in.
+  public var module: String { isFeedForward ? "mlp" : "self_attn" }
+}

@@ -1,0 +1,124 @@
+import Checkpoints
+import Tensors
+
+/// Where a model's values come from: files, or random numbers for a new model.
+public protocol WeightSource<B> {
+  /// The backend that the values go to.
+  associatedtype B: Backend
+  /// The value of a tensor that will be trained.
+  func tensor(_ name: String, _ shape: Shape, _ initial: InitialValue) throws -> Tensor<B>
+  /// The value of a tensor that stays as it is.
+  func frozen(_ name: String, _ shape: Shape, _ initial: InitialValue) throws -> B.FrozenMatrix
+}
+
+/// What a tensor holds in a model that nobody has trained.
+public enum InitialValue: Equatable, Sendable {
+  /// All elements alike: 1 for a norm, 0 for a bias and for every B.
+  case constant(Double)
+  /// Drawn from a distribution.
+  case random(Distribution)
+
+  /// Kaiming-uniform with a = √5, as PEFT and MoE-PEFT draw A (r,I): uniform in ±1/√I.
+  public static func kaimingUniform(inputs: Int) -> InitialValue { .random(.uniform(bound: 1 / Double(inputs).squareRoot())) }
+}
+
+/// Values read from tensor files. A missing, unread or mis-shaped tensor is an error that names it.
+public final class CheckpointWeights<B: Backend>: WeightSource {
+  private let source: any TensorSource
+  private let backend: B
+  private var read: Set<String> = []
+
+  /// Values of `source` for `backend`.
+  public init(_ source: any TensorSource, on backend: B) {
+    self.source = source
+    self.backend = backend
+  }
+
+  /// The tensor of this name.
+  ///
+  /// - Throws: `CheckpointError` if it is missing, of another shape, or not floating-point.
+  public func tensor(_ name: String, _ shape: Shape, _ initial: InitialValue) throws -> Tensor<B> {
+    try withValues(of: name, shape) { backend.upload($0, $1, shape) }
+  }
+
+  /// The tensor of this name, in the backend's encoding for weights that never change.
+  ///
+  /// - Throws: `CheckpointError` as above.
+  public func frozen(_ name: String, _ shape: Shape, _ initial: InitialValue) throws -> B.FrozenMatrix {
+    try withValues(of: name, shape) { backend.freeze($0, $1, shape) }
+  }
+
+  /// Throws if the file holds a tensor that nobody read.
+  ///
+  /// - Parameter isIgnored: names of tensors that are known to carry nothing.
+  public func finish(ignoring isIgnored: (String) -> Bool = { _ in false }) throws {
+    guard let entry = source.entries.first(where: { !read.contains($0.name) && !isIgnored($0.name) }) else { return }
+    throw CheckpointError(
+      file: source.file, place: .tensor(entry.name), found: "a tensor \(entry.elementType) \(entry.shape) that nothing reads",
+      expected: "only tensors that the configuration calls for")
+  }
+
+  /// Accepts a second copy of `original` under the name `copy`, as some files carry for a tied head.
+  func acceptCopy(_ copy: String, of original: String) throws {
+    guard source.entry(copy) != nil else { return }
+    let isSame = try source.withBytes(of: copy) { copied in
+      try source.withBytes(of: original) { copied.elementsEqual($0) }
+    }
+    guard isSame else {
+      throw CheckpointError(
+        file: source.file, place: .tensor(copy), found: "other values than \(original)", expected: "the same, since tie_word_embeddings is true")
+    }
+    read.insert(copy)
+  }
+
+  private func withValues<R>(of name: String, _ shape: Shape, _ body: (UnsafeRawBufferPointer, WeightFormat) throws -> R) throws -> R {
+    let entry = try source.requiredEntry(name)
+    guard entry.shape == shape.sizes else {
+      throw CheckpointError(file: source.file, place: .tensor(name), found: "shape \(entry.shape)", expected: "shape \(shape.sizes)")
+    }
+    guard let format = WeightFormat(entry.elementType) else {
+      throw CheckpointError(file: source.file, place: .tensor(name), found: "dtype \(entry.elementType)", expected: "F32, F64, F16 or BF16")
+    }
+    read.insert(name)
+    return try source.withBytes(of: name) { try body($0, format) }
+  }
+}
+
+/// Initial values, drawn from a seed: the same numbers whatever the order, threads or precision.
+public struct InitialWeights<B: Backend>: WeightSource {
+  private let key: RandomKey
+  private let backend: B
+
+  /// Values under `seed` for `backend`.
+  public init(seed: UInt64, on backend: B) {
+    key = RandomKey(seed: seed)
+    self.backend = backend
+  }
+
+  /// A new value for the tensor of this name.
+  public func tensor(_ name: String, _ shape: Shape, _ initial: InitialValue) -> Tensor<B> {
+    switch initial {
+    case .constant(0): backend.zeros(shape)
+    case .constant(let value): backend.upload([B.Scalar](repeating: B.Scalar(value), count: shape.count), shape)
+    case .random(let distribution): backend.random(shape, distribution, key.derived(name, "initial value"))
+    }
+  }
+
+  /// A new value for the tensor of this name, as a weight that never changes.
+  public func frozen(_ name: String, _ shape: Shape, _ initial: InitialValue) -> B.FrozenMatrix {
+    backend.freeze(tensor(name, shape, initial))
+  }
+}
+
+extension WeightFormat {
+  /// The format of a file's element type; nil if it is not floating-point.
+  init?(_ type: ElementType) {
+    switch type {
+    case .float32: self = .float32
+    case .float64: self = .float64
+    case .float16: self = .float16
+    case .bfloat16: self = .bfloat16
+    default: return nil
+    }
+  }
+}

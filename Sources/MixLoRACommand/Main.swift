@@ -1,0 +1,50 @@
+import ArgumentParser
+import Checkpoints
+
+#if canImport(Glibc)
+  import Glibc
+#elseif canImport(Darwin)
+  import Darwin
+#endif
+
+/// Parses, runs and maps every error to the exit code that scripts rely on.
+@main
+enum Main {
+  static func main() {
+    do {
+      var command = try MixLoRACommand.parseAsRoot()
+      try command.run()
+    } catch {
+      end(with: error)
+    }
+  }
+
+  private static func end(with error: any Error) -> Never {
+    switch error {
+    case let error as CheckpointError:
+      writeError("error: \(error)\n")
+      exit(error.isSystemFailure ? 5 : 3)
+    case let error as NumericalFailure:
+      writeError("error: \(error)\n")
+      exit(4)
+    default:
+      // Everything else is ArgumentParser's: help and version (0) or a usage error (its 64 is our 2).
+      let message = MixLoRACommand.fullMessage(for: error)
+      let code = MixLoRACommand.exitCode(for: error)
+      if code.isSuccess { print(message) } else { writeError(message + "\n") }
+      exit(code.isSuccess ? 0 : code == .validationFailure ? 2 : code.rawValue)
+    }
+  }
+}
+
+/// A result that is not a number; exit code 4.
+struct NumericalFailure: Error, CustomStringConvertible {
+  /// What was found where.
+  let description: String
+}
+
+/// Writes to standard error, where progress and errors go.
+func writeError(_ text: String) {
+  var bytes = Array(text.utf8)
+  _ = write(2, &bytes, bytes.count)
+}

@@ -1,0 +1,130 @@
+import ArgumentParser
+import CPUBackend
+import Checkpoints
+import Decoders
+import MixLoRA
+import Tensors
+import Traces
+import Training
+
+/// Runs one batch through a model and writes what came out, tensor by tensor.
+struct TraceCommand: ParsableCommand {
+  static let configuration = CommandConfiguration(
+    commandName: "trace",
+    abstract: "Run a batch forward (and backward) and write every result to a safetensors file.",
+    discussion: """
+      The batch is a safetensors file: input_ids I64 (B,T); optional attention_mask I64 (B,T), one run of ones a row; \
+      optional labels I64 (B,T), -100 where nothing is asked. A token's position is its column; column t counts when it \
+      and the column before are real and it has a label.
+
+      Written are logits (B,T,V), router_logits (layers·B·T,E) with an adapter, loss (1) and aux_loss (1) with labels; \
+      with --backward the gradients of loss + aux_loss as grad.<name in the adapter file>, without an adapter those of all \
+      base tensors; with --steps the loss_curve (N) before each step and after.<name>. Padded positions are zero.
+
+      Examples:
+        mixlora trace --model llama --batch batch.safetensors --out trace.safetensors
+        mixlora trace --model llama --adapter mixlora --batch batch.safetensors --out trace.safetensors --backward --dtype float64
+        mixlora trace --model llama --adapter mixlora --batch batch.safetensors --out trace.safetensors --steps 3 --lr 1e-2
+      """)
+
+  @Option(help: ArgumentHelp("Hugging Face folder: config.json and model.safetensors or a sharded index.", valueName: "folder"))
+  var model: String
+
+  @Option(help: ArgumentHelp("MixLoRA adapter folder: adapter_config.json and adapter_model.safetensors or .bin.", valueName: "folder"))
+  var adapter: String?
+
+  @Option(help: ArgumentHelp("Batch to run.", valueName: "file"))
+  var batch: String
+
+  @Option(help: ArgumentHelp("Where to write the trace.", valueName: "file"))
+  var out: String
+
+  @Flag(help: "Write gradients.")
+  var backward = false
+
+  @Option(help: ArgumentHelp("Make N steps of AdamW and write the loss before each and the values after them.", valueName: "n"))
+  var steps: Int?
+
+  @Option(help: "Learning rate of --steps.")
+  var lr = 1e-3
+
+  @Option(help: "Weight decay of --steps.")
+  var weightDecay = 0.01
+
+  @Option(help: "Precision: float32 or float64.")
+  var dtype = Precision.float32
+
+  @Option(help: "Where to compute: cpu.")
+  var backend = Device.cpu
+
+  @Option(help: "How the experts are computed: sharedBase or perExpert. Equal up to rounding.")
+  var evaluation = ExpertEvaluation.sharedBase
+
+  @OptionGroup var common: CommonOptions
+
+  func validate() throws {
+    if let steps, steps < 1 { throw ValidationError("--steps is \(steps), expected at least 1.") }
+    guard lr.isFinite, lr >= 0 else { throw ValidationError("--lr is \(lr), expected a number ≥ 0.") }
+    guard weightDecay.isFinite, weightDecay >= 0 else { throw ValidationError("--weight-decay is \(weightDecay), expected a number ≥ 0.") }
+  }
+
+  func run() throws {
+    switch dtype {
+    case .float32: try run(on: CPUFloat(threads: common.threadCount), writing: .float32)
+    case .float64: try run(on: CPUDouble(threads: common.threadCount), writing: .float64)
+    }
+  }
+
+  private func run<B: Backend>(on backend: B, writing type: ElementType) throws {
+    let configuration = try DecoderConfiguration(llama: model + "/config.json")
+    let input = try TraceBatch(contentsOf: batch, vocabulary: configuration.vocabulary)
+    if !input.hasLabels, backward || steps != nil {
+      throw ValidationError("\(backward ? "--backward" : "--steps") needs labels; \(batch) has none.")
+    }
+    let needsGradients = backward || steps != nil
+    let decoder = try ModelFolder.load(
+      model, adapter: adapter, trainsBase: needsGradients, evaluation: evaluation, positions: input.columns, on: backend)
+    var optimizer = AdamW(decoder.parameters, learningRate: lr, weightDecay: weightDecay, on: backend)
+    var request = Trace<B.Scalar>.Request()
+    request.backward = backward
+    request.steps = steps ?? 0
+    let trace = try Trace.record(decoder, input, request, on: backend) { optimizer.step() }
+
+    let entries = try trace.tensors.map { try TensorEntry(name: $0.name, elementType: type, shape: $0.shape) }
+    let values = Dictionary(uniqueKeysWithValues: trace.tensors.map { ($0.name, $0.values) })
+    try SafetensorsWriter.write(to: out, entries: entries, metadata: ["format": "mixlora trace", "version": version]) { entry, emit in
+      try values[entry.name]?.withUnsafeBytes { try emit($0) }
+    }
+    if let bad = trace.firstNonFinite {
+      throw NumericalFailure(description: "\(out): tensor \(bad.name) has a value that is not finite; everything was written as it is")
+    }
+  }
+}
+
+/// The arithmetic of a run.
+enum Precision: String, ExpressibleByArgument, CaseIterable {
+  case float32
+  case float64
+}
+
+/// Where a run computes.
+enum Device: String, ExpressibleByArgument, CaseIterable {
+  case cpu
+}
+
+extension ExpertEvaluation: @retroactive ExpressibleByArgument {}
+
+/// What every command takes.
+struct CommonOptions: ParsableArguments {
+  @Option(help: ArgumentHelp("Threads to compute with (default: the cores that this process may use).", valueName: "n"))
+  var threads: Int?
+
+  @Flag(help: "No progress on standard error.")
+  var quiet = false
+
+  var threadCount: Int { threads ?? Machine.usableCores }
+
+  func validate() throws {
+    if let threads, !(1...1024).contains(threads) { throw ValidationError("--threads is \(threads), expected 1 to 1024.") }
+  }
+}

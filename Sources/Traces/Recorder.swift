@@ -1,0 +1,38 @@
+import Tensors
+
+/// A hook that keeps the values of the points it listens to, on the host.
+public final class Recorder<B: Backend>: Hook {
+  /// A recorded value.
+  public struct Record {
+    /// Number of rows and columns.
+    public let shape: Shape
+    /// Row-major values.
+    public let values: [B.Scalar]
+  }
+
+  /// What was recorded, by the point's description (`grad.` in front of a gradient's path).
+  public private(set) var records: [String: Record] = [:]
+  /// What was chosen at the points of routing decisions, by path.
+  public private(set) var choices: [String: [Int32]] = [:]
+  private let backend: B
+  private let isWanted: (String) -> Bool
+
+  /// Records the points whose path satisfies `isWanted`.
+  public init(on backend: B, _ isWanted: @escaping (String) -> Bool) {
+    self.backend = backend
+    self.isWanted = isWanted
+  }
+
+  /// True for the wanted paths.
+  public func listens(to path: String) -> Bool { isWanted(path) }
+
+  /// Downloads the value.
+  public func visit(_ value: inout Tensor<B>, at point: HookPoint) throws {
+    records[point.description] = Record(shape: value.shape, values: try backend.download(value))
+  }
+
+  /// Downloads the decision.
+  public func visit(choice: inout Indices<B>, at point: HookPoint) throws {
+    choices[point.path] = try backend.download(choice)
+  }
+}

@@ -1,0 +1,117 @@
+import Decoders
+import MixLoRA
+import Tensors
+
+/// The named tensors of one run, row-major on the host: what `mixlora trace` writes.
+public struct Trace<Scalar: BinaryFloatingPoint> {
+  /// A tensor of the trace.
+  public struct NamedTensor {
+    /// Its name in the contract: `logits`, `grad.<name>` …
+    public let name: String
+    /// Its sizes, outermost first.
+    public let shape: [Int]
+    /// Its values.
+    public let values: [Scalar]
+
+    /// True if every value is a number.
+    public var isFinite: Bool { values.allSatisfy(\.isFinite) }
+  }
+
+  /// In the order in which they were formed.
+  public internal(set) var tensors: [NamedTensor] = []
+
+  /// The first tensor with a value that is not finite.
+  public var firstNonFinite: NamedTensor? { tensors.first { !$0.isFinite } }
+
+  mutating func append(_ name: String, _ shape: [Int], _ values: [Scalar]) {
+    tensors.append(NamedTensor(name: name, shape: shape, values: values))
+  }
+}
+
+extension Trace {
+  /// What is asked of a trace beside the forward pass.
+  public struct Request: Sendable {
+    /// Whether gradients are written.
+    public var backward = false
+    /// Optimiser steps to make.
+    public var steps = 0
+
+    /// The forward pass alone.
+    public init() {}
+  }
+
+  /// Runs the batch through the model and records what the contract names.
+  ///
+  /// - Parameter update: makes one optimiser step from the parameters' gradients.
+  /// - Throws: what the device reports.
+  public static func record<B: Backend>(
+    _ decoder: Decoder<B>, _ batch: TraceBatch, _ request: Request, on backend: B, update: () -> Void
+  ) throws -> Trace where B.Scalar == Scalar {
+    var trace = Trace()
+    let packed = PackedBatch(batch.sequences, on: backend)
+    let gates = (0..<decoder.configuration.layers).map { "model.layers.\($0).mlp.moe_gate.output" }
+    let recorder = Recorder(on: backend) { gates.contains($0) }
+    let run = Run(backend, hooks: [recorder])
+
+    // The first pass is the one whose values are written.
+    let needsGradients = request.backward || request.steps > 0
+    let output = decoder.forward(packed, run, keepingCaches: needsGradients)
+    let (rows, columns, v) = (batch.rows, batch.columns, decoder.configuration.vocabulary)
+    trace.append("logits", [rows, columns, v], batch.unpacked(try backend.download(decoder.logits(output.hidden, run)), width: v))
+    if let experts = decoder.adapter?.experts {
+      let layers = gates.map { batch.unpacked(recorder.records[$0]?.values ?? [], width: experts) }
+      trace.append("router_logits", [gates.count * rows * columns, experts], Array(layers.joined()))
+    }
+    guard batch.hasLabels else {
+      try run.finish()
+      return trace
+    }
+    let auxiliary = output.balanceLoss ?? backend.zeros(Shape(1))
+    let (loss, dhidden) = decoder.loss(output.hidden, packed, run)
+    trace.append("loss", [1], try backend.download(loss))
+    trace.append("aux_loss", [1], try backend.download(auxiliary))
+    guard needsGradients else {
+      try run.finish()
+      return trace
+    }
+    decoder.backward(dhidden, output, packed, run)
+    try run.finish()
+    if request.backward { try trace.append(decoder, "grad.", on: backend) { $0.gradient } }
+    guard request.steps > 0 else { return trace }
+
+    var curve = [try sum(loss, auxiliary, on: backend)]
+    for _ in 1..<request.steps {
+      update()
+      curve.append(try lossAndGradients(decoder, packed, on: backend))
+    }
+    update()
+    trace.append("loss_curve", [curve.count], curve)
+    try trace.append(decoder, "after.", on: backend) { $0.value }
+    return trace
+  }
+
+  /// A pass that only the optimiser and the loss curve see.
+  private static func lossAndGradients<B: Backend>(_ decoder: Decoder<B>, _ batch: PackedBatch<B>, on backend: B) throws -> Scalar
+  where B.Scalar == Scalar {
+    let run = Run(backend)
+    let output = decoder.forward(batch, run, keepingCaches: true)
+    let auxiliary = output.balanceLoss ?? backend.zeros(Shape(1))
+    let (loss, dhidden) = decoder.loss(output.hidden, batch, run)
+    decoder.backward(dhidden, output, batch, run)
+    try run.finish()
+    return try sum(loss, auxiliary, on: backend)
+  }
+
+  private static func sum<B: Backend>(_ loss: Tensor<B>, _ auxiliary: Tensor<B>, on backend: B) throws -> Scalar where B.Scalar == Scalar {
+    try backend.download(loss)[0] + backend.download(auxiliary)[0]
+  }
+
+  private mutating func append<B: Backend>(
+    _ decoder: Decoder<B>, _ prefix: String, on backend: B, _ whole: (Parameter<B>) -> Tensor<B>
+  ) throws where B.Scalar == Scalar {
+    for tensor in decoder.trainedTensors {
+      let part = tensor.view(of: whole(tensor.parameter))
+      append(prefix + tensor.name, part.shape.sizes, try backend.download(part))
+    }
+  }
+}
