@@ -54,6 +54,8 @@ let package = Package(
       dependencies: [
         "CPUBackend", "Decoders", "Training", "Traces", "Conformance", .product(name: "ArgumentParser", package: "swift-argument-parser"),
       ]),
+    .testTarget(name: "RuleTests"),
+    .testTarget(name: "TracesTests", dependencies: ["CPUBackend", "Traces", "Training", "Conformance"]),
   ],
   swiftLanguageModes: [.v6]
 )

@@ -27,6 +27,11 @@ public struct Decoder<B: Backend> {
     return trainedTensors.map(\.parameter).filter { seen.insert(ObjectIdentifier($0)).inserted }
   }
 
+  /// The matrices of the blocks' linear layers, in the order of the model: what every token has to be multiplied with.
+  public var frozenMatrices: [Weight<B>] { blocks.flatMap(\.matrices) }
+  /// The head's matrix (V,C).
+  public var headMatrix: Weight<B> { head.weight }
+
   /// The end of a forward pass.
   public struct Output {
     /// The normalised residual stream that the head reads: (N,C).

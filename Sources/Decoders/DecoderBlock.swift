@@ -26,6 +26,16 @@ public struct DecoderBlock<B: Backend> {
     case mixture(MixLoRAFeedForward<B>.Cache)
   }
 
+  /// The matrices of all linear layers.
+  var matrices: [Weight<B>] {
+    let ffn: [Linear<B>] =
+      switch feedForward {
+      case .dense(let layer): [layer.gate.linear, layer.up.linear, layer.down.linear]
+      case .mixture(let layer): [layer.experts.w1, layer.experts.w3, layer.experts.w2]
+      }
+    return ([attention.q.linear, attention.k.linear, attention.v.linear, attention.o.linear] + ffn).map(\.weight)
+  }
+
   /// What backward needs.
   struct Cache {
     let inputNorm: RMSNorm<B>.Cache

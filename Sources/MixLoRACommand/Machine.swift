@@ -8,34 +8,36 @@
 enum Machine {
   /// Cores that this process may use: its affinity, cut by a cgroup's quota.
   static var usableCores: Int {
-    #if os(Linux)
-      var set = cpu_set_t()
-      let isKnown = sched_getaffinity(0, MemoryLayout<cpu_set_t>.size, &set) == 0
-      let cores = withUnsafeBytes(of: &set) { $0.reduce(0) { $0 + $1.nonzeroBitCount } }
-      return max(1, min(isKnown ? cores : Int(sysconf(Int32(_SC_NPROCESSORS_ONLN))), cgroupQuota ?? .max))
-    #else
-      return max(1, Int(sysconf(_SC_NPROCESSORS_ONLN)))
-    #endif
+    let online = Int(sysconf(Int32(_SC_NPROCESSORS_ONLN)))
+    return max(1, min(allowedCores ?? online, cgroupQuota ?? online))
+  }
+
+  /// The name that the processor gives itself.
+  static var processorName: String { value(of: "model name", in: "/proc/cpuinfo") ?? "unknown processor" }
+
+  /// Cores in the affinity mask: hexadecimal words, separated by commas, in /proc/self/status; nil where there is none.
+  private static var allowedCores: Int? {
+    guard let mask = value(of: "Cpus_allowed", in: "/proc/self/status") else { return nil }
+    let bits = mask.compactMap(\.hexDigitValue).reduce(0) { $0 + $1.nonzeroBitCount }
+    return bits > 0 ? bits : nil
   }
 
   /// Whole cores that the cgroup's quota allows (`cpu.max` of version 2: quota and period in µs); nil if there is none.
   private static var cgroupQuota: Int? {
-    guard let file = fopen("/sys/fs/cgroup/cpu.max", "r") else { return nil }
-    defer { fclose(file) }
-    var line = [CChar](repeating: 0, count: 64)
-    guard fgets(&line, Int32(line.count), file) != nil else { return nil }
-    let words = String(decoding: line.prefix { $0 != 0 && $0 != 10 }.map { UInt8(bitPattern: $0) }, as: UTF8.self).split(separator: " ")
-    guard words.count == 2, let quota = Int(words[0]), let period = Int(words[1]), period > 0 else { return nil }
+    guard let words = lines(of: "/sys/fs/cgroup/cpu.max").first?.split(separator: " "), words.count == 2, let quota = Int(words[0]),
+      let period = Int(words[1]), period > 0
+    else { return nil }
     return max(1, (quota + period - 1) / period)
   }
 
   /// The largest resident size that this process has had, in bytes.
   static var peakResidentBytes: Int {
     var usage = rusage()
-    getrusage(RUSAGE_SELF, &usage)
     #if os(Linux)
+      getrusage(__rusage_who_t(RUSAGE_SELF.rawValue), &usage)
       return usage.ru_maxrss * 1024
     #else
+      getrusage(RUSAGE_SELF, &usage)
       return usage.ru_maxrss
     #endif
   }
@@ -45,5 +47,27 @@ enum Machine {
     var time = timespec()
     clock_gettime(CLOCK_MONOTONIC, &time)
     return Double(time.tv_sec) + Double(time.tv_nsec) * 1e-9
+  }
+
+  /// The text after `key:` in a file of such lines.
+  private static func value(of key: String, in file: String) -> String? {
+    for line in lines(of: file) {
+      let parts = line.split(separator: ":", maxSplits: 1)
+      guard parts.count == 2, parts[0].split(whereSeparator: \.isWhitespace).joined(separator: " ") == key else { continue }
+      return parts[1].split(whereSeparator: \.isWhitespace).joined(separator: " ")
+    }
+    return nil
+  }
+
+  /// The first lines of a small file of the system; none if it cannot be read.
+  private static func lines(of path: String) -> [String] {
+    guard let file = fopen(path, "r") else { return [] }
+    defer { fclose(file) }
+    var lines: [String] = []
+    var buffer = [CChar](repeating: 0, count: 4096)
+    while lines.count < 200, fgets(&buffer, Int32(buffer.count), file) != nil {
+      lines.append(String(decoding: buffer.prefix { $0 != 0 && $0 != 10 }.map { UInt8(bitPattern: $0) }, as: UTF8.self))
+    }
+    return lines
   }
 }

@@ -112,7 +112,7 @@ enum Device: String, ExpressibleByArgument, CaseIterable {
   case cpu
 }
 
-extension ExpertEvaluation: @retroactive ExpressibleByArgument {}
+extension ExpertEvaluation: ExpressibleByArgument {}
 
 /// What every command takes.
 struct CommonOptions: ParsableArguments {

@@ -1,0 +1,158 @@
+import Tensors
+
+// Causal attention in blocks of query rows. For a head of one sequence, with rows i of a block and keys j ≤ i:
+//
+//     S = scale Q Kᵀ      P = exp(S − lse)      lse_i = log Σ_j exp(S_ij)      O = P V
+//     dV += Pᵀ dO         dP = dO Vᵀ            dS = P ⊙ (dP − δ), δ_i = ⟨dO_i, O_i⟩
+//     dQ = scale dS K     dK += scale dSᵀ Q
+//
+// A block of 64 rows needs the keys up to its last row, so about T/128 of the products beyond the diagonal are for
+// nothing; the products are BLAS's, which reads a head as columns of the packed rows.
+
+/// Rows of a block of queries.
+private let blockRows = 64
+
+extension CPUBackend {
+  /// Causal attention within each sequence: q (N,H·D), k and v (N,G·D) → output (N,H·D), log Σ exp of the scores (N,H).
+  public func attention(_ q: Tensor<Self>, _ k: Tensor<Self>, _ v: Tensor<Self>, _ form: AttentionForm)
+    -> (output: Tensor<Self>, logSumExp: Tensor<Self>)
+  {
+    let (n, h, d) = (q.rowCount, form.heads, form.headWidth)
+    requireAttention("attention", q, k, v, form)
+    let (output, outputs) = fresh(Shape(n, h * d))
+    let (logSumExp, logSums) = fresh(Shape(n, h))
+    let (qs, ks, vs) = (rows(q).matrix, rows(k).matrix, rows(v).matrix)
+    let scale = Scalar(form.scale)
+    let sequences = form.offsets.count - 1
+    let longest = longestSequence(form)
+    let stride = scoreStride(longest)
+    let scratch = core.pool.buffer(core.threads.threads * blockRows * stride, of: Scalar.self)
+    let group = h / max(form.keyValueHeads, 1)
+    form.offsets.withUnsafeBufferPointer { offsets in
+      forParts(sequences * h, work: n * h * d * longest) { part, thread in
+        let (sequence, head) = part.quotientAndRemainder(dividingBy: h)
+        let (begin, length) = (offsets[sequence], offsets[sequence + 1] - offsets[sequence])
+        let scores = Matrix(base: scratch.pointer + thread * blockRows * stride, stride: stride)
+        let q = qs.from(row: begin, column: head * d)
+        let k = ks.from(row: begin, column: head / group * d)
+        let v = vs.from(row: begin, column: head / group * d)
+        let o = outputs.matrix.from(row: begin, column: head * d)
+        var i = 0
+        while i < length {
+          let count = min(blockRows, length - i)
+          let keys = i + count
+          multiplyHere(scale, q.from(row: i), k.transposed, 0, scores, count, keys, d)
+          for row in 0..<count {
+            let (s, visible) = (scores.base + row * stride, i + row + 1)
+            let largest = Scalar.maximum(s, visible)
+            let sum = Scalar.exponentials(s, visible, minus: largest)
+            Scalar.scale(s, 0..<visible, by: Scalar(1 / sum))
+            (s + visible).update(repeating: 0, count: keys - visible)
+            logSums[begin + i + row][head] = largest + Scalar.log(Scalar(sum))
+          }
+          multiplyHere(1, scores, v, 0, o.from(row: i), count, d, keys)
+          i += count
+        }
+      }
+    }
+    withExtendedLifetime(scratch) {}
+    return (output, logSumExp)
+  }
+
+  /// The gradients of `attention` for dy (N,H·D); the probabilities are formed again from `logSumExp`.
+  ///
+  /// One part is a key and value head of one sequence with all query heads that read it, so dk and dv have one writer.
+  public func attentionBackward(
+    _ dy: Tensor<Self>, _ q: Tensor<Self>, _ k: Tensor<Self>, _ v: Tensor<Self>, output: Tensor<Self>, logSumExp: Tensor<Self>,
+    _ form: AttentionForm
+  ) -> (dq: Tensor<Self>, dk: Tensor<Self>, dv: Tensor<Self>) {
+    let (n, h, d) = (q.rowCount, form.heads, form.headWidth)
+    requireAttention("attentionBackward", q, k, v, form)
+    requireShapes(
+      "attentionBackward", ("dy", dy.shape, q.shape), ("output", output.shape, q.shape), ("logSumExp", logSumExp.shape, Shape(n, h)))
+    let (dq, dqs) = fresh(q.shape)
+    let (dk, dks) = fresh(k.shape)
+    let (dv, dvs) = fresh(v.shape)
+    let (dys, outputs, logSums) = (rows(dy), rows(output), rows(logSumExp))
+    let (qs, ks, vs) = (rows(q).matrix, rows(k).matrix, rows(v).matrix)
+    let scale = Scalar(form.scale)
+    let sequences = form.offsets.count - 1
+    let longest = longestSequence(form)
+    let stride = scoreStride(longest)
+    let scratch = core.pool.buffer(2 * core.threads.threads * blockRows * stride, of: Scalar.self)
+    let groups = form.keyValueHeads
+    let group = h / max(groups, 1)
+    form.offsets.withUnsafeBufferPointer { offsets in
+      forParts(sequences * groups, work: 3 * n * h * d * longest) { part, thread in
+        let (sequence, g) = part.quotientAndRemainder(dividingBy: groups)
+        let (begin, length) = (offsets[sequence], offsets[sequence + 1] - offsets[sequence])
+        let p = Matrix(base: scratch.pointer + 2 * thread * blockRows * stride, stride: stride)
+        let ds = p.from(row: blockRows)
+        let k = ks.from(row: begin, column: g * d)
+        let v = vs.from(row: begin, column: g * d)
+        let dk = dks.matrix.from(row: begin, column: g * d)
+        let dv = dvs.matrix.from(row: begin, column: g * d)
+        for row in 0..<length {
+          (dk.base + row * dk.stride).update(repeating: 0, count: d)
+          (dv.base + row * dv.stride).update(repeating: 0, count: d)
+        }
+        for head in g * group..<(g + 1) * group {
+          var i = 0
+          while i < length {
+            let count = min(blockRows, length - i)
+            let (keys, first) = (i + count, begin + i)
+            let q = qs.from(row: first, column: head * d)
+            let dy = dys.matrix.from(row: first, column: head * d)
+            // forward: S = scale Q Kᵀ, O = P V
+            multiplyHere(scale, q, k.transposed, 0, p, count, keys, d)
+            multiplyHere(1, dy, v.transposed, 0, ds, count, keys, d)
+            // forward: P = exp(S − lse)
+            for row in 0..<count {
+              let (p, ds, visible) = (p.base + row * stride, ds.base + row * stride, i + row + 1)
+              let shift = logSums[first + row][head]
+              let delta = Scalar(Scalar.dot(dys[first + row], outputs[first + row], head * d..<(head + 1) * d))
+              Scalar.forLanes(0..<visible) { j in
+                let probability = Scalar.exp(p[j] - shift)
+                p[j] = probability
+                ds[j] = probability * (ds[j] - delta)
+              }
+              (p + visible).update(repeating: 0, count: keys - visible)
+              (ds + visible).update(repeating: 0, count: keys - visible)
+            }
+            multiplyHere(1, p.transposed, dy, 1, dv, keys, d, count)
+            multiplyHere(scale, ds, k, 0, dqs.matrix.from(row: first, column: head * d), count, d, keys)
+            multiplyHere(scale, ds.transposed, q, 1, dk, keys, d, count)
+            i += count
+          }
+        }
+      }
+    }
+    withExtendedLifetime(scratch) {}
+    return (dq, dk, dv)
+  }
+
+  private func requireAttention(
+    _ operation: StaticString, _ q: Tensor<Self>, _ k: Tensor<Self>, _ v: Tensor<Self>, _ form: AttentionForm
+  ) {
+    let (n, h, g, d) = (q.rowCount, form.heads, form.keyValueHeads, form.headWidth)
+    guard g > 0, h % g == 0 else { trap("\(operation): \(h) query heads over \(g) key and value heads") }
+    requireShapes(operation, ("q", q.shape, Shape(n, h * d)), ("k", k.shape, Shape(n, g * d)), ("v", v.shape, Shape(n, g * d)))
+    guard form.offsets.first == 0, form.offsets.last == n, zip(form.offsets, form.offsets.dropFirst()).allSatisfy({ $0 <= $1 }) else {
+      trap("\(operation): offsets \(form.offsets) for \(n) rows")
+    }
+  }
+
+  private func longestSequence(_ form: AttentionForm) -> Int {
+    var longest = 0
+    for sequence in 1..<form.offsets.count { longest = max(longest, form.offsets[sequence] - form.offsets[sequence - 1]) }
+    return longest
+  }
+
+  /// Distance of two rows of scores: whole cache lines and an odd number of them, so that rows spread over the cache's sets.
+  private func scoreStride(_ keys: Int) -> Int { ((keys + 15) / 16 | 1) * 16 }
+}
+
+extension Matrix {
+  /// The transposed matrix; nothing is moved.
+  var transposed: Matrix { Matrix(base: base, stride: stride, isTransposed: !isTransposed) }
+}

@@ -1,0 +1,163 @@
+import Tensors
+
+extension CPUBackend {
+  /// y += α x, for equal shapes.
+  public func add(_ alpha: Double, _ x: Tensor<Self>, into y: inout Tensor<Self>) {
+    requireShapes("add", ("x", x.shape, y.shape))
+    let (a, xs, ys) = (Scalar(alpha), rows(x), writable(&y))
+    forBlocks(xs, ys) { rows, columns in
+      for n in rows {
+        let (x, y) = (xs[n], ys[n])
+        Scalar.forLanes(columns) { i in y[i] = y[i] + a * x[i] }
+      }
+    }
+  }
+
+  /// x ← α x.
+  public func scale(_ alpha: Double, _ x: inout Tensor<Self>) {
+    let (a, xs) = (Scalar(alpha), writable(&x))
+    forBlocks(xs) { rows, columns in
+      for n in rows { Scalar.scale(xs[n], columns, by: a) }
+    }
+  }
+
+  /// y += bias in every row: y (N,C), bias (C).
+  public func addBias(_ bias: Tensor<Self>, into y: inout Tensor<Self>) {
+    requireShapes("addBias", ("bias", bias.shape, Shape(y.columnCount)))
+    let (b, ys) = (rows(bias).base, writable(&y))
+    forRanges(ys.count, cost: ys.width) { rows in
+      for n in rows {
+        let y = ys[n]
+        Scalar.forLanes(0..<ys.width) { i in y[i] = y[i] + b[i] }
+      }
+    }
+  }
+
+  /// sums += Σ_n w_n x_n, over the rows of x (N,C), sums (C). Without weights (N), w = 1.
+  public func addColumnSums(_ x: Tensor<Self>, weights: Tensor<Self>?, into sums: inout Tensor<Self>) {
+    requireShapes("addColumnSums", ("sums", sums.shape, Shape(x.columnCount)))
+    let (xs, to) = (rows(x), writable(&sums))
+    if let weights {
+      requireShapes("addColumnSums", ("weights", weights.shape, Shape(x.rowCount)))
+      let w = rows(weights).base
+      addOverRows(xs.count, xs.width, into: to.base) { n, i in w[n] * xs[n][i] }
+    } else {
+      addOverRows(xs.count, xs.width, into: to.base) { n, i in xs[n][i] }
+    }
+  }
+
+  /// sums += Σ_n term(n, ·), split by columns, the rows in blocks of 64 whose sums are added in turn.
+  @inline(__always)
+  func addOverRows(_ count: Int, _ width: Int, into sums: UnsafeMutablePointer<Scalar>, _ term: (Int, Lanes) -> Scalar.Vector) {
+    let scratch = core.pool.buffer(width, of: Scalar.self)
+    let block = scratch.pointer
+    forRanges(width, cost: 2 * count, unit: 16) { columns in
+      var start = 0
+      while start < count {
+        (block + columns.lowerBound).update(repeating: 0, count: columns.count)
+        for n in start..<min(start + 64, count) {
+          Scalar.forLanes(columns) { i in block[i] = block[i] + term(n, i) }
+        }
+        Scalar.forLanes(columns) { i in sums[i] = sums[i] + block[i] }
+        start += 64
+      }
+    }
+    withExtendedLifetime(scratch) {}
+  }
+
+  /// Σ x, as a vector of one element.
+  public func sum(_ x: Tensor<Self>) -> Tensor<Self> {
+    let xs = rows(x)
+    return total(xs.count, xs.width, isContiguous: xs.isContiguous) { n, columns in Scalar.sum(xs[n], columns) }
+  }
+
+  /// Σ x y over all elements, as a vector of one element.
+  public func dot(_ x: Tensor<Self>, _ y: Tensor<Self>) -> Tensor<Self> {
+    requireShapes("dot", ("y", y.shape, x.shape))
+    let (xs, ys) = (rows(x), rows(y))
+    return total(xs.count, xs.width, isContiguous: xs.isContiguous && ys.isContiguous) { n, columns in
+      Scalar.dot(xs[n], ys[n], columns)
+    }
+  }
+
+  /// The sum of a part's value over all rows, cut into chunks of 16 384 columns; added in order in Double.
+  @inline(__always)
+  private func total(_ count: Int, _ width: Int, isContiguous: Bool, _ part: (Int, Range<Int>) -> Double) -> Tensor<Self> {
+    let (rows, columns) = isContiguous ? (1, count * width) : (count, width)
+    let chunk = 16_384
+    let chunksPerRow = (columns + chunk - 1) / chunk
+    let sums = core.pool.buffer(rows * chunksPerRow, of: Double.self)
+    forRanges(rows * chunksPerRow, cost: min(columns, chunk)) { parts in
+      for p in parts {
+        let (n, c) = p.quotientAndRemainder(dividingBy: chunksPerRow)
+        sums.pointer[p] = part(n, c * chunk..<min((c + 1) * chunk, columns))
+      }
+    }
+    let (result, to) = fresh(Shape(1))
+    var total = 0.0
+    for p in 0..<rows * chunksPerRow { total += sums.pointer[p] }
+    to.base[0] = Scalar(total)
+    withExtendedLifetime(sums) {}
+    return result
+  }
+
+  /// w_n = ⟨x_n, y_n⟩, a row at a time: x, y (N,C) → (N).
+  public func rowDots(_ x: Tensor<Self>, _ y: Tensor<Self>) -> Tensor<Self> {
+    requireShapes("rowDots", ("y", y.shape, x.shape))
+    let (w, ws) = fresh(Shape(x.rowCount))
+    let (xs, ys) = (rows(x), rows(y))
+    forRanges(xs.count, cost: xs.width) { rows in
+      for n in rows { ws.base[n] = Scalar(Scalar.dot(xs[n], ys[n], 0..<xs.width)) }
+    }
+    return w
+  }
+
+  /// x_n ← w_n x_n: x (N,C), weights (N).
+  public func scaleRows(_ weights: Tensor<Self>, _ x: inout Tensor<Self>) {
+    requireShapes("scaleRows", ("weights", weights.shape, Shape(x.rowCount)))
+    let (w, xs) = (rows(weights).base, writable(&x))
+    forRanges(xs.count, cost: xs.width) { rows in
+      for n in rows { Scalar.scale(xs[n], 0..<xs.width, by: w[n]) }
+    }
+  }
+
+  /// h = silu(a) ⊙ c, with silu(a) = a / (1 + e⁻ᵃ): a, c (M,F) → (M,F). For a → −∞ the quotient is −0, not NaN.
+  public func swiGLU(_ a: Tensor<Self>, _ c: Tensor<Self>) -> Tensor<Self> {
+    requireShapes("swiGLU", ("c", c.shape, a.shape))
+    let (h, hs) = fresh(a.shape)
+    let (a, c) = (rows(a), rows(c))
+    forBlocks(a, c, hs, cost: 8) { rows, columns in
+      for n in rows {
+        let (a, c, h) = (a[n], c[n], hs[n])
+        Scalar.forLanes(columns) { i in
+          let x = a[i]
+          h[i] = x / (1 + Scalar.exp(-x)) * c[i]
+        }
+      }
+    }
+    return h
+  }
+
+  /// Replaces a by da = dh ⊙ c ⊙ silu′(a) and c by dc = dh ⊙ silu(a). With σ = 1 / (1 + e⁻ᵃ), silu′ = σ + silu (1 − σ).
+  public func swiGLUBackward(_ dh: Tensor<Self>, _ a: inout Tensor<Self>, _ c: inout Tensor<Self>) {
+    requireShapes("swiGLUBackward", ("a", a.shape, dh.shape), ("c", c.shape, dh.shape))
+    let (dhs, a, c) = (rows(dh), writable(&a), writable(&c))
+    forBlocks(dhs, a, c, cost: 10) { rows, columns in
+      for n in rows {
+        let (dh, a, c) = (dhs[n], a[n], c[n])
+        Scalar.forLanes(columns) { i in
+          let x = a[i]
+          let d = dh[i]
+          let sigma = 1 / (1 + Scalar.exp(-x))
+          let silu = x * sigma
+          a[i] = d * c[i] * (sigma + silu * (1 - sigma))
+          c[i] = d * silu
+        }
+      }
+    }
+  }
+}
+
+/// −x in every lane; the standard library has it for scalars only.
+@inline(__always)
+prefix func - <V: SIMD>(_ x: V) -> V where V.Scalar: FloatingPoint { 0 - x }

@@ -1,0 +1,129 @@
+import Tensors
+
+extension CPUBackend {
+  /// A tensor whose contents are undefined until an operation writes them.
+  public func empty(_ shape: Shape) -> Tensor<Self> {
+    guard shape.rows >= 0, shape.columns >= 0 else { trap("empty: shape \(shape)") }
+    return Tensor(storage: core.pool.buffer(shape.count), shape: shape)
+  }
+
+  /// A tensor of zeros.
+  public func zeros(_ shape: Shape) -> Tensor<Self> {
+    let (y, ys) = fresh(shape)
+    forRanges(shape.count, cost: 1, unit: 64) { (ys.base + $0.lowerBound).update(repeating: 0, count: $0.count) }
+    return y
+  }
+
+  /// A contiguous copy of `x` with storage of its own.
+  public func copy(_ x: Tensor<Self>) -> Tensor<Self> {
+    let (y, ys) = fresh(x.shape)
+    let xs = rows(x)
+    forBlocks(xs, ys) { rows, columns in
+      for n in rows { (ys[n] + columns.lowerBound).update(from: xs[n] + columns.lowerBound, count: columns.count) }
+    }
+    return y
+  }
+
+  /// y[rows, columns] ← x; without a range, all of them.
+  public func copy(_ x: Tensor<Self>, into y: inout Tensor<Self>, rows rowRange: Range<Int>?, columns columnRange: Range<Int>?) {
+    let (rowRange, columnRange) = (rowRange ?? 0..<y.rowCount, columnRange ?? 0..<y.columnCount)
+    guard rowRange.lowerBound >= 0, rowRange.upperBound <= y.rowCount, columnRange.lowerBound >= 0, columnRange.upperBound <= y.columnCount
+    else { trap("copy: rows \(rowRange) and columns \(columnRange) of y \(y.shape)") }
+    requireShapes("copy", ("x", Shape(x.rowCount, x.columnCount), Shape(rowRange.count, columnRange.count)))
+    let (xs, ys) = (rows(x), writable(&y))
+    forRanges(xs.count, cost: xs.width) { rows in
+      for n in rows { (ys[rowRange.lowerBound + n] + columnRange.lowerBound).update(from: xs[n], count: xs.width) }
+    }
+  }
+
+  /// Moves row-major values to the device. `values.count` is `shape.count`.
+  public func upload(_ values: [Scalar], _ shape: Shape) -> Tensor<Self> {
+    guard values.count == shape.count else { trap("upload: \(values.count) values for the shape \(shape)") }
+    let (y, ys) = fresh(shape)
+    values.withUnsafeBufferPointer { if let base = $0.baseAddress { ys.base.update(from: base, count: $0.count) } }
+    core.bytesToDevice += values.count * MemoryLayout<Scalar>.stride
+    return y
+  }
+
+  /// Moves row-major little-endian bytes of a file, aligned or not, to the device and decodes them.
+  public func upload(_ bytes: UnsafeRawBufferPointer, _ format: WeightFormat, _ shape: Shape) -> Tensor<Self> {
+    guard bytes.count == shape.count * format.byteWidth else {
+      trap("upload: \(bytes.count) bytes of \(format.rawValue) for the shape \(shape)")
+    }
+    let (y, ys) = fresh(shape)
+    core.bytesToDevice += bytes.count
+    guard let base = bytes.baseAddress else { return y }
+    switch format {
+    case .float32: decode(base, ys.base, shape.count) { (bits: UInt32) in Scalar(Float(bitPattern: bits)) }
+    case .float64: decode(base, ys.base, shape.count) { (bits: UInt64) in Scalar(Double(bitPattern: bits)) }
+    case .float16: decode(base, ys.base, shape.count) { (bits: UInt16) in Scalar(float(half: bits)) }
+    case .bfloat16: decode(base, ys.base, shape.count) { (bits: UInt16) in Scalar(Float(bitPattern: UInt32(bits) << 16)) }
+    }
+    return y
+  }
+
+  /// Moves whole numbers to the device.
+  public func upload(_ values: [Int32]) -> Indices<Self> {
+    let indices = freshIndices(values.count)
+    values.withUnsafeBufferPointer { if let base = $0.baseAddress { indices.storage.pointer.update(from: base, count: $0.count) } }
+    core.bytesToDevice += 4 * values.count
+    return indices
+  }
+
+  /// The row-major values of `x`.
+  public func download(_ x: Tensor<Self>) throws -> [Scalar] {
+    core.bytesToHost += x.shape.count * MemoryLayout<Scalar>.stride
+    let xs = rows(x)
+    return Array(unsafeUninitializedCapacity: x.shape.count) { values, count in
+      guard let base = values.baseAddress else { return }
+      for n in 0..<xs.count { (base + n * xs.width).initialize(from: xs[n], count: xs.width) }
+      count = xs.count * xs.width
+    }
+  }
+
+  /// The integers.
+  public func download(_ indices: Indices<Self>) throws -> [Int32] {
+    core.bytesToHost += 4 * indices.count
+    return Array(UnsafeBufferPointer(start: indices.storage.pointer, count: indices.count))
+  }
+
+  /// Keeps a weight that never changes, decoded to scalars.
+  public func freeze(_ bytes: UnsafeRawBufferPointer, _ format: WeightFormat, _ shape: Shape) -> CPUMatrix<Self> {
+    CPUMatrix(tensor: upload(bytes, format, shape))
+  }
+
+  /// Keeps a tensor as a weight that never changes; the storage is shared.
+  public func freeze(_ tensor: Tensor<Self>) -> CPUMatrix<Self> { CPUMatrix(tensor: tensor) }
+
+  /// A frozen vector (a norm's weight, a bias) as a tensor; the storage is shared.
+  public func vector(_ frozen: CPUMatrix<Self>) -> Tensor<Self> {
+    guard frozen.shape.isVector else { trap("vector: the frozen weight is \(frozen.shape)") }
+    return frozen.tensor
+  }
+
+  /// Returns at once: operations of this backend are done when they return.
+  public func synchronize() throws {}
+
+  /// Decodes `count` little-endian words that need not be aligned.
+  @inline(__always)
+  private func decode<Word: FixedWidthInteger & BitwiseCopyable>(
+    _ bytes: UnsafeRawPointer, _ y: UnsafeMutablePointer<Scalar>, _ count: Int, _ value: (Word) -> Scalar
+  ) {
+    for i in 0..<count {
+      y[i] = value(Word(littleEndian: bytes.loadUnaligned(fromByteOffset: i * MemoryLayout<Word>.size, as: Word.self)))
+    }
+  }
+}
+
+/// The binary16 number of `bits`, by bits: `Float16` does not exist on x86-64 macOS.
+///
+/// Exponent and fraction move to their place in binary32 and 2¹¹² corrects the bias, which also normalises
+/// subnormals; the largest exponent means infinity or NaN.
+@inline(__always)
+func float(half bits: UInt16) -> Float {
+  let magnitude = UInt32(bits & 0x7fff) << 13
+  let finite = (Float(bitPattern: magnitude) * 0x1p112).bitPattern
+  let special = magnitude | 0x7f80_0000
+  let sign = UInt32(bits & 0x8000) << 16
+  return Float(bitPattern: sign | (magnitude >= 0x0f80_0000 ? special : finite))
+}

@@ -1,0 +1,62 @@
+import Tensors
+
+extension CPUBackend {
+  /// c ← α a b + β c: a (m,k), b (k,n), c (m,n). With β = 0, c is not read.
+  ///
+  /// `rows` chooses a range of c's rows as the destination.
+  public func gemm(
+    _ alpha: Double, _ a: Operand<Self>, _ b: Operand<Self>, _ beta: Double, into c: inout Tensor<Self>, rows range: Range<Int>?
+  ) {
+    let (m, k, n) = (a.shape.rows, a.shape.columns, b.shape.columns)
+    let range = range ?? 0..<c.rowCount
+    guard range.lowerBound >= 0, range.upperBound <= c.rowCount else { trap("gemm: rows \(range) of c \(c.shape)") }
+    requireShapes(
+      "gemm", ("b", Shape(b.shape.rows, n), Shape(k, n)), ("the destination in c", Shape(range.count, c.columnCount), Shape(m, n)))
+    let cs = writable(&c)
+    multiply(Scalar(alpha), matrix(a), matrix(b), Scalar(beta), cs.matrix.from(row: range.lowerBound), m, n, k)
+  }
+
+  /// An operand as BLAS reads it.
+  func matrix(_ operand: Operand<Self>) -> Matrix<Scalar> {
+    let (tensor, transposed) =
+      switch operand {
+      case .dense(let tensor, let transposed): (tensor, transposed)
+      case .frozen(let frozen, let transposed): (frozen.tensor, transposed)
+      }
+    var matrix = rows(tensor).matrix
+    matrix.isTransposed = transposed
+    return matrix
+  }
+
+  /// c ← α a b + β c, cut along the longer side of c; sizes may be 0.
+  func multiply(
+    _ alpha: Scalar, _ a: Matrix<Scalar>, _ b: Matrix<Scalar>, _ beta: Scalar, _ c: Matrix<Scalar>, _ m: Int, _ n: Int, _ k: Int
+  ) {
+    let cost = m * n * max(k, 1)
+    let threads = cost < 64 * Self.worthAThread ? 1 : core.threads.threads
+    let unit = 16
+    let units = (max(m, n) + unit - 1) / unit
+    let parts = min(threads, units)
+    core.threads.parallel(parts) { part in
+      let range = part * units / parts * unit..<min((part + 1) * units / parts * unit, max(m, n))
+      if m >= n {
+        multiplyHere(alpha, a.from(row: range.lowerBound), b, beta, c.from(row: range.lowerBound), range.count, n, k)
+      } else {
+        multiplyHere(alpha, a, b.from(column: range.lowerBound), beta, c.from(column: range.lowerBound), m, range.count, k)
+      }
+    }
+  }
+
+  /// c ← α a b + β c on this thread; sizes may be 0. With β = 0, c is not read.
+  @inline(__always)
+  func multiplyHere(
+    _ alpha: Scalar, _ a: Matrix<Scalar>, _ b: Matrix<Scalar>, _ beta: Scalar, _ c: Matrix<Scalar>, _ m: Int, _ n: Int, _ k: Int
+  ) {
+    if m == 0 || n == 0 { return }
+    if k > 0 { return Scalar.gemm(alpha, a, b, beta, c, m, n, k) }
+    for i in 0..<m {
+      let row = c.base + i * c.stride
+      if beta == 0 { row.update(repeating: 0, count: n) } else { Scalar.scale(row, 0..<n, by: beta) }
+    }
+  }
+}

@@ -1,0 +1,102 @@
+import COpenBLAS
+
+/// What the kernels need to know about an element type beyond arithmetic.
+protocol CPUScalar: BinaryFloatingPoint, SIMDScalar, BitwiseCopyable, Codable, Sendable {
+  /// As many elements as one AVX2 register holds; narrower machines use several.
+  associatedtype Vector: SIMD & BitwiseCopyable where Vector.Scalar == Self
+  /// eˣ in every lane.
+  static func exp(_ x: Vector) -> Vector
+  /// ln x.
+  static func log(_ x: Self) -> Self
+  /// √x in every lane.
+  static func squareRoot(_ x: Vector) -> Vector
+  /// c ← α a b + β c, on the calling thread. All sizes are positive.
+  static func gemm(_ alpha: Self, _ a: Matrix<Self>, _ b: Matrix<Self>, _ beta: Self, _ c: Matrix<Self>, _ m: Int, _ n: Int, _ k: Int)
+}
+
+/// A matrix as a product reads or writes it: where it begins, the distance of its rows, and whether it is read transposed.
+struct Matrix<Scalar> {
+  var base: UnsafeMutablePointer<Scalar>
+  var stride: Int
+  var isTransposed = false
+
+  /// The matrix from row `i`, column `j` on, counted after the transposition.
+  @inline(__always)
+  func from(row i: Int = 0, column j: Int = 0) -> Matrix {
+    Matrix(base: base + (isTransposed ? j * stride + i : i * stride + j), stride: stride, isTransposed: isTransposed)
+  }
+
+  var transposition: CBLAS_TRANSPOSE { isTransposed ? CblasTrans : CblasNoTrans }
+  /// BLAS wants a leading dimension of at least 1, and at least the width even of a single row.
+  func leading(_ width: Int) -> blasint { blasint(max(1, stride, width)) }
+}
+
+extension Float: CPUScalar {
+  typealias Vector = SIMD8<Float>
+
+  /// eˣ by Cody and Waite's reduction and the polynomial of Cephes' `expf` (Moshier 1992), within 1 ulp of the true value.
+  ///
+  /// n = round(x / ln 2), r = x − n ln 2 with ln 2 in two parts, the first short enough that n times it is exact;
+  /// eˣ = 2ⁿ eʳ, |r| ≤ ½ ln 2. Adding 1.5·2²³ rounds to the nearest whole number and leaves it in the low bits.
+  /// 2ⁿ is applied in two halves, so overflow ends in +inf and underflow runs through the subnormals. NaN stays NaN.
+  /// No fused multiply-add, so every machine gives the same bits.
+  @inline(__always)
+  static func exp(_ x: SIMD8<Float>) -> SIMD8<Float> {
+    let rounder: Float = 0x1.8p23
+    let shifted = x * 0x1.715476p0 + rounder
+    let n = shifted - rounder
+    let r = (x - n * 0.693359375) - n * -2.12194440e-4
+    var p = r * 1.9875691500e-4 + 1.3981999507e-3
+    p = p * r + 8.3334519073e-3
+    p = p * r + 4.1665795894e-2
+    p = p * r + 1.6666665459e-1
+    p = p * r + 5.0000001201e-1
+    let y = (p * (r * r) + r) + 1
+    let k = unsafeBitCast(shifted, to: SIMD8<Int32>.self) &- Int32(bitPattern: rounder.bitPattern)
+    let half = k &>> 1
+    let first = unsafeBitCast((half &+ 127) &<< 23, to: SIMD8<Float>.self)  // 2^half
+    let second = unsafeBitCast((k &- half &+ 127) &<< 23, to: SIMD8<Float>.self)  // 2^(n − half)
+    var result = y * first * second
+    result.replace(with: .infinity, where: x .> 89)  // eˣ is beyond 2¹²⁸ from 88.7229 on
+    result.replace(with: 0, where: x .< -104)  // eˣ is below half the least subnormal from −103.98 on
+    return result
+  }
+
+  static func log(_ x: Float) -> Float { CLibrary.log(x) }
+
+  @inline(__always)
+  static func squareRoot(_ x: SIMD8<Float>) -> SIMD8<Float> { x.squareRoot() }
+
+  @inline(__always)
+  static func gemm(
+    _ alpha: Float, _ a: Matrix<Float>, _ b: Matrix<Float>, _ beta: Float, _ c: Matrix<Float>, _ m: Int, _ n: Int, _ k: Int
+  ) {
+    cblas_sgemm(
+      CblasRowMajor, a.transposition, b.transposition, blasint(m), blasint(n), blasint(k),
+      alpha, a.base, a.leading(a.isTransposed ? m : k), b.base, b.leading(b.isTransposed ? k : n), beta, c.base, c.leading(n))
+  }
+}
+
+extension Double: CPUScalar {
+  typealias Vector = SIMD4<Double>
+
+  /// eˣ by the C library, lane by lane: the oracle must not share a polynomial with what it judges.
+  @inline(__always)
+  static func exp(_ x: SIMD4<Double>) -> SIMD4<Double> {
+    SIMD4(CLibrary.exp(x[0]), CLibrary.exp(x[1]), CLibrary.exp(x[2]), CLibrary.exp(x[3]))
+  }
+
+  static func log(_ x: Double) -> Double { CLibrary.log(x) }
+
+  @inline(__always)
+  static func squareRoot(_ x: SIMD4<Double>) -> SIMD4<Double> { x.squareRoot() }
+
+  @inline(__always)
+  static func gemm(
+    _ alpha: Double, _ a: Matrix<Double>, _ b: Matrix<Double>, _ beta: Double, _ c: Matrix<Double>, _ m: Int, _ n: Int, _ k: Int
+  ) {
+    cblas_dgemm(
+      CblasRowMajor, a.transposition, b.transposition, blasint(m), blasint(n), blasint(k),
+      alpha, a.base, a.leading(a.isTransposed ? m : k), b.base, b.leading(b.isTransposed ? k : n), beta, c.base, c.leading(n))
+  }
+}

@@ -1,0 +1,123 @@
+/// Consecutive elements that fit into one vector: all lanes of it, or at the end of a row the first few.
+struct Lanes {
+  let start: Int
+  let count: Int
+}
+
+extension UnsafeMutablePointer where Pointee: CPUScalar {
+  /// The elements of `lanes`, the other lanes 0; writing leaves what is beyond `lanes` alone.
+  subscript(lanes: Lanes) -> Pointee.Vector {
+    @inline(__always) get {
+      if lanes.count == Pointee.Vector.scalarCount { return UnsafeRawPointer(self + lanes.start).loadUnaligned(as: Pointee.Vector.self) }
+      var vector = Pointee.Vector()
+      for i in 0..<lanes.count { vector[i] = self[lanes.start + i] }
+      return vector
+    }
+    @inline(__always) nonmutating set {
+      if lanes.count == Pointee.Vector.scalarCount {
+        UnsafeMutableRawPointer(self + lanes.start).storeBytes(of: newValue, as: Pointee.Vector.self)
+      } else {
+        for i in 0..<lanes.count { self[lanes.start + i] = newValue[i] }
+      }
+    }
+  }
+
+  /// Eight elements as Double.
+  @inline(__always)
+  func wide(_ start: Int) -> SIMD8<Double> {
+    var vector = SIMD8<Double>()
+    for i in 0..<8 { vector[i] = Double(self[start + i]) }
+    return vector
+  }
+}
+
+extension CPUScalar {
+  /// Calls `body` for every vector of `range`. Inlined, so that the full vectors lose all tests for the last one.
+  @inline(__always)
+  static func forLanes(_ range: Range<Int>, _ body: (Lanes) -> Void) {
+    var i = range.lowerBound
+    while i + Vector.scalarCount <= range.upperBound {
+      body(Lanes(start: i, count: Vector.scalarCount))
+      i += Vector.scalarCount
+    }
+    if i < range.upperBound { body(Lanes(start: i, count: range.upperBound - i)) }
+  }
+
+  /// Σ_i term(i) for i in `range`, in sixteen Double lanes; `term` gives eight terms or one.
+  @inline(__always)
+  static func sumInDouble(_ range: Range<Int>, _ eight: (Int) -> SIMD8<Double>, _ one: (Int) -> Double) -> Double {
+    var first = SIMD8<Double>()
+    var second = SIMD8<Double>()
+    var i = range.lowerBound
+    while i + 16 <= range.upperBound {
+      first += eight(i)
+      second += eight(i + 8)
+      i += 16
+    }
+    var total = (first + second).sum()
+    while i < range.upperBound {
+      total += one(i)
+      i += 1
+    }
+    return total
+  }
+
+  /// Σ x.
+  @inline(__always)
+  static func sum(_ x: UnsafeMutablePointer<Self>, _ range: Range<Int>) -> Double {
+    sumInDouble(range, { x.wide($0) }, { Double(x[$0]) })
+  }
+
+  /// Σ x y.
+  @inline(__always)
+  static func dot(_ x: UnsafeMutablePointer<Self>, _ y: UnsafeMutablePointer<Self>, _ range: Range<Int>) -> Double {
+    sumInDouble(range, { x.wide($0) * y.wide($0) }, { Double(x[$0]) * Double(y[$0]) })
+  }
+
+  /// The largest element; −inf without any. NaN is passed over.
+  @inline(__always)
+  static func maximum(_ x: UnsafeMutablePointer<Self>, _ count: Int) -> Self {
+    let width = Vector.scalarCount
+    var (m0, m1) = (Vector(repeating: -.infinity), Vector(repeating: -.infinity))
+    var i = 0
+    while i + 2 * width <= count {
+      let (v0, v1) = (x[Lanes(start: i, count: width)], x[Lanes(start: i + width, count: width)])
+      m0.replace(with: v0, where: v0 .> m0)
+      m1.replace(with: v1, where: v1 .> m1)
+      i += 2 * width
+    }
+    m0.replace(with: m1, where: m1 .> m0)
+    var result = -Self.infinity
+    for lane in 0..<width where m0[lane] > result { result = m0[lane] }
+    while i < count {
+      if x[i] > result { result = x[i] }
+      i += 1
+    }
+    return result
+  }
+
+  /// x ← exp(x − shift); returns Σ. Lanes are summed over 64 vectors at a time, the rest in Double.
+  @inline(__always)
+  static func exponentials(_ x: UnsafeMutablePointer<Self>, _ count: Int, minus shift: Self) -> Double {
+    var total = 0.0
+    var start = 0
+    while start < count {
+      let end = min(start + 64 * Vector.scalarCount, count)
+      var sum = Vector()
+      forLanes(start..<end) { i in
+        let e = exp(x[i] - shift)
+        x[i] = e
+        if i.count == Vector.scalarCount { sum += e } else { for lane in 0..<i.count { total += Double(e[lane]) } }
+      }
+      for lane in 0..<Vector.scalarCount { total += Double(sum[lane]) }
+      start = end
+    }
+    return total
+  }
+
+  /// x ← α x.
+  @inline(__always)
+  static func scale(_ x: UnsafeMutablePointer<Self>, _ range: Range<Int>, by alpha: Self) {
+    forLanes(range) { i in x[i] = alpha * x[i] }
+  }
+}

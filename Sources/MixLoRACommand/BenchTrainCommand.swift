@@ -1,0 +1,114 @@
+import ArgumentParser
+import CPUBackend
+import Checkpoints
+import Decoders
+import MixLoRA
+import Tensors
+import Training
+
+/// Times training steps of a MixLoRA adapter, beside the frozen products that no implementation can do without.
+struct BenchTrainCommand: ParsableCommand {
+  static let configuration = CommandConfiguration(
+    commandName: "train",
+    abstract: "Time training steps of a MixLoRA adapter on a Llama-type model.",
+    discussion: """
+      A step is forward, backward and AdamW on a batch of random tokens in which every column but each row's first is labelled. \
+      The floor is the time of the step's frozen products alone (forward, and the gradient of their inputs), in the same process \
+      on the same threads, by the faster of two ways to share a product among threads. forward_seconds reaches to the loss and \
+      includes the head's gradient, which is formed in the same pass.
+
+      Examples:
+        mixlora bench train --model SmolLM2-135M
+        mixlora bench train --random-weights --model folder-with-config.json --phases
+        mixlora bench train --random-weights --model folder-with-config.json --batch 4 --length 128 --rank 8 --json
+      """)
+
+  @Option(help: ArgumentHelp("Hugging Face folder; with --random-weights its config.json is enough.", valueName: "folder"))
+  var model: String
+
+  @Flag(help: "Draw the base weights instead of reading them.")
+  var randomWeights = false
+
+  @Option(help: "Sequences in a batch.")
+  var batch = 2
+
+  @Option(help: "Tokens in a sequence.")
+  var length = 256
+
+  @Option(help: "Rank of the low-rank branches; alpha is twice the rank.")
+  var rank = 16
+
+  @Option(help: "Experts.")
+  var experts = 8
+
+  @Option(help: "Experts per token.")
+  var topK = 2
+
+  @Option(help: "What is trained: mixlora.")
+  var method = Method.mixlora
+
+  @Option(help: "Dropout of the branches.")
+  var dropout = 0.05
+
+  @Option(help: "How the experts are computed: sharedBase or perExpert.")
+  var evaluation = ExpertEvaluation.sharedBase
+
+  @Option(help: "Timed steps, after one that is not.")
+  var steps = 5
+
+  @Option(help: "Seed of all random numbers.")
+  var seed: UInt64 = 42
+
+  @Flag(help: "Print the seconds of each phase and the time by operation.")
+  var phases = false
+
+  @Flag(help: "Print one JSON object.")
+  var json = false
+
+  @OptionGroup var common: CommonOptions
+
+  enum Method: String, ExpressibleByArgument, CaseIterable {
+    case mixlora
+  }
+
+  func validate() throws {
+    for (name, value) in [("--batch", batch), ("--rank", rank), ("--experts", experts), ("--top-k", topK), ("--steps", steps)] {
+      guard (1...1_000_000).contains(value) else { throw ValidationError("\(name) is \(value), expected 1 to 1000000.") }
+    }
+    guard (2...1_000_000).contains(length) else { throw ValidationError("--length is \(length), expected at least 2, so that a column is labelled.") }
+    guard topK <= experts else { throw ValidationError("--top-k is \(topK), expected at most --experts, \(experts).") }
+    guard dropout >= 0, dropout < 1 else { throw ValidationError("--dropout is \(dropout), expected a number in [0, 1).") }
+  }
+
+  func run() throws {
+    let backend = CPUFloat(threads: common.threadCount)
+    let configuration = try DecoderConfiguration(llama: model + "/config.json")
+    let settings = AdapterConfiguration(
+      lora: .init(rank: rank, alpha: 2 * Double(rank), dropout: dropout), experts: experts, expertsPerToken: topK)
+    let initial = InitialWeights(seed: seed, on: backend)
+    let decoder: Decoder<CPUFloat>
+    if randomWeights {
+      decoder = try Decoder(
+        configuration, weights: initial, adapter: (settings, initial), evaluation: evaluation, positions: length, on: backend)
+    } else {
+      let weights = CheckpointWeights(try ShardedSafetensors.open(folder: model), on: backend)
+      decoder = try Decoder(
+        configuration, weights: weights, adapter: (settings, initial), evaluation: evaluation, positions: length, on: backend)
+    }
+    let bench = TrainingBench(decoder, randomBatch(configuration.vocabulary, on: backend), seed: seed, on: backend)
+    let measured = try bench.measure(steps: steps, profiled: phases)
+    print(json ? measured.json(phases: phases) : measured.text(phases: phases))
+  }
+
+  /// Random tokens; every column but each row's first is a label.
+  private func randomBatch(_ vocabulary: Int, on backend: CPUFloat) -> PackedBatch<CPUFloat> {
+    let key = RandomKey(seed: seed).derived("batch", "tokens")
+    let sequences = (0..<batch).map { b in
+      let ids = (0..<length).map { t in
+        Int32(Philox.numbers(counter: SIMD4(UInt32(b), UInt32(t), 0, 0), key: key)[0] % UInt32(vocabulary))
+      }
+      return PackedSequence(ids: ids, labels: ids.dropFirst().map { $0 } + [nil])
+    }
+    return PackedBatch(sequences, on: backend)
+  }
+}

@@ -1,0 +1,173 @@
+import CPUBackend
+import Checkpoints
+import Decoders
+import MixLoRA
+import Tensors
+import Training
+
+/// Runs and times training steps and their floor.
+struct TrainingBench {
+  private let decoder: Decoder<CPUFloat>
+  private let batch: PackedBatch<CPUFloat>
+  private let seed: UInt64
+  private let backend: CPUFloat
+
+  init(_ decoder: Decoder<CPUFloat>, _ batch: PackedBatch<CPUFloat>, seed: UInt64, on backend: CPUFloat) {
+    self.decoder = decoder
+    self.batch = batch
+    self.seed = seed
+    self.backend = backend
+  }
+
+  /// Seconds of one step's phases.
+  struct Step {
+    var forward: Double
+    var backward: Double
+    var optimizer: Double
+    var total: Double { forward + backward + optimizer }
+  }
+
+  /// What was measured.
+  struct Result {
+    let tokens: Int
+    let threads: Int
+    let steps: [Step]
+    let floorSeconds: Double
+    let floorFlops: Double
+    let peakResidentBytes: Int
+    let counters: Counters
+    let operations: [(name: String, calls: Int, seconds: Double)]
+  }
+
+  func measure(steps: Int, profiled: Bool) throws -> Result {
+    var optimizer = AdamW(decoder.parameters, learningRate: 2e-4, on: backend)
+    var times: [Step] = []
+    var counters = Counters()
+    for index in 0...steps {   // the first fills the pool and is not counted
+      let before = backend.counters
+      if index == 1, profiled { backend.startProfile() }
+      let time = try step(index + 1, &optimizer)
+      counters = backend.counters - before
+      if index > 0 { times.append(time) }
+    }
+    let operations = backend.stopProfile().map { (name: $0.name, calls: $0.calls / steps, seconds: $0.seconds / Double(steps)) }
+    let peak = Machine.peakResidentBytes
+    let floor = [ProductThreading.rows, .library].map { way in
+      backend.productThreading = way
+      return median((0..<4).map { _ in frozenProducts() }.dropFirst())
+    }.min() ?? .infinity
+    backend.productThreading = .rows
+    return Result(
+      tokens: batch.tokens, threads: backend.threadCount, steps: times, floorSeconds: floor, floorFlops: flops, peakResidentBytes: peak,
+      counters: counters, operations: operations)
+  }
+
+  private func step(_ number: Int, _ optimizer: inout AdamW<CPUFloat>) throws -> Step {
+    let start = Machine.seconds
+    let run = Run(backend, isTraining: true, key: RandomKey(seed: seed))
+    run.rows = batch.identity(step: number)
+    let output = decoder.forward(batch, run, keepingCaches: true)
+    let (loss, dhidden) = decoder.loss(output.hidden, batch, run)
+    let middle = Machine.seconds
+    decoder.backward(dhidden, output, batch, run)
+    try run.finish()
+    let end = Machine.seconds
+    optimizer.step()
+    let last = Machine.seconds
+    guard try backend.download(loss)[0].isFinite else { throw NumericalFailure(description: "step \(number): the loss is not finite") }
+    return Step(forward: middle - start, backward: end - middle, optimizer: last - end)
+  }
+
+  /// Seconds of the step's frozen products alone, forward and the gradient of their inputs.
+  private func frozenProducts() -> Double {
+    var seconds = 0.0
+    for (weight, rows) in decoder.frozenMatrices.map({ ($0, batch.tokens) }) + [(decoder.headMatrix, batch.labels.count)] {
+      let x = backend.zeros(Shape(rows, weight.shape.columns))
+      let dy = backend.zeros(Shape(rows, weight.shape.rows))
+      var (y, dx) = (backend.empty(dy.shape), backend.empty(x.shape))
+      let start = Machine.seconds
+      backend.gemm(1, x.operand, weight.T, 0, into: &y, rows: nil)
+      backend.gemm(1, dy.operand, weight.operand, 0, into: &dx, rows: nil)
+      seconds += Machine.seconds - start
+    }
+    return seconds
+  }
+
+  private var flops: Double {
+    4 * (decoder.frozenMatrices.reduce(0.0) { $0 + Double($1.shape.count * batch.tokens) } + Double(decoder.headMatrix.shape.count * batch.labels.count))
+  }
+}
+
+private func median(_ values: some Sequence<Double>) -> Double {
+  let sorted = values.sorted()
+  guard !sorted.isEmpty else { return .nan }
+  return sorted.count % 2 == 1 ? sorted[sorted.count / 2] : (sorted[sorted.count / 2 - 1] + sorted[sorted.count / 2]) / 2
+}
+
+extension TrainingBench.Result {
+  private var stepSeconds: Double { median(steps.map(\.total)) }
+  private var tokensPerSecond: Double { Double(tokens) / stepSeconds }
+  private var floorTokensPerSecond: Double { Double(tokens) / floorSeconds }
+  /// The floor's share of forward and backward; the optimiser is not in it.
+  private var floorRatio: Double { floorSeconds / median(steps.map { $0.forward + $0.backward }) }
+
+  func json(phases: Bool) -> String {
+    var object = JSON.Object()
+    object["tokens_per_second"] = JSON(tokensPerSecond)
+    object["step_seconds_median"] = JSON(stepSeconds)
+    object["peak_resident_bytes"] = JSON(peakResidentBytes)
+    object["floor_tokens_per_second"] = JSON(floorTokensPerSecond)
+    object["floor_gflops"] = JSON(floorFlops / floorSeconds * 1e-9)
+    object["floor_ratio"] = JSON(floorRatio)
+    object["threads"] = JSON(threads)
+    object["pool_misses_per_step"] = JSON(counters.poolMisses)
+    object["shared_copies_per_step"] = JSON(counters.sharedCopies)
+    if phases {
+      object["forward_seconds"] = JSON(median(steps.map(\.forward)))
+      object["backward_seconds"] = JSON(median(steps.map(\.backward)))
+      object["optimizer_seconds"] = JSON(median(steps.map(\.optimizer)))
+      var times = JSON.Object()
+      for operation in operations { times[operation.name] = JSON(operation.seconds) }
+      object["operation_seconds"] = .object(times)
+    }
+    return JSON.object(object).serialized()
+  }
+
+  func text(phases: Bool) -> String {
+    var lines = [
+      "\(Machine.processorName), \(threads) thread\(threads == 1 ? "" : "s"), OpenBLAS \(CPUFloat.productLibrary)",
+      "step      \(fixed(stepSeconds, 3)) s median of \(steps.count)   \(fixed(tokensPerSecond, 1)) tokens/s",
+      "floor     \(fixed(floorSeconds, 3)) s frozen products   \(fixed(floorTokensPerSecond, 1)) tokens/s at \(fixed(floorFlops / floorSeconds * 1e-9, 0)) GFLOP/s",
+      "ratio     \(fixed(floorRatio, 3)) of the floor, forward + backward",
+      "memory    \(fixed(Double(peakResidentBytes) / 1_073_741_824, 2)) GiB peak   \(counters.poolMisses) pool misses, \(counters.sharedCopies) shared copies a step",
+    ]
+    if phases {
+      lines.append("forward   \(fixed(median(steps.map(\.forward)), 3)) s, to the loss, with the head's gradient")
+      lines.append("backward  \(fixed(median(steps.map(\.backward)), 3)) s")
+      lines.append("optimizer \(fixed(median(steps.map(\.optimizer)), 3)) s")
+      let sum = operations.reduce(0) { $0 + $1.seconds }
+      lines.append("operation                     calls       ms   share")
+      for operation in operations {
+        lines.append(
+          pad(operation.name, 26) + padLeft("\(operation.calls)", 9) + padLeft(fixed(operation.seconds * 1000, 1), 9)
+            + padLeft(fixed(100 * operation.seconds / sum, 1) + "%", 8))
+      }
+      lines.append(pad("outside operations", 26) + padLeft("", 9) + padLeft(fixed(max(0, stepSeconds - sum) * 1000, 1), 9))
+    }
+    return lines.joined(separator: "\n")
+  }
+}
+
+/// A number with so many digits after the point.
+func fixed(_ value: Double, _ digits: Int) -> String {
+  guard value.isFinite, abs(value) < 1e12 else { return "\(value)" }
+  var scale = 1
+  for _ in 0..<digits { scale *= 10 }
+  let scaled = Int((abs(value) * Double(scale)).rounded())
+  let fraction = "\(scaled % scale)"
+  let sign = value < 0 && scaled > 0 ? "-" : ""
+  return "\(sign)\(scaled / scale)" + (digits == 0 ? "" : "." + String(repeating: "0", count: digits - fraction.count) + fraction)
+}
+
+func pad(_ text: String, _ width: Int) -> String { text + String(repeating: " ", count: max(0, width - text.count)) }
+func padLeft(_ text: String, _ width: Int) -> String { String(repeating: " ", count: max(0, width - text.count)) + text }

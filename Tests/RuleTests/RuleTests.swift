@@ -1,0 +1,71 @@
+import Testing
+
+/// SwiftPM lets an import of a transitive target pass, so the arrows are held here.
+@Suite struct RuleTests {
+  /// Target → targets that it may import. An arrow includes what its target may import.
+  static let arrows: [String: [String]] = [
+    "Tensors": [],
+    "COpenBLAS": [],
+    "CPUBackend": ["Tensors", "COpenBLAS"],
+    "MixLoRA": ["Tensors"],
+    "Checkpoints": ["Tensors"],
+    "Decoders": ["MixLoRA", "Checkpoints"],
+    "Training": ["Decoders"],
+    "Traces": ["Decoders"],
+    "Conformance": ["Decoders", "Traces"],
+    "MixLoRACommand": ["CPUBackend", "Training", "Conformance"],
+  ]
+  /// Modules from outside, and who may import them.
+  static let outside: [String: [String]] = [
+    "Glibc": ["CPUBackend", "MixLoRA", "Checkpoints", "Conformance", "MixLoRACommand"],
+    "Darwin": ["CPUBackend", "MixLoRA", "Checkpoints", "Conformance", "MixLoRACommand"],
+    "Synchronization": ["CPUBackend"],
+    "ArgumentParser": ["MixLoRACommand"],
+  ]
+
+  static func reachable(from target: String) -> Set<String> {
+    var reached: Set<String> = []
+    var open = arrows[target] ?? []
+    while let next = open.popLast() {
+      if reached.insert(next).inserted { open += arrows[next] ?? [] }
+    }
+    return reached
+  }
+
+  @Test func everyImportFollowsAnArrow() throws {
+    let tree = try SourceTree()
+    #expect(tree.files.count > 20, "the tree was not found")
+    for file in tree.files {
+      #expect(Self.arrows[file.target] != nil, "\(file.path): \(file.target) has no arrows")
+      for line in file.lines {
+        let words = line.split(whereSeparator: \.isWhitespace)
+        guard let i = words.firstIndex(of: "import"), words[..<i].allSatisfy({ $0.hasPrefix("@") || $0 == "public" || $0 == "internal" }),
+          i + 1 < words.count
+        else { continue }
+        let module = String(words.last!.split(separator: ".")[0])
+        let isAllowed = Self.outside[module]?.contains(file.target) ?? Self.reachable(from: file.target).contains(module)
+        #expect(isAllowed, "\(file.path) imports \(module), which no arrow allows")
+      }
+    }
+  }
+
+  @Test func everyPublicDeclarationHasADocComment() throws {
+    for file in try SourceTree().files {
+      for (n, line) in file.lines.enumerated() {
+        let text = line.drop(while: \.isWhitespace)
+        guard text.hasPrefix("public ") || text.hasPrefix("@inlinable public ") else { continue }
+        guard !text.hasPrefix("public extension"), !text.hasPrefix("public import") else { continue }
+        var above = n - 1
+        while above >= 0, file.lines[above].drop(while: \.isWhitespace).hasPrefix("@") { above -= 1 }
+        let isDocumented = above >= 0 && file.lines[above].drop(while: \.isWhitespace).hasPrefix("///")
+        #expect(isDocumented, "\(file.path):\(n + 1): no doc comment above `\(text)`")
+      }
+    }
+  }
+
+  @Test func noFileIsLongerThanAReaderCanHold() throws {
+    for file in try SourceTree().files {
+      #expect(file.lines.count <= 400, "\(file.path) has \(file.lines.count) lines")
+    }
+  }
+}
