@@ -55,6 +55,7 @@ let package = Package(
         "CPUBackend", "Decoders", "Training", "Traces", "Conformance", .product(name: "ArgumentParser", package: "swift-argument-parser"),
       ]),
     .testTarget(name: "RuleTests"),
+    .testTarget(name: "CheckpointsTests", dependencies: ["Checkpoints"]),
     .testTarget(name: "TracesTests", dependencies: ["CPUBackend", "Traces", "Training", "Conformance"]),
   ],
   swiftLanguageModes: [.v6]

@@ -17,6 +17,8 @@ extension CPUBackend {
   public func attention(_ q: Tensor<Self>, _ k: Tensor<Self>, _ v: Tensor<Self>, _ form: AttentionForm)
     -> (output: Tensor<Self>, logSumExp: Tensor<Self>)
   {
+    let watch = core.watch("attention")
+    defer { watch.stop() }
     let (n, h, d) = (q.rowCount, form.heads, form.headWidth)
     requireAttention("attention", q, k, v, form)
     let (output, outputs) = fresh(Shape(n, h * d))
@@ -66,6 +68,8 @@ extension CPUBackend {
     _ dy: Tensor<Self>, _ q: Tensor<Self>, _ k: Tensor<Self>, _ v: Tensor<Self>, output: Tensor<Self>, logSumExp: Tensor<Self>,
     _ form: AttentionForm
   ) -> (dq: Tensor<Self>, dk: Tensor<Self>, dv: Tensor<Self>) {
+    let watch = core.watch("attentionBackward")
+    defer { watch.stop() }
     let (n, h, d) = (q.rowCount, form.heads, form.headWidth)
     requireAttention("attentionBackward", q, k, v, form)
     requireShapes(

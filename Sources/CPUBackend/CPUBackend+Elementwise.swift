@@ -3,6 +3,8 @@ import Tensors
 extension CPUBackend {
   /// y += α x, for equal shapes.
   public func add(_ alpha: Double, _ x: Tensor<Self>, into y: inout Tensor<Self>) {
+    let watch = core.watch("add")
+    defer { watch.stop() }
     requireShapes("add", ("x", x.shape, y.shape))
     let (a, xs, ys) = (Scalar(alpha), rows(x), writable(&y))
     forBlocks(xs, ys) { rows, columns in
@@ -15,6 +17,8 @@ extension CPUBackend {
 
   /// x ← α x.
   public func scale(_ alpha: Double, _ x: inout Tensor<Self>) {
+    let watch = core.watch("scale")
+    defer { watch.stop() }
     let (a, xs) = (Scalar(alpha), writable(&x))
     forBlocks(xs) { rows, columns in
       for n in rows { Scalar.scale(xs[n], columns, by: a) }
@@ -23,6 +27,8 @@ extension CPUBackend {
 
   /// y += bias in every row: y (N,C), bias (C).
   public func addBias(_ bias: Tensor<Self>, into y: inout Tensor<Self>) {
+    let watch = core.watch("addBias")
+    defer { watch.stop() }
     requireShapes("addBias", ("bias", bias.shape, Shape(y.columnCount)))
     let (b, ys) = (rows(bias).base, writable(&y))
     forRanges(ys.count, cost: ys.width) { rows in
@@ -35,6 +41,8 @@ extension CPUBackend {
 
   /// sums += Σ_n w_n x_n, over the rows of x (N,C), sums (C). Without weights (N), w = 1.
   public func addColumnSums(_ x: Tensor<Self>, weights: Tensor<Self>?, into sums: inout Tensor<Self>) {
+    let watch = core.watch("addColumnSums")
+    defer { watch.stop() }
     requireShapes("addColumnSums", ("sums", sums.shape, Shape(x.columnCount)))
     let (xs, to) = (rows(x), writable(&sums))
     if let weights {
@@ -67,12 +75,16 @@ extension CPUBackend {
 
   /// Σ x, as a vector of one element.
   public func sum(_ x: Tensor<Self>) -> Tensor<Self> {
+    let watch = core.watch("sum")
+    defer { watch.stop() }
     let xs = rows(x)
     return total(xs.count, xs.width, isContiguous: xs.isContiguous) { n, columns in Scalar.sum(xs[n], columns) }
   }
 
   /// Σ x y over all elements, as a vector of one element.
   public func dot(_ x: Tensor<Self>, _ y: Tensor<Self>) -> Tensor<Self> {
+    let watch = core.watch("dot")
+    defer { watch.stop() }
     requireShapes("dot", ("y", y.shape, x.shape))
     let (xs, ys) = (rows(x), rows(y))
     return total(xs.count, xs.width, isContiguous: xs.isContiguous && ys.isContiguous) { n, columns in
@@ -103,6 +115,8 @@ extension CPUBackend {
 
   /// w_n = ⟨x_n, y_n⟩, a row at a time: x, y (N,C) → (N).
   public func rowDots(_ x: Tensor<Self>, _ y: Tensor<Self>) -> Tensor<Self> {
+    let watch = core.watch("rowDots")
+    defer { watch.stop() }
     requireShapes("rowDots", ("y", y.shape, x.shape))
     let (w, ws) = fresh(Shape(x.rowCount))
     let (xs, ys) = (rows(x), rows(y))
@@ -114,6 +128,8 @@ extension CPUBackend {
 
   /// x_n ← w_n x_n: x (N,C), weights (N).
   public func scaleRows(_ weights: Tensor<Self>, _ x: inout Tensor<Self>) {
+    let watch = core.watch("scaleRows")
+    defer { watch.stop() }
     requireShapes("scaleRows", ("weights", weights.shape, Shape(x.rowCount)))
     let (w, xs) = (rows(weights).base, writable(&x))
     forRanges(xs.count, cost: xs.width) { rows in
@@ -123,6 +139,8 @@ extension CPUBackend {
 
   /// h = silu(a) ⊙ c, with silu(a) = a / (1 + e⁻ᵃ): a, c (M,F) → (M,F). For a → −∞ the quotient is −0, not NaN.
   public func swiGLU(_ a: Tensor<Self>, _ c: Tensor<Self>) -> Tensor<Self> {
+    let watch = core.watch("swiGLU")
+    defer { watch.stop() }
     requireShapes("swiGLU", ("c", c.shape, a.shape))
     let (h, hs) = fresh(a.shape)
     let (a, c) = (rows(a), rows(c))
@@ -140,6 +158,8 @@ extension CPUBackend {
 
   /// Replaces a by da = dh ⊙ c ⊙ silu′(a) and c by dc = dh ⊙ silu(a). With σ = 1 / (1 + e⁻ᵃ), silu′ = σ + silu (1 − σ).
   public func swiGLUBackward(_ dh: Tensor<Self>, _ a: inout Tensor<Self>, _ c: inout Tensor<Self>) {
+    let watch = core.watch("swiGLUBackward")
+    defer { watch.stop() }
     requireShapes("swiGLUBackward", ("a", a.shape, dh.shape), ("c", c.shape, dh.shape))
     let (dhs, a, c) = (rows(dh), writable(&a), writable(&c))
     forBlocks(dhs, a, c, cost: 10) { rows, columns in

@@ -7,6 +7,8 @@ extension CPUBackend {
   public func groupedGemm(
     _ alpha: Double, _ a: Tensor<Self>, _ b: ExpertStack<Self>, _ beta: Double, into c: inout Tensor<Self>, _ routing: Routing<Self>
   ) {
+    let watch = core.watch("groupedGemm")
+    defer { watch.stop() }
     let (m, e) = (routing.rows, routing.experts)
     _ = blockWidth("groupedGemm", b.axis == .rows ? b.matrices.rowCount : b.matrices.columnCount, routing)
     let (k, n) = (b.matrixShape(experts: e).rows, b.matrixShape(experts: e).columns)
@@ -41,6 +43,8 @@ extension CPUBackend {
     _ alpha: Double, _ a: Tensor<Self>, _ b: Tensor<Self>, into g: inout Tensor<Self>, stackedAlong axis: ExpertStack<Self>.Axis,
     _ routing: Routing<Self>
   ) {
+    let watch = core.watch("groupedOuter")
+    defer { watch.stop() }
     let (m, e, p, q) = (routing.rows, routing.experts, a.columnCount, b.columnCount)
     requireShapes(
       "groupedOuter", ("a", a.shape, Shape(m, p)), ("b", b.shape, Shape(m, q)),

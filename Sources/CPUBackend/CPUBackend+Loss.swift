@@ -3,6 +3,8 @@ import Tensors
 extension CPUBackend {
   /// Rows of the table: ids (N), table (V,C) → (N,C).
   public func embedding(_ ids: Indices<Self>, _ table: Operand<Self>) -> Tensor<Self> {
+    let watch = core.watch("embedding")
+    defer { watch.stop() }
     switch table {
     case .dense(let tensor, transposed: false): return take("embedding", tensor, ids)
     case .frozen(let matrix, transposed: false): return take("embedding", matrix.tensor, ids)
@@ -14,6 +16,8 @@ extension CPUBackend {
   public func gather(_ x: Tensor<Self>, rows: Indices<Self>) -> Tensor<Self> { take("gather", x, rows) }
 
   private func take(_ operation: StaticString, _ x: Tensor<Self>, _ indices: Indices<Self>) -> Tensor<Self> {
+    let watch = core.watch("gather")
+    defer { watch.stop() }
     let (y, ys) = fresh(Shape(indices.count, x.columnCount))
     let (xs, index) = (rows(x), indices.storage.pointer)
     forRanges(ys.count, cost: ys.width) { rows in
@@ -28,6 +32,8 @@ extension CPUBackend {
 
   /// y[rows[i]] += x_i; no row is named twice: x (count,C), y (N,C).
   public func addScattered(_ x: Tensor<Self>, rows indices: Indices<Self>, into y: inout Tensor<Self>) {
+    let watch = core.watch("addScattered")
+    defer { watch.stop() }
     requireShapes("addScattered", ("x", x.shape, Shape(indices.count, y.columnCount)))
     let (xs, index, ys) = (rows(x), indices.storage.pointer, writable(&y))
     forRanges(xs.count, cost: xs.width) { rows in
@@ -42,6 +48,8 @@ extension CPUBackend {
 
   /// dtable[ids[n]] += dy_n, in the order of n: dy (N,C), dtable (V,C). Threads share the columns.
   public func addEmbeddingGradient(_ dy: Tensor<Self>, _ ids: Indices<Self>, into dtable: inout Tensor<Self>) {
+    let watch = core.watch("addEmbeddingGradient")
+    defer { watch.stop() }
     requireShapes("addEmbeddingGradient", ("dy", dy.shape, Shape(ids.count, dtable.columnCount)))
     let (xs, index, ys) = (rows(dy), ids.storage.pointer, writable(&dtable))
     forRanges(xs.width, cost: xs.count, unit: 16) { columns in
@@ -58,6 +66,8 @@ extension CPUBackend {
   ///
   /// With the largest logit m, loss = log Σ exp(x − m) + m − x_label, and the sum is formed in Double.
   public func crossEntropy(_ logits: inout Tensor<Self>, labels: Indices<Self>, scale: Double) -> Tensor<Self> {
+    let watch = core.watch("crossEntropy")
+    defer { watch.stop() }
     guard labels.count == logits.rowCount else { trap("crossEntropy: \(labels.count) labels for logits \(logits.shape)") }
     let (loss, losses) = fresh(Shape(logits.rowCount))
     let (xs, label) = (writable(&logits), labels.storage.pointer)

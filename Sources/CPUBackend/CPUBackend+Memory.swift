@@ -38,6 +38,8 @@ extension CPUBackend {
 
   /// Moves row-major values to the device. `values.count` is `shape.count`.
   public func upload(_ values: [Scalar], _ shape: Shape) -> Tensor<Self> {
+    let watch = core.watch("upload")
+    defer { watch.stop() }
     guard values.count == shape.count else { trap("upload: \(values.count) values for the shape \(shape)") }
     let (y, ys) = fresh(shape)
     values.withUnsafeBufferPointer { if let base = $0.baseAddress { ys.base.update(from: base, count: $0.count) } }
@@ -47,6 +49,8 @@ extension CPUBackend {
 
   /// Moves row-major little-endian bytes of a file, aligned or not, to the device and decodes them.
   public func upload(_ bytes: UnsafeRawBufferPointer, _ format: WeightFormat, _ shape: Shape) -> Tensor<Self> {
+    let watch = core.watch("upload")
+    defer { watch.stop() }
     guard bytes.count == shape.count * format.byteWidth else {
       trap("upload: \(bytes.count) bytes of \(format.rawValue) for the shape \(shape)")
     }
@@ -64,6 +68,8 @@ extension CPUBackend {
 
   /// Moves whole numbers to the device.
   public func upload(_ values: [Int32]) -> Indices<Self> {
+    let watch = core.watch("upload")
+    defer { watch.stop() }
     let indices = freshIndices(values.count)
     values.withUnsafeBufferPointer { if let base = $0.baseAddress { indices.storage.pointer.update(from: base, count: $0.count) } }
     core.bytesToDevice += 4 * values.count
@@ -72,6 +78,8 @@ extension CPUBackend {
 
   /// The row-major values of `x`.
   public func download(_ x: Tensor<Self>) throws -> [Scalar] {
+    let watch = core.watch("download")
+    defer { watch.stop() }
     core.bytesToHost += x.shape.count * MemoryLayout<Scalar>.stride
     let xs = rows(x)
     return Array(unsafeUninitializedCapacity: x.shape.count) { values, count in
@@ -83,6 +91,8 @@ extension CPUBackend {
 
   /// The integers.
   public func download(_ indices: Indices<Self>) throws -> [Int32] {
+    let watch = core.watch("download")
+    defer { watch.stop() }
     core.bytesToHost += 4 * indices.count
     return Array(UnsafeBufferPointer(start: indices.storage.pointer, count: indices.count))
   }

@@ -3,6 +3,8 @@ import Tensors
 extension CPUBackend {
   /// y = x / √(mean x² + ε) ⊙ weight, per row: x (N,C), weight (C) → y (N,C), 1/√(…) (N). The mean is formed in Double.
   public func rmsNorm(_ x: Tensor<Self>, _ weight: Tensor<Self>, epsilon: Double) -> (y: Tensor<Self>, inverseRMS: Tensor<Self>) {
+    let watch = core.watch("rmsNorm")
+    defer { watch.stop() }
     requireShapes("rmsNorm", ("weight", weight.shape, Shape(x.columnCount)))
     let (y, ys) = fresh(x.shape)
     let (inverse, inverses) = fresh(Shape(x.rowCount))
@@ -22,6 +24,8 @@ extension CPUBackend {
   public func rmsNormBackward(
     _ dy: Tensor<Self>, _ x: Tensor<Self>, _ weight: Tensor<Self>, _ inverseRMS: Tensor<Self>, into dx: inout Tensor<Self>
   ) {
+    let watch = core.watch("rmsNormBackward")
+    defer { watch.stop() }
     requireShapes(
       "rmsNormBackward", ("dy", dy.shape, x.shape), ("weight", weight.shape, Shape(x.columnCount)),
       ("inverseRMS", inverseRMS.shape, Shape(x.rowCount)), ("dx", dx.shape, x.shape))
@@ -41,6 +45,8 @@ extension CPUBackend {
   public func rmsNormWeightGradient(
     _ dy: Tensor<Self>, _ x: Tensor<Self>, _ inverseRMS: Tensor<Self>, into dweight: inout Tensor<Self>
   ) {
+    let watch = core.watch("rmsNormWeightGradient")
+    defer { watch.stop() }
     requireShapes(
       "rmsNormWeightGradient", ("dy", dy.shape, x.shape), ("inverseRMS", inverseRMS.shape, Shape(x.rowCount)),
       ("dweight", dweight.shape, Shape(x.columnCount)))
@@ -52,6 +58,8 @@ extension CPUBackend {
   ///
   /// The table (P,D) holds cos in its first D/2 columns and sin in the others; positions (N) choose its rows.
   public func rope(_ x: inout Tensor<Self>, positions: Indices<Self>, table: Tensor<Self>, inverse: Bool) {
+    let watch = core.watch("rope")
+    defer { watch.stop() }
     let d = table.columnCount
     guard positions.count == x.rowCount else { trap("rope: \(positions.count) positions for x \(x.shape)") }
     guard d > 0, d % 2 == 0, x.columnCount % d == 0 else { trap("rope: x \(x.shape) is not made of heads of the table \(table.shape)") }

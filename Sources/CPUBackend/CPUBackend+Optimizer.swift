@@ -8,6 +8,8 @@ extension CPUBackend {
   public func adamW(
     _ x: inout Tensor<Self>, gradient: Tensor<Self>, _ m: inout Tensor<Self>, _ v: inout Tensor<Self>, _ settings: AdamWSettings
   ) {
+    let watch = core.watch("adamW")
+    defer { watch.stop() }
     requireShapes("adamW", ("gradient", gradient.shape, x.shape), ("m", m.shape, x.shape), ("v", v.shape, x.shape))
     guard settings.step >= 1 else { trap("adamW: step \(settings.step) is counted from 1") }
     let t = Double(settings.step)

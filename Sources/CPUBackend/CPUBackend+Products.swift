@@ -7,6 +7,8 @@ extension CPUBackend {
   public func gemm(
     _ alpha: Double, _ a: Operand<Self>, _ b: Operand<Self>, _ beta: Double, into c: inout Tensor<Self>, rows range: Range<Int>?
   ) {
+    let watch = core.watch(b.isFrozen ? "gemm, frozen" : "gemm")
+    defer { watch.stop() }
     let (m, k, n) = (a.shape.rows, a.shape.columns, b.shape.columns)
     let range = range ?? 0..<c.rowCount
     guard range.lowerBound >= 0, range.upperBound <= c.rowCount else { trap("gemm: rows \(range) of c \(c.shape)") }
@@ -33,7 +35,7 @@ extension CPUBackend {
     _ alpha: Scalar, _ a: Matrix<Scalar>, _ b: Matrix<Scalar>, _ beta: Scalar, _ c: Matrix<Scalar>, _ m: Int, _ n: Int, _ k: Int
   ) {
     let cost = m * n * max(k, 1)
-    let threads = cost < 64 * Self.worthAThread ? 1 : core.threads.threads
+    let threads = cost < 64 * Self.worthAThread || core.productThreading == .library ? 1 : core.threads.threads
     let unit = 16
     let units = (max(m, n) + unit - 1) / unit
     let parts = min(threads, units)

@@ -9,6 +9,8 @@ extension CPUBackend {
   /// Element j of row n is kept when number j % 4 of Philox block (step, sample_n, position_n, j / 4) is ≥ p·2³².
   /// With p = 0 the result is x itself. What is dropped is 0 even if it was NaN.
   public func dropout(_ x: Tensor<Self>, _ probability: Double, _ key: RandomKey, _ identity: RowIdentity<Self>) -> Tensor<Self> {
+    let watch = core.watch("dropout")
+    defer { watch.stop() }
     let n = x.rowCount
     guard identity.samples.count == n, identity.positions.count == n else {
       trap("dropout: \(identity.samples.count) samples and \(identity.positions.count) positions for x \(x.shape)")
@@ -21,6 +23,8 @@ extension CPUBackend {
   public func dropout(
     _ x: Tensor<Self>, _ probability: Double, _ keys: [RandomKey], _ identity: RowIdentity<Self>, _ routing: Routing<Self>
   ) -> Tensor<Self> {
+    let watch = core.watch("dropout")
+    defer { watch.stop() }
     requireShapes("dropout", ("x", x.shape, Shape(routing.rows, x.columnCount)))
     guard keys.count == routing.experts else { trap("dropout: \(keys.count) keys for \(routing.experts) experts") }
     guard identity.samples.count == routing.tokens, identity.positions.count == routing.tokens else {
@@ -77,6 +81,8 @@ extension CPUBackend {
   ///
   /// Both precisions therefore draw the same numbers, up to rounding.
   public func random(_ shape: Shape, _ distribution: Distribution, _ key: RandomKey) -> Tensor<Self> {
+    let watch = core.watch("random")
+    defer { watch.stop() }
     let (y, ys) = fresh(shape)
     let (y0, count) = (ys.base, shape.count)
     let philox = PhiloxVector(key)

@@ -3,6 +3,8 @@ import Tensors
 extension CPUBackend {
   /// softmax of each row: (N,E) → (N,E).
   public func softmax(_ logits: Tensor<Self>) -> Tensor<Self> {
+    let watch = core.watch("softmax")
+    defer { watch.stop() }
     let (p, ps) = fresh(logits.shape)
     let xs = rows(logits)
     forRanges(xs.count, cost: 10 * xs.width) { rows in
@@ -21,6 +23,8 @@ extension CPUBackend {
   /// NaN counts as −∞, so a row of NaN chooses 0, 1, …, K − 1.
   /// - Complexity: N·K·E comparisons.
   public func topK(_ p: Tensor<Self>, _ k: Int) -> Indices<Self> {
+    let watch = core.watch("topK")
+    defer { watch.stop() }
     let e = p.columnCount
     guard k >= 0, k <= e else { trap("topK: the \(k) largest of p \(p.shape)") }
     let choice = freshIndices(p.rowCount * k)
@@ -49,6 +53,8 @@ extension CPUBackend {
   ///
   /// A stable counting sort on the calling thread.
   public func route(_ p: Tensor<Self>, choice: Indices<Self>, _ k: Int) -> Routing<Self> {
+    let watch = core.watch("route")
+    defer { watch.stop() }
     let (n, e) = (p.rowCount, p.columnCount)
     let m = n * k
     guard choice.count == m else { trap("route: \(choice.count) choices, expected \(n)·\(k) for p \(p.shape)") }
@@ -98,6 +104,8 @@ extension CPUBackend {
   ///
   /// dw (M) in expert order, p (N,E), balance (E): the gradient of the balance loss with respect to each row of p.
   public func routerBackward(_ dw: Tensor<Self>, _ p: Tensor<Self>, _ routing: Routing<Self>, balance: Tensor<Self>) -> Tensor<Self> {
+    let watch = core.watch("routerBackward")
+    defer { watch.stop() }
     let (n, e, k) = (routing.tokens, routing.experts, routing.expertsPerToken)
     requireShapes("routerBackward", ("dw", dw.shape, Shape(routing.rows)), ("p", p.shape, Shape(n, e)), ("balance", balance.shape, Shape(e)))
     let (dlogits, to) = fresh(Shape(n, e))
@@ -121,12 +129,16 @@ extension CPUBackend {
 
   /// The row of each token once for every expert that it chose: x (N,W) → (M,W), ordered by expert.
   public func dispatch(_ x: Tensor<Self>, _ routing: Routing<Self>) -> Tensor<Self> {
+    let watch = core.watch("dispatch")
+    defer { watch.stop() }
     requireShapes("dispatch", ("x", x.shape, Shape(routing.tokens, x.columnCount)))
     return gather(x, rows: routing.tokenOfRow)
   }
 
   /// Σ_k of a token's rows, times their weights when given: x (M,W), weights (M) → (N,W).
   public func combine(_ x: Tensor<Self>, weights: Tensor<Self>?, _ routing: Routing<Self>) -> Tensor<Self> {
+    let watch = core.watch("combine")
+    defer { watch.stop() }
     let (n, k, width) = (routing.tokens, routing.expertsPerToken, x.columnCount)
     requireRows("combine", x, weights, routing)
     let (y, ys) = fresh(Shape(n, width))
@@ -151,6 +163,8 @@ extension CPUBackend {
 
   /// For each row its own expert's block of columns: x (N,E·r) → (M,r).
   public func dispatchBlocks(_ x: Tensor<Self>, _ routing: Routing<Self>) -> Tensor<Self> {
+    let watch = core.watch("dispatchBlocks")
+    defer { watch.stop() }
     let r = blockWidth("dispatchBlocks", x.columnCount, routing)
     requireShapes("dispatchBlocks", ("x", x.shape, Shape(routing.tokens, r * routing.experts)))
     let (y, ys) = fresh(Shape(routing.rows, r))
@@ -167,6 +181,8 @@ extension CPUBackend {
 
   /// The inverse: x (M,r) into its expert's block of columns, zero elsewhere, times the weights when given → (N,E·r).
   public func combineBlocks(_ x: Tensor<Self>, weights: Tensor<Self>?, _ routing: Routing<Self>) -> Tensor<Self> {
+    let watch = core.watch("combineBlocks")
+    defer { watch.stop() }
     let (n, k, r) = (routing.tokens, routing.expertsPerToken, x.columnCount)
     requireRows("combineBlocks", x, weights, routing)
     let (y, ys) = fresh(Shape(n, r * routing.experts))

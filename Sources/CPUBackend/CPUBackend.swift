@@ -20,6 +20,8 @@ final class CPUCore {
   var sharedCopies = 0
   var bytesToDevice = 0
   var bytesToHost = 0
+  var profile: Profile?
+  var productThreading = ProductThreading.rows
 
   init(threads: Int, isPoisoned: Bool) {
     _ = Self.openBLASUsesOurThreads

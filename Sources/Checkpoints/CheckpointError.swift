@@ -72,27 +72,19 @@ public struct CheckpointError: Error, Equatable, Sendable, CustomStringConvertib
     let spot =
       switch place {
       case .file: ""
-      case .byte(let offset): " at byte \(offset):"
-      case .tensor(let name): " tensor \(quoted(name)):"
-      case .key(let name): " key \(quoted(name)):"
-      case .member(let name, let offset?): " member \(quoted(name)) at byte \(offset):"
-      case .member(let name, nil): " member \(quoted(name)):"
+      case .byte(let offset): ", byte \(offset)"
+      case .tensor(let name): ", tensor \(quoted(name))"
+      case .key(let name): ", key \(quoted(name))"
+      case .member(let name, let offset?): ", member \(quoted(name)) at byte \(offset)"
+      case .member(let name, nil): ", member \(quoted(name))"
       }
-    return "\(file):\(spot) found \(found); expected \(expected)"
+    return "\(file)\(spot): found \(found); expected \(expected)"
   }
 }
 
-/// A name from a file, made safe for one line of a terminal: in quotes, control characters escaped, cut after 200 characters.
-func quoted(_ name: String) -> String {
-  let limit = 200
-  var text = "\""
-  for scalar in name.unicodeScalars.prefix(limit) {
-    switch scalar {
-    case "\"", "\\": text += "\\\(scalar)"
-    case _ where scalar.properties.generalCategory == .control || scalar.properties.generalCategory == .format:
-      text += "\\u{\(String(scalar.value, radix: 16, uppercase: true))}"
-    default: text.unicodeScalars.append(scalar)
-    }
+extension CheckpointError {
+  /// A tensor that a source does not have.
+  static func missingTensor(_ name: String, file: String, among count: Int) -> CheckpointError {
+    CheckpointError(file: file, place: .tensor(name), found: "no tensor of this name among \(count)", expected: "it to be there")
   }
-  return text + (name.unicodeScalars.count > limit ? "…\"" : "\"")
 }

@@ -1,6 +1,8 @@
 extension JSON {
   /// Bounds on a text from an untrusted file; the defaults are far beyond any configuration.
   public struct Limits: Sendable {
+    /// Bytes of a file; a longer one is not read into memory.
+    public var bytes = 1 << 30
     /// Nested arrays and objects; more would exhaust the stack.
     public var depth = 128
     /// Values of any kind in the whole text.
@@ -42,6 +44,9 @@ extension JSON {
   /// - Throws: `CheckpointError` if the file cannot be read or is not JSON.
   public init(contentsOf path: String, limits: Limits = Limits()) throws {
     let file = try MappedFile(path: path)
+    guard file.size <= limits.bytes else {
+      throw CheckpointError(file: path, found: "\(file.size) bytes", expected: "at most \(limits.bytes) bytes of JSON")
+    }
     try self.init(parsing: try file.bytes(in: 0..<file.size), file: path, limits: limits)
   }
 }

@@ -10,9 +10,9 @@ struct Pickle {
   /// The value that the pickle describes.
   private(set) var root: PickleValue = .none
 
-  private static let maximumOperations = 50_000_000
-  private static let maximumStack = 4_000_000
-  private static let maximumMemo = 10_000_000
+  private static let maximumOperations = 10_000_000  // a tensor takes about 25
+  private static let maximumStack = 1_000_000
+  private static let maximumMemo = 4_000_000
   private static let maximumString = 65_536
 
   private let bytes: [UInt8]
@@ -333,13 +333,5 @@ struct Pickle {
 
   private func failure(_ found: String, _ expected: String) -> CheckpointError {
     CheckpointError(file: file, place: .member(member, byte: operation), found: found, expected: expected)
-  }
-}
-
-extension PickleGlobal {
-  /// The part of the name before the last point.
-  fileprivate var module: String {
-    guard let point = rawValue.lastIndex(of: ".") else { return "" }
-    return String(rawValue[..<point])
   }
 }

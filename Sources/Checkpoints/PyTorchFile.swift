@@ -35,7 +35,7 @@ public struct PyTorchFile: TensorSource {
   public init(path: String) throws {
     let mapped = try MappedFile(path: path)
     try Self.requireZip(mapped)
-    let members = try Members(ZipArchive(mapped))
+    let members = try PyTorchMembers(ZipArchive(mapped))
     let pickle = try Pickle(
       Self.bytes(of: members.pickle, upTo: Self.maximumPickleLength, in: mapped), file: path, member: members.pickle.name)
     guard let items = pickle.items(of: pickle.root) else {
@@ -44,7 +44,8 @@ public struct PyTorchFile: TensorSource {
     }
 
     var table = TensorTable<Location>()
-    var readers: [ByteKey: (storage: PickleStorage, names: [String])] = [:]
+    var readers: [(storage: PickleStorage, names: [String])] = []
+    var readerIndices: [ByteKey: Int] = [:]  // by storage key
     for item in items {
       guard case .string(let name) = item.key else {
         throw CheckpointError(
@@ -52,26 +53,31 @@ public struct PyTorchFile: TensorSource {
       }
       guard let tensor = pickle.tensor(item.value) else {
         throw CheckpointError(
-          file: path, place: .key(name), found: item.value.kind, expected: "a tensor; save the state dict alone, without anything around it")
+          file: path, place: .key(name), found: item.value.kind, expected: "a tensor; save the state dict alone, without anything around it"
+        )
       }
       let (entry, location) = try Self.resolve(tensor, name, members, in: mapped)
       guard table.insert(entry, location) == nil else {
         throw CheckpointError(file: path, place: .tensor(name), found: "the name twice", expected: "each name once")
       }
-      let key = ByteKey(tensor.storage.key)
-      guard readers[key, default: (tensor.storage, [])].storage == tensor.storage else {
+      let index = readerIndices[ByteKey(tensor.storage.key), default: readers.count]
+      if index == readers.count {
+        readerIndices[ByteKey(tensor.storage.key)] = index
+        readers.append((tensor.storage, []))
+      }
+      guard readers[index].storage == tensor.storage else {
         throw CheckpointError(
           file: path, place: .tensor(name), found: "storage \(quoted(tensor.storage.key)) with another type or size than before",
           expected: "one type and size for each storage")
       }
-      readers[key, default: (tensor.storage, [])].names.append(name)
+      readers[index].names.append(name)
     }
-    for (key, member) in members.storages where readers[key] == nil {
+    for (key, member) in members.storages where readerIndices[key] == nil {
       throw CheckpointError(file: path, place: .member(member.name), found: "a storage that no tensor reads", expected: "none left over")
     }
     self.mapped = mapped
     self.table = table
-    self.tiedNames = readers.sorted { $0.key < $1.key }.map(\.value.names).filter { $0.count > 1 }
+    self.tiedNames = readers.map(\.names).filter { $0.count > 1 }
   }
 
   /// The tensor of this name, compared by bytes; nil if there is none.
@@ -81,8 +87,7 @@ public struct PyTorchFile: TensorSource {
   ///
   /// - Throws: `CheckpointError` if there is no such tensor, and what `body` throws.
   public func withBytes<R>(of name: String, _ body: (UnsafeRawBufferPointer) throws -> R) throws -> R {
-    let entry = try requiredEntry(name)
-    let location = table[name]?.payload ?? Location(storage: 0..<0, view: StridedView(offset: 0, shape: [0], strides: [0]))
+    let (entry, location) = try table.find(name, in: file)
     let elementSize = entry.elementType.bitWidth / 8
     if entry.elementCount == 0 { return try body(UnsafeRawBufferPointer(start: nil, count: 0)) }
     if location.view.isContiguous {
@@ -114,7 +119,7 @@ public struct PyTorchFile: TensorSource {
 
   /// Checks a tensor against its storage.
   private static func resolve(
-    _ tensor: PickleTensor, _ name: String, _ members: Members, in mapped: MappedFile
+    _ tensor: PickleTensor, _ name: String, _ members: PyTorchMembers, in mapped: MappedFile
   ) throws -> (TensorEntry, Location) {
     func failure(_ found: String, _ expected: String) -> CheckpointError {
       CheckpointError(file: mapped.path, place: .tensor(name), found: found, expected: expected)
@@ -150,62 +155,5 @@ public struct PyTorchFile: TensorSource {
         "at most \(maximumExpandedBytes) bytes from a view that repeats elements; save it contiguous")
     }
     return (entry, Location(storage: member.range, view: view))
-  }
-}
-
-/// The members of the archive by what they are for.
-private struct Members {
-  let root: String
-  let pickle: ZipArchive.Member
-  let storages: [ByteKey: ZipArchive.Member]
-
-  /// Written by newer versions, of no meaning for the tensors.
-  private static let inert = [".format_version", ".storage_alignment", ".data/serialization_id"]
-
-  init(_ archive: ZipArchive) throws {
-    let path = archive.file.path
-    let first = archive.members.first?.name ?? ""
-    let root = String(decoding: first.utf8.prefix { $0 != UInt8(ascii: "/") }, as: UTF8.self)
-    var named: [String: ZipArchive.Member] = [:]
-    var storages: [ByteKey: ZipArchive.Member] = [:]
-    for member in archive.members {
-      guard member.name.utf8.starts(with: "\(root)/".utf8) else {
-        throw CheckpointError(file: path, place: .member(member.name), found: "it outside \(quoted(root))", expected: "one root folder")
-      }
-      let name = String(decoding: member.name.utf8.dropFirst(root.utf8.count + 1), as: UTF8.self)
-      if name.utf8.starts(with: "data/".utf8) {
-        storages[ByteKey(String(decoding: name.utf8.dropFirst(5), as: UTF8.self))] = member
-      } else if ["data.pkl", "version", "byteorder"].contains(name) {
-        named[name] = member
-      } else if name == "constants.pkl" || name.utf8.starts(with: "code/".utf8) {
-        throw CheckpointError(
-          file: path, place: .member(member.name), found: "a TorchScript program", expected: "a state dict written by torch.save")
-      } else if !Self.inert.contains(name) {
-        throw CheckpointError(
-          file: path, place: .member(member.name), found: "an unknown member", expected: "data.pkl, version, byteorder and data/…")
-      }
-    }
-    guard let pickle = named["data.pkl"] else {
-      throw CheckpointError(file: path, found: "no member \(quoted(root + "/data.pkl"))", expected: "a file written by torch.save")
-    }
-    try Self.require("version", ["3", "3\n"], named["version"], root, archive.file, isOptional: false)
-    try Self.require("byteorder", ["little"], named["byteorder"], root, archive.file, isOptional: true)
-    self.root = root
-    self.pickle = pickle
-    self.storages = storages
-  }
-
-  private static func require(
-    _ name: String, _ allowed: [String], _ member: ZipArchive.Member?, _ root: String, _ file: MappedFile, isOptional: Bool
-  ) throws {
-    guard let member else {
-      if isOptional { return }
-      throw CheckpointError(file: file.path, found: "no member \(quoted("\(root)/\(name)"))", expected: "it with \(quoted(allowed[0]))")
-    }
-    let range = member.range.prefix(100)
-    let text = String(decoding: try file.bytes(in: range.lowerBound..<range.upperBound), as: UTF8.self)
-    guard member.range.count <= 100, allowed.contains(where: { $0.hasSameBytes(as: text) }) else {
-      throw CheckpointError(file: file.path, place: .member(member.name), found: quoted(text), expected: quoted(allowed[0]))
-    }
   }
 }

@@ -12,6 +12,9 @@ public struct Safetensors: TensorSource {
   /// The most tensors that are read.
   public static let maximumTensorCount = 1_000_000
 
+  /// The one key of a header that is no tensor.
+  static let metadataKey = "__metadata__"
+
   /// The path of the file.
   public var file: String { mapped.path }
   /// The tensors, in the order of their bytes.
@@ -37,7 +40,7 @@ public struct Safetensors: TensorSource {
     let dataStart = try Self.dataStart(in: mapped)
     let header = try Self.header(in: mapped, dataStart: dataStart)
     let metadata = try Self.metadata(in: header, of: mapped.path)
-    let placements = try header.members.filter { $0.key != metadataKey }.map { try Placement($0, in: mapped.path) }
+    let placements = try header.members.filter { $0.key != Self.metadataKey }.map { try SafetensorsPlacement($0, in: mapped.path) }
 
     var table = TensorTable<Range<Int>>()
     var end = 0
@@ -58,7 +61,8 @@ public struct Safetensors: TensorSource {
     guard dataStart + end == mapped.size else {
       throw CheckpointError(
         file: mapped.path, found: "\(mapped.size) bytes",
-        expected: "\(dataStart + end) bytes: \(dataStart) of header and \(end) of data" + (dataStart + end > mapped.size ? "; the file is cut off" : ""))
+        expected: "\(dataStart + end) bytes: \(dataStart) of header and \(end) of data"
+          + (dataStart + end > mapped.size ? "; the file is cut off" : ""))
     }
     self.mapped = mapped
     self.metadata = metadata
@@ -72,8 +76,7 @@ public struct Safetensors: TensorSource {
   ///
   /// - Throws: `CheckpointError` if there is no such tensor, and what `body` throws.
   public func withBytes<R>(of name: String, _ body: (UnsafeRawBufferPointer) throws -> R) throws -> R {
-    _ = try requiredEntry(name)
-    return try mapped.withBytes(in: table[name]?.payload ?? 0..<0, body)
+    try mapped.withBytes(in: table.find(name, in: file).payload, body)
   }
 
   /// 8 + N, checked against the cap and the file.
@@ -101,7 +104,8 @@ public struct Safetensors: TensorSource {
     let bytes = try mapped.bytes(in: 8..<dataStart)
     guard bytes.first == UInt8(ascii: "{") else {
       throw CheckpointError(
-        file: mapped.path, place: .byte(8), found: bytes.first.map { "byte 0x\(String($0, radix: 16, uppercase: true))" } ?? "an empty header",
+        file: mapped.path, place: .byte(8),
+        found: bytes.first.map { "byte 0x\(String($0, radix: 16, uppercase: true))" } ?? "an empty header",
         expected: "a header that begins with \"{\"")
     }
     var limits = JSON.Limits()
@@ -111,7 +115,7 @@ public struct Safetensors: TensorSource {
       guard case .object(let header) = try JSON(parsing: bytes, file: mapped.path, limits: limits) else {
         throw CheckpointError(file: mapped.path, found: "a header that is no object", expected: "an object")
       }
-      let count = header.count - (header[metadataKey] == nil ? 0 : 1)
+      let count = header.count - (header[Self.metadataKey] == nil ? 0 : 1)
       guard count <= maximumTensorCount else {
         throw CheckpointError(file: mapped.path, found: "\(count) tensors", expected: "at most \(maximumTensorCount)")
       }
@@ -124,89 +128,14 @@ public struct Safetensors: TensorSource {
   }
 
   private static func metadata(in header: JSON.Object, of file: String) throws -> JSON.Object {
-    guard let value = header[metadataKey] else { return JSON.Object() }
+    guard let value = header[Self.metadataKey] else { return JSON.Object() }
     guard case .object(let metadata) = value else {
-      throw CheckpointError(file: file, place: .key(metadataKey), found: value.summary, expected: "an object of strings")
+      throw CheckpointError(file: file, place: .key(Self.metadataKey), found: value.summary, expected: "an object of strings")
     }
     for member in metadata.members where member.value.stringValue == nil {
       throw CheckpointError(
-        file: file, place: .key("\(metadataKey).\(member.key)"), found: member.value.summary, expected: "a string")
+        file: file, place: .key("\(Self.metadataKey).\(member.key)"), found: member.value.summary, expected: "a string")
     }
     return metadata
-  }
-}
-
-/// The one key of a header that is no tensor.
-let metadataKey = "__metadata__"
-
-/// An entry of the header, its parts of the right types but not yet held against each other.
-private struct Placement {
-  let name: String
-  let elementType: ElementType
-  let shape: [Int]
-  let begin: Int
-  let end: Int
-
-  init(_ member: JSON.Object.Member, in file: String) throws {
-    func failure(_ found: String, _ expected: String) -> CheckpointError {
-      CheckpointError(file: file, place: .tensor(member.key), found: found, expected: expected)
-    }
-    guard case .object(let fields) = member.value else {
-      throw failure(member.value.summary, "an object with dtype, shape and data_offsets")
-    }
-    let known = ["dtype", "shape", "data_offsets"]
-    for key in fields.keys where !known.contains(key) {
-      throw failure("the key \(quoted(key))", "only dtype, shape and data_offsets")
-    }
-    func field(_ key: String) throws -> JSON {
-      guard let value = fields[key] else { throw failure("no \(key)", "dtype, shape and data_offsets") }
-      return value
-    }
-    func sizes(_ key: String) throws -> [Int] {
-      let value = try field(key)
-      guard let elements = value.arrayValue else { throw failure("\(key) \(value.summary)", "an array of integers") }
-      return try elements.map { element in
-        guard let size = element.intValue, size >= 0 else {
-          throw failure("\(element.summary) in \(key)", "an integer from 0 to \(Int.max)")
-        }
-        return size
-      }
-    }
-    let dtype = try field("dtype")
-    guard let elementType = dtype.stringValue.flatMap(ElementType.init(rawValue:)) else {
-      throw failure("dtype \(dtype.summary)", "one of " + ElementType.allCases.map(\.rawValue).joined(separator: " "))
-    }
-    let offsets = try sizes("data_offsets")
-    guard offsets.count == 2 else { throw failure("\(offsets.count) data_offsets", "two, [begin, end]") }
-    self.name = member.key
-    self.elementType = elementType
-    self.shape = try sizes("shape")
-    self.begin = offsets[0]
-    self.end = offsets[1]
-  }
-
-  /// The entry, if it begins at the end of its predecessor and is as long as its shape says.
-  func entry(after previousEnd: Int, in file: String) throws -> TensorEntry {
-    func failure(_ found: String, _ expected: String) -> CheckpointError {
-      CheckpointError(file: file, place: .tensor(name), found: found, expected: expected)
-    }
-    let offsets = "data_offsets [\(begin), \(end)]"
-    guard begin <= previousEnd else {
-      throw failure("\(offsets) after a hole of \(begin - previousEnd) bytes", "a tensor that begins at \(previousEnd)")
-    }
-    guard begin == previousEnd else {
-      throw failure("\(offsets), an overlap of \(previousEnd - begin) bytes", "a tensor that begins at \(previousEnd)")
-    }
-    guard end >= begin else { throw failure("\(offsets), which end before they begin", "begin ≤ end") }
-    let entry: TensorEntry
-    do {
-      entry = try TensorEntry(name: name, elementType: elementType, shape: shape)
-    } catch {
-      throw failure(error.description, "a shape of whole bytes that fits into the file")
-    }
-    guard end - begin == entry.byteCount else {
-      throw failure("\(offsets), that is \(end - begin) bytes", "\(entry.byteCount) bytes for \(elementType) of shape \(shape)")
-    }
-    return entry
   }
 }

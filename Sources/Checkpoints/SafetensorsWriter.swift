@@ -66,7 +66,7 @@ public enum SafetensorsWriter {
           throw CheckpointError(file: path, place: .key(key), found: "it twice in the metadata to write", expected: "each key once")
         }
       }
-      header[metadataKey] = .object(members)
+      header[Safetensors.metadataKey] = .object(members)
     }
     var end = 0
     for entry in entries {
@@ -80,9 +80,9 @@ public enum SafetensorsWriter {
       let fields: JSON = [
         "dtype": JSON(entry.elementType.rawValue), "shape": .array(entry.shape.map { JSON($0) }), "data_offsets": [JSON(begin), JSON(end)],
       ]
-      guard entry.name != metadataKey, header.insert(entry.name, fields) else {
+      guard entry.name != Safetensors.metadataKey, header.insert(entry.name, fields) else {
         throw CheckpointError(
-          file: path, place: .tensor(entry.name), found: entry.name == metadataKey ? "a reserved name" : "the name twice",
+          file: path, place: .tensor(entry.name), found: entry.name == Safetensors.metadataKey ? "a reserved name" : "the name twice",
           expected: "another name")
       }
     }

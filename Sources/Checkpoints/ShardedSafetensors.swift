@@ -42,8 +42,7 @@ public struct ShardedSafetensors: TensorSource {
   ///
   /// - Throws: `CheckpointError` if there is no such tensor, and what `body` throws.
   public func withBytes<R>(of name: String, _ body: (UnsafeRawBufferPointer) throws -> R) throws -> R {
-    _ = try requiredEntry(name)
-    return try shards[table[name]?.payload ?? 0].withBytes(of: name, body)
+    try shards[table.find(name, in: file).payload].withBytes(of: name, body)
   }
 
   private init(folder: String, index: String) throws {

@@ -23,10 +23,7 @@ extension TensorSource {
   ///
   /// - Throws: `CheckpointError` if there is no such tensor.
   public func requiredEntry(_ name: String) throws -> TensorEntry {
-    guard let entry = entry(name) else {
-      throw CheckpointError(
-        file: file, place: .tensor(name), found: "no tensor of this name among \(entries.count)", expected: "it to be there")
-    }
+    guard let entry = entry(name) else { throw CheckpointError.missingTensor(name, file: file, among: entries.count) }
     return entry
   }
 }

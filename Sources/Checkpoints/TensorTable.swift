@@ -17,4 +17,10 @@ struct TensorTable<Payload: Sendable>: Sendable {
   subscript(name: String) -> (entry: TensorEntry, payload: Payload)? {
     indices[ByteKey(name)].map { (entries[$0], payloads[$0]) }
   }
+
+  /// The tensor of this name, or an error that names it and the file.
+  func find(_ name: String, in file: String) throws -> (entry: TensorEntry, payload: Payload) {
+    guard let found = self[name] else { throw CheckpointError.missingTensor(name, file: file, among: entries.count) }
+    return found
+  }
 }

@@ -89,7 +89,7 @@ public struct Decoder<B: Backend> {
     norm.backward(dhidden, cache.norm, into: &dx, run)
     // forward: x = block(x), in reverse
     for block in blocks.reversed() {
-      dx = block.backward(dx, balance: balance, cache.blocks.removeLast(), batch, run)   // (N,C)
+      block.backward(&dx, balance: balance, cache.blocks.removeLast(), batch, run)   // (N,C)
     }
     // forward: x = embedding(ids)
     embedding.backward(dx, batch.ids, run)

@@ -67,9 +67,8 @@ public struct DecoderBlock<B: Backend> {
     return (y, router, cache)
   }
 
-  /// dy (N,C) → dx (N,C); `balance` (E) where there is a router.
-  func backward(_ dy: consuming Tensor<B>, balance: Tensor<B>?, _ cache: consuming Cache, _ batch: PackedBatch<B>, _ run: Run<B>) -> Tensor<B> {
-    var dx = dy
+  /// Turns dy (N,C) into dx (N,C) in place; `balance` (E) where there is a router.
+  func backward(_ dx: inout Tensor<B>, balance: Tensor<B>?, _ cache: consuming Cache, _ batch: PackedBatch<B>, _ run: Run<B>) {
     run.hook(&dx, path, "output")
     let (inputNormCache, attentionCache, norm2Cache) = (cache.inputNorm, cache.attention, cache.postAttentionNorm)
     let feedForwardCache = cache.feedForward
@@ -85,6 +84,5 @@ public struct DecoderBlock<B: Backend> {
     // forward: z = x + attention(norm₁(x))
     let dx1 = attention.backward(dx, attentionCache, batch, run)               // (N,C)
     inputNorm.backward(dx1, inputNormCache, into: &dx, run)                    // (N,C)
-    return dx
   }
 }

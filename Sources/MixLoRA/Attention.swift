@@ -83,7 +83,7 @@ public struct Attention<B: Backend> {
     // forward: y = o Woᵀ
     var oGradient = LoRAInput<B>.Gradient()
     o.backward(dy, outputDropout.forward(cache.o, run), cache.branches.o, into: &oGradient, run)
-    let dos = outputDropout.backward(oGradient, run)                           // (N,H·D)
+    let dos = outputDropout.backward(&oGradient, run)                           // (N,H·D)
     // forward: o = softmax(q kᵀ / √D) v
     var (dq, dk, dv) = run.backend.attentionBackward(
       dos, cache.q, cache.k, cache.v, output: cache.o, logSumExp: cache.logSumExp, form(batch))        // (N,H·D), (N,G·D), (N,G·D)
@@ -96,7 +96,7 @@ public struct Attention<B: Backend> {
     v.backward(dv, input, cache.branches.v, into: &gradient, run)
     k.backward(dk, input, cache.branches.k, into: &gradient, run)
     q.backward(dq, input, cache.branches.q, into: &gradient, run)
-    return inputDropout.backward(gradient, run)                                // (N,C)
+    return inputDropout.backward(&gradient, run)                                // (N,C)
   }
 
   private func form(_ batch: PackedBatch<B>) -> AttentionForm {

@@ -62,7 +62,7 @@ public struct GatedFeedForward<B: Backend> {
     let h = run.recomputing { hidden(a, c, run) }                              // (N,F)
     var hGradient = LoRAInput<B>.Gradient()
     down.backward(dy, hiddenDropout.forward(h, run), branches.down, into: &hGradient, run)
-    var dh = hiddenDropout.backward(hGradient, run)                            // (N,F)
+    var dh = hiddenDropout.backward(&hGradient, run)                            // (N,F)
     run.hook(&dh, path, "hidden")
     // forward: h = silu(a) ⊙ c
     run.backend.swiGLUBackward(dh, &a, &c)                                     // (N,F)  a is da, c is dc now
@@ -71,7 +71,7 @@ public struct GatedFeedForward<B: Backend> {
     var gradient = LoRAInput<B>.Gradient()
     up.backward(c, input, branches.up, into: &gradient, run)
     gate.backward(a, input, branches.gate, into: &gradient, run)
-    return inputDropout.backward(gradient, run)                                // (N,C)
+    return inputDropout.backward(&gradient, run)                                // (N,C)
   }
 
   private func hidden(_ a: Tensor<B>, _ c: Tensor<B>, _ run: Run<B>) -> Tensor<B> {

@@ -27,10 +27,10 @@ public struct InputDropout<B: Backend> {
     LoRAInput(x: x, u: masked(x, run))
   }
 
-  /// dx + m ⊙ du; nil counts as zero.
-  public func backward(_ gradient: consuming LoRAInput<B>.Gradient, _ run: Run<B>) -> Tensor<B> {
+  /// dx + m ⊙ du; nil counts as zero. Takes both out of `gradient`, so that dx is held once and written in place.
+  public func backward(_ gradient: inout LoRAInput<B>.Gradient, _ run: Run<B>) -> Tensor<B> {
     // forward: u = m ⊙ x
-    let du = gradient.du.map { masked($0, run) }                               // (N,I)  m ⊙ du
+    let du = gradient.du.take().map { masked($0, run) }                        // (N,I)  m ⊙ du
     guard var dx = gradient.dx.take() else {
       guard let du else { trap("\(path): no gradient arrived") }
       return du

@@ -48,8 +48,8 @@ extension LoRAExperts {
     let hidden = LoRAInput(x: cache.h, u: masked(cache.h, routing, run))
     var dhidden = LoRAInput<B>.Gradient()
     backwardExpertLinear(de, hidden, cache.t2, w2, lora2, into: &dhidden, routing, run)
-    guard var dh = dhidden.dx else { trap("\(path): no gradient arrived at h") }   // (M,F)
-    if let du = dhidden.du { backend.add(1, masked(du, routing, run), into: &dh) }
+    guard var dh = dhidden.dx.take() else { trap("\(path): no gradient arrived at h") }   // (M,F)
+    if let du = dhidden.du.take() { backend.add(1, masked(du, routing, run), into: &dh) }
     run.hookExperts(&dh, path, "hidden", routing)
     // forward: h_k = silu(a_k) ⊙ c_k
     var (da, dc) = (backend.copy(cache.a), backend.copy(cache.c))

@@ -48,6 +48,6 @@ public struct MixLoRAFeedForward<B: Backend> {
     let dw = experts.backward(dy, input, cache.router.routing, cache.experts, into: &gradient, run)   // (M)
     // forward: routing = router(x)
     router.backward(dw, balance: balance, cache.router, into: &gradient.dx, run)
-    return inputDropout.backward(gradient, run)                                // (N,C)
+    return inputDropout.backward(&gradient, run)                                // (N,C)
   }
 }

@@ -13,6 +13,13 @@ public struct Trace<Scalar: BinaryFloatingPoint> {
     /// Its values.
     public let values: [Scalar]
 
+    /// A tensor of the given name, shape and values.
+    public init(name: String, shape: [Int], values: [Scalar]) {
+      self.name = name
+      self.shape = shape
+      self.values = values
+    }
+
     /// True if every value is a number.
     public var isFinite: Bool { values.allSatisfy(\.isFinite) }
   }

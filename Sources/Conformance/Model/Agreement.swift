@@ -24,7 +24,7 @@ public struct Agreement: Sendable, CustomStringConvertible {
   public init<A, E>(of found: [Trace<A>.NamedTensor], with expected: [Trace<E>.NamedTensor]) {
     let table = Dictionary(found.map { ($0.name, $0) }) { first, _ in first }
     var scales: [String: [Double]] = [:]
-    for tensor in expected { scales[Self.kind(tensor.name), default: []].append(Self.norm(tensor.values.map(Double.init))) }
+    for tensor in expected { scales[Self.kind(tensor.name), default: []].append(Self.norm(tensor.values.map { Double($0) })) }
     let medians = scales.mapValues { $0.sorted()[$0.count / 2] }
     var worst = 0.0
     var name = "nothing"
@@ -43,7 +43,7 @@ public struct Agreement: Sendable, CustomStringConvertible {
         break
       }
       let difference = tensor.values.indices.map { Double(other.values[$0]) - Double(tensor.values[$0]) }
-      let scale = max(Self.norm(tensor.values.map(Double.init)), 1e-3 * (medians[Self.kind(tensor.name)] ?? 0))
+      let scale = max(Self.norm(tensor.values.map { Double($0) }), 1e-3 * (medians[Self.kind(tensor.name)] ?? 0))
       let distance = Self.norm(difference)
       let error = distance == 0 ? 0 : distance / scale
       guard error.isFinite else {
