@@ -8,7 +8,8 @@ import PackageDescription
 /// AVX2 and FMA where this very machine has them and nobody depends on us: a binary then runs where it was built.
 /// `MIXLORA_NO_AVX2=1` switches it off.
 let isRoot = !Context.packageDirectory.contains("/checkouts/")
-let vectorFlags: [String] = isRoot && Context.environment["MIXLORA_NO_AVX2"] == nil && machineHasAVX2() ? ["-Xcc", "-mavx2", "-Xcc", "-mfma"] : []
+let vectorFlags: [String] =
+  isRoot && Context.environment["MIXLORA_NO_AVX2"] == nil && machineHasAVX2() ? ["-Xcc", "-mavx2", "-Xcc", "-mfma"] : []
 
 /// Reads /proc/cpuinfo; false where there is none or the processor is another.
 func machineHasAVX2() -> Bool {
@@ -17,7 +18,8 @@ func machineHasAVX2() -> Bool {
     defer { fclose(file) }
     var buffer = [CChar](repeating: 0, count: 4096)
     while fgets(&buffer, Int32(buffer.count), file) != nil {
-      let words = String(decoding: buffer.prefix { $0 != 0 }.map { UInt8(bitPattern: $0) }, as: UTF8.self).split(whereSeparator: \.isWhitespace)
+      let words = String(decoding: buffer.prefix { $0 != 0 }.map { UInt8(bitPattern: $0) }, as: UTF8.self).split(
+        whereSeparator: \.isWhitespace)
       if words.first == "flags" { return words.contains("avx2") && words.contains("fma") }
     }
   #endif
@@ -33,16 +35,19 @@ let package = Package(
   name: "MixLoRA",
   platforms: [.macOS(.v15)],
   products: [
-    .library(name: "MixLoRA", targets: ["Tensors", "CPUBackend", "MixLoRA", "Checkpoints", "Decoders", "Training", "Traces", "Conformance"]),
+    .library(
+      name: "MixLoRA", targets: ["Tensors", "CPUBackend", "MixLoRA", "Checkpoints", "Decoders", "Training", "Traces", "Conformance"]),
     .executable(name: "mixlora", targets: ["MixLoRACommand"]),
   ],
   dependencies: [
-    .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.0"),
+    .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.0")
   ],
   targets: [
     .systemLibrary(name: "COpenBLAS"),
     .target(name: "Tensors"),
-    .target(name: "CPUBackend", dependencies: ["Tensors", "COpenBLAS"], swiftSettings: optimised + (vectorFlags.isEmpty ? [] : [.unsafeFlags(vectorFlags)])),
+    .target(
+      name: "CPUBackend", dependencies: ["Tensors", "COpenBLAS"],
+      swiftSettings: optimised + (vectorFlags.isEmpty ? [] : [.unsafeFlags(vectorFlags)])),
     .target(name: "MixLoRA", dependencies: ["Tensors"]),
     .target(name: "Checkpoints", dependencies: ["Tensors"], swiftSettings: optimised),
     .target(name: "Decoders", dependencies: ["MixLoRA", "Checkpoints"]),
@@ -55,6 +60,7 @@ let package = Package(
         "CPUBackend", "Decoders", "Training", "Traces", "Conformance", .product(name: "ArgumentParser", package: "swift-argument-parser"),
       ]),
     .testTarget(name: "RuleTests"),
+    .testTarget(name: "CommandLineTests", dependencies: ["MixLoRACommand", "Checkpoints"], exclude: ["Snapshots"]),
     .testTarget(name: "CheckpointsTests", dependencies: ["Checkpoints"]),
     .testTarget(name: "TracesTests", dependencies: ["CPUBackend", "Traces", "Training", "Conformance"]),
   ],

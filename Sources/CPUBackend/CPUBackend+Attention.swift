@@ -65,7 +65,7 @@ extension CPUBackend {
   ///
   /// One part is a key and value head of one sequence with all query heads that read it, so dk and dv have one writer.
   public func attentionBackward(
-    _ dy: Tensor<Self>, _ q: Tensor<Self>, _ k: Tensor<Self>, _ v: Tensor<Self>, output: Tensor<Self>, logSumExp: Tensor<Self>,
+    _ dy: Tensor<Self>, _ q: Tensor<Self>, _ k: Tensor<Self>, _ v: Tensor<Self>, logSumExp: Tensor<Self>,
     _ form: AttentionForm
   ) -> (dq: Tensor<Self>, dk: Tensor<Self>, dv: Tensor<Self>) {
     let watch = core.watch("attentionBackward")
@@ -73,11 +73,11 @@ extension CPUBackend {
     let (n, h, d) = (q.rowCount, form.heads, form.headWidth)
     requireAttention("attentionBackward", q, k, v, form)
     requireShapes(
-      "attentionBackward", ("dy", dy.shape, q.shape), ("output", output.shape, q.shape), ("logSumExp", logSumExp.shape, Shape(n, h)))
+      "attentionBackward", ("dy", dy.shape, q.shape), ("logSumExp", logSumExp.shape, Shape(n, h)))
     let (dq, dqs) = fresh(q.shape)
     let (dk, dks) = fresh(k.shape)
     let (dv, dvs) = fresh(v.shape)
-    let (dys, outputs, logSums) = (rows(dy), rows(output), rows(logSumExp))
+    let (dys, logSums) = (rows(dy), rows(logSumExp))
     let (qs, ks, vs) = (rows(q).matrix, rows(k).matrix, rows(v).matrix)
     let scale = Scalar(form.scale)
     let sequences = form.offsets.count - 1
@@ -110,16 +110,13 @@ extension CPUBackend {
             // forward: S = scale Q Kᵀ, O = P V
             multiplyHere(scale, q, k.transposed, 0, p, count, keys, d)
             multiplyHere(1, dy, v.transposed, 0, ds, count, keys, d)
-            // forward: P = exp(S − lse)
+            // forward: P = exp(S − lse);  dS = P (dP − Σ P dP), where one key alone gives exactly 0
             for row in 0..<count {
               let (p, ds, visible) = (p.base + row * stride, ds.base + row * stride, i + row + 1)
               let shift = logSums[first + row][head]
-              let delta = Scalar(Scalar.dot(dys[first + row], outputs[first + row], head * d..<(head + 1) * d))
-              Scalar.forLanes(0..<visible) { j in
-                let probability = Scalar.exp(p[j] - shift)
-                p[j] = probability
-                ds[j] = probability * (ds[j] - delta)
-              }
+              for j in Scalar.lanes(0..<visible) { p[j] = Scalar.exp(p[j] - shift) }
+              let mean = Scalar(Scalar.dot(p, ds, 0..<visible))
+              for j in Scalar.lanes(0..<visible) { ds[j] = p[j] * (ds[j] - mean) }
               (p + visible).update(repeating: 0, count: keys - visible)
               (ds + visible).update(repeating: 0, count: keys - visible)
             }

@@ -10,7 +10,7 @@ extension CPUBackend {
     forBlocks(xs, ys) { rows, columns in
       for n in rows {
         let (x, y) = (xs[n], ys[n])
-        Scalar.forLanes(columns) { i in y[i] = y[i] + a * x[i] }
+        for i in Scalar.lanes(columns) { y[i] = y[i] + a * x[i] }
       }
     }
   }
@@ -21,7 +21,13 @@ extension CPUBackend {
     defer { watch.stop() }
     let (a, xs) = (Scalar(alpha), writable(&x))
     forBlocks(xs) { rows, columns in
-      for n in rows { Scalar.scale(xs[n], columns, by: a) }
+      for n in rows {
+        if alpha == 0 {
+          (xs[n] + columns.lowerBound).update(repeating: 0, count: columns.count)
+        } else {
+          Scalar.scale(xs[n], columns, by: a)
+        }
+      }
     }
   }
 
@@ -34,7 +40,7 @@ extension CPUBackend {
     forRanges(ys.count, cost: ys.width) { rows in
       for n in rows {
         let y = ys[n]
-        Scalar.forLanes(0..<ys.width) { i in y[i] = y[i] + b[i] }
+        for i in Scalar.lanes(0..<ys.width) { y[i] = y[i] + b[i] }
       }
     }
   }
@@ -44,29 +50,30 @@ extension CPUBackend {
     let watch = core.watch("addColumnSums")
     defer { watch.stop() }
     requireShapes("addColumnSums", ("sums", sums.shape, Shape(x.columnCount)))
-    let (xs, to) = (rows(x), writable(&sums))
-    if let weights {
-      requireShapes("addColumnSums", ("weights", weights.shape, Shape(x.rowCount)))
-      let w = rows(weights).base
-      addOverRows(xs.count, xs.width, into: to.base) { n, i in w[n] * xs[n][i] }
-    } else {
-      addOverRows(xs.count, xs.width, into: to.base) { n, i in xs[n][i] }
-    }
+    if let weights { requireShapes("addColumnSums", ("weights", weights.shape, Shape(x.rowCount))) }
+    addOverRows(rows(x), times: nil, weights: weights.map { rows($0).base }, into: writable(&sums).base)
   }
 
-  /// sums += Σ_n term(n, ·), split by columns, the rows in blocks of 64 whose sums are added in turn.
-  @inline(__always)
-  func addOverRows(_ count: Int, _ width: Int, into sums: UnsafeMutablePointer<Scalar>, _ term: (Int, Lanes) -> Scalar.Vector) {
-    let scratch = core.pool.buffer(width, of: Scalar.self)
+  /// sums += Σ_n w_n x_n ⊙ y_n, split by columns, the rows in blocks of 64 whose sums are added in turn. Without w or y: ones.
+  func addOverRows(
+    _ xs: Rows<Scalar>, times ys: Rows<Scalar>?, weights: UnsafeMutablePointer<Scalar>?, into sums: UnsafeMutablePointer<Scalar>
+  ) {
+    let scratch = core.pool.buffer(xs.width, of: Scalar.self)
     let block = scratch.pointer
-    forRanges(width, cost: 2 * count, unit: 16) { columns in
+    forRanges(xs.width, cost: 2 * xs.count, unit: 16) { columns in
       var start = 0
-      while start < count {
+      while start < xs.count {
         (block + columns.lowerBound).update(repeating: 0, count: columns.count)
-        for n in start..<min(start + 64, count) {
-          Scalar.forLanes(columns) { i in block[i] = block[i] + term(n, i) }
+        for n in start..<min(start + 64, xs.count) {
+          let (x, w) = (xs[n], weights.map { $0[n] } ?? 1)
+          if let ys {
+            let y = ys[n]
+            for i in Scalar.lanes(columns) { block[i] = block[i] + w * x[i] * y[i] }
+          } else {
+            for i in Scalar.lanes(columns) { block[i] = block[i] + w * x[i] }
+          }
         }
-        Scalar.forLanes(columns) { i in sums[i] = sums[i] + block[i] }
+        for i in Scalar.lanes(columns) { sums[i] = sums[i] + block[i] }
         start += 64
       }
     }
@@ -147,7 +154,7 @@ extension CPUBackend {
     forBlocks(a, c, hs, cost: 8) { rows, columns in
       for n in rows {
         let (a, c, h) = (a[n], c[n], hs[n])
-        Scalar.forLanes(columns) { i in
+        for i in Scalar.lanes(columns) {
           let x = a[i]
           h[i] = x / (1 + Scalar.exp(-x)) * c[i]
         }
@@ -156,25 +163,28 @@ extension CPUBackend {
     return h
   }
 
-  /// Replaces a by da = dh ⊙ c ⊙ silu′(a) and c by dc = dh ⊙ silu(a). With σ = 1 / (1 + e⁻ᵃ), silu′ = σ + silu (1 − σ).
-  public func swiGLUBackward(_ dh: Tensor<Self>, _ a: inout Tensor<Self>, _ c: inout Tensor<Self>) {
+  /// da = dh ⊙ c ⊙ silu′(a) and dc = dh ⊙ silu(a). With σ = 1 / (1 + e⁻ᵃ), silu′ = σ + silu (1 − σ).
+  public func swiGLUBackward(_ dh: Tensor<Self>, _ a: Tensor<Self>, _ c: Tensor<Self>) -> (da: Tensor<Self>, dc: Tensor<Self>) {
     let watch = core.watch("swiGLUBackward")
     defer { watch.stop() }
     requireShapes("swiGLUBackward", ("a", a.shape, dh.shape), ("c", c.shape, dh.shape))
-    let (dhs, a, c) = (rows(dh), writable(&a), writable(&c))
-    forBlocks(dhs, a, c, cost: 10) { rows, columns in
+    let (da, das) = fresh(dh.shape)
+    let (dc, dcs) = fresh(dh.shape)
+    let (dhs, a, c) = (rows(dh), rows(a), rows(c))
+    forBlocks(dhs, a, c, das, dcs, cost: 10) { rows, columns in
       for n in rows {
-        let (dh, a, c) = (dhs[n], a[n], c[n])
-        Scalar.forLanes(columns) { i in
+        let (dh, a, c, da, dc) = (dhs[n], a[n], c[n], das[n], dcs[n])
+        for i in Scalar.lanes(columns) {
           let x = a[i]
           let d = dh[i]
           let sigma = 1 / (1 + Scalar.exp(-x))
           let silu = x * sigma
-          a[i] = d * c[i] * (sigma + silu * (1 - sigma))
-          c[i] = d * silu
+          da[i] = d * c[i] * (sigma + silu * (1 - sigma))
+          dc[i] = d * silu
         }
       }
     }
+    return (da, dc)
   }
 }
 

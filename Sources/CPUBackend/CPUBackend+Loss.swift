@@ -41,7 +41,7 @@ extension CPUBackend {
         let row = Int(index[n])
         guard row >= 0, row < ys.count else { trap("addScattered: index \(n) is row \(row) of \(ys.count)") }
         let (x, y) = (xs[n], ys[row])
-        Scalar.forLanes(0..<xs.width) { i in y[i] = y[i] + x[i] }
+        for i in Scalar.lanes(0..<xs.width) { y[i] = y[i] + x[i] }
       }
     }
   }
@@ -57,7 +57,7 @@ extension CPUBackend {
         let row = Int(index[n])
         guard row >= 0, row < ys.count else { trap("addEmbeddingGradient: id \(n) is \(row), the table has \(ys.count) rows") }
         let (x, y) = (xs[n], ys[row])
-        Scalar.forLanes(columns) { i in y[i] = y[i] + x[i] }
+        for i in Scalar.lanes(columns) { y[i] = y[i] + x[i] }
       }
     }
   }

@@ -14,7 +14,7 @@ extension CPUBackend {
         let (x, y) = (xs[n], ys[n])
         let s = Scalar(1 / (Scalar.dot(x, x, 0..<xs.width) / Double(xs.width) + epsilon).squareRoot())
         inverses.base[n] = s
-        Scalar.forLanes(0..<xs.width) { i in y[i] = s * x[i] * w[i] }
+        for i in Scalar.lanes(0..<xs.width) { y[i] = s * x[i] * w[i] }
       }
     }
     return (y, inverse)
@@ -36,7 +36,7 @@ extension CPUBackend {
         let dot = Scalar.sumInDouble(
           0..<xs.width, { dy.wide($0) * w.wide($0) * x.wide($0) }, { Double(dy[$0]) * Double(w[$0]) * Double(x[$0]) })
         let factor = Scalar(dot * Double(s) * Double(s) * Double(s) / Double(xs.width))
-        Scalar.forLanes(0..<xs.width) { i in dx[i] = dx[i] + (s * dy[i] * w[i] - factor * x[i]) }
+        for i in Scalar.lanes(0..<xs.width) { dx[i] = dx[i] + (s * dy[i] * w[i] - factor * x[i]) }
       }
     }
   }
@@ -50,8 +50,7 @@ extension CPUBackend {
     requireShapes(
       "rmsNormWeightGradient", ("dy", dy.shape, x.shape), ("inverseRMS", inverseRMS.shape, Shape(x.rowCount)),
       ("dweight", dweight.shape, Shape(x.columnCount)))
-    let (dys, xs, s, to) = (rows(dy), rows(x), rows(inverseRMS).base, writable(&dweight))
-    addOverRows(xs.count, xs.width, into: to.base) { n, i in s[n] * dys[n][i] * xs[n][i] }
+    addOverRows(rows(dy), times: rows(x), weights: rows(inverseRMS).base, into: writable(&dweight).base)
   }
 
   /// Rotates pairs (j, j + D/2) of every head of x (N,H·D) by the angle of the row's position; `inverse` turns back.
@@ -73,7 +72,7 @@ extension CPUBackend {
         let (cos, sin) = (tables[p], tables[p] + half)
         for head in 0..<xs.width / d {
           let (first, second) = (xs[n] + head * d, xs[n] + head * d + half)
-          Scalar.forLanes(0..<half) { i in
+          for i in Scalar.lanes(0..<half) {
             let (a, b, c, s) = (first[i], second[i], cos[i], sign * sin[i])
             first[i] = a * c - b * s
             second[i] = b * c + a * s

@@ -23,7 +23,7 @@ extension CPUBackend {
     forBlocks(xs, gs, ms, vs, cost: 4) { rows, columns in
       for n in rows {
         let (x, g, m, v) = (xs[n], gs[n], ms[n], vs[n])
-        Scalar.forLanes(columns) { i in
+        for i in Scalar.lanes(columns) {
           let gradient = g[i]
           let first = m[i] + (gradient - m[i]) * keep1
           let second = beta2 * v[i] + keep2 * gradient * gradient

@@ -38,7 +38,7 @@ extension CPUBackend {
     let threads = cost < 64 * Self.worthAThread || core.productThreading == .library ? 1 : core.threads.threads
     let unit = 16
     let units = (max(m, n) + unit - 1) / unit
-    let parts = min(threads, units)
+    let parts = min(threads == 1 ? 1 : 2 * threads, units)
     core.threads.parallel(parts) { part in
       let range = part * units / parts * unit..<min((part + 1) * units / parts * unit, max(m, n))
       if m >= n {

@@ -58,9 +58,14 @@ extension CPUBackend {
           var start = 0
           while start < xs.width {
             let count = min(tile, xs.width - start)
-            philox.fill(
-              numbers, blocks: (count + 3) / 4, step: step, sample: UInt32(bitPattern: sample[token]),
-              position: UInt32(bitPattern: position[token]), first: start / 4)
+            for block in stride(from: 0, to: (count + 3) / 4, by: 8) {
+              philox.write(
+                (
+                  PhiloxVector.Words(repeating: step), PhiloxVector.Words(repeating: UInt32(bitPattern: sample[token])),
+                  PhiloxVector.Words(repeating: UInt32(bitPattern: position[token])),
+                  PhiloxVector.lanes &+ UInt32(truncatingIfNeeded: start / 4 + block)
+                ), to: numbers + 4 * block)
+            }
             let (x, y) = (xs[n] + start, ys[n] + start)
             for j in 0..<count { y[j] = numbers[j] >= threshold ? scale * x[j] : 0 }
             start += count
@@ -92,16 +97,17 @@ extension CPUBackend {
         var start = elements.lowerBound
         while start < elements.upperBound {
           let count = min(tile, elements.upperBound - start)
-          let lanes = PhiloxVector.Words(0, 1, 2, 3, 4, 5, 6, 7)
-          var block = 0
-          while 4 * block < count {
-            let counter = lanes &+ UInt64(start / 4 + block)
-            philox.write((counter & 0xffff_ffff, counter &>> 32, .zero, .zero), to: numbers + 4 * block)
-            block += 8
+          for block in stride(from: 0, to: (count + 3) / 4, by: 8) {
+            let first = start / 4 + block  // a multiple of 8, so that no lane carries into the upper half
+            philox.write(
+              (
+                PhiloxVector.lanes &+ UInt32(truncatingIfNeeded: first),
+                PhiloxVector.Words(repeating: UInt32(truncatingIfNeeded: first >> 32)), .zero, .zero
+              ), to: numbers + 4 * block)
           }
           switch distribution {
           case .uniform(let bound):
-            for j in 0..<count { y0[start + j] = Scalar(bound * (Double(numbers[j] >> 8) * 0x1p-23 - 1)) }
+            for j in 0..<count { y0[start + j] = Scalar(bound * (Double(Int32(numbers[j] >> 8)) * 0x1p-23 - 1)) }
           case .normal(let deviation):
             for j in stride(from: 0, to: count, by: 2) {
               let radius = deviation * (-2 * CLibrary.log((Double(numbers[j]) + 1) * 0x1p-32)).squareRoot()

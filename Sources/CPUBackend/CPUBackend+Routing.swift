@@ -107,7 +107,8 @@ extension CPUBackend {
     let watch = core.watch("routerBackward")
     defer { watch.stop() }
     let (n, e, k) = (routing.tokens, routing.experts, routing.expertsPerToken)
-    requireShapes("routerBackward", ("dw", dw.shape, Shape(routing.rows)), ("p", p.shape, Shape(n, e)), ("balance", balance.shape, Shape(e)))
+    requireShapes(
+      "routerBackward", ("dw", dw.shape, Shape(routing.rows)), ("p", p.shape, Shape(n, e)), ("balance", balance.shape, Shape(e)))
     let (dlogits, to) = fresh(Shape(n, e))
     let (dws, ps, b, w) = (rows(dw).base, rows(p), rows(balance).base, rows(routing.weights).base)
     let (row, expert) = (routing.rowOfChoice.storage.pointer, routing.choice.storage.pointer)
@@ -115,7 +116,7 @@ extension CPUBackend {
       for n in rows {
         let (p, d) = (ps[n], to[n])
         let mean = Scalar(Scalar.dot(b, p, 0..<e))
-        Scalar.forLanes(0..<e) { i in d[i] = p[i] * (b[i] - mean) }
+        for i in Scalar.lanes(0..<e) { d[i] = p[i] * (b[i] - mean) }
         var sum: Scalar = 0
         for slot in n * k..<(n + 1) * k { sum += w[Int(row[slot])] * dws[Int(row[slot])] }
         for slot in n * k..<(n + 1) * k {
@@ -151,9 +152,9 @@ extension CPUBackend {
           let m = Int(row[n * k + slot])
           let (x, weight) = (xs[m], w.map { $0[m] } ?? 1)
           if slot == 0 {
-            Scalar.forLanes(0..<width) { i in y[i] = weight * x[i] }
+            for i in Scalar.lanes(0..<width) { y[i] = weight * x[i] }
           } else {
-            Scalar.forLanes(0..<width) { i in y[i] = y[i] + weight * x[i] }
+            for i in Scalar.lanes(0..<width) { y[i] = y[i] + weight * x[i] }
           }
         }
       }
@@ -194,7 +195,7 @@ extension CPUBackend {
         for choice in n * k..<(n + 1) * k {
           let m = Int(row[choice])
           let (x, y, weight) = (xs[m], ys[n] + Int(expert[choice]) * r, w.map { $0[m] } ?? 1)
-          Scalar.forLanes(0..<r) { i in y[i] = weight * x[i] }
+          for i in Scalar.lanes(0..<r) { y[i] = weight * x[i] }
         }
       }
     }

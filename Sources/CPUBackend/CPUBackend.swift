@@ -35,9 +35,13 @@ final class CPUCore {
 
 /// The processor in single precision.
 public final class CPUFloat: CPUBackend {
+  /// Element type of tensors.
   public typealias Scalar = Float
+  /// A pooled buffer of scalars.
   public typealias Storage = Buffer<Float>
+  /// A pooled buffer of integers.
   public typealias IndexStorage = Buffer<Int32>
+  /// A weight decoded to scalars.
   public typealias FrozenMatrix = CPUMatrix<CPUFloat>
   let core: CPUCore
 
@@ -47,9 +51,13 @@ public final class CPUFloat: CPUBackend {
 
 /// The processor in double precision: the oracle that everything else is judged against.
 public final class CPUDouble: CPUBackend {
+  /// Element type of tensors.
   public typealias Scalar = Double
+  /// A pooled buffer of scalars.
   public typealias Storage = Buffer<Double>
+  /// A pooled buffer of integers.
   public typealias IndexStorage = Buffer<Int32>
+  /// A weight decoded to scalars.
   public typealias FrozenMatrix = CPUMatrix<CPUDouble>
   let core: CPUCore
 

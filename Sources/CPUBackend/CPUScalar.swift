@@ -10,6 +10,8 @@ protocol CPUScalar: BinaryFloatingPoint, SIMDScalar, BitwiseCopyable, Codable, S
   static func log(_ x: Self) -> Self
   /// √x in every lane.
   static func squareRoot(_ x: Vector) -> Vector
+  /// The larger of two lanes; the first where either is NaN.
+  static func maximum(_ a: Vector, _ b: Vector) -> Vector
   /// c ← α a b + β c, on the calling thread. All sizes are positive.
   static func gemm(_ alpha: Self, _ a: Matrix<Self>, _ b: Matrix<Self>, _ beta: Self, _ c: Matrix<Self>, _ m: Int, _ n: Int, _ k: Int)
 }
@@ -68,6 +70,9 @@ extension Float: CPUScalar {
   static func squareRoot(_ x: SIMD8<Float>) -> SIMD8<Float> { x.squareRoot() }
 
   @inline(__always)
+  static func maximum(_ a: SIMD8<Float>, _ b: SIMD8<Float>) -> SIMD8<Float> { a.replacing(with: b, where: b .> a) }
+
+  @inline(__always)
   static func gemm(
     _ alpha: Float, _ a: Matrix<Float>, _ b: Matrix<Float>, _ beta: Float, _ c: Matrix<Float>, _ m: Int, _ n: Int, _ k: Int
   ) {
@@ -90,6 +95,9 @@ extension Double: CPUScalar {
 
   @inline(__always)
   static func squareRoot(_ x: SIMD4<Double>) -> SIMD4<Double> { x.squareRoot() }
+
+  @inline(__always)
+  static func maximum(_ a: SIMD4<Double>, _ b: SIMD4<Double>) -> SIMD4<Double> { a.replacing(with: b, where: b .> a) }
 
   @inline(__always)
   static func gemm(

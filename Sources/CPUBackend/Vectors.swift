@@ -4,20 +4,41 @@ struct Lanes {
   let count: Int
 }
 
+/// The vectors that make up a range of elements: `for i in Scalar.lanes(range) { y[i] = y[i] + a * x[i] }`.
+struct LanesOfRange<Scalar: CPUScalar>: Sequence, IteratorProtocol {
+  var start: Int
+  let end: Int
+
+  @inline(__always)
+  mutating func next() -> Lanes? {
+    if start >= end { return nil }
+    let lanes = Lanes(start: start, count: Swift.min(Scalar.Vector.scalarCount, end - start))
+    start += Scalar.Vector.scalarCount
+    return lanes
+  }
+}
+
 extension UnsafeMutablePointer where Pointee: CPUScalar {
   /// The elements of `lanes`, the other lanes 0; writing leaves what is beyond `lanes` alone.
   subscript(lanes: Lanes) -> Pointee.Vector {
     @inline(__always) get {
-      if lanes.count == Pointee.Vector.scalarCount { return UnsafeRawPointer(self + lanes.start).loadUnaligned(as: Pointee.Vector.self) }
+      if _fastPath(lanes.count == Pointee.Vector.scalarCount) {
+        return UnsafeRawPointer(self + lanes.start).loadUnaligned(as: Pointee.Vector.self)
+      }
       var vector = Pointee.Vector()
-      for i in 0..<lanes.count { vector[i] = self[lanes.start + i] }
+      withUnsafeMutableBytes(of: &vector) {
+        $0.copyMemory(from: UnsafeRawBufferPointer(start: self + lanes.start, count: lanes.count * MemoryLayout<Pointee>.stride))
+      }
       return vector
     }
     @inline(__always) nonmutating set {
-      if lanes.count == Pointee.Vector.scalarCount {
+      if _fastPath(lanes.count == Pointee.Vector.scalarCount) {
         UnsafeMutableRawPointer(self + lanes.start).storeBytes(of: newValue, as: Pointee.Vector.self)
       } else {
-        for i in 0..<lanes.count { self[lanes.start + i] = newValue[i] }
+        withUnsafeBytes(of: newValue) {
+          guard let base = $0.baseAddress else { return }
+          UnsafeMutableRawPointer(self + lanes.start).copyMemory(from: base, byteCount: lanes.count * MemoryLayout<Pointee>.stride)
+        }
       }
     }
   }
@@ -32,16 +53,9 @@ extension UnsafeMutablePointer where Pointee: CPUScalar {
 }
 
 extension CPUScalar {
-  /// Calls `body` for every vector of `range`. Inlined, so that the full vectors lose all tests for the last one.
+  /// The vectors of `range`, the last one perhaps with fewer elements.
   @inline(__always)
-  static func forLanes(_ range: Range<Int>, _ body: (Lanes) -> Void) {
-    var i = range.lowerBound
-    while i + Vector.scalarCount <= range.upperBound {
-      body(Lanes(start: i, count: Vector.scalarCount))
-      i += Vector.scalarCount
-    }
-    if i < range.upperBound { body(Lanes(start: i, count: range.upperBound - i)) }
-  }
+  static func lanes(_ range: Range<Int>) -> LanesOfRange<Self> { LanesOfRange(start: range.lowerBound, end: range.upperBound) }
 
   /// Σ_i term(i) for i in `range`, in sixteen Double lanes; `term` gives eight terms or one.
   @inline(__always)
@@ -81,12 +95,11 @@ extension CPUScalar {
     var (m0, m1) = (Vector(repeating: -.infinity), Vector(repeating: -.infinity))
     var i = 0
     while i + 2 * width <= count {
-      let (v0, v1) = (x[Lanes(start: i, count: width)], x[Lanes(start: i + width, count: width)])
-      m0.replace(with: v0, where: v0 .> m0)
-      m1.replace(with: v1, where: v1 .> m1)
+      m0 = maximum(m0, x[Lanes(start: i, count: width)])
+      m1 = maximum(m1, x[Lanes(start: i + width, count: width)])
       i += 2 * width
     }
-    m0.replace(with: m1, where: m1 .> m0)
+    m0 = maximum(m0, m1)
     var result = -Self.infinity
     for lane in 0..<width where m0[lane] > result { result = m0[lane] }
     while i < count {
@@ -104,10 +117,10 @@ extension CPUScalar {
     while start < count {
       let end = min(start + 64 * Vector.scalarCount, count)
       var sum = Vector()
-      forLanes(start..<end) { i in
+      for i in lanes(start..<end) {
         let e = exp(x[i] - shift)
         x[i] = e
-        if i.count == Vector.scalarCount { sum += e } else { for lane in 0..<i.count { total += Double(e[lane]) } }
+        if i.count == Vector.scalarCount { sum += e } else { for j in i.start..<end { total += Double(x[j]) } }
       }
       for lane in 0..<Vector.scalarCount { total += Double(sum[lane]) }
       start = end
@@ -118,6 +131,6 @@ extension CPUScalar {
   /// x ← α x.
   @inline(__always)
   static func scale(_ x: UnsafeMutablePointer<Self>, _ range: Range<Int>, by alpha: Self) {
-    forLanes(range) { i in x[i] = alpha * x[i] }
+    for i in lanes(range) { x[i] = alpha * x[i] }
   }
 }

@@ -36,7 +36,8 @@ struct ConfigurationReader {
     return integer
   }
 
-  mutating func number(_ key: String, default fallback: Double? = nil, _ expected: String, where isValid: (Double) -> Bool) throws -> Double {
+  mutating func number(_ key: String, default fallback: Double? = nil, _ expected: String, where isValid: (Double) -> Bool) throws -> Double
+  {
     guard let value = value(key) else {
       guard let fallback else { throw missing(key, expected) }
       return fallback
@@ -62,7 +63,10 @@ struct ConfigurationReader {
   }
 
   /// Throws if a feature that this version does not have is switched on.
-  mutating func refuse(_ key: String, unless isOff: (JSON) -> Bool = { $0.isEmptyOrOff }, _ expected: String = "it absent or off; this feature is not built yet")
+  mutating func refuse(
+    _ key: String, unless isOff: (JSON) -> Bool = { $0.isEmptyOrOff },
+    _ expected: String = "it absent or off; this feature is not built yet"
+  )
     throws
   {
     guard let value = value(key), !isOff(value) else { return }

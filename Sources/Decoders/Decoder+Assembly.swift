@@ -125,8 +125,8 @@ private struct Assembly<B: Backend> {
     let (lora, experts) = (adapter.configuration.expertLoRA, adapter.configuration.experts)
     let (o, i) = configuration.linearSizes(name)
     let (r, prefix) = (lora.rank, "mixlora.layers.\(index).mlp.\(name.rawValue).experts")
-    var allA = backend.empty(Shape(experts * r, i))                            // (E·r,I)
-    var allB = backend.empty(Shape(o, experts * r))                            // (O,E·r)
+    var allA = backend.empty(Shape(experts * r, i))  // (E·r,I)
+    var allB = backend.empty(Shape(o, experts * r))  // (O,E·r)
     for e in 0..<experts {
       let a = try adapter.weights.tensor("\(prefix).\(e).lora_A.weight", Shape(r, i), .kaimingUniform(inputs: i))
       let b = try adapter.weights.tensor("\(prefix).\(e).lora_B.weight", Shape(o, r), .constant(0))

@@ -32,14 +32,16 @@ public struct Decoder<B: Backend> {
   /// The head's matrix (V,C).
   public var headMatrix: Weight<B> { head.weight }
 
-  /// The end of a forward pass.
-  public struct Output {
+  /// The end of a forward pass. Not copyable, so that backward is the only holder of the caches and frees each as it goes.
+  public struct Output: ~Copyable {
     /// The normalised residual stream that the head reads: (N,C).
     public let hidden: Tensor<B>
     /// The balance loss (1), coefficient applied; nil without a router.
     public let balanceLoss: Tensor<B>?
     let balance: Tensor<B>?
-    let cache: Cache?
+    var cache: Cache?
+
+    mutating func takeCache() -> Cache? { cache.take() }
   }
 
   struct Cache {
@@ -51,14 +53,14 @@ public struct Decoder<B: Backend> {
   public func forward(_ batch: PackedBatch<B>, _ run: Run<B>, keepingCaches: Bool) -> Output {
     var caches: [DecoderBlock<B>.Cache] = []
     var routers: [Router<B>.Cache] = []
-    var x = embedding.forward(batch.ids, run)                                  // (N,C)
+    var x = embedding.forward(batch.ids, run)  // (N,C)
     for block in blocks {
-      let (y, router, cache) = block.forward(x, batch, run)                    // (N,C)
+      let (y, router, cache) = block.forward(x, batch, run)  // (N,C)
       if let router { routers.append(router) }
       if keepingCaches { caches.append(cache) }
       x = y
     }
-    let (hidden, normCache) = norm.forward(x, run)                             // (N,C)
+    let (hidden, normCache) = norm.forward(x, run)  // (N,C)
     let balance = adapter.flatMap { adapter in
       routers.isEmpty ? nil : BalanceLoss(coefficient: adapter.balanceCoefficient).forward(routers, run)
     }
@@ -82,14 +84,13 @@ public struct Decoder<B: Backend> {
   public func backward(_ dhidden: Tensor<B>, _ output: consuming Output, _ batch: PackedBatch<B>, _ run: Run<B>) {
     run.beginBackward()
     let balance = output.balance
-    guard var cache = output.cache else { trap("backward of a forward pass that kept no caches") }
-    _ = consume output  // the caches are held once now, so each is released as soon as its block is done
+    guard var cache = output.takeCache() else { trap("backward of a forward pass that kept no caches") }
     // forward: hidden = norm(x)
-    var dx = run.backend.zeros(dhidden.shape)                                  // (N,C)
+    var dx = run.backend.zeros(dhidden.shape)  // (N,C)
     norm.backward(dhidden, cache.norm, into: &dx, run)
     // forward: x = block(x), in reverse
     for block in blocks.reversed() {
-      block.backward(&dx, balance: balance, cache.blocks.removeLast(), batch, run)   // (N,C)
+      block.backward(&dx, balance: balance, cache.blocks.removeLast(), batch, run)  // (N,C)
     }
     // forward: x = embedding(ids)
     embedding.backward(dx, batch.ids, run)

@@ -46,11 +46,11 @@ public struct DecoderBlock<B: Backend> {
 
   /// (N,C) → (N,C), with the router's decision where there is one.
   func forward(_ x: Tensor<B>, _ batch: PackedBatch<B>, _ run: Run<B>) -> (y: Tensor<B>, router: Router<B>.Cache?, cache: Cache) {
-    let (x1, norm1Cache) = inputNorm.forward(x, run)                           // (N,C)
-    var (z, attentionCache) = attention.forward(x1, batch, run)                // (N,C)
-    run.backend.add(1, x, into: &z)                                            // (N,C)  x + attention
-    let (x2, norm2Cache) = postAttentionNorm.forward(z, run)                   // (N,C)
-    var y: Tensor<B>                                                           // (N,C)
+    let (x1, norm1Cache) = inputNorm.forward(x, run)  // (N,C)
+    var (z, attentionCache) = attention.forward(x1, batch, run)  // (N,C)
+    run.backend.add(1, x, into: &z)  // (N,C)  x + attention
+    let (x2, norm2Cache) = postAttentionNorm.forward(z, run)  // (N,C)
+    var y: Tensor<B>  // (N,C)
     let feedForwardCache: FeedForwardCache
     var router: Router<B>.Cache?
     switch feedForward {
@@ -61,7 +61,7 @@ public struct DecoderBlock<B: Backend> {
       let (output, cache) = layer.forward(x2, run)
       (y, feedForwardCache, router) = (output, .mixture(cache), cache.router)
     }
-    run.backend.add(1, z, into: &y)                                            // (N,C)  z + feedForward
+    run.backend.add(1, z, into: &y)  // (N,C)  z + feedForward
     run.hook(&y, path, "output")
     let cache = Cache(inputNorm: norm1Cache, attention: attentionCache, postAttentionNorm: norm2Cache, feedForward: feedForwardCache)
     return (y, router, cache)
@@ -72,17 +72,20 @@ public struct DecoderBlock<B: Backend> {
     run.hook(&dx, path, "output")
     let (inputNormCache, attentionCache, norm2Cache) = (cache.inputNorm, cache.attention, cache.postAttentionNorm)
     let feedForwardCache = cache.feedForward
+    _ = consume cache  // each part is held once now and is released, or overwritten, by the layer that it belongs to
     // forward: y = z + feedForward(norm₂(z))
-    let dx2: Tensor<B> =                                                       // (N,C)
-      switch (feedForward, feedForwardCache) {
-      case (.dense(let layer), .dense(let cache)): layer.backward(dx, cache, run)
-      case (.mixture(let layer), .mixture(let cache)):
-        layer.backward(dx, balance: balance ?? run.backend.zeros(Shape(layer.experts.experts)), cache, run)
-      default: trap("\(path): the cache of another feed-forward")
-      }
-    postAttentionNorm.backward(dx2, norm2Cache, into: &dx, run)                // (N,C)  dz
+    let dx2: Tensor<B>  // (N,C)
+    switch consume feedForwardCache {
+    case .dense(let cache):
+      guard case .dense(let layer) = feedForward else { trap("\(path): the cache of another feed-forward") }
+      dx2 = layer.backward(dx, consume cache, run)
+    case .mixture(let cache):
+      guard case .mixture(let layer) = feedForward, let balance else { trap("\(path): the cache of another feed-forward") }
+      dx2 = layer.backward(dx, balance: balance, consume cache, run)
+    }
+    postAttentionNorm.backward(dx2, norm2Cache, into: &dx, run)  // (N,C)  dz
     // forward: z = x + attention(norm₁(x))
-    let dx1 = attention.backward(dx, attentionCache, batch, run)               // (N,C)
-    inputNorm.backward(dx1, inputNormCache, into: &dx, run)                    // (N,C)
+    let dx1 = attention.backward(dx, attentionCache, batch, run)  // (N,C)
+    inputNorm.backward(dx1, inputNormCache, into: &dx, run)  // (N,C)
   }
 }

@@ -32,7 +32,8 @@ extension DecoderConfiguration {
     headWidth = channels / heads
     guard heads % keyValueHeads == 0 else {
       throw CheckpointError(
-        file: file, place: .key("num_key_value_heads"), found: "\(keyValueHeads) for \(heads) query heads", expected: "a divisor of \(heads)")
+        file: file, place: .key("num_key_value_heads"), found: "\(keyValueHeads) for \(heads) query heads",
+        expected: "a divisor of \(heads)")
     }
     let given = try reader.integer("head_dim", in: size, default: headWidth)
     guard given == headWidth else {
@@ -43,8 +44,10 @@ extension DecoderConfiguration {
     normEpsilon = try reader.number("rms_norm_eps", default: 1e-6, "a number ≥ 0") { $0 >= 0 }
     ropeBase = try reader.number("rope_theta", default: 10_000, "a number > 0") { $0 > 0 }
     try reader.refuse("rope_scaling", unless: { $0.isEmptyOrOff || $0.isDefaultRope })
-    if let parameters = reader.value("rope_parameters") {   // transformers 5 nests both here
-      guard parameters.isDefaultRope else { throw reader.error("rope_parameters", parameters, "rope_type \"default\"; others are not built yet") }
+    if let parameters = reader.value("rope_parameters") {  // transformers 5 nests both here
+      guard parameters.isDefaultRope else {
+        throw reader.error("rope_parameters", parameters, "rope_type \"default\"; others are not built yet")
+      }
       if let theta = parameters["rope_theta"] {
         guard let base = theta.doubleValue, base > 0 else { throw reader.error("rope_parameters.rope_theta", theta, "a number > 0") }
         ropeBase = base

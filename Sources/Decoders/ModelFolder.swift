@@ -18,7 +18,10 @@ public enum ModelFolder {
     let configuration = try DecoderConfiguration(llama: folder + "/config.json")
     let base = CheckpointWeights(try ShardedSafetensors.open(folder: folder), on: backend)
     let adapterParts = try adapter.map { folder in
-      (configuration: try AdapterConfiguration(contentsOf: folder + "/adapter_config.json"), weights: CheckpointWeights(try adapterFile(folder), on: backend))
+      (
+        configuration: try AdapterConfiguration(contentsOf: folder + "/adapter_config.json"),
+        weights: CheckpointWeights(try adapterFile(folder), on: backend)
+      )
     }
     let decoder = try Decoder(
       configuration, weights: base, adapter: adapterParts.map { ($0.configuration, $0.weights) }, trainsBase: trainsBase && adapter == nil,
@@ -37,7 +40,8 @@ public enum ModelFolder {
     do { return try Safetensors(path: safetensors) } catch let error as CheckpointError where error.isMissingFile {
       do { return try PyTorchFile(path: folder + "/adapter_model.bin") } catch let error as CheckpointError where error.isMissingFile {
         throw CheckpointError(
-          file: folder, found: "neither adapter_model.safetensors nor adapter_model.bin", expected: "one of them beside adapter_config.json")
+          file: folder, found: "neither adapter_model.safetensors nor adapter_model.bin", expected: "one of them beside adapter_config.json"
+        )
       }
     }
   }

@@ -66,7 +66,8 @@ public final class CheckpointWeights<B: Backend>: WeightSource {
     }
     guard isSame else {
       throw CheckpointError(
-        file: source.file, place: .tensor(copy), found: "other values than \(original)", expected: "the same, since tie_word_embeddings is true")
+        file: source.file, place: .tensor(copy), found: "other values than \(original)",
+        expected: "the same, since tie_word_embeddings is true")
     }
     read.insert(copy)
   }

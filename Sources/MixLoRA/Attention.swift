@@ -39,12 +39,12 @@ public struct Attention<B: Backend> {
 
   /// N·(C + 2·H·D + 2·G·D + H + ranks) scalars.
   public struct Cache {
-    let x: Tensor<B>                                           // (N,C)
-    let q: Tensor<B>                                           // (N,H·D)  rotated
-    let k: Tensor<B>                                           // (N,G·D)  rotated
-    let v: Tensor<B>                                           // (N,G·D)
-    let o: Tensor<B>                                           // (N,H·D)
-    let logSumExp: Tensor<B>                                   // (N,H)
+    let x: Tensor<B>  // (N,C)
+    let q: Tensor<B>  // (N,H·D)  rotated
+    let k: Tensor<B>  // (N,G·D)  rotated
+    let v: Tensor<B>  // (N,G·D)
+    let o: Tensor<B>  // (N,H·D)
+    let logSumExp: Tensor<B>  // (N,H)
     let branches: (q: LoRALinear<B>.Cache, k: LoRALinear<B>.Cache, v: LoRALinear<B>.Cache, o: LoRALinear<B>.Cache)
   }
 
@@ -65,13 +65,13 @@ public struct Attention<B: Backend> {
   /// (N,C) → (N,C).
   public func forward(_ x: Tensor<B>, _ batch: PackedBatch<B>, _ run: Run<B>) -> (y: Tensor<B>, cache: Cache) {
     let input = inputDropout.forward(x, run)
-    var (qs, qCache) = q.forward(input, run)                   // (N,H·D)
-    var (ks, kCache) = k.forward(input, run)                   // (N,G·D)
-    let (vs, vCache) = v.forward(input, run)                   // (N,G·D)
+    var (qs, qCache) = q.forward(input, run)  // (N,H·D)
+    var (ks, kCache) = k.forward(input, run)  // (N,G·D)
+    let (vs, vCache) = v.forward(input, run)  // (N,G·D)
     rotary.forward(&qs, positions: batch.positions, run)
     rotary.forward(&ks, positions: batch.positions, run)
-    let (os, logSumExp) = run.backend.attention(qs, ks, vs, form(batch))       // (N,H·D), (N,H)
-    var (y, oCache) = o.forward(outputDropout.forward(os, run), run)           // (N,C)
+    let (os, logSumExp) = run.backend.attention(qs, ks, vs, form(batch))  // (N,H·D), (N,H)
+    var (y, oCache) = o.forward(outputDropout.forward(os, run), run)  // (N,C)
     run.hook(&y, path, "output")
     return (y, Cache(x: x, q: qs, k: ks, v: vs, o: os, logSumExp: logSumExp, branches: (qCache, kCache, vCache, oCache)))
   }
@@ -83,10 +83,10 @@ public struct Attention<B: Backend> {
     // forward: y = o Woᵀ
     var oGradient = LoRAInput<B>.Gradient()
     o.backward(dy, outputDropout.forward(cache.o, run), cache.branches.o, into: &oGradient, run)
-    let dos = outputDropout.backward(&oGradient, run)                           // (N,H·D)
+    let dos = outputDropout.backward(&oGradient, run)  // (N,H·D)
     // forward: o = softmax(q kᵀ / √D) v
     var (dq, dk, dv) = run.backend.attentionBackward(
-      dos, cache.q, cache.k, cache.v, output: cache.o, logSumExp: cache.logSumExp, form(batch))        // (N,H·D), (N,G·D), (N,G·D)
+      dos, cache.q, cache.k, cache.v, logSumExp: cache.logSumExp, form(batch))  // (N,H·D), (N,G·D), (N,G·D)
     // forward: q, k rotated
     rotary.backward(&dk, positions: batch.positions, run)
     rotary.backward(&dq, positions: batch.positions, run)
@@ -96,7 +96,7 @@ public struct Attention<B: Backend> {
     v.backward(dv, input, cache.branches.v, into: &gradient, run)
     k.backward(dk, input, cache.branches.k, into: &gradient, run)
     q.backward(dq, input, cache.branches.q, into: &gradient, run)
-    return inputDropout.backward(&gradient, run)                                // (N,C)
+    return inputDropout.backward(&gradient, run)  // (N,C)
   }
 
   private func form(_ batch: PackedBatch<B>) -> AttentionForm {

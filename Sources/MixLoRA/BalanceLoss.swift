@@ -22,11 +22,11 @@ public struct BalanceLoss<B: Backend>: Sendable {
   /// The loss (1) and its gradient (E) for each row of each layer's p.
   public func forward(_ routers: [Router<B>.Cache], _ run: Run<B>) -> (loss: Tensor<B>, balance: Tensor<B>) {
     let experts = routers[0].routing.experts
-    var balance = run.backend.zeros(Shape(experts))                            // (E)
-    var importance = run.backend.zeros(Shape(experts))                         // (E)  Σ p
+    var balance = run.backend.zeros(Shape(experts))  // (E)
+    var importance = run.backend.zeros(Shape(experts))  // (E)  Σ p
     let m = Double(routers.reduce(0) { $0 + $1.routing.tokens })
     for router in routers {
-      run.backend.add(coefficient * Double(experts) / (m * m), router.routing.counts, into: &balance)   // coefficient·E·F/M
+      run.backend.add(coefficient * Double(experts) / (m * m), router.routing.counts, into: &balance)  // coefficient·E·F/M
       run.backend.addColumnSums(router.p, weights: nil, into: &importance)
     }
     return (run.backend.dot(balance, importance), balance)

@@ -21,7 +21,7 @@ public struct Embedding<B: Backend> {
 
   /// y_n = W[id_n]: (N) → (N,C).
   public func forward(_ ids: Indices<B>, _ run: Run<B>) -> Tensor<B> {
-    var y = run.backend.embedding(ids, weight.operand)                         // (N,C)
+    var y = run.backend.embedding(ids, weight.operand)  // (N,C)
     run.hook(&y, path, "output")
     return y
   }
@@ -31,6 +31,6 @@ public struct Embedding<B: Backend> {
     var dy = dy
     run.hook(&dy, path, "output")
     // forward: y_n = W[id_n]
-    if let w = weight.parameter { run.backend.addEmbeddingGradient(dy, ids, into: &w.gradient) }   // (V,C)
+    if let w = weight.parameter { run.backend.addEmbeddingGradient(dy, ids, into: &w.gradient) }  // (V,C)
   }
 }

@@ -25,9 +25,9 @@ public struct GatedFeedForward<B: Backend> {
 
   /// N·(C + 2·F + ranks) scalars; h is formed again.
   public struct Cache {
-    let x: Tensor<B>                                           // (N,C)
-    let a: Tensor<B>                                           // (N,F)
-    let c: Tensor<B>                                           // (N,F)
+    let x: Tensor<B>  // (N,C)
+    let a: Tensor<B>  // (N,F)
+    let c: Tensor<B>  // (N,F)
     let branches: (gate: LoRALinear<B>.Cache, up: LoRALinear<B>.Cache, down: LoRALinear<B>.Cache)
   }
 
@@ -42,10 +42,10 @@ public struct GatedFeedForward<B: Backend> {
   /// (N,C) → (N,C).
   public func forward(_ x: Tensor<B>, _ run: Run<B>) -> (y: Tensor<B>, cache: Cache) {
     let input = inputDropout.forward(x, run)
-    let (a, gateCache) = gate.forward(input, run)                              // (N,F)
-    let (c, upCache) = up.forward(input, run)                                  // (N,F)
-    let h = hidden(a, c, run)                                                  // (N,F)
-    var (y, downCache) = down.forward(hiddenDropout.forward(h, run), run)      // (N,C)
+    let (a, gateCache) = gate.forward(input, run)  // (N,F)
+    let (c, upCache) = up.forward(input, run)  // (N,F)
+    let h = hidden(a, c, run)  // (N,F)
+    var (y, downCache) = down.forward(hiddenDropout.forward(h, run), run)  // (N,C)
     run.hook(&y, path, "output")
     return (y, Cache(x: x, a: a, c: c, branches: (gateCache, upCache, downCache)))
   }
@@ -54,28 +54,24 @@ public struct GatedFeedForward<B: Backend> {
   public func backward(_ dy: Tensor<B>, _ cache: consuming Cache, _ run: Run<B>) -> Tensor<B> {
     var dy = dy
     run.hook(&dy, path, "output")
-    var (a, c) = (cache.a, cache.c)
-    let branches = cache.branches
-    let x = cache.x
-    _ = consume cache  // a and c are ours alone now, so they can be overwritten
     // forward: y = W2 h
-    let h = run.recomputing { hidden(a, c, run) }                              // (N,F)
+    let h = run.recomputing { hidden(cache.a, cache.c, run) }  // (N,F)
     var hGradient = LoRAInput<B>.Gradient()
-    down.backward(dy, hiddenDropout.forward(h, run), branches.down, into: &hGradient, run)
-    var dh = hiddenDropout.backward(&hGradient, run)                            // (N,F)
+    down.backward(dy, hiddenDropout.forward(h, run), cache.branches.down, into: &hGradient, run)
+    var dh = hiddenDropout.backward(&hGradient, run)  // (N,F)
     run.hook(&dh, path, "hidden")
     // forward: h = silu(a) ⊙ c
-    run.backend.swiGLUBackward(dh, &a, &c)                                     // (N,F)  a is da, c is dc now
+    let (da, dc) = run.backend.swiGLUBackward(dh, cache.a, cache.c)  // (N,F) each
     // forward: c = W3 x, a = W1 x
-    let input = inputDropout.forward(x, run)
+    let input = inputDropout.forward(cache.x, run)
     var gradient = LoRAInput<B>.Gradient()
-    up.backward(c, input, branches.up, into: &gradient, run)
-    gate.backward(a, input, branches.gate, into: &gradient, run)
-    return inputDropout.backward(&gradient, run)                                // (N,C)
+    up.backward(dc, input, cache.branches.up, into: &gradient, run)
+    gate.backward(da, input, cache.branches.gate, into: &gradient, run)
+    return inputDropout.backward(&gradient, run)  // (N,C)
   }
 
   private func hidden(_ a: Tensor<B>, _ c: Tensor<B>, _ run: Run<B>) -> Tensor<B> {
-    var h = run.backend.swiGLU(a, c)                                           // (N,F)  silu(a) ⊙ c
+    var h = run.backend.swiGLU(a, c)  // (N,F)  silu(a) ⊙ c
     run.hook(&h, path, "hidden")
     return h
   }

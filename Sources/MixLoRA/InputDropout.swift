@@ -30,12 +30,12 @@ public struct InputDropout<B: Backend> {
   /// dx + m ⊙ du; nil counts as zero. Takes both out of `gradient`, so that dx is held once and written in place.
   public func backward(_ gradient: inout LoRAInput<B>.Gradient, _ run: Run<B>) -> Tensor<B> {
     // forward: u = m ⊙ x
-    let du = gradient.du.take().map { masked($0, run) }                        // (N,I)  m ⊙ du
+    let du = gradient.du.take().map { masked($0, run) }  // (N,I)  m ⊙ du
     guard var dx = gradient.dx.take() else {
       guard let du else { trap("\(path): no gradient arrived") }
       return du
     }
-    if let du { run.backend.add(1, du, into: &dx) }                            // (N,I)  + m ⊙ du
+    if let du { run.backend.add(1, du, into: &dx) }  // (N,I)  + m ⊙ du
     return dx
   }
 

@@ -23,17 +23,17 @@ public struct Linear<B: Backend> {
 
   /// y = x Wᵀ + b: (N,I) → (N,O).
   public func forward(_ x: Tensor<B>, _ run: Run<B>) -> Tensor<B> {
-    var y = run.matmul(x, weight.T)                                            // (N,O)  x Wᵀ
-    if let bias { run.backend.addBias(run.vector(bias), into: &y) }            // (N,O)  + b
+    var y = run.matmul(x, weight.T)  // (N,O)  x Wᵀ
+    if let bias { run.backend.addBias(run.vector(bias), into: &y) }  // (N,O)  + b
     return y
   }
 
   /// Adds dy W to dx (nil counts as zero) and forms the gradients of what is trained.
   public func backward(_ dy: Tensor<B>, _ x: Tensor<B>, into dx: inout Tensor<B>?, _ run: Run<B>) {
     // forward: y += b
-    if let b = bias?.parameter { run.backend.addColumnSums(dy, weights: nil, into: &b.gradient) }   // (O)  + Σ_n dy_n
+    if let b = bias?.parameter { run.backend.addColumnSums(dy, weights: nil, into: &b.gradient) }  // (O)  + Σ_n dy_n
     // forward: y = x Wᵀ
-    if let w = weight.parameter { run.addProduct(1, dy.T, x, into: &w.gradient) }                   // (O,I)  + dyᵀ x
-    run.addProduct(1, dy, weight, into: &dx)                                                        // (N,I)  + dy W
+    if let w = weight.parameter { run.addProduct(1, dy.T, x, into: &w.gradient) }  // (O,I)  + dyᵀ x
+    run.addProduct(1, dy, weight, into: &dx)  // (N,I)  + dy W
   }
 }

@@ -10,27 +10,27 @@ import Tensors
 extension LoRAExperts {
   /// M·(3·F + 2·C + 3·r) scalars.
   public struct PerExpertCache {
-    let x: LoRAInput<B>                                        // (M,C)  x and u of each row's token
-    let a: Tensor<B>                                           // (M,F)
-    let c: Tensor<B>                                           // (M,F)
-    let h: Tensor<B>                                           // (M,F)
-    let e: Tensor<B>                                           // (M,C)
-    let t1: Tensor<B>?                                         // (M,r)  A1_k x
-    let t3: Tensor<B>?                                         // (M,r)  A3_k x
-    let t2: Tensor<B>?                                         // (M,r)  A2_k h_k
+    let x: LoRAInput<B>  // (M,C)  x and u of each row's token
+    let a: Tensor<B>  // (M,F)
+    let c: Tensor<B>  // (M,F)
+    let h: Tensor<B>  // (M,F)
+    let e: Tensor<B>  // (M,C)
+    let t1: Tensor<B>?  // (M,r)  A1_k x
+    let t3: Tensor<B>?  // (M,r)  A3_k x
+    let t2: Tensor<B>?  // (M,r)  A2_k h_k
   }
 
   func forwardPerExpert(_ input: LoRAInput<B>, _ routing: Routing<B>, _ run: Run<B>) -> (y: Tensor<B>, cache: PerExpertCache) {
-    let x = LoRAInput(x: run.backend.dispatch(input.x, routing), u: run.backend.dispatch(input.u, routing))   // (M,C)
-    var (a, t1) = expertLinear(x, w1, lora1, routing, run)                     // (M,F)  W1 x + b1 + s B1_k A1_k x
+    let x = LoRAInput(x: run.backend.dispatch(input.x, routing), u: run.backend.dispatch(input.u, routing))  // (M,C)
+    var (a, t1) = expertLinear(x, w1, lora1, routing, run)  // (M,F)  W1 x + b1 + s B1_k A1_k x
     run.hookExperts(&a, path, "gate_proj.output", routing)
-    var (c, t3) = expertLinear(x, w3, lora3, routing, run)                     // (M,F)  W3 x + b3 + s B3_k A3_k x
+    var (c, t3) = expertLinear(x, w3, lora3, routing, run)  // (M,F)  W3 x + b3 + s B3_k A3_k x
     run.hookExperts(&c, path, "up_proj.output", routing)
-    var h = run.backend.swiGLU(a, c)                                           // (M,F)  silu(a_k) ⊙ c_k
+    var h = run.backend.swiGLU(a, c)  // (M,F)  silu(a_k) ⊙ c_k
     run.hookExperts(&h, path, "hidden", routing)
-    var (e, t2) = expertLinear(LoRAInput(x: h, u: masked(h, routing, run)), w2, lora2, routing, run)   // (M,C)  W2 h_k + b2 + s B2_k A2_k h_k
+    var (e, t2) = expertLinear(LoRAInput(x: h, u: masked(h, routing, run)), w2, lora2, routing, run)  // (M,C)  W2 h_k + b2 + s B2_k A2_k h_k
     run.hookExperts(&e, path, "down_proj.output", routing)
-    let y = run.backend.combine(e, weights: routing.weights, routing)          // (N,C)  Σ_k w_k e_k
+    let y = run.backend.combine(e, weights: routing.weights, routing)  // (N,C)  Σ_k w_k e_k
     return (y, PerExpertCache(x: x, a: a, c: c, h: h, e: e, t1: t1, t3: t3, t2: t2))
   }
 
@@ -40,20 +40,19 @@ extension LoRAExperts {
   ) -> Tensor<B> {
     let backend = run.backend
     // forward: y = Σ_k w_k e_k
-    var de = backend.dispatch(dy, routing)                                     // (M,C)  dy of each row's token
-    let dw = backend.rowDots(de, cache.e)                                      // (M)    ⟨dy, e_k⟩
-    backend.scaleRows(routing.weights, &de)                                    // (M,C)  w_k dy
+    var de = backend.dispatch(dy, routing)  // (M,C)  dy of each row's token
+    let dw = backend.rowDots(de, cache.e)  // (M)    ⟨dy, e_k⟩
+    backend.scaleRows(routing.weights, &de)  // (M,C)  w_k dy
     run.hookExperts(&de, path, "down_proj.output", routing)
     // forward: e_k = W2 h_k + b2 + s B2_k A2_k (m_k ⊙ h_k)
     let hidden = LoRAInput(x: cache.h, u: masked(cache.h, routing, run))
     var dhidden = LoRAInput<B>.Gradient()
     backwardExpertLinear(de, hidden, cache.t2, w2, lora2, into: &dhidden, routing, run)
-    guard var dh = dhidden.dx.take() else { trap("\(path): no gradient arrived at h") }   // (M,F)
+    guard var dh = dhidden.dx.take() else { trap("\(path): no gradient arrived at h") }  // (M,F)
     if let du = dhidden.du.take() { backend.add(1, masked(du, routing, run), into: &dh) }
     run.hookExperts(&dh, path, "hidden", routing)
     // forward: h_k = silu(a_k) ⊙ c_k
-    var (da, dc) = (backend.copy(cache.a), backend.copy(cache.c))
-    backend.swiGLUBackward(dh, &da, &dc)                                       // (M,F)  da_k, dc_k
+    var (da, dc) = backend.swiGLUBackward(dh, cache.a, cache.c)  // (M,F)  da_k, dc_k
     // forward: c_k = W3 x + b3 + s B3_k A3_k x, a_k alike
     var dxs = LoRAInput<B>.Gradient()
     run.hookExperts(&dc, path, "up_proj.output", routing)
@@ -61,8 +60,8 @@ extension LoRAExperts {
     run.hookExperts(&da, path, "gate_proj.output", routing)
     backwardExpertLinear(da, cache.x, cache.t1, w1, lora1, into: &dxs, routing, run)
     // forward: x of each row's token
-    sumOverExperts(dxs.dx, into: &gradient.dx, routing, run)                   // (N,C)
-    sumOverExperts(dxs.du, into: &gradient.du, routing, run)                   // (N,C)
+    sumOverExperts(dxs.dx, into: &gradient.dx, routing, run)  // (N,C)
+    sumOverExperts(dxs.du, into: &gradient.du, routing, run)  // (N,C)
     return dw
   }
 
@@ -70,10 +69,10 @@ extension LoRAExperts {
   private func expertLinear(_ x: LoRAInput<B>, _ w: Linear<B>, _ lora: ExpertLoRA<B>?, _ routing: Routing<B>, _ run: Run<B>)
     -> (y: Tensor<B>, t: Tensor<B>?)
   {
-    var y = w.forward(x.x, run)                                                // (M,O)  W x + b
+    var y = w.forward(x.x, run)  // (M,O)  W x + b
     guard let lora else { return (y, nil) }
-    let t = run.groupedMatmul(1, x.u, lora.aOfRow.T, routing)                  // (M,r)  A_k u
-    run.addGroupedProduct(lora.scale, t, lora.bOfRow.T, into: &y, routing)     // (M,O)  + s B_k t_k
+    let t = run.groupedMatmul(1, x.u, lora.aOfRow.T, routing)  // (M,r)  A_k u
+    run.addGroupedProduct(lora.scale, t, lora.bOfRow.T, into: &y, routing)  // (M,O)  + s B_k t_k
     return (y, t)
   }
 
@@ -83,15 +82,15 @@ extension LoRAExperts {
   ) {
     if let lora, let t {
       // forward: y += s B_k t_k
-      let dt = run.groupedMatmul(lora.scale, dy, lora.bOfRow, routing)         // (M,r)  s B_kᵀ dy
-      run.backend.groupedOuter(lora.scale, dy, t, into: &lora.b.gradient, stackedAlong: .columns, routing)   // + s dy t_kᵀ
+      let dt = run.groupedMatmul(lora.scale, dy, lora.bOfRow, routing)  // (M,r)  s B_kᵀ dy
+      run.backend.groupedOuter(lora.scale, dy, t, into: &lora.b.gradient, stackedAlong: .columns, routing)  // + s dy t_kᵀ
       // forward: t_k = A_k u
-      run.backend.groupedOuter(1, dt, x.u, into: &lora.a.gradient, stackedAlong: .rows, routing)             // + dt uᵀ
-      let du = run.groupedMatmul(1, dt, lora.aOfRow, routing)                  // (M,I)  A_kᵀ dt
+      run.backend.groupedOuter(1, dt, x.u, into: &lora.a.gradient, stackedAlong: .rows, routing)  // + dt uᵀ
+      let du = run.groupedMatmul(1, dt, lora.aOfRow, routing)  // (M,I)  A_kᵀ dt
       run.accumulate(du, into: &gradient.du)
     }
     // forward: y = W x + b
-    w.backward(dy, x.x, into: &gradient.dx, run)                               // (M,I)  + Wᵀ dy
+    w.backward(dy, x.x, into: &gradient.dx, run)  // (M,I)  + Wᵀ dy
   }
 
   private func sumOverExperts(_ rows: Tensor<B>?, into sum: inout Tensor<B>?, _ routing: Routing<B>, _ run: Run<B>) {

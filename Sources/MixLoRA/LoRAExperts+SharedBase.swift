@@ -28,34 +28,34 @@ import Tensors
 extension LoRAExperts {
   /// N·(C + 2·F) + 3·M·r scalars: a, c and h are formed again in backward, for they are K times as large as W1 x.
   public struct SharedBaseCache {
-    let base1: Tensor<B>                                       // (N,F)  W1 x + b1
-    let base3: Tensor<B>                                       // (N,F)  W3 x + b3
-    let t1: Tensor<B>?                                         // (M,r)  A1_k x
-    let t3: Tensor<B>?                                         // (M,r)  A3_k x
-    let t2: Tensor<B>?                                         // (M,r)  A2_k h_k
+    let base1: Tensor<B>  // (N,F)  W1 x + b1
+    let base3: Tensor<B>  // (N,F)  W3 x + b3
+    let t1: Tensor<B>?  // (M,r)  A1_k x
+    let t3: Tensor<B>?  // (M,r)  A3_k x
+    let t2: Tensor<B>?  // (M,r)  A2_k h_k
   }
 
   func forwardSharedBase(_ input: LoRAInput<B>, _ routing: Routing<B>, _ run: Run<B>) -> (y: Tensor<B>, cache: SharedBaseCache) {
     let backend = run.backend
-    var base1 = w1.forward(input.x, run)                                                     // (N,F)  W1 x + b1
-    var base3 = w3.forward(input.x, run)                                                     // (N,F)  W3 x + b3
+    var base1 = w1.forward(input.x, run)  // (N,F)  W1 x + b1
+    var base3 = w3.forward(input.x, run)  // (N,F)  W3 x + b3
     run.hook(&base1, path, "gate_proj.base.output")
     run.hook(&base3, path, "up_proj.base.output")
     // All experts' A at once, then for each row its own expert's columns.
-    let t1 = lora1.map { backend.dispatchBlocks(run.matmul(input.u, $0.a.value.T), routing) }   // (M,r)  A1_k x
-    let t3 = lora3.map { backend.dispatchBlocks(run.matmul(input.u, $0.a.value.T), routing) }   // (M,r)  A3_k x
-    let (_, _, h) = hidden(base1, base3, t1, t3, routing, run)                               // (M,F)
+    let t1 = lora1.map { backend.dispatchBlocks(run.matmul(input.u, $0.a.value.T), routing) }  // (M,r)  A1_k x
+    let t3 = lora3.map { backend.dispatchBlocks(run.matmul(input.u, $0.a.value.T), routing) }  // (M,r)  A3_k x
+    let (_, _, h) = hidden(base1, base3, t1, t3, routing, run)  // (M,F)
 
-    let u = backend.combine(h, weights: routing.weights, routing)                            // (N,F)  Σ_k w_k h_k
-    var y = run.matmul(u, w2.weight.T)                                                       // (N,C)  W2 u
+    let u = backend.combine(h, weights: routing.weights, routing)  // (N,F)  Σ_k w_k h_k
+    var y = run.matmul(u, w2.weight.T)  // (N,C)  W2 u
     if let b2 = w2.bias {
-      run.addProduct(1, weightSums(routing, run), run.vector(b2), into: &y)                  // (N,C)  + (Σ_k w_k) b2
+      run.addProduct(1, weightSums(routing, run), run.vector(b2), into: &y)  // (N,C)  + (Σ_k w_k) b2
     }
     var t2: Tensor<B>?
     if let lora2 {
-      let t = run.groupedMatmul(1, masked(h, routing, run), lora2.aOfRow.T, routing)         // (M,r)  A2_k h_k
-      let weighted = backend.combineBlocks(t, weights: routing.weights, routing)             // (N,E·r)  w_k t2_k
-      run.addProduct(lora2.scale, weighted, lora2.b.value.T, into: &y)                       // (N,C)  + s Σ_k B2_k (w_k t2_k)
+      let t = run.groupedMatmul(1, masked(h, routing, run), lora2.aOfRow.T, routing)  // (M,r)  A2_k h_k
+      let weighted = backend.combineBlocks(t, weights: routing.weights, routing)  // (N,E·r)  w_k t2_k
+      run.addProduct(lora2.scale, weighted, lora2.b.value.T, into: &y)  // (N,C)  + s Σ_k B2_k (w_k t2_k)
       t2 = t
     }
     return (y, SharedBaseCache(base1: base1, base3: base3, t1: t1, t3: t3, t2: t2))
@@ -67,41 +67,41 @@ extension LoRAExperts {
   ) -> Tensor<B> {
     let backend = run.backend
     // The same a, c and h again, whatever a hook replaced included.
-    var (a, c, h) = run.recomputing { hidden(cache.base1, cache.base3, cache.t1, cache.t3, routing, run) }   // (M,F) each
+    let (a, c, h) = run.recomputing { hidden(cache.base1, cache.base3, cache.t1, cache.t3, routing, run) }  // (M,F) each
 
     // forward: y = W2 u
-    let g = run.matmul(dy, w2.weight)                                                        // (N,F)  W2ᵀ dy
+    let g = run.matmul(dy, w2.weight)  // (N,F)  W2ᵀ dy
     if let w = w2.weight.parameter {
-      let u = backend.combine(h, weights: routing.weights, routing)                          // (N,F)
-      run.addProduct(1, dy.T, u, into: &w.gradient)                                          // (C,F)  + dy uᵀ
+      let u = backend.combine(h, weights: routing.weights, routing)  // (N,F)
+      run.addProduct(1, dy.T, u, into: &w.gradient)  // (C,F)  + dy uᵀ
     }
-    var q = backend.dispatch(g, routing)                                                     // (M,F)
+    var q = backend.dispatch(g, routing)  // (M,F)
     // forward: y += s Σ_k B2_k (w_k t2_k),  t2_k = A2_k h_k
     if let lora2, let t2 = cache.t2 {
-      let weighted = backend.combineBlocks(t2, weights: routing.weights, routing)            // (N,E·r)  w_k t2_k
-      run.addProduct(lora2.scale, dy.T, weighted, into: &lora2.b.gradient)                   // (C,E·r)  + s dy (w_k t2_k)ᵀ
-      var v = backend.dispatchBlocks(run.scaledMatmul(lora2.scale, dy, lora2.b.value), routing)   // (M,r)  v_k = s B2_kᵀ dy
-      addMasked(v, lora2, into: &q, routing, run)                                            // (M,F)  + A2_kᵀ v_k
-      backend.scaleRows(routing.weights, &v)                                                 // (M,r)  w_k v_k
-      backend.groupedOuter(1, v, masked(h, routing, run), into: &lora2.a.gradient, stackedAlong: .rows, routing)   // (E·r,F)  + (w_k v_k) h_kᵀ
+      let weighted = backend.combineBlocks(t2, weights: routing.weights, routing)  // (N,E·r)  w_k t2_k
+      run.addProduct(lora2.scale, dy.T, weighted, into: &lora2.b.gradient)  // (C,E·r)  + s dy (w_k t2_k)ᵀ
+      var v = backend.dispatchBlocks(run.scaledMatmul(lora2.scale, dy, lora2.b.value), routing)  // (M,r)  v_k = s B2_kᵀ dy
+      addMasked(v, lora2, into: &q, routing, run)  // (M,F)  + A2_kᵀ v_k
+      backend.scaleRows(routing.weights, &v)  // (M,r)  w_k v_k
+      backend.groupedOuter(1, v, masked(h, routing, run), into: &lora2.a.gradient, stackedAlong: .rows, routing)  // (E·r,F)  + (w_k v_k) h_kᵀ
     }
     // forward: y = Σ_k w_k e_k
-    var dw = backend.rowDots(q, h)                                                           // (M)  ⟨q_k, h_k⟩
+    var dw = backend.rowDots(q, h)  // (M)  ⟨q_k, h_k⟩
     // forward: y += (Σ_k w_k) b2
     if let b2 = w2.bias {
-      let dyb2 = run.matmul(dy, run.vector(b2).asColumn)                                     // (N,1)  ⟨dy, b2⟩
+      let dyb2 = run.matmul(dy, run.vector(b2).asColumn)  // (N,1)  ⟨dy, b2⟩
       backend.add(1, backend.dispatch(dyb2, routing).asVector, into: &dw)
       if let b = b2.parameter {
-        backend.addColumnSums(dy, weights: weightSums(routing, run).asVector, into: &b.gradient)   // (C)  + (Σ_k w_k) dy
+        backend.addColumnSums(dy, weights: weightSums(routing, run).asVector, into: &b.gradient)  // (C)  + (Σ_k w_k) dy
       }
     }
     // forward: u = Σ_k w_k h_k
-    backend.scaleRows(routing.weights, &q)                                                   // (M,F)  q is dh_k = w_k q_k now
+    backend.scaleRows(routing.weights, &q)  // (M,F)  q is dh_k = w_k q_k now
     run.hookExperts(&q, path, "hidden", routing)
     // forward: h_k = silu(a_k) ⊙ c_k
-    backend.swiGLUBackward(q, &a, &c)                                                        // (M,F)  a is da_k, c is dc_k now
-    backwardSharedInput(&c, cache.t3, w3, lora3, "up_proj", input, into: &gradient, routing, run)
-    backwardSharedInput(&a, cache.t1, w1, lora1, "gate_proj", input, into: &gradient, routing, run)
+    var (da, dc) = backend.swiGLUBackward(q, a, c)  // (M,F)  da_k, dc_k
+    backwardSharedInput(&dc, cache.t3, w3, lora3, "up_proj", input, into: &gradient, routing, run)
+    backwardSharedInput(&da, cache.t1, w1, lora1, "gate_proj", input, into: &gradient, routing, run)
     return dw
   }
 
@@ -109,13 +109,13 @@ extension LoRAExperts {
   private func hidden(
     _ base1: Tensor<B>, _ base3: Tensor<B>, _ t1: Tensor<B>?, _ t3: Tensor<B>?, _ routing: Routing<B>, _ run: Run<B>
   ) -> (a: Tensor<B>, c: Tensor<B>, h: Tensor<B>) {
-    var a = run.backend.dispatch(base1, routing)                                             // (M,F)  W1 x + b1
-    if let lora1, let t1 { run.addGroupedProduct(lora1.scale, t1, lora1.bOfRow.T, into: &a, routing) }   // + s B1_k t1_k
+    var a = run.backend.dispatch(base1, routing)  // (M,F)  W1 x + b1
+    if let lora1, let t1 { run.addGroupedProduct(lora1.scale, t1, lora1.bOfRow.T, into: &a, routing) }  // + s B1_k t1_k
     run.hookExperts(&a, path, "gate_proj.output", routing)
-    var c = run.backend.dispatch(base3, routing)                                             // (M,F)  W3 x + b3
-    if let lora3, let t3 { run.addGroupedProduct(lora3.scale, t3, lora3.bOfRow.T, into: &c, routing) }   // + s B3_k t3_k
+    var c = run.backend.dispatch(base3, routing)  // (M,F)  W3 x + b3
+    if let lora3, let t3 { run.addGroupedProduct(lora3.scale, t3, lora3.bOfRow.T, into: &c, routing) }  // + s B3_k t3_k
     run.hookExperts(&c, path, "up_proj.output", routing)
-    var h = run.backend.swiGLU(a, c)                                                         // (M,F)  silu(a_k) ⊙ c_k
+    var h = run.backend.swiGLU(a, c)  // (M,F)  silu(a_k) ⊙ c_k
     run.hookExperts(&h, path, "hidden", routing)
     return (a, c, h)
   }
@@ -128,16 +128,16 @@ extension LoRAExperts {
     run.hookExperts(&da, path, "\(name).output", routing)
     // forward: a_k += s B1_k t1_k,  t1_k = A1_k x
     if let lora, let t {
-      let dt = run.groupedMatmul(lora.scale, da, lora.bOfRow, routing)                       // (M,r)  s B1_kᵀ da_k
-      run.backend.groupedOuter(lora.scale, da, t, into: &lora.b.gradient, stackedAlong: .columns, routing)   // (F,E·r)  + s da_k t1_kᵀ
-      let dtAll = run.backend.combineBlocks(dt, weights: nil, routing)                       // (N,E·r)
-      run.addProduct(1, dtAll.T, input.u, into: &lora.a.gradient)                            // (E·r,C)  + (s B1_kᵀ da_k) xᵀ
-      run.addProduct(1, dtAll, lora.a.value, into: &gradient.du)                             // (N,C)  + Σ_k A1_kᵀ (s B1_kᵀ da_k)
+      let dt = run.groupedMatmul(lora.scale, da, lora.bOfRow, routing)  // (M,r)  s B1_kᵀ da_k
+      run.backend.groupedOuter(lora.scale, da, t, into: &lora.b.gradient, stackedAlong: .columns, routing)  // (F,E·r)  + s da_k t1_kᵀ
+      let dtAll = run.backend.combineBlocks(dt, weights: nil, routing)  // (N,E·r)
+      run.addProduct(1, dtAll.T, input.u, into: &lora.a.gradient)  // (E·r,C)  + (s B1_kᵀ da_k) xᵀ
+      run.addProduct(1, dtAll, lora.a.value, into: &gradient.du)  // (N,C)  + Σ_k A1_kᵀ (s B1_kᵀ da_k)
     }
     // forward: a_k = W1 x + b1, the same for all of a token's experts
-    var dbase = run.backend.combine(da, weights: nil, routing)                               // (N,F)  Σ_k da_k
+    var dbase = run.backend.combine(da, weights: nil, routing)  // (N,F)  Σ_k da_k
     run.hook(&dbase, path, "\(name).base.output")
-    w.backward(dbase, input.x, into: &gradient.dx, run)                                      // (N,C)  + W1ᵀ Σ_k da_k
+    w.backward(dbase, input.x, into: &gradient.dx, run)  // (N,C)  + W1ᵀ Σ_k da_k
   }
 
   /// q += m_k ⊙ (A2_kᵀ v_k), (M,F).

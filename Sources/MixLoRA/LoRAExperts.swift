@@ -90,7 +90,7 @@ public struct LoRAExperts<B: Backend> {
   }
 
   /// m_k ⊙ x for rows ordered by expert, a mask for each (token, expert); x itself outside training.
-  func masked(_ x: Tensor<B>, _ routing: Routing<B>, _ run: Run<B>) -> Tensor<B> {                     // (M,F)
+  func masked(_ x: Tensor<B>, _ routing: Routing<B>, _ run: Run<B>) -> Tensor<B> {  // (M,F)
     guard run.isTraining, dropout > 0 else { return x }
     guard let rows = run.rows else { trap("\(path): dropout needs to know the rows of the batch") }
     let keys = (0..<experts).map { run.key.derived("\(path).experts.\($0).hidden", "dropout") }

@@ -25,7 +25,7 @@ public struct LoRALinear<B: Backend> {
 
   /// N·r scalars a branch. x and u are kept once by the layer that owns all readers of x.
   public struct Cache {
-    let h: [Tensor<B>]                                         // (N,r) a branch
+    let h: [Tensor<B>]  // (N,r) a branch
   }
 
   /// A layer with its branches.
@@ -37,11 +37,11 @@ public struct LoRALinear<B: Backend> {
 
   /// y = x Wᵀ + b + Σ s h Bᵀ: (N,I) → (N,O).
   public func forward(_ input: LoRAInput<B>, _ run: Run<B>) -> (y: Tensor<B>, cache: Cache) {
-    var y = linear.forward(input.x, run)                       // (N,O)  x Wᵀ + b
+    var y = linear.forward(input.x, run)  // (N,O)  x Wᵀ + b
     var cached: [Tensor<B>] = []
     for branch in branches {
-      let h = run.matmul(input.u, branch.a.value.T)            // (N,r)  u Aᵀ
-      run.addProduct(branch.scale, h, branch.b.value.T, into: &y)   // (N,O)  + s h Bᵀ
+      let h = run.matmul(input.u, branch.a.value.T)  // (N,r)  u Aᵀ
+      run.addProduct(branch.scale, h, branch.b.value.T, into: &y)  // (N,O)  + s h Bᵀ
       cached.append(h)
     }
     run.hook(&y, path, "output")
@@ -56,14 +56,14 @@ public struct LoRALinear<B: Backend> {
     run.hook(&dy, path, "output")
     for (branch, h) in zip(branches, cache.h) {
       // forward: y += s h Bᵀ
-      let dh = run.scaledMatmul(branch.scale, dy, branch.b.value)              // (N,r)  s dy B
-      run.addProduct(branch.scale, dy.T, h, into: &branch.b.gradient)          // (O,r)  + s dyᵀ h
+      let dh = run.scaledMatmul(branch.scale, dy, branch.b.value)  // (N,r)  s dy B
+      run.addProduct(branch.scale, dy.T, h, into: &branch.b.gradient)  // (O,r)  + s dyᵀ h
       // forward: h = u Aᵀ
-      run.addProduct(1, dh.T, input.u, into: &branch.a.gradient)               // (r,I)  + dhᵀ u
-      run.addProduct(1, dh, branch.a.value, into: &gradient.du)                // (N,I)  + dh A
+      run.addProduct(1, dh.T, input.u, into: &branch.a.gradient)  // (r,I)  + dhᵀ u
+      run.addProduct(1, dh, branch.a.value, into: &gradient.du)  // (N,I)  + dh A
     }
     // forward: y = x Wᵀ + b
-    linear.backward(dy, input.x, into: &gradient.dx, run)                      // (N,I)  + dy W
+    linear.backward(dy, input.x, into: &gradient.dx, run)  // (N,I)  + dy W
   }
 }
 

@@ -33,7 +33,7 @@ public struct MixLoRAFeedForward<B: Backend> {
   /// (N,C) → (N,C).
   public func forward(_ x: Tensor<B>, _ run: Run<B>) -> (y: Tensor<B>, cache: Cache) {
     let routerCache = router.forward(x, run)
-    var (y, expertsCache) = experts.forward(inputDropout.forward(x, run), routerCache.routing, run)   // (N,C)
+    var (y, expertsCache) = experts.forward(inputDropout.forward(x, run), routerCache.routing, run)  // (N,C)
     run.hook(&y, path, "output")
     return (y, Cache(router: routerCache, experts: expertsCache))
   }
@@ -45,9 +45,9 @@ public struct MixLoRAFeedForward<B: Backend> {
     // forward: y = Σ_k w_k e_k(x)
     let input = inputDropout.forward(cache.router.x, run)
     var gradient = LoRAInput<B>.Gradient()
-    let dw = experts.backward(dy, input, cache.router.routing, cache.experts, into: &gradient, run)   // (M)
+    let dw = experts.backward(dy, input, cache.router.routing, cache.experts, into: &gradient, run)  // (M)
     // forward: routing = router(x)
     router.backward(dw, balance: balance, cache.router, into: &gradient.dx, run)
-    return inputDropout.backward(&gradient, run)                                // (N,C)
+    return inputDropout.backward(&gradient, run)  // (N,C)
   }
 }

@@ -19,8 +19,8 @@ public struct RMSNorm<B: Backend> {
 
   /// N scalars; x is shared with the residual stream. y is not needed again.
   public struct Cache {
-    let x: Tensor<B>                                           // (N,C)
-    let inverseRMS: Tensor<B>                                  // (N)    ρ
+    let x: Tensor<B>  // (N,C)
+    let inverseRMS: Tensor<B>  // (N)    ρ
   }
 
   /// A norm with the given weight.
@@ -32,7 +32,7 @@ public struct RMSNorm<B: Backend> {
 
   /// y = ρ x ⊙ w: (N,C) → (N,C).
   public func forward(_ x: Tensor<B>, _ run: Run<B>) -> (y: Tensor<B>, cache: Cache) {
-    var (y, inverseRMS) = run.backend.rmsNorm(x, run.vector(weight), epsilon: epsilon)   // (N,C), (N)
+    var (y, inverseRMS) = run.backend.rmsNorm(x, run.vector(weight), epsilon: epsilon)  // (N,C), (N)
     run.hook(&y, path, "output")
     return (y, Cache(x: x, inverseRMS: inverseRMS))
   }
@@ -43,8 +43,8 @@ public struct RMSNorm<B: Backend> {
     run.hook(&dy, path, "output")
     // forward: y = ρ x ⊙ w
     if let w = weight.parameter {
-      run.backend.rmsNormWeightGradient(dy, cache.x, cache.inverseRMS, into: &w.gradient)              // (C)  + Σ ρ dy ⊙ x
+      run.backend.rmsNormWeightGradient(dy, cache.x, cache.inverseRMS, into: &w.gradient)  // (C)  + Σ ρ dy ⊙ x
     }
-    run.backend.rmsNormBackward(dy, cache.x, run.vector(weight), cache.inverseRMS, into: &dx)          // (N,C)
+    run.backend.rmsNormBackward(dy, cache.x, run.vector(weight), cache.inverseRMS, into: &dx)  // (N,C)
   }
 }

@@ -22,9 +22,9 @@ public struct Router<B: Backend> {
 
   /// N·(C + E) scalars, x shared with the experts.
   public struct Cache {
-    let x: Tensor<B>                                           // (N,C)
+    let x: Tensor<B>  // (N,C)
     /// Σ_n p_n and the counts are what the balance loss is made of.
-    public let p: Tensor<B>                                    // (N,E)
+    public let p: Tensor<B>  // (N,E)
     /// Who computes what.
     public let routing: Routing<B>
   }
@@ -38,10 +38,10 @@ public struct Router<B: Backend> {
 
   /// Chooses for every row of x (N,C).
   public func forward(_ x: Tensor<B>, _ run: Run<B>) -> Cache {
-    var z = run.matmul(x, gate.value.T)                        // (N,E)  x Wgᵀ
+    var z = run.matmul(x, gate.value.T)  // (N,E)  x Wgᵀ
     run.hook(&z, path, "output")
-    let p = run.backend.softmax(z)                             // (N,E)
-    var choice = run.backend.topK(p, expertsPerToken)          // (N·K)
+    let p = run.backend.softmax(z)  // (N,E)
+    var choice = run.backend.topK(p, expertsPerToken)  // (N·K)
     run.hook(choice: &choice, path, "choice")
     return Cache(x: x, p: p, routing: run.backend.route(p, choice: choice, expertsPerToken))
   }
@@ -49,10 +49,10 @@ public struct Router<B: Backend> {
   /// Adds dz Wg to dx; dw (M) comes from the experts, balance (E) from ``BalanceLoss``.
   public func backward(_ dw: Tensor<B>, balance: Tensor<B>, _ cache: consuming Cache, into dx: inout Tensor<B>?, _ run: Run<B>) {
     // forward: w = p / Σ_chosen p, p = softmax(z)
-    var dz = run.backend.routerBackward(dw, cache.p, cache.routing, balance: balance)   // (N,E)
+    var dz = run.backend.routerBackward(dw, cache.p, cache.routing, balance: balance)  // (N,E)
     run.hook(&dz, path, "output")
     // forward: z = x Wgᵀ
-    run.addProduct(1, dz.T, cache.x, into: &gate.gradient)     // (E,C)  + dzᵀ x
-    run.addProduct(1, dz, gate.value, into: &dx)               // (N,C)  + dz Wg
+    run.addProduct(1, dz.T, cache.x, into: &gate.gradient)  // (E,C)  + dzᵀ x
+    run.addProduct(1, dz, gate.value, into: &dx)  // (N,C)  + dz Wg
   }
 }

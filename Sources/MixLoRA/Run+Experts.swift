@@ -9,9 +9,9 @@ extension Run {
     for e in 0..<routing.experts {
       let expert = "\(module).experts.\(e)"
       guard listens(to: "\(expert).\(name)") else { continue }
-      guard let offsets = try? backend.download(routing.offsets) else { return }   // a failing device shows at synchronize
+      guard let offsets = try? backend.download(routing.offsets) else { return }  // a failing device shows at synchronize
       let range = Int(offsets[e])..<Int(offsets[e + 1])
-      var rows = backend.copy(x.rows(range))                                       // (rows of e, W)
+      var rows = backend.copy(x.rows(range))  // (rows of e, W)
       let before = rows
       hook(&rows, expert, name)
       if rows.storage !== before.storage { backend.copy(rows, into: &x, rows: range, columns: nil) }

@@ -75,7 +75,9 @@ struct BenchTrainCommand: ParsableCommand {
     for (name, value) in [("--batch", batch), ("--rank", rank), ("--experts", experts), ("--top-k", topK), ("--steps", steps)] {
       guard (1...1_000_000).contains(value) else { throw ValidationError("\(name) is \(value), expected 1 to 1000000.") }
     }
-    guard (2...1_000_000).contains(length) else { throw ValidationError("--length is \(length), expected at least 2, so that a column is labelled.") }
+    guard (2...1_000_000).contains(length) else {
+      throw ValidationError("--length is \(length), expected at least 2, so that a column is labelled.")
+    }
     guard topK <= experts else { throw ValidationError("--top-k is \(topK), expected at most --experts, \(experts).") }
     guard dropout >= 0, dropout < 1 else { throw ValidationError("--dropout is \(dropout), expected a number in [0, 1).") }
   }

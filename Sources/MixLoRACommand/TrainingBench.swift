@@ -43,7 +43,7 @@ struct TrainingBench {
     var optimizer = AdamW(decoder.parameters, learningRate: 2e-4, on: backend)
     var times: [Step] = []
     var counters = Counters()
-    for index in 0...steps {   // the first fills the pool and is not counted
+    for index in 0...steps {  // the first fills the pool and is not counted
       let before = backend.counters
       if index == 1, profiled { backend.startProfile() }
       let time = try step(index + 1, &optimizer)
@@ -52,10 +52,11 @@ struct TrainingBench {
     }
     let operations = backend.stopProfile().map { (name: $0.name, calls: $0.calls / steps, seconds: $0.seconds / Double(steps)) }
     let peak = Machine.peakResidentBytes
-    let floor = [ProductThreading.rows, .library].map { way in
-      backend.productThreading = way
-      return median((0..<4).map { _ in frozenProducts() }.dropFirst())
-    }.min() ?? .infinity
+    let floor =
+      [ProductThreading.rows, .library].map { way in
+        backend.productThreading = way
+        return median((0..<4).map { _ in frozenProducts() }.dropFirst())
+      }.min() ?? .infinity
     backend.productThreading = .rows
     return Result(
       tokens: batch.tokens, threads: backend.threadCount, steps: times, floorSeconds: floor, floorFlops: flops, peakResidentBytes: peak,
@@ -94,7 +95,9 @@ struct TrainingBench {
   }
 
   private var flops: Double {
-    4 * (decoder.frozenMatrices.reduce(0.0) { $0 + Double($1.shape.count * batch.tokens) } + Double(decoder.headMatrix.shape.count * batch.labels.count))
+    4
+      * (decoder.frozenMatrices.reduce(0.0) { $0 + Double($1.shape.count * batch.tokens) }
+        + Double(decoder.headMatrix.shape.count * batch.labels.count))
   }
 }
 

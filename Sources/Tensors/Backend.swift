@@ -97,12 +97,12 @@ public protocol Backend: AnyObject {
     -> (output: Tensor<Self>, logSumExp: Tensor<Self>)
   /// The gradients of `attention` for dy (N,H·D); the probabilities are formed again from `logSumExp`.
   func attentionBackward(
-    _ dy: Tensor<Self>, _ q: Tensor<Self>, _ k: Tensor<Self>, _ v: Tensor<Self>, output: Tensor<Self>, logSumExp: Tensor<Self>,
-    _ form: AttentionForm) -> (dq: Tensor<Self>, dk: Tensor<Self>, dv: Tensor<Self>)
+    _ dy: Tensor<Self>, _ q: Tensor<Self>, _ k: Tensor<Self>, _ v: Tensor<Self>, logSumExp: Tensor<Self>, _ form: AttentionForm
+  ) -> (dq: Tensor<Self>, dk: Tensor<Self>, dv: Tensor<Self>)
   /// h = silu(a) ⊙ c, with silu(a) = a / (1 + e⁻ᵃ): a, c (M,F) → (M,F).
   func swiGLU(_ a: Tensor<Self>, _ c: Tensor<Self>) -> Tensor<Self>
-  /// Replaces a by da = dh ⊙ c ⊙ silu′(a) and c by dc = dh ⊙ silu(a).
-  func swiGLUBackward(_ dh: Tensor<Self>, _ a: inout Tensor<Self>, _ c: inout Tensor<Self>)
+  /// da = dh ⊙ c ⊙ silu′(a) and dc = dh ⊙ silu(a), for h = silu(a) ⊙ c.
+  func swiGLUBackward(_ dh: Tensor<Self>, _ a: Tensor<Self>, _ c: Tensor<Self>) -> (da: Tensor<Self>, dc: Tensor<Self>)
   /// Rows of the table: ids (N), table (V,C) → (N,C).
   func embedding(_ ids: Indices<Self>, _ table: Operand<Self>) -> Tensor<Self>
   /// dtable[ids[n]] += dy_n, in the order of n: dy (N,C), dtable (V,C).
@@ -147,7 +147,8 @@ public protocol Backend: AnyObject {
     _ routing: Routing<Self>)
   /// `dropout` for rows ordered by expert: row m is that of its token under the key of its expert: x (M,W), keys (E).
   func dropout(
-    _ x: Tensor<Self>, _ probability: Double, _ keys: [RandomKey], _ rows: RowIdentity<Self>, _ routing: Routing<Self>)
+    _ x: Tensor<Self>, _ probability: Double, _ keys: [RandomKey], _ rows: RowIdentity<Self>, _ routing: Routing<Self>
+  )
     -> Tensor<Self>
 
   // MARK: Optimiser

@@ -75,7 +75,8 @@ public struct TraceBatch: Equatable, Sendable {
       throw Self.error(file, surplus.name, "a tensor that nothing reads", "input_ids, attention_mask and labels only")
     }
     if hasLabels, sequences.allSatisfy({ $0.labels.allSatisfy { $0 == nil } }) {
-      throw Self.error(file, "labels", "no column that counts", "a label that is not \(Self.ignoredLabel) after a real column, in a real column")
+      throw Self.error(
+        file, "labels", "no column that counts", "a label that is not \(Self.ignoredLabel) after a real column, in a real column")
     }
   }
 

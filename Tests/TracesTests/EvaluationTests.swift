@@ -11,7 +11,9 @@ import Traces
   func theEvaluationsAgreeInEveryTensorWithAnyNumberOfThreads(_ name: String, threads: Int) throws {
     let shared = try Golden.trace(name, evaluation: .sharedBase, on: CPUDouble(threads: threads))
     let definition = try Golden.trace(name, evaluation: .perExpert, on: CPUDouble(threads: 1))
-    let now = Agreement(of: shared.tensors.only("logits", "loss", "aux", "router", "grad."), with: definition.tensors.only("logits", "loss", "aux", "router", "grad."))
+    let now = Agreement(
+      of: shared.tensors.only("logits", "loss", "aux", "router", "grad."),
+      with: definition.tensors.only("logits", "loss", "aux", "router", "grad."))
     #expect(now.holds(to: 1e-12), "\(now)")
   }
 

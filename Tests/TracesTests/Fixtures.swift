@@ -20,7 +20,8 @@ enum Golden {
     return try TraceBatch(contentsOf: folder(name) + "/batch.safetensors", vocabulary: configuration.vocabulary)
   }
 
-  static func decoder<B: Backend>(_ name: String, evaluation: ExpertEvaluation = .sharedBase, withAdapter: Bool = true, on backend: B) throws
+  static func decoder<B: Backend>(_ name: String, evaluation: ExpertEvaluation = .sharedBase, withAdapter: Bool = true, on backend: B)
+    throws
     -> Decoder<B>
   {
     try ModelFolder.load(

@@ -1,0 +1,185 @@
+import Checkpoints
+import Foundation
+import Testing
+
+@Suite struct TraceCommandTests {
+  private func arguments(_ folder: URL, _ extra: String...) -> [String] {
+    [
+      "trace", "--model", folder.path + "/model", "--adapter", folder.path + "/adapter", "--batch", folder.path + "/batch.safetensors",
+      "--out", folder.path + "/out.safetensors",
+    ] + extra
+  }
+
+  @Test func aTraceHasTheTensorsOfItsContractInTheRequestedType() throws {
+    let scratch = try Scratch()
+    let folder = try scratch.golden("topk")
+    let result = try Program.run(arguments(folder, "--backward", "--steps", "2", "--dtype", "float64", "--threads", "1"))
+    #expect(result.code == 0, "\(result.error)")
+    #expect(result.output.isEmpty)
+    let trace = try Safetensors(path: folder.path + "/out.safetensors")
+    let expected = try Safetensors(path: folder.path + "/expected64.safetensors")
+    #expect(Set(trace.entries.map(\.name)) == Set(expected.entries.map(\.name)))
+    for entry in trace.entries {
+      #expect(entry.elementType == .float64)
+      #expect(entry.shape == (entry.name == "loss_curve" ? [2] : expected.entry(entry.name)?.shape), "\(entry.name)")
+    }
+    let left = try FileManager.default.contentsOfDirectory(atPath: folder.path)
+    #expect(
+      Set(left) == ["adapter", "batch.safetensors", "expected64.safetensors", "model", "out.safetensors"], "a temporary file was left")
+  }
+
+  @Test func withoutAnAdapterTheBaseTensorsHaveGradients() throws {
+    let scratch = try Scratch()
+    let folder = try scratch.golden("ffn-only")
+    let result = try Program.run([
+      "trace", "--model", folder.path + "/model", "--batch", folder.path + "/batch.safetensors", "--out", folder.path + "/out.safetensors",
+      "--backward",
+    ])
+    #expect(result.code == 0, "\(result.error)")
+    let trace = try Safetensors(path: folder.path + "/out.safetensors")
+    let model = try Safetensors(path: folder.path + "/model/model.safetensors")
+    #expect(
+      Set(trace.entries.map(\.name)) == Set(["logits", "loss", "aux_loss"] + model.entries.map { "grad." + $0.name }))
+    #expect(trace.entries.allSatisfy { $0.elementType == .float32 })
+  }
+
+  @Test(arguments: [
+    (["--steps", "0"], "--steps is 0"), (["--backend", "cuda"], "cuda"), (["--evaluation", "sharedGateUp"], "sharedGateUp"),
+    (["--dtype", "float16"], "float16"), (["--activations"], "--activations"), (["--recompute"], "--recompute"),
+    (["--router-loss", "pooledTopK"], "--router-loss"), (["--lr", "nan"], "--lr"), (["--threads", "0"], "--threads is 0"),
+  ])
+  func whatTheCommandLineDoesNotHaveIsAUsageError(_ extra: [String], _ part: String) throws {
+    let scratch = try Scratch()
+    let folder = try scratch.golden("topk")
+    let result = try Program.run(arguments(folder) + extra)
+    #expect(result.code == 2)
+    #expect(result.error.contains(part), "\(result.error)")
+    #expect(!FileManager.default.fileExists(atPath: folder.path + "/out.safetensors"))
+  }
+
+  @Test(arguments: [
+    ("model/config.json", "\"rope_theta\": 10000.0", "\"rope_scaling\": {\"rope_type\": \"llama3\"}", "rope_scaling", "llama3"),
+    ("model/config.json", "\"rope_theta\": 10000.0", "\"sliding_window\": 5", "sliding_window", "5"),
+    ("model/config.json", "\"rope_theta\": 10000.0", "\"head_dim\": 8", "head_dim", "found 8"),
+    ("model/config.json", "\"silu\"", "\"gelu\"", "hidden_act", "gelu"),
+    ("model/config.json", "\"num_attention_heads\": 4", "\"num_attention_heads\": 5", "num_attention_heads", "5 heads"),
+    ("model/config.json", "\"vocab_size\": 61", "\"vocab_size\": 62", "model.embed_tokens.weight", "[62, 16]"),
+    ("adapter/adapter_config.json", "\"top_k\": 2", "\"top_k\": 5", "top_k", "found 5"),
+    ("adapter/adapter_config.json", "\"top_k\": 2", "\"use_dora\": true", "use_dora", "true"),
+    ("adapter/adapter_config.json", "\"top_k\": 2", "\"mystery\": 3", "mystery", "found 3"),
+    ("adapter/adapter_config.json", "\"MIXLORA\"", "\"MOLA\"", "peft_type", "MOLA"),
+    ("adapter/adapter_config.json", "\"num_experts\": 4", "\"num_experts\": 3", "moe_gate", "[4, 16]"),
+    ("adapter/adapter_config.json", "\"num_experts\": 4", "\"num_experts\": 6", "moe_gate", "[6, 16]"),
+  ])
+  func aFeatureOrFileThatIsNotUnderstoodIsNamed(_ file: String, _ old: String, _ new: String, _ key: String, _ found: String) throws {
+    let scratch = try Scratch()
+    let folder = try scratch.golden("topk")
+    try scratch.edit(folder.appending(path: file), old, new)
+    let result = try Program.run(arguments(folder))
+    #expect(result.code == 3, "\(result.error)")
+    #expect(result.error.contains(key) && result.error.contains(found), "\(result.error)")
+    #expect(!FileManager.default.fileExists(atPath: folder.path + "/out.safetensors"))
+  }
+
+  @Test func aMissingFolderIsNamed() throws {
+    let scratch = try Scratch()
+    let folder = try scratch.golden("topk")
+    let result = try Program.run([
+      "trace", "--model", folder.path + "/nowhere", "--batch", folder.path + "/batch.safetensors", "--out",
+      folder.path + "/out.safetensors",
+    ])
+    #expect(result.code == 3)
+    #expect(result.error.contains("nowhere/config.json"))
+  }
+
+  @Test func aResultThatIsNotFiniteIsWrittenAndNamed() throws {
+    let scratch = try Scratch()
+    let folder = try scratch.golden("ffn-only")
+    let model = try Safetensors(path: folder.path + "/model/model.safetensors")
+    let contents = try model.entries.map { entry in (entry, try model.withBytes(of: entry.name) { [UInt8]($0) }) }
+    try SafetensorsWriter.write(to: folder.path + "/model/model.safetensors", entries: model.entries) { entry, emit in
+      var bytes = contents.first { $0.0 == entry }!.1
+      if entry.name == "model.norm.weight" { bytes.replaceSubrange(0..<4, with: [0, 0, 0x80, 0x7f]) }  // +∞
+      try bytes.withUnsafeBytes { try emit($0) }
+    }
+    let result = try Program.run(arguments(folder))
+    #expect(result.code == 4)
+    #expect(result.error.contains("logits"), "\(result.error)")
+    #expect(FileManager.default.fileExists(atPath: folder.path + "/out.safetensors"))
+  }
+
+  @Test(arguments: [
+    ("mask with two runs", "attention_mask", "two runs"), ("mask value", "attention_mask", "found 2"),
+    ("id too large", "input_ids", "found 61"),
+    ("label too small", "labels", "found -1"), ("nothing counts", "labels", "no column that counts"), ("shape", "labels", "[1, 5]"),
+    ("dtype", "input_ids", "I32"), ("empty", "input_ids", "[0, 4]"), ("surplus", "position_ids", "nothing reads"),
+  ])
+  func aBatchThatBreaksItsContractIsAnError(_ what: String, _ tensor: String, _ found: String) throws {
+    let scratch = try Scratch()
+    let folder = try scratch.golden("topk")
+    var tensors: [(name: String, type: ElementType, shape: [Int], values: [Int64])] = [
+      ("input_ids", .int64, [1, 4], [3, 4, 5, 6]), ("attention_mask", .int64, [1, 4], [1, 1, 1, 1]),
+      ("labels", .int64, [1, 4], [3, 4, 5, 6]),
+    ]
+    switch what {
+    case "mask with two runs": tensors[1].values = [1, 0, 1, 1]
+    case "mask value": tensors[1].values = [1, 2, 1, 1]
+    case "id too large": tensors[0].values[3] = 61
+    case "label too small": tensors[2].values[3] = -1
+    case "nothing counts": tensors[2].values = [3, -100, -100, -100]
+    case "shape": (tensors[2].shape, tensors[2].values) = ([1, 5], [3, 4, 5, 6, 7])
+    case "dtype": tensors[0].type = .int32
+    case "empty": for i in tensors.indices { (tensors[i].shape, tensors[i].values) = ([0, 4], []) }
+    default: tensors.append(("position_ids", .int64, [1, 4], [0, 1, 2, 3]))
+    }
+    try SafetensorsWriter.write(
+      to: folder.path + "/batch.safetensors", entries: tensors.map { try TensorEntry(name: $0.name, elementType: $0.type, shape: $0.shape) }
+    ) { entry, emit in
+      let tensor = tensors.first { $0.name == entry.name }!
+      if tensor.type == .int32 {
+        try tensor.values.map { Int32($0) }.withUnsafeBytes { try emit($0) }
+      } else {
+        try tensor.values.withUnsafeBytes { try emit($0) }
+      }
+    }
+    let result = try Program.run(arguments(folder))
+    #expect(result.code == 3, "\(result.error)")
+    #expect(result.error.contains("\"\(tensor)\"") && result.error.contains(found), "\(result.error)")
+  }
+
+  @Test func gradientsWithoutLabelsAreAUsageError() throws {
+    let scratch = try Scratch()
+    let folder = try scratch.golden("topk")
+    try SafetensorsWriter.write(
+      to: folder.path + "/batch.safetensors", entries: [TensorEntry(name: "input_ids", elementType: .int64, shape: [1, 1])]
+    ) { _, emit in try [Int64(3)].withUnsafeBytes { try emit($0) } }
+    #expect(try Program.run(arguments(folder, "--backward")).code == 2)
+    #expect(try Program.run(arguments(folder, "--steps", "1")).code == 2)
+    #expect(try Program.run(arguments(folder)).code == 0)
+    #expect(try Set(Safetensors(path: folder.path + "/out.safetensors").entries.map(\.name)) == ["logits", "router_logits"])
+  }
+}
+
+@Suite struct BenchCommandTests {
+  @Test func theBenchPrintsTheKeysOfItsContract() throws {
+    let scratch = try Scratch()
+    let folder = try scratch.golden("topk")
+    let result = try Program.run([
+      "bench", "train", "--random-weights", "--model", folder.path + "/model", "--length", "8", "--steps", "2", "--rank", "2", "--experts",
+      "4",
+      "--phases", "--json",
+    ])
+    #expect(result.code == 0, "\(result.error)")
+    let object = try JSON(parsing: result.output, file: "output")
+    for key in [
+      "tokens_per_second", "step_seconds_median", "peak_resident_bytes", "floor_tokens_per_second", "floor_gflops", "floor_ratio",
+      "threads",
+      "forward_seconds", "backward_seconds", "optimizer_seconds",
+    ] {
+      #expect((object[key]?.doubleValue ?? 0) > 0, "\(key)")
+    }
+    #expect((object["operation_seconds"]?.objectValue?.count ?? 0) > 10)
+    #expect(object["pool_misses_per_step"]?.intValue == 0)
+    #expect(object["shared_copies_per_step"]?.intValue == 0)
+  }
+}

@@ -1,0 +1,72 @@
+import CPUBackend
+import Decoders
+import MixLoRA
+import Tensors
+import Testing
+import Training
+
+/// What a training step costs beside arithmetic, pinned.
+@Suite struct StepCostTests {
+  @Test(arguments: ExpertEvaluation.allCases, [0, 0.1])
+  func aStepAllocatesNothingCopiesNothingAndMovesOnlyItsLoss(_ evaluation: ExpertEvaluation, dropout: Double) throws {
+    let backend = CPUFloat(threads: 2)
+    let decoder = try SmallModel.decoder(dropout: dropout, evaluation: evaluation, on: backend)
+    var optimizer = AdamW(decoder.parameters, learningRate: 1e-3, on: backend)
+    let batch = PackedBatch(SmallModel.sequences, on: backend)
+    func step(_ number: Int) throws {
+      let run = Run(backend, isTraining: true, key: RandomKey(seed: 1))
+      run.rows = batch.identity(step: number)
+      let output = decoder.forward(batch, run, keepingCaches: true)
+      let (loss, dhidden) = decoder.loss(output.hidden, batch, run)
+      decoder.backward(dhidden, output, batch, run)
+      try run.finish()
+      optimizer.step()
+      #expect(try backend.download(loss)[0].isFinite)
+    }
+    for number in 1...3 { try step(number) }  // expert loads change with the weights; three steps see their sizes
+    let before = backend.counters
+    try step(4)
+    let cost = backend.counters - before
+    #expect(cost.poolMisses == 0)
+    #expect(cost.sharedCopies == 0)
+    #expect(cost.bytesToDevice == 0)
+    #expect(cost.bytesToHost == 4)
+  }
+
+  @Test func aBaseModelsStepCopiesNothingEither() throws {
+    let backend = CPUFloat(threads: 1)
+    let decoder = try SmallModel.baseDecoder(on: backend)
+    var optimizer = AdamW(decoder.parameters, learningRate: 1e-3, on: backend)
+    let batch = PackedBatch(SmallModel.sequences, on: backend)
+    var cost = Counters()
+    for _ in 0..<3 {
+      let before = backend.counters
+      let run = Run(backend)
+      let output = decoder.forward(batch, run, keepingCaches: true)
+      let (_, dhidden) = decoder.loss(output.hidden, batch, run)
+      decoder.backward(dhidden, output, batch, run)
+      try run.finish()
+      optimizer.step()
+      cost = backend.counters - before
+    }
+    #expect(cost == Counters())
+  }
+
+  @Test func aBatchMovesItsOwnNumbersToTheDevice() {
+    let backend = CPUFloat(threads: 1)
+    let before = backend.counters
+    let batch = PackedBatch(SmallModel.sequences, on: backend)
+    // ids, positions and samples of N tokens; row and label of n labels; 4 bytes each.
+    #expect((backend.counters - before).bytesToDevice == 4 * (3 * batch.tokens + 2 * batch.labels.count))
+  }
+
+  @Test func aWrongShapeStopsWithNamesAndShapes() async {
+    let result = await #expect(processExitsWith: .failure, observing: [\.standardErrorContent]) {
+      let backend = CPUFloat(threads: 1)
+      let linear = Linear<CPUFloat>(weight: .frozen(backend.freeze(backend.zeros(Shape(4, 3)))))
+      _ = linear.forward(backend.zeros(Shape(2, 5)), Run(backend))
+    }
+    let message = String(decoding: result?.standardErrorContent ?? [], as: UTF8.self)
+    #expect(message.contains("gemm: b is (3,4), expected (5,4)"), "\(message)")
+  }
+}
