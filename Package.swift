@@ -53,13 +53,14 @@ let package = Package(
     .target(name: "Decoders", dependencies: ["MixLoRA", "Checkpoints"]),
     .target(name: "Training", dependencies: ["Decoders"]),
     .target(name: "Traces", dependencies: ["Decoders"]),
-    .target(name: "Conformance", dependencies: ["Decoders", "Traces"]),
+    .target(name: "Conformance", dependencies: ["Decoders", "Traces"], swiftSettings: optimised),
     .executableTarget(
       name: "MixLoRACommand",
       dependencies: [
         "CPUBackend", "Decoders", "Training", "Traces", "Conformance", .product(name: "ArgumentParser", package: "swift-argument-parser"),
       ]),
     .testTarget(name: "RuleTests"),
+    .testTarget(name: "ConformanceTests", dependencies: ["CPUBackend", "Conformance"]),
     .testTarget(name: "CommandLineTests", dependencies: ["MixLoRACommand", "Checkpoints"], exclude: ["Snapshots"]),
     .testTarget(name: "CheckpointsTests", dependencies: ["Checkpoints"]),
     .testTarget(name: "TracesTests", dependencies: ["CPUBackend", "Traces", "Training", "Conformance"]),

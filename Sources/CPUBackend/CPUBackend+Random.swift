@@ -44,7 +44,7 @@ extension CPUBackend {
   ) -> Tensor<Self> {
     guard probability >= 0, probability < 1 else { trap("dropout: probability \(probability), expected 0 ..< 1") }
     if probability == 0 { return x }
-    let threshold = UInt32(probability * 0x1p32)
+    let threshold = UInt32(exactly: (probability * 0x1p32).rounded(.up)) ?? .max
     let scale = Scalar(1 / (1 - probability))
     let (y, ys) = fresh(x.shape)
     let xs = rows(x)

@@ -49,7 +49,10 @@ public protocol Backend: AnyObject {
   func vector(_ frozen: FrozenMatrix) -> Tensor<Self>
   /// Waits for everything enqueued and reports what went wrong on the device.
   func synchronize() throws
-  /// Random numbers: element i of the row-major result is number i % 4 of Philox block i / 4 under `key`.
+  /// Random numbers: element i of the row-major result comes from number i % 4 of Philox block i / 4 under `key`.
+  ///
+  /// Uniform: the number's upper 24 bits, so that both precisions draw the same. Normal: Box–Muller on the numbers of a
+  /// block in pairs, in float64: √(−2 ln u) cos 2πu′ and √(−2 ln u) sin 2πu′.
   func random(_ shape: Shape, _ distribution: Distribution, _ key: RandomKey) -> Tensor<Self>
 
   // MARK: Elementwise and sums
@@ -93,6 +96,8 @@ public protocol Backend: AnyObject {
   /// The table (P,D) holds cos in its first D/2 columns and sin in the others; positions (N) choose its rows.
   func rope(_ x: inout Tensor<Self>, positions: Indices<Self>, table: Tensor<Self>, inverse: Bool)
   /// Causal attention within each sequence: q (N,H·D), k and v (N,G·D) → output (N,H·D), log Σ exp of the scores (N,H).
+  ///
+  /// A value that is not finite may spread to every row of its own sequence (0 · NaN is NaN), never to another's.
   func attention(_ q: Tensor<Self>, _ k: Tensor<Self>, _ v: Tensor<Self>, _ form: AttentionForm)
     -> (output: Tensor<Self>, logSumExp: Tensor<Self>)
   /// The gradients of `attention` for dy (N,H·D); the probabilities are formed again from `logSumExp`.
@@ -115,6 +120,7 @@ public protocol Backend: AnyObject {
   func addScattered(_ x: Tensor<Self>, rows: Indices<Self>, into y: inout Tensor<Self>)
   /// m ⊙ x with the mask m of `key`: 1/(1−p) with probability 1−p, else 0. Forward and backward alike.
   ///
+  /// With p = 0 it is x itself; what is dropped becomes 0 whatever it was.
   /// Element j of row n is kept when number j % 4 of Philox block (step, sample_n, position_n, j / 4) is ≥ p·2³².
   func dropout(_ x: Tensor<Self>, _ probability: Double, _ key: RandomKey, _ rows: RowIdentity<Self>) -> Tensor<Self>
 

@@ -1,0 +1,170 @@
+import Tensors
+
+extension CaseList {
+  /// attention and its backward: grouped heads, packed sequences of any length, large scores, causality.
+  mutating func addAttention() {
+    let forms: [(heads: Int, groups: Int, width: Int, offsets: [Int])] = [
+      (2, 1, 4, [0]), (2, 1, 4, [0, 0]), (1, 1, 1, [0, 1]), (2, 2, 8, [0, 1]), (1, 1, 7, [0, 9]), (4, 2, 6, [0, 5, 5, 6, 13]),
+      (4, 1, 8, [0, 3, 17]), (3, 3, 9, [0, 0, 8, 16]), (6, 2, 5, [0, 1, 2, 3]), (2, 2, 16, [0, 33]), (9, 3, 64, [0, 7, 7]),
+      (1, 1, 17, [0, 65]), (2, 1, 8, [0, 1, 131]),
+    ]
+    for (heads, groups, width, offsets) in forms {
+      let n = offsets.last ?? 0
+      let scale = Double(Float(1 / Double(width).squareRoot()))
+      let form = AttentionForm(heads: heads, keyValueHeads: groups, headWidth: width, scale: scale, offsets: offsets)
+      let sizes = "H \(heads) G \(groups) D \(width) offsets \(offsets)"
+      add("attention", sizes, isEmpty: n == 0) { trial in
+        let q = trial.source.matrix(n, heads * width, 2)
+        let (k, v) = (trial.source.matrix(n, groups * width, 2), trial.source.matrix(n, groups * width))
+        try checkAttention(&trial, q, k, v, form)
+      }
+      add("attentionBackward", sizes, isEmpty: n == 0) { trial in
+        let q = trial.source.matrix(n, heads * width, 2)
+        let (k, v) = (trial.source.matrix(n, groups * width, 2), trial.source.matrix(n, groups * width))
+        try checkAttentionBackward(&trial, trial.source.matrix(n, heads * width), q, k, v, form)
+      }
+    }
+    let form = AttentionForm(heads: 2, keyValueHeads: 1, headWidth: 4, scale: 0.5, offsets: [0, 4, 9])
+    add("attention", "scores up to ±400 stay finite") { trial in
+      let (q, k, v) = (trial.source.matrix(9, 8, 20), trial.source.matrix(9, 4, 20), trial.source.matrix(9, 4))
+      try checkAttention(&trial, q, k, v, form)
+    }
+    addBlindness(form)
+    addBlindnessBackward(form)
+  }
+
+  /// What a row must not see: later rows of its sequence, and other sequences.
+  ///
+  /// NaN stays within its sequence. Within it, a kernel may multiply what it masks by 0, and 0 · NaN is NaN.
+  private mutating func addBlindness(_ form: AttentionForm) {
+    // rows of both sequences [0,4) and [4,9) that are changed, and those that must come out as before
+    let changes: [(name: String, changed: [Int], blind: [Range<Int>])] = [
+      ("later rows", [3, 8], [0..<3, 4..<8]), ("another sequence", [0, 1, 2, 3], [4..<9]), ("a later sequence", [4, 8], [0..<4]),
+    ]
+    for (name, changed, blind) in changes {
+      for (operand, spoiled) in [("k", (true, false)), ("v", (false, true))] {
+        for value in name == "later rows" ? [-1e4] : [-1e4, .nan] {
+          add("attention", "does not see \(operand) = \(value) in \(name)") { trial in
+            let (q, k, v) = (trial.source.matrix(9, 8), trial.source.matrix(9, 4), trial.source.matrix(9, 4))
+            let expected = Naive.attention(q, k, v, form)
+            let spoil = { (m: Matrix, now: Bool) in Matrix(9, 4) { i, j in now && changed.contains(i) ? value : m[i, j] } }
+            let (spoiledK, spoiledV) = (spoil(k, spoiled.0), spoil(v, spoiled.1))
+            let found = trial.backend.attention(trial.device(q), trial.device(spoiledK), trial.device(spoiledV), form)
+            for rows in blind {
+              let magnitude = Matrix(rows.count, 8, repeating: 1)  // of v; scores of up to 2 round by 20 · 2 u
+              try trial.expect("output", found.output.rows(rows), expected.output.rows(rows), 128, of: magnitude)
+            }
+          }
+        }
+      }
+    }
+  }
+
+  /// The gradients of what a row does not see: dy of earlier rows must not reach dk and dv, v of later rows must not reach dq.
+  private mutating func addBlindnessBackward(_ form: AttentionForm) {
+    for value in [-1e4] {
+      add("attentionBackward", "does not see dy = \(value) in earlier rows") { trial in
+        let (q, k, v) = (trial.source.matrix(9, 8), trial.source.matrix(9, 4), trial.source.matrix(9, 4))
+        let dy = trial.source.matrix(9, 8)
+        try checkBlindGradients(&trial, (dy, q, k, v), (Matrix(9, 8) { i, j in i == 0 || i == 4 ? value : dy[i, j] }, v), form)
+      }
+      add("attentionBackward", "does not see v = \(value) in later rows") { trial in
+        let (q, k, v) = (trial.source.matrix(9, 8), trial.source.matrix(9, 4), trial.source.matrix(9, 4))
+        let dy = trial.source.matrix(9, 8)
+        try checkBlindGradients(&trial, (dy, q, k, v), (dy, Matrix(9, 4) { i, j in i == 3 || i == 8 ? value : v[i, j] }), form)
+      }
+    }
+  }
+}
+
+/// With another dy in the first rows or another v in the last rows of [0,4) and [4,9), the other rows' gradients stay the same.
+private func checkBlindGradients<B: Backend>(
+  _ trial: inout Trial<B>, _ clean: (dy: Matrix, q: Matrix, k: Matrix, v: Matrix), _ changed: (dy: Matrix, v: Matrix),
+  _ form: AttentionForm
+) throws {
+  let expected = Naive.attentionBackward(clean.dy, clean.q, clean.k, clean.v, form)
+  let forward = Naive.attention(clean.q, clean.k, changed.v, form)
+  let found = trial.backend.attentionBackward(
+    trial.device(changed.dy), trial.device(clean.q), trial.device(clean.k), trial.device(changed.v),
+    logSumExp: trial.device(forward.logSumExp), form)
+  let isOfV = changed.v != clean.v
+  for rows in isOfV ? [0..<3, 4..<8] : [1..<4, 5..<9] {
+    let magnitude = Matrix(rows.count, 8, repeating: 4 * 8)  // 4 elements of a head in 8 rows and heads, each at most 1
+    try trial.expect("dq", found.dq.rows(rows), expected.dq.rows(rows), 256, of: magnitude)
+    if !isOfV {
+      try trial.expect("dk", found.dk.rows(rows), expected.dk.rows(rows), 256, of: magnitude.columns(0..<4))
+      try trial.expect("dv", found.dv.rows(rows), expected.dv.rows(rows), 256, of: magnitude.columns(0..<4))
+    }
+  }
+}
+
+/// δ_ih ≥ error of any score of query i, head h, divided by u: (D + 6) · scale · max_j Σ|q||k|.
+///
+/// D products and sums, the scale, the difference from the largest score and the rounding of what e^x reads.
+private func scoreRoundings(_ q: Matrix, _ k: Matrix, _ form: AttentionForm) -> Matrix {
+  let (q, k) = (q.magnitude, k.magnitude)
+  var largest = Matrix(q.rows, form.heads)
+  Naive.forEachQuery(form) { i, h, g, seen in
+    for score in Naive.scores(q, k, form, i, h, g, seen) { largest[i, h] = max(largest[i, h], abs(score)) }
+  }
+  return largest.map { Double(form.headWidth + 6) * $0 }
+}
+
+/// output: a probability has relative error 2δ + (softmax and its sum); then the sum over values.
+/// log Σ exp: absolute error δ + (sum, logarithm), and the rounding of its own size.
+private func checkAttention<B: Backend>(_ trial: inout Trial<B>, _ q: Matrix, _ k: Matrix, _ v: Matrix, _ form: AttentionForm) throws {
+  let found = trial.backend.attention(trial.device(q), trial.device(k), trial.device(v), form)
+  let expected = Naive.attention(q, k, v, form)
+  let sizes = Naive.attention(q, k, v.magnitude, form).output  // Σ p |v|
+  let roundings = scoreRoundings(q, k, form)
+  var outputBound = Matrix(q.rows, q.columns)
+  var sumBound = Matrix(q.rows, form.heads)
+  Naive.forEachQuery(form) { i, h, g, seen in
+    let length = Double(seen.count)
+    for d in h * form.headWidth..<(h + 1) * form.headWidth {
+      let count = 2 * roundings[i, h] + 4 * length + Double(Roundings.softmax)  // 4: online softmax rescales sum and output
+      outputBound[i, d] = trial.tolerance.bound(count, of: sizes[i, d])
+    }
+    let count = roundings[i, h] + 2 * length + Double(Roundings.softmax + Roundings.logarithm)
+    sumBound[i, h] = trial.tolerance.bound(count, of: max(1, abs(expected.logSumExp[i, h])))
+  }
+  try trial.expect("output", found.output, expected.output, within: outputBound)
+  try trial.expect("logSumExp", found.logSumExp, expected.logSumExp, within: sumBound)
+}
+
+/// With A_ij = Σ|dy_i||v_j| and B_i = Σ_j p_ij A_ij, a ds_ij is off by at most scale p_ij (A_ij + B_i) times its roundings.
+private func checkAttentionBackward<B: Backend>(
+  _ trial: inout Trial<B>, _ dy: Matrix, _ q: Matrix, _ k: Matrix, _ v: Matrix, _ form: AttentionForm
+) throws {
+  let forward = Naive.attention(q, k, v, form)
+  let found = trial.backend.attentionBackward(
+    trial.device(dy), trial.device(q), trial.device(k), trial.device(v), logSumExp: trial.device(forward.logSumExp), form)
+  let expected = Naive.attentionBackward(dy, q, k, v, form)
+  let width = form.headWidth
+  let roundings = scoreRoundings(q, k, form)
+  let longest = Double(q.rows * form.heads / form.keyValueHeads)  // terms of the longest sum
+  var (dq, dk, dv) = (Matrix(q.rows, q.columns), Matrix(k.rows, k.columns), Matrix(v.rows, v.columns))
+  Naive.forEachQuery(form) { i, h, g, seen in
+    let first = seen.lowerBound
+    let p = Naive.softmax(Naive.scores(q, k, form, i, h, g, seen))
+    var products = [Double](repeating: 0, count: p.count)
+    var total = 0.0
+    for j in seen {
+      for d in 0..<width { products[j - first] += abs(dy[i, h * width + d] * v[j, g * width + d]) }
+      total += p[j - first] * products[j - first]
+    }
+    let probability = roundings[i, h] + 3 * abs(forward.logSumExp[i, h]) + Double(Roundings.softmax)
+    let count = probability + Double(2 * width) + 2 * longest + 12
+    for j in seen {
+      let size = form.scale * p[j - first] * (products[j - first] + total)
+      for d in 0..<width {
+        dq[i, h * width + d] += trial.tolerance.bound(count, of: size * abs(k[j, g * width + d]))
+        dk[j, g * width + d] += trial.tolerance.bound(count, of: size * abs(q[i, h * width + d]))
+        dv[j, g * width + d] += trial.tolerance.bound(count, of: p[j - first] * abs(dy[i, h * width + d]))
+      }
+    }
+  }
+  try trial.expect("dq", found.dq, expected.dq, within: dq)
+  try trial.expect("dk", found.dk, expected.dk, within: dk)
+  try trial.expect("dv", found.dv, expected.dv, within: dv)
+}

@@ -1,0 +1,25 @@
+import Tensors
+
+extension Naive {
+  /// One step of AdamW for one number, in torch's order: decay, moments, bias correction, update.
+  ///
+  ///     x ← x (1 − lr λ)      m ← m + (g − m)(1 − β₁)      v ← β₂ v + (1 − β₂) g²
+  ///     x ← x − lr/(1 − β₁ᵗ) · m / (√v / √(1 − β₂ᵗ) + ε)
+  public static func adamW(
+    _ x: Double, gradient g: Double, _ m: Double, _ v: Double, _ s: AdamWSettings
+  ) -> (x: Double, m: Double, v: Double) {
+    let decayed = x * (1 - s.learningRate * s.weightDecay)
+    let m = m + (g - m) * (1 - s.beta1)
+    let v = s.beta2 * v + (1 - s.beta2) * g * g
+    let (correction1, correction2) = (1 - power(s.beta1, s.step), 1 - power(s.beta2, s.step))
+    let denominator = v.squareRoot() / correction2.squareRoot() + s.epsilon
+    return (decayed - s.learningRate / correction1 * m / denominator, m, v)
+  }
+
+  /// βᵗ as t factors.
+  static func power(_ base: Double, _ exponent: Int) -> Double {
+    var result = 1.0
+    for _ in 0..<exponent { result *= base }
+    return result
+  }
+}

@@ -1,0 +1,61 @@
+import Tensors
+
+extension Naive {
+  /// Number i of a row-major result: number i % 4 of Philox block i / 4.
+  static func number(_ i: Int, _ key: RandomKey) -> UInt32 {
+    let block = UInt64(i / 4)
+    let counter = SIMD4(UInt32(truncatingIfNeeded: block), UInt32(truncatingIfNeeded: block >> 32), 0, 0)
+    return Philox.numbers(counter: counter, key: key)[i % 4]
+  }
+
+  /// Uniform in [−bound, bound): bound · (2 u / 2³² − 1) for element i's number u.
+  public static func uniform(_ count: Int, bound: Double, _ key: RandomKey) -> [Double] {
+    (0..<count).map { bound * (2 * Double(number($0, key)) / 4_294_967_296 - 1) }
+  }
+
+  /// N(0, deviation²) by Box and Muller (1958): the elements 2i and 2i + 1 come from their two numbers a and b.
+  ///
+  ///     x_2i = deviation √(−2 ln u) cos 2πv      x_2i+1 = deviation √(−2 ln u) sin 2πv      u = (a + 1)/2³²,  v = b/2³²
+  public static func normal(_ count: Int, deviation: Double, _ key: RandomKey) -> [Double] {
+    (0..<count).map { i in
+      let (a, b) = (Double(number(i / 2 * 2, key)), Double(number(i / 2 * 2 + 1, key)))
+      let radius = deviation * (-2 * naturalLogarithm((a + 1) / 4_294_967_296)).squareRoot()
+      let angle = 2 * Double.pi * b / 4_294_967_296
+      return radius * (i % 2 == 0 ? cosine(angle) : sine(angle))
+    }
+  }
+
+  /// One element of a mask: 1/(1−p) when its number is ≥ p·2³², else 0.
+  static func mask(_ key: RandomKey, step: Int, sample: Int, position: Int, column j: Int, _ probability: Double) -> Double {
+    let counter = SIMD4(
+      UInt32(truncatingIfNeeded: step), UInt32(truncatingIfNeeded: sample), UInt32(truncatingIfNeeded: position), UInt32(j / 4))
+    let number = Philox.numbers(counter: counter, key: key)[j % 4]
+    return Double(number) >= probability * 4_294_967_296 ? 1 / (1 - probability) : 0
+  }
+
+  /// The mask (N,W) of `key` for rows that are (sample, position) of a step.
+  ///
+  /// Element j of row n is kept when number j % 4 of Philox block (step, sample_n, position_n, j / 4) is ≥ p·2³².
+  public static func dropoutMask(
+    _ width: Int, _ probability: Double, _ key: RandomKey, samples: [Int], positions: [Int], step: Int
+  ) -> Matrix {
+    Matrix(samples.count, width) { n, j in
+      mask(key, step: step, sample: samples[n], position: positions[n], column: j, probability)
+    }
+  }
+
+  /// The mask (M,W) for rows ordered by expert: row m is that of its token under the key of its expert.
+  public static func dropoutMask(
+    _ width: Int, _ probability: Double, _ keys: [RandomKey], samples: [Int], positions: [Int], step: Int, _ plan: Plan
+  ) -> Matrix {
+    Matrix(plan.rows, width) { m, j in
+      let n = plan.tokenOfRow[m]
+      return mask(keys[plan.expert(ofRow: m)], step: step, sample: samples[n], position: positions[n], column: j, probability)
+    }
+  }
+
+  /// mask ⊙ x.
+  public static func dropout(_ x: Matrix, mask: Matrix) -> Matrix {
+    Matrix(x.rows, x.columns) { i, j in mask[i, j] * x[i, j] }
+  }
+}
