@@ -60,6 +60,7 @@ let package = Package(
         "CPUBackend", "Decoders", "Training", "Traces", "Conformance", .product(name: "ArgumentParser", package: "swift-argument-parser"),
       ]),
     .testTarget(name: "RuleTests"),
+    .testTarget(name: "CPUBackendTests", dependencies: ["CPUBackend"]),
     .testTarget(name: "ConformanceTests", dependencies: ["CPUBackend", "Conformance"]),
     .testTarget(name: "CommandLineTests", dependencies: ["MixLoRACommand", "Checkpoints"], exclude: ["Snapshots"]),
     .testTarget(name: "CheckpointsTests", dependencies: ["Checkpoints"]),

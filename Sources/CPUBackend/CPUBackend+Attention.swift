@@ -3,10 +3,10 @@ import Tensors
 // Causal attention in blocks of query rows. For a head of one sequence, with rows i of a block and keys j ≤ i:
 //
 //     S = scale Q Kᵀ      P = exp(S − lse)      lse_i = log Σ_j exp(S_ij)      O = P V
-//     dV += Pᵀ dO         dP = dO Vᵀ            dS = P ⊙ (dP − δ), δ_i = ⟨dO_i, O_i⟩
+//     dV += Pᵀ dO         dP = dO Vᵀ            dS = P ⊙ (dP − δ), δ_i = ⟨P_i, dP_i⟩
 //     dQ = scale dS K     dK += scale dSᵀ Q
 //
-// A block of 64 rows needs the keys up to its last row, so about T/128 of the products beyond the diagonal are for
+// With a window, keys end at the other side too: i − window < j. A block of 64 rows needs the keys up to its last row, so about T/128 of the products beyond the diagonal are for
 // nothing; the products are BLAS's, which reads a head as columns of the packed rows.
 
 /// Rows of a block of queries.
@@ -29,7 +29,8 @@ extension CPUBackend {
     let longest = longestSequence(form)
     let stride = scoreStride(longest)
     let scratch = core.pool.buffer(core.threads.threads * blockRows * stride, of: Scalar.self)
-    let group = h / max(form.keyValueHeads, 1)
+    let group = h / form.keyValueHeads
+    let window = form.window ?? .max / 2
     form.offsets.withUnsafeBufferPointer { offsets in
       forParts(sequences * h, work: n * h * d * longest) { part, thread in
         let (sequence, head) = part.quotientAndRemainder(dividingBy: h)
@@ -42,17 +43,20 @@ extension CPUBackend {
         var i = 0
         while i < length {
           let count = min(blockRows, length - i)
-          let keys = i + count
-          multiplyHere(scale, q.from(row: i), k.transposed, 0, scores, count, keys, d)
+          let first = max(0, i - window + 1)
+          let keys = i + count - first
+          multiplyHere(scale, q.from(row: i), k.from(row: first).transposed, 0, scores, count, keys, d)
           for row in 0..<count {
-            let (s, visible) = (scores.base + row * stride, i + row + 1)
-            let largest = Scalar.maximum(s, visible)
-            let sum = Scalar.exponentials(s, visible, minus: largest)
-            Scalar.scale(s, 0..<visible, by: Scalar(1 / sum))
-            (s + visible).update(repeating: 0, count: keys - visible)
+            let visible = max(0, i + row - window + 1) - first..<i + row + 1 - first
+            let all = scores.base + row * stride
+            let s = all + visible.lowerBound
+            let largest = Scalar.maximum(s, visible.count)
+            let sum = Scalar.exponentials(s, visible.count, minus: largest)
+            Scalar.scale(s, 0..<visible.count, by: Scalar(1 / sum))
+            clear(all, keys, except: visible)
             logSums[begin + i + row][head] = largest + Scalar.log(Scalar(sum))
           }
-          multiplyHere(1, scores, v, 0, o.from(row: i), count, d, keys)
+          multiplyHere(1, scores, v.from(row: first), 0, o.from(row: i), count, d, keys)
           i += count
         }
       }
@@ -65,15 +69,13 @@ extension CPUBackend {
   ///
   /// One part is a key and value head of one sequence with all query heads that read it, so dk and dv have one writer.
   public func attentionBackward(
-    _ dy: Tensor<Self>, _ q: Tensor<Self>, _ k: Tensor<Self>, _ v: Tensor<Self>, logSumExp: Tensor<Self>,
-    _ form: AttentionForm
+    _ dy: Tensor<Self>, _ q: Tensor<Self>, _ k: Tensor<Self>, _ v: Tensor<Self>, logSumExp: Tensor<Self>, _ form: AttentionForm
   ) -> (dq: Tensor<Self>, dk: Tensor<Self>, dv: Tensor<Self>) {
     let watch = core.watch("attentionBackward")
     defer { watch.stop() }
     let (n, h, d) = (q.rowCount, form.heads, form.headWidth)
     requireAttention("attentionBackward", q, k, v, form)
-    requireShapes(
-      "attentionBackward", ("dy", dy.shape, q.shape), ("logSumExp", logSumExp.shape, Shape(n, h)))
+    requireShapes("attentionBackward", ("dy", dy.shape, q.shape), ("logSumExp", logSumExp.shape, Shape(n, h)))
     let (dq, dqs) = fresh(q.shape)
     let (dk, dks) = fresh(k.shape)
     let (dv, dvs) = fresh(v.shape)
@@ -85,7 +87,8 @@ extension CPUBackend {
     let stride = scoreStride(longest)
     let scratch = core.pool.buffer(2 * core.threads.threads * blockRows * stride, of: Scalar.self)
     let groups = form.keyValueHeads
-    let group = h / max(groups, 1)
+    let group = h / groups
+    let window = form.window ?? .max / 2
     form.offsets.withUnsafeBufferPointer { offsets in
       forParts(sequences * groups, work: 3 * n * h * d * longest) { part, thread in
         let (sequence, g) = part.quotientAndRemainder(dividingBy: groups)
@@ -104,24 +107,27 @@ extension CPUBackend {
           var i = 0
           while i < length {
             let count = min(blockRows, length - i)
-            let (keys, first) = (i + count, begin + i)
-            let q = qs.from(row: first, column: head * d)
-            let dy = dys.matrix.from(row: first, column: head * d)
+            let first = max(0, i - window + 1)
+            let keys = i + count - first
+            let q = qs.from(row: begin + i, column: head * d)
+            let dy = dys.matrix.from(row: begin + i, column: head * d)
+            let (k, v, dk, dv) = (k.from(row: first), v.from(row: first), dk.from(row: first), dv.from(row: first))
             // forward: S = scale Q Kᵀ, O = P V
             multiplyHere(scale, q, k.transposed, 0, p, count, keys, d)
             multiplyHere(1, dy, v.transposed, 0, ds, count, keys, d)
-            // forward: P = exp(S − lse);  dS = P (dP − Σ P dP), where one key alone gives exactly 0
+            // forward: P = exp(S − lse)
             for row in 0..<count {
-              let (p, ds, visible) = (p.base + row * stride, ds.base + row * stride, i + row + 1)
-              let shift = logSums[first + row][head]
-              for j in Scalar.lanes(0..<visible) { p[j] = Scalar.exp(p[j] - shift) }
-              let mean = Scalar(Scalar.dot(p, ds, 0..<visible))
-              for j in Scalar.lanes(0..<visible) { ds[j] = p[j] * (ds[j] - mean) }
-              (p + visible).update(repeating: 0, count: keys - visible)
-              (ds + visible).update(repeating: 0, count: keys - visible)
+              let visible = max(0, i + row - window + 1) - first..<i + row + 1 - first
+              let (p, ds) = (p.base + row * stride, ds.base + row * stride)
+              let shift = logSums[begin + i + row][head]
+              for j in Scalar.lanes(visible) { p[j] = Scalar.exp(p[j] - shift) }
+              let delta = Scalar(Scalar.dot(p, ds, visible))
+              for j in Scalar.lanes(visible) { ds[j] = p[j] * (ds[j] - delta) }
+              clear(p, keys, except: visible)
+              clear(ds, keys, except: visible)
             }
             multiplyHere(1, p.transposed, dy, 1, dv, keys, d, count)
-            multiplyHere(scale, ds, k, 0, dqs.matrix.from(row: first, column: head * d), count, d, keys)
+            multiplyHere(scale, ds, k, 0, dqs.matrix.from(row: begin + i, column: head * d), count, d, keys)
             multiplyHere(scale, ds.transposed, q, 1, dk, keys, d, count)
             i += count
           }
@@ -138,9 +144,17 @@ extension CPUBackend {
     let (n, h, g, d) = (q.rowCount, form.heads, form.keyValueHeads, form.headWidth)
     guard g > 0, h % g == 0 else { trap("\(operation): \(h) query heads over \(g) key and value heads") }
     requireShapes(operation, ("q", q.shape, Shape(n, h * d)), ("k", k.shape, Shape(n, g * d)), ("v", v.shape, Shape(n, g * d)))
+    if let window = form.window, window < 1 { trap("\(operation): a window of \(window) rows") }
     guard form.offsets.first == 0, form.offsets.last == n, zip(form.offsets, form.offsets.dropFirst()).allSatisfy({ $0 <= $1 }) else {
       trap("\(operation): offsets \(form.offsets) for \(n) rows")
     }
+  }
+
+  /// Zeros in a row of `keys` scores outside those that are visible.
+  @inline(__always)
+  private func clear(_ row: UnsafeMutablePointer<Scalar>, _ keys: Int, except visible: Range<Int>) {
+    row.update(repeating: 0, count: visible.lowerBound)
+    (row + visible.upperBound).update(repeating: 0, count: keys - visible.upperBound)
   }
 
   private func longestSequence(_ form: AttentionForm) -> Int {

@@ -15,7 +15,7 @@ extension CPUBackend {
     }
   }
 
-  /// x ← α x.
+  /// x ← α x; α = 0 writes zeros whatever x held, as β = 0 does in a product.
   public func scale(_ alpha: Double, _ x: inout Tensor<Self>) {
     let watch = core.watch("scale")
     defer { watch.stop() }
@@ -163,7 +163,7 @@ extension CPUBackend {
     return h
   }
 
-  /// da = dh ⊙ c ⊙ silu′(a) and dc = dh ⊙ silu(a). With σ = 1 / (1 + e⁻ᵃ), silu′ = σ + silu (1 − σ).
+  /// da = dh ⊙ c ⊙ silu′(a) and dc = dh ⊙ silu(a), for h = silu(a) ⊙ c. With σ = 1 / (1 + e⁻ᵃ), silu′ = σ + silu (1 − σ).
   public func swiGLUBackward(_ dh: Tensor<Self>, _ a: Tensor<Self>, _ c: Tensor<Self>) -> (da: Tensor<Self>, dc: Tensor<Self>) {
     let watch = core.watch("swiGLUBackward")
     defer { watch.stop() }
@@ -175,8 +175,7 @@ extension CPUBackend {
       for n in rows {
         let (dh, a, c, da, dc) = (dhs[n], a[n], c[n], das[n], dcs[n])
         for i in Scalar.lanes(columns) {
-          let x = a[i]
-          let d = dh[i]
+          let (x, d) = (a[i], dh[i])
           let sigma = 1 / (1 + Scalar.exp(-x))
           let silu = x * sigma
           da[i] = d * c[i] * (sigma + silu * (1 - sigma))

@@ -1,17 +1,52 @@
 import Tensors
 
 extension CPUBackend {
+  /// What gradients are multiplied with so that their norm is at most `maximum` (0: no limit), as torch computes it.
+  ///
+  ///     norm = √squaredNorm      factor = min(1, maximum / (norm + 10⁻⁶))
+  ///
+  /// The factor is NaN if the norm or the loss is not finite: the optimisers then change nothing. All are vectors of one element.
+  public func clipFactor(
+    _ squaredNorm: Tensor<Self>, loss: Tensor<Self>, maximum: Double
+  ) -> (factor: Tensor<Self>, norm: Tensor<Self>) {
+    let watch = core.watch("clipFactor")
+    defer { watch.stop() }
+    requireShapes("clipFactor", ("squaredNorm", squaredNorm.shape, Shape(1)), ("loss", loss.shape, Shape(1)))
+    let (factor, factors) = fresh(Shape(1))
+    let (norm, norms) = fresh(Shape(1))
+    let value = Double(rows(squaredNorm).base[0]).squareRoot()
+    norms.base[0] = Scalar(value)
+    if value.isFinite, rows(loss).base[0].isFinite {
+      factors.base[0] = maximum == 0 ? 1 : Scalar(min(1, maximum / (value + 1e-6)))
+    } else {
+      factors.base[0] = .nan
+    }
+    return (factor, norm)
+  }
+
+  /// The number that `factor` holds, 1 without one; nil if it is not finite.
+  private func finite(_ operation: StaticString, _ factor: Tensor<Self>?) -> Scalar? {
+    guard let factor else { return 1 }
+    requireShapes(operation, ("factor", factor.shape, Shape(1)))
+    let value = rows(factor).base[0]
+    return value.isFinite ? value : nil
+  }
+
   /// One step of AdamW (Loshchilov & Hutter 2019) in torch's order: decay, moments, bias correction, update.
   ///
   ///     x ← x (1 − lr λ)      m ← m + (g − m)(1 − β₁)      v ← β₂ v + (1 − β₂) g²
   ///     x ← x − lr/(1 − β₁ᵗ) · m / (√v / √(1 − β₂ᵗ) + ε)
+  ///
+  /// g is the gradient times `factor` (a vector of one element; nil is 1). If the factor is not finite, nothing changes.
   public func adamW(
-    _ x: inout Tensor<Self>, gradient: Tensor<Self>, _ m: inout Tensor<Self>, _ v: inout Tensor<Self>, _ settings: AdamWSettings
+    _ x: inout Tensor<Self>, gradient: Tensor<Self>, factor: Tensor<Self>?, _ m: inout Tensor<Self>, _ v: inout Tensor<Self>,
+    _ settings: AdamWSettings
   ) {
     let watch = core.watch("adamW")
     defer { watch.stop() }
     requireShapes("adamW", ("gradient", gradient.shape, x.shape), ("m", m.shape, x.shape), ("v", v.shape, x.shape))
     guard settings.step >= 1 else { trap("adamW: step \(settings.step) is counted from 1") }
+    guard let factor = finite("adamW", factor) else { return }
     let t = Double(settings.step)
     let decay = Scalar(1 - settings.learningRate * settings.weightDecay)
     let (keep1, keep2) = (Scalar(1 - settings.beta1), Scalar(1 - settings.beta2))
@@ -24,12 +59,36 @@ extension CPUBackend {
       for n in rows {
         let (x, g, m, v) = (xs[n], gs[n], ms[n], vs[n])
         for i in Scalar.lanes(columns) {
-          let gradient = g[i]
+          let gradient = factor * g[i]
           let first = m[i] + (gradient - m[i]) * keep1
           let second = beta2 * v[i] + keep2 * gradient * gradient
           m[i] = first
           v[i] = second
           x[i] = decay * x[i] - stepSize * first / (Scalar.squareRoot(second) / rootCorrection + epsilon)
+        }
+      }
+    }
+  }
+
+  /// One step of stochastic gradient descent with momentum μ in torch's form, g and `factor` as in `adamW`.
+  ///
+  ///     b ← μ b + g + λ x      x ← x − lr b
+  public func sgd(
+    _ x: inout Tensor<Self>, gradient: Tensor<Self>, factor: Tensor<Self>?, momentum b: inout Tensor<Self>, _ settings: SGDSettings
+  ) {
+    let watch = core.watch("sgd")
+    defer { watch.stop() }
+    requireShapes("sgd", ("gradient", gradient.shape, x.shape), ("momentum", b.shape, x.shape))
+    guard let factor = finite("sgd", factor) else { return }
+    let (rate, decay, momentum) = (Scalar(settings.learningRate), Scalar(settings.weightDecay), Scalar(settings.momentum))
+    let (xs, gs, bs) = (writable(&x), rows(gradient), writable(&b))
+    forBlocks(xs, gs, bs, cost: 2) { rows, columns in
+      for n in rows {
+        let (x, g, b) = (xs[n], gs[n], bs[n])
+        for i in Scalar.lanes(columns) {
+          let step = momentum * b[i] + (factor * g[i] + decay * x[i])
+          b[i] = step
+          x[i] = x[i] - rate * step
         }
       }
     }

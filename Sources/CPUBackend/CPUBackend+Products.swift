@@ -30,7 +30,9 @@ extension CPUBackend {
     return matrix
   }
 
-  /// c ← α a b + β c, cut along the longer side of c; sizes may be 0.
+  /// c ← α a b + β c, cut along the longer side of c into two pieces per thread, so that a thread held up elsewhere delays less.
+  ///
+  /// Sizes may be 0. Small products stay on this thread.
   func multiply(
     _ alpha: Scalar, _ a: Matrix<Scalar>, _ b: Matrix<Scalar>, _ beta: Scalar, _ c: Matrix<Scalar>, _ m: Int, _ n: Int, _ k: Int
   ) {

@@ -62,9 +62,11 @@ extension CPUBackend {
     let offsets = freshIndices(e + 1)
     let (weights, ws) = fresh(Shape(m))
     let (counts, cs) = fresh(Shape(e))
+    let (firstCounts, firsts) = fresh(Shape(e))
     let (ps, chosen, offset) = (rows(p), choice.storage.pointer, offsets.storage.pointer)
 
     offset.update(repeating: 0, count: e + 1)
+    firsts.base.update(repeating: 0, count: e)
     for token in 0..<n {
       for slot in 0..<k {
         let expert = Int(chosen[token * k + slot])
@@ -73,6 +75,7 @@ extension CPUBackend {
           trap("route: token \(token) chooses expert \(expert) twice")
         }
         offset[expert + 1] += 1
+        if slot == 0 { firsts.base[expert] += 1 }
       }
     }
     let next = core.pool.buffer(e, of: Int32.self)
@@ -97,7 +100,8 @@ extension CPUBackend {
     withExtendedLifetime(next) {}
     return Routing(
       tokens: n, experts: e, expertsPerToken: k, choice: choice, rowOfChoice: rowOfChoice, tokenOfRow: tokenOfRow,
-      choiceOfRow: choiceOfRow, offsets: offsets, weights: weights, counts: counts)
+      choiceOfRow: choiceOfRow, offsets: offsets, weights: weights, counts: counts,
+      firstCounts: firstCounts)
   }
 
   /// dlogits = w_j (dw_j − Σ_i w_i dw_i) on the chosen, plus p ⊙ (balance − ⟨balance, p⟩) on all.

@@ -167,7 +167,7 @@ struct HeadAndUpdate: PrecisionProgram {
       // ε = 1/8: with torch's 1e-8 the first step is lr · sign(g), which amplifies the rounding of a small g without bound
       var settings = AdamWSettings(learningRate: 0.01, weightDecay: 0.1, step: step)
       settings.epsilon = 0.125
-      b.adamW(&table, gradient: gradient, &m, &v, settings)
+      b.adamW(&table, gradient: gradient, factor: nil, &m, &v, settings)
     }
     return [("losses", losses), ("table", table), ("m", m), ("v", v)]
   }

@@ -95,7 +95,7 @@ public protocol Backend: AnyObject {
   ///
   /// The table (P,D) holds cos in its first D/2 columns and sin in the others; positions (N) choose its rows.
   func rope(_ x: inout Tensor<Self>, positions: Indices<Self>, table: Tensor<Self>, inverse: Bool)
-  /// Causal attention within each sequence: q (N,H·D), k and v (N,G·D) → output (N,H·D), log Σ exp of the scores (N,H).
+  /// Causal attention within each sequence, and within its window where the form has one: q (N,H·D), k and v (N,G·D) → output (N,H·D), log Σ exp of the scores (N,H).
   ///
   /// A value that is not finite may spread to every row of its own sequence (0 · NaN is NaN), never to another's.
   func attention(_ q: Tensor<Self>, _ k: Tensor<Self>, _ v: Tensor<Self>, _ form: AttentionForm)
@@ -159,12 +159,27 @@ public protocol Backend: AnyObject {
 
   // MARK: Optimiser
 
+  /// What gradients are multiplied with so that their norm is at most `maximum` (0: no limit), as torch computes it.
+  ///
+  ///     norm = √squaredNorm      factor = min(1, maximum / (norm + 10⁻⁶))
+  ///
+  /// The factor is NaN if the norm or the loss is not finite: the optimisers then change nothing. All are vectors of one element.
+  func clipFactor(_ squaredNorm: Tensor<Self>, loss: Tensor<Self>, maximum: Double) -> (factor: Tensor<Self>, norm: Tensor<Self>)
+
   /// One step of AdamW (Loshchilov & Hutter 2019) in torch's order: decay, moments, bias correction, update.
   ///
   ///     x ← x (1 − lr λ)      m ← m + (g − m)(1 − β₁)      v ← β₂ v + (1 − β₂) g²
   ///     x ← x − lr/(1 − β₁ᵗ) · m / (√v / √(1 − β₂ᵗ) + ε)
+  ///
+  /// g is the gradient times `factor` (a vector of one element; nil is 1). If the factor is not finite, nothing changes.
   func adamW(
-    _ x: inout Tensor<Self>, gradient: Tensor<Self>, _ m: inout Tensor<Self>, _ v: inout Tensor<Self>, _ settings: AdamWSettings)
+    _ x: inout Tensor<Self>, gradient: Tensor<Self>, factor: Tensor<Self>?, _ m: inout Tensor<Self>, _ v: inout Tensor<Self>,
+    _ settings: AdamWSettings)
+  /// One step of stochastic gradient descent with momentum μ in torch's form, g and `factor` as in `adamW`.
+  ///
+  ///     b ← μ b + g + λ x      x ← x − lr b
+  func sgd(
+    _ x: inout Tensor<Self>, gradient: Tensor<Self>, factor: Tensor<Self>?, momentum b: inout Tensor<Self>, _ settings: SGDSettings)
 }
 
 /// Sizes and rules of one attention operation.
@@ -179,14 +194,17 @@ public struct AttentionForm: Equatable, Sendable {
   public let scale: Double
   /// Where each packed sequence begins, and N at the end: sequences + 1 row numbers, on the host.
   public let offsets: [Int]
+  /// Rows that a row sees, itself included: row j ≤ i is visible when i − j < window; nil for all.
+  public let window: Int?
 
   /// Describes attention over the packed sequences of `offsets`.
-  public init(heads: Int, keyValueHeads: Int, headWidth: Int, scale: Double, offsets: [Int]) {
+  public init(heads: Int, keyValueHeads: Int, headWidth: Int, scale: Double, offsets: [Int], window: Int? = nil) {
     self.heads = heads
     self.keyValueHeads = keyValueHeads
     self.headWidth = headWidth
     self.scale = scale
     self.offsets = offsets
+    self.window = window
   }
 }
 
@@ -227,5 +245,22 @@ public struct AdamWSettings: Equatable, Sendable {
     self.learningRate = learningRate
     self.weightDecay = weightDecay
     self.step = step
+  }
+}
+
+/// The numbers of one step of stochastic gradient descent.
+public struct SGDSettings: Equatable, Sendable {
+  /// Learning rate lr.
+  public var learningRate: Double
+  /// Decay λ, added to the gradient.
+  public var weightDecay: Double
+  /// Momentum μ.
+  public var momentum: Double
+
+  /// The given settings.
+  public init(learningRate: Double, weightDecay: Double, momentum: Double) {
+    self.learningRate = learningRate
+    self.weightDecay = weightDecay
+    self.momentum = momentum
   }
 }

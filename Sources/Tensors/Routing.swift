@@ -23,11 +23,13 @@ public struct Routing<B: Backend> {
   public let weights: Tensor<B>
   /// Number of rows of each expert, as scalars: (E).
   public let counts: Tensor<B>
+  /// Number of tokens whose first choice is each expert, as scalars: (E).
+  public let firstCounts: Tensor<B>
 
   /// Puts a plan together. Only backends call this.
   public init(
     tokens: Int, experts: Int, expertsPerToken: Int, choice: Indices<B>, rowOfChoice: Indices<B>, tokenOfRow: Indices<B>,
-    choiceOfRow: Indices<B>, offsets: Indices<B>, weights: Tensor<B>, counts: Tensor<B>
+    choiceOfRow: Indices<B>, offsets: Indices<B>, weights: Tensor<B>, counts: Tensor<B>, firstCounts: Tensor<B>
   ) {
     self.tokens = tokens
     self.experts = experts
@@ -39,6 +41,7 @@ public struct Routing<B: Backend> {
     self.offsets = offsets
     self.weights = weights
     self.counts = counts
+    self.firstCounts = firstCounts
   }
 
   /// Number of rows in expert order, M = N·K.

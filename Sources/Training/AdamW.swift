@@ -31,7 +31,7 @@ public struct AdamW<B: Backend> {
   public mutating func step() {
     settings.step += 1
     for (i, parameter) in parameters.enumerated() {
-      backend.adamW(&parameter.value, gradient: parameter.gradient, &m[i], &v[i], settings)
+      backend.adamW(&parameter.value, gradient: parameter.gradient, factor: nil, &m[i], &v[i], settings)
       backend.scale(0, &parameter.gradient)
     }
   }

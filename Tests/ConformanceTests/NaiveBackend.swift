@@ -230,7 +230,8 @@ final class NaiveBackend<Scalar: BinaryFloatingPoint & SIMDScalar & Codable & Se
     if fault == .attentionWithoutScale { scale = 1 }
     if fault == .attentionAcrossSequences { offsets = [0, form.offsets[form.offsets.count - 1]] }
     return AttentionForm(
-      heads: form.heads, keyValueHeads: form.keyValueHeads, headWidth: form.headWidth, scale: scale, offsets: offsets)
+      heads: form.heads, keyValueHeads: form.keyValueHeads, headWidth: form.headWidth, scale: scale, offsets: offsets,
+      window: form.window)
   }
 
   /// k or v with groups in the order that head % G would read, as one group per head.
@@ -327,7 +328,8 @@ final class NaiveBackend<Scalar: BinaryFloatingPoint & SIMDScalar & Codable & Se
     return Routing(
       tokens: plan.tokens, experts: plan.experts, expertsPerToken: k, choice: choice, rowOfChoice: indices(plan.rowOfChoice),
       tokenOfRow: indices(plan.tokenOfRow), choiceOfRow: indices(plan.choiceOfRow), offsets: indices(plan.offsets),
-      weights: tensor(plan.weights), counts: tensor((0..<plan.experts).map { Double(plan.rows(of: $0).count) }))
+      weights: tensor(plan.weights), counts: tensor((0..<plan.experts).map { Double(plan.rows(of: $0).count) }),
+      firstCounts: tensor(plan.firstCounts))
   }
 
   func routerBackward(_ dw: T, _ p: T, _ routing: Routing<NaiveBackend>, balance: T) -> T {
@@ -397,10 +399,12 @@ final class NaiveBackend<Scalar: BinaryFloatingPoint & SIMDScalar & Codable & Se
 
   // MARK: Optimiser
 
-  func adamW(_ x: inout T, gradient: T, _ m: inout T, _ v: inout T, _ settings: AdamWSettings) {
+  func adamW(_ x: inout T, gradient: T, factor: T?, _ m: inout T, _ v: inout T, _ settings: AdamWSettings) {
     var settings = settings
+    let factor = factor.map { list($0)[0] } ?? 1
+    guard factor.isFinite else { return }
     if fault == .adamWWithoutBiasCorrection { settings.step = 100_000 }
-    let (g, m0, v0) = (list(gradient), list(m), list(v))
+    let (g, m0, v0) = (list(gradient).map { factor * $0 }, list(m), list(v))
     var (newX, newM, newV) = (list(x), m0, v0)
     for i in 0..<newX.count {
       if fault == .adamWDecaysTheGradient {
@@ -414,5 +418,20 @@ final class NaiveBackend<Scalar: BinaryFloatingPoint & SIMDScalar & Codable & Se
     write(newX, &x)
     write(newM, &m)
     write(newV, &v)
+  }
+
+  func sgd(_ x: inout T, gradient: T, factor: T?, momentum b: inout T, _ settings: SGDSettings) {
+    let factor = factor.map { list($0)[0] } ?? 1
+    guard factor.isFinite else { return }
+    let (x0, g, b0) = (list(x), list(gradient), list(b))
+    let new = x0.indices.map { settings.momentum * b0[$0] + factor * g[$0] + settings.weightDecay * x0[$0] }
+    write(new, &b)
+    write(x0.indices.map { x0[$0] - settings.learningRate * new[$0] }, &x)
+  }
+
+  func clipFactor(_ squaredNorm: T, loss: T, maximum: Double) -> (factor: T, norm: T) {
+    let (norm, loss) = (list(squaredNorm)[0].squareRoot(), list(loss)[0])
+    let factor = norm.isFinite && loss.isFinite ? (maximum == 0 ? 1 : min(1, maximum / (norm + 1e-6))) : .nan
+    return (tensor([factor]), tensor([norm]))
   }
 }

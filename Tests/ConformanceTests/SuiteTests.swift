@@ -37,7 +37,7 @@ import Testing
       "rowDots", "scaleRows", "gemm", "rmsNorm", "rmsNormBackward", "rmsNormWeightGradient", "rope", "attention", "attentionBackward",
       "swiGLU", "swiGLUBackward", "embedding", "addEmbeddingGradient", "crossEntropy", "gather", "addScattered", "dropout", "softmax",
       "topK", "route", "routerBackward", "dispatch", "combine", "dispatchBlocks", "combineBlocks", "groupedGemm", "groupedOuter",
-      "routedDropout", "adamW", "NaN", "repetition", "gradient", "sharing", "counters",
+      "routedDropout", "adamW", "sgd", "clipFactor", "NaN", "repetition", "gradient", "sharing", "counters",
     ] { #expect(operations.contains(name), "no case of \(name)") }
   }
 

@@ -8,11 +8,13 @@ extension CaseList {
       (4, 1, 8, [0, 3, 17]), (3, 3, 9, [0, 0, 8, 16]), (6, 2, 5, [0, 1, 2, 3]), (2, 2, 16, [0, 33]), (9, 3, 64, [0, 7, 7]),
       (1, 1, 17, [0, 65]), (2, 1, 8, [0, 1, 131]),
     ]
-    for (heads, groups, width, offsets) in forms {
+    let windows: [Int?] = [nil, 1, 2, 5, 64, 70]
+    for ((heads, groups, width, offsets), window) in forms.flatMap({ form in windows.map { (form, $0) } }) {
+      if let window, window > offsets.last ?? 0 { continue }
       let n = offsets.last ?? 0
       let scale = Double(Float(1 / Double(width).squareRoot()))
-      let form = AttentionForm(heads: heads, keyValueHeads: groups, headWidth: width, scale: scale, offsets: offsets)
-      let sizes = "H \(heads) G \(groups) D \(width) offsets \(offsets)"
+      let form = AttentionForm(heads: heads, keyValueHeads: groups, headWidth: width, scale: scale, offsets: offsets, window: window)
+      let sizes = "H \(heads) G \(groups) D \(width) offsets \(offsets)" + (window.map { " window \($0)" } ?? "")
       add("attention", sizes, isEmpty: n == 0) { trial in
         let q = trial.source.matrix(n, heads * width, 2)
         let (k, v) = (trial.source.matrix(n, groups * width, 2), trial.source.matrix(n, groups * width))

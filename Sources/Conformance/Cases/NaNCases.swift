@@ -162,7 +162,7 @@ extension CaseList {
       let (x0, g) = (trial.source.matrix(3, 9), trial.spoiled(3, 9))
       var (x, m, v) = (trial.writable(x0), trial.writable(Matrix(3, 9)), trial.writable(Matrix(3, 9)))
       trial.backend.adamW(
-        &x.tensor, gradient: trial.device(g), &m.tensor, &v.tensor, AdamWSettings(learningRate: 0.1, weightDecay: 0, step: 1))
+        &x.tensor, gradient: trial.device(g), factor: nil, &m.tensor, &v.tensor, AdamWSettings(learningRate: 0.1, weightDecay: 0, step: 1))
       for (name, tensor) in [("x", x.tensor), ("m", m.tensor), ("v", v.tensor)] { try trial.expectNaN(name, tensor, where: g) }
     }
   }

@@ -56,6 +56,7 @@ extension Trial {
       tokens: plan.tokens, experts: plan.experts, expertsPerToken: plan.expertsPerToken, choice: device(plan.choice),
       rowOfChoice: device(plan.rowOfChoice), tokenOfRow: device(plan.tokenOfRow), choiceOfRow: device(plan.choiceOfRow),
       offsets: device(plan.offsets), weights: backend.upload(plan.weights.map { B.Scalar($0) }, Shape(plan.rows)),
-      counts: backend.upload(counts, Shape(plan.experts)))
+      counts: backend.upload(counts, Shape(plan.experts)),
+      firstCounts: backend.upload(plan.firstCounts.map { B.Scalar($0) }, Shape(plan.experts)))
   }
 }

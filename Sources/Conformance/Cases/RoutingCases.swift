@@ -32,6 +32,7 @@ extension CaseList {
         try trial.expect("offsets", found.offsets, plan.offsets)
         try trial.expect("weights", found.weights, plan.weights, sizes.k + 2, of: plan.weights)
         try trial.expectExactly("counts", found.counts, (0..<sizes.experts).map { Double(plan.rows(of: $0).count) })
+        try trial.expectExactly("firstCounts", found.firstCounts, plan.firstCounts)
       }
       add("routerBackward", "\(sizes)", isEmpty: sizes.tokens == 0) { trial in
         let p = Naive.softmax(trial.source.matrix(sizes.tokens, sizes.experts, 2)).map { Double(Float($0)) }

@@ -89,6 +89,60 @@ extension CaseList {
       let (x0, g) = (trial.source.matrix(3, 9), trial.source.matrix(3, 9))
       try checkAdamW(&trial, x0, g, Matrix(3, 9), Matrix(3, 9), AdamWSettings(learningRate: 0.5, weightDecay: 0, step: 1))
     }
+    add("adamW", "a factor of 1/4 on the gradient") { trial in
+      let (x0, g, m0) = (trial.source.matrix(3, 9), trial.source.matrix(3, 9), trial.source.matrix(3, 9))
+      let settings = AdamWSettings(learningRate: 0.02, weightDecay: 0.1, step: 2)
+      try checkAdamW(&trial, x0, g, m0, trial.source.matrix(3, 9).magnitude, settings, factor: 0.25)
+    }
+    for factor in [Double.nan, .infinity] {
+      add("adamW", "a factor \(factor) changes nothing") { trial in
+        let (x0, g) = (trial.source.matrix(3, 9), trial.source.matrix(3, 9))
+        let (x, m, v) = (trial.writable(x0), trial.writable(g), trial.writable(g.magnitude))
+        var (tensorX, tensorM, tensorV) = (x.tensor, m.tensor, v.tensor)
+        trial.backend.adamW(
+          &tensorX, gradient: trial.device(g), factor: trial.device([factor]), &tensorM, &tensorV,
+          AdamWSettings(learningRate: 0.1, weightDecay: 0.1, step: 1))
+        try trial.expectExactly("x", tensorX, x0)
+        try trial.expectExactly("m", tensorM, g)
+        try trial.expectExactly("v", tensorV, g.magnitude)
+      }
+      add("sgd", "a factor \(factor) changes nothing") { trial in
+        let (x0, g) = (trial.source.matrix(3, 9), trial.source.matrix(3, 9))
+        var (x, b) = (trial.device(x0), trial.device(g))
+        let settings = SGDSettings(learningRate: 0.1, weightDecay: 0.1, momentum: 0.5)
+        trial.backend.sgd(&x, gradient: trial.device(g), factor: trial.device([factor]), momentum: &b, settings)
+        try trial.expectExactly("x", x, x0)
+        try trial.expectExactly("b", b, g)
+      }
+    }
+    for (rows, columns, decay, momentum, factor) in [
+      (0, 3, 0.0, 0.0, nil), (1, 1, 0, 0, nil), (3, 7, 0.1, 0.9, 0.5), (65, 257, 0.1, 0.9, nil),
+    ] as [(Int, Int, Double, Double, Double?)] {
+      add("sgd", "(\(rows),\(columns)) λ \(decay) μ \(momentum)", isEmpty: rows == 0) { trial in
+        let (x0, g, b0) = (trial.source.matrix(rows, columns), trial.source.matrix(rows, columns), trial.source.matrix(rows, columns))
+        var (x, b) = (trial.writable(x0), trial.writable(b0))
+        let settings = SGDSettings(learningRate: 0.01, weightDecay: decay, momentum: momentum)
+        trial.backend.sgd(
+          &x.tensor, gradient: trial.device(g), factor: factor.map { trial.device([$0]) }, momentum: &b.tensor, settings)
+        let expectedB = Matrix(rows, columns) { i, j in momentum * b0[i, j] + (factor ?? 1) * g[i, j] + decay * x0[i, j] }
+        let sizeB = Matrix(rows, columns) { i, j in abs(momentum * b0[i, j]) + abs(g[i, j]) + abs(decay * x0[i, j]) }
+        try trial.expect("b", b, expectedB, 6, of: sizeB)
+        try trial.expect(
+          "x", x, Matrix(rows, columns) { i, j in x0[i, j] - 0.01 * expectedB[i, j] }, 9,
+          of: Matrix(rows, columns) { i, j in abs(x0[i, j]) + 0.01 * sizeB[i, j] })
+      }
+    }
+    for (squared, loss, maximum, expected) in [
+      (4.0, 1.0, 1.0, 1 / (2 + 1e-6)), (4, 1, 0, 1), (0.25, 1, 1, 1), (0, 0, 1, 1), (.infinity, 1, 1, .nan), (.nan, 1, 0, .nan),
+      (4, .nan, 1, .nan),
+      (4, .infinity, 0, .nan),
+    ] {
+      add("clipFactor", "of squared norm \(squared), loss \(loss), maximum \(maximum)", expectsNaN: expected.isNaN) { trial in
+        let found = trial.backend.clipFactor(trial.device([squared]), loss: trial.device([loss]), maximum: maximum)
+        try trial.expect("factor", found.factor, [expected], within: [trial.tolerance.bound(6, of: 1)])
+        if squared.isFinite { try trial.expect("norm", found.norm, [squared.squareRoot()], within: [trial.tolerance.bound(2, of: 2)]) }
+      }
+    }
     add("adamW", "other settings than torch's defaults") { trial in
       var settings = AdamWSettings(learningRate: 0.02, weightDecay: 0.3, step: 3)
       (settings.beta1, settings.beta2, settings.epsilon) = (0.5, 0.75, 0.125)
@@ -100,10 +154,13 @@ extension CaseList {
 
 /// The moments' errors are relative to their terms; the first one's enters the update through the quotient.
 private func checkAdamW<B: Backend>(
-  _ trial: inout Trial<B>, _ x0: Matrix, _ g: Matrix, _ m0: Matrix, _ v0: Matrix, _ settings: AdamWSettings
+  _ trial: inout Trial<B>, _ x0: Matrix, _ g: Matrix, _ m0: Matrix, _ v0: Matrix, _ settings: AdamWSettings,
+  factor: Double? = nil
 ) throws {
   var (x, m, v) = (trial.writable(x0), trial.writable(m0), trial.writable(v0))
-  trial.backend.adamW(&x.tensor, gradient: trial.device(g), &m.tensor, &v.tensor, settings)
+  trial.backend.adamW(
+    &x.tensor, gradient: trial.device(g), factor: factor.map { trial.device([$0]) }, &m.tensor, &v.tensor, settings)
+  let g = g.map { (factor ?? 1) * $0 }
   var (ex, em, ev) = (x0, m0, v0)
   var (sizeM, sizeX) = (m0, x0)
   let (correction1, correction2) = (1 - Naive.power(settings.beta1, settings.step), 1 - Naive.power(settings.beta2, settings.step))

@@ -1,11 +1,13 @@
 import Tensors
 
 extension Naive {
-  /// Visits every query row i of every head h with its group g and the rows that it sees: those of its own sequence up to itself.
+  /// Visits every query row i of every head h with its group g and the rows that it sees: of its own sequence, up to itself, within the window.
   static func forEachQuery(_ form: AttentionForm, _ body: (_ i: Int, _ h: Int, _ g: Int, _ seen: ClosedRange<Int>) -> Void) {
     for sequence in 0..<form.offsets.count - 1 {
       for i in form.offsets[sequence]..<form.offsets[sequence + 1] {
-        for h in 0..<form.heads { body(i, h, h / (form.heads / form.keyValueHeads), form.offsets[sequence]...i) }
+        for h in 0..<form.heads {
+          body(i, h, h / (form.heads / form.keyValueHeads), max(form.offsets[sequence], form.window.map { i - $0 + 1 } ?? 0)...i)
+        }
       }
     }
   }

@@ -42,6 +42,11 @@ extension Naive {
     /// The expert whose range of rows holds row m.
     public func expert(ofRow m: Int) -> Int { choice[choiceOfRow[m]] }
 
+    /// Number of tokens whose first choice is each expert.
+    public var firstCounts: [Double] {
+      (0..<experts).map { e in Double((0..<tokens).filter { expertsPerToken > 0 && choice[$0 * expertsPerToken] == e }.count) }
+    }
+
     /// The rows of expert e.
     public func rows(of e: Int) -> Range<Int> { offsets[e]..<offsets[e + 1] }
   }
