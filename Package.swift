@@ -63,7 +63,9 @@ let package = Package(
     .testTarget(name: "CPUBackendTests", dependencies: ["CPUBackend"]),
     .testTarget(name: "ConformanceTests", dependencies: ["CPUBackend", "Conformance"]),
     .testTarget(name: "CommandLineTests", dependencies: ["MixLoRACommand", "Checkpoints"], exclude: ["Snapshots"]),
-    .testTarget(name: "CheckpointsTests", dependencies: ["Checkpoints"]),
+    .target(name: "HostileCases", dependencies: ["Checkpoints"], path: "Tests/HostileCases"),
+    .testTarget(name: "CheckpointsTests", dependencies: ["Checkpoints", "HostileCases"]),
+    .testTarget(name: "DecodersTests", dependencies: ["CPUBackend", "Decoders", "HostileCases"]),
     .testTarget(name: "TracesTests", dependencies: ["CPUBackend", "Traces", "Training", "Conformance"]),
   ],
   swiftLanguageModes: [.v6]

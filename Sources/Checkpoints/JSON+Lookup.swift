@@ -32,6 +32,9 @@ extension JSON {
     if case .object(let value) = self { value } else { nil }
   }
 
+  /// The value as compact text for a message, cut after 200 characters and without anything that a terminal obeys.
+  public var excerpt: String { presentable(serialized()) }
+
   /// The value in a few words for a message: leaves as they are, containers by their size.
   public var summary: String {
     switch self {

@@ -24,11 +24,17 @@ extension JSON {
   /// - Throws: `CheckpointError` with the byte offset, what was found and what was expected.
   /// - Complexity: O(bytes).
   public init(parsing bytes: [UInt8], file: String, limits: Limits = Limits()) throws {
+    try self.init(parsing: bytes, at: 0, of: file, limits: limits)
+  }
+
+  /// Reads a text that begins at a byte of a file; see `init(parsing:file:limits:)`.
+  init(parsing bytes: [UInt8], at origin: Int, of file: String, limits: Limits) throws {
     if let offset = firstInvalidUTF8(in: bytes) {
       throw CheckpointError(
-        file: file, place: .byte(offset), found: "byte 0x\(String(bytes[offset], radix: 16, uppercase: true))", expected: "UTF-8 text")
+        file: file, place: .byte(origin + offset), found: "byte 0x\(String(bytes[offset], radix: 16, uppercase: true))",
+        expected: "UTF-8 text")
     }
-    var parser = JSONParser(bytes: bytes, file: file, limits: limits)
+    var parser = JSONParser(bytes: bytes, file: file, limits: limits, origin: origin)
     self = try parser.document()
   }
 

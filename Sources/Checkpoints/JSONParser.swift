@@ -5,13 +5,16 @@ struct JSONParser {
   let bytes: [UInt8]
   let file: String
   let limits: JSON.Limits
+  /// Where in the file the text begins; added to every offset in a message.
+  let origin: Int
   private var offset = 0
   private var valueCount = 0
 
-  init(bytes: [UInt8], file: String, limits: JSON.Limits) {
+  init(bytes: [UInt8], file: String, limits: JSON.Limits, origin: Int) {
     self.bytes = bytes
     self.file = file
     self.limits = limits
+    self.origin = origin
   }
 
   /// ws value ws
@@ -51,7 +54,8 @@ struct JSONParser {
       guard take(":") else { throw failure(expected: "\":\" after the key \(quoted(key))") }
       skipWhitespace()
       guard object.insert(key, try value(depth: depth)) else {
-        throw CheckpointError(file: file, place: .key(key), found: "it a second time at byte \(keyOffset)", expected: "each key once")
+        throw CheckpointError(
+          file: file, place: .key(key), found: "it a second time at byte \(origin + keyOffset)", expected: "each key once")
       }
       guard object.count <= limits.members else {
         throw failure(found: "more members", expected: "at most \(limits.members) members in an object")
@@ -202,7 +206,7 @@ struct JSONParser {
       case let byte? where (0x21..<0x7F).contains(byte): "\"\(Unicode.Scalar(byte))\""
       case let byte?: "byte 0x\(String(byte, radix: 16, uppercase: true))"
       }
-    return CheckpointError(file: file, place: .byte(offset), found: found ?? next, expected: expected)
+    return CheckpointError(file: file, place: .byte(origin + offset), found: found ?? next, expected: expected)
   }
 }
 

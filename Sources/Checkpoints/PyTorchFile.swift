@@ -142,6 +142,9 @@ public struct PyTorchFile: TensorSource {
     } catch {
       throw failure(error.description, "a shape that fits into the file")
     }
+    guard tensor.strides.count == tensor.shape.count else {
+      throw failure("\(tensor.strides.count) strides for shape \(tensor.shape)", "one stride for each axis")
+    }
     let count = storageBytes / elementSize
     let view = StridedView(offset: tensor.offset, shape: tensor.shape, strides: tensor.strides)
     guard let end = view.end, end <= count else {

@@ -5,7 +5,7 @@
 ///
 /// Offsets count from the beginning of the data; elements are little-endian and row-major. Sorted by offset, the tensors must fill the
 /// data without hole or overlap up to the last byte of the file, so that the file can be nothing else besides. Stricter than the
-/// reference: duplicate keys, unknown keys in an entry, and more than 1 000 000 tensors are refused.
+/// reference: duplicate keys, unknown keys in an entry, more than 64 axes and more than 1 000 000 tensors are refused.
 public struct Safetensors: TensorSource {
   /// The longest header that is read, as in the reference implementation.
   public static let maximumHeaderLength = 100_000_000
@@ -111,20 +111,14 @@ public struct Safetensors: TensorSource {
     var limits = JSON.Limits()
     limits.members = maximumTensorCount + 1  // and the metadata
     limits.values = 16 * maximumTensorCount  // an entry of rank 9 has 16
-    do {
-      guard case .object(let header) = try JSON(parsing: bytes, file: mapped.path, limits: limits) else {
-        throw CheckpointError(file: mapped.path, found: "a header that is no object", expected: "an object")
-      }
-      let count = header.count - (header[Self.metadataKey] == nil ? 0 : 1)
-      guard count <= maximumTensorCount else {
-        throw CheckpointError(file: mapped.path, found: "\(count) tensors", expected: "at most \(maximumTensorCount)")
-      }
-      return header
-    } catch let error as CheckpointError {
-      // Offsets of the text become offsets of the file.
-      guard case .byte(let offset) = error.place else { throw error }
-      throw CheckpointError(file: error.file, place: .byte(8 + offset), found: error.found, expected: error.expected)
+    guard case .object(let header) = try JSON(parsing: bytes, at: 8, of: mapped.path, limits: limits) else {
+      throw CheckpointError(file: mapped.path, found: "a header that is no object", expected: "an object")
     }
+    let count = header.count - (header[Self.metadataKey] == nil ? 0 : 1)
+    guard count <= maximumTensorCount else {
+      throw CheckpointError(file: mapped.path, found: "\(count) tensors", expected: "at most \(maximumTensorCount)")
+    }
+    return header
   }
 
   private static func metadata(in header: JSON.Object, of file: String) throws -> JSON.Object {

@@ -127,8 +127,11 @@ public struct ShardedSafetensors: TensorSource {
 
   /// A shard's file name, which must lie in the folder itself.
   private static func shardName(_ member: JSON.Object.Member, in index: String) throws -> String {
-    guard let name = member.value.stringValue, !name.isEmpty, name != ".", name != "..",
-      !name.utf8.contains(where: { $0 == UInt8(ascii: "/") || $0 == UInt8(ascii: "\\") || $0 == 0 })
+    // Control characters would reach a terminal within the paths of messages, and no system has longer names.
+    guard let name = member.value.stringValue, !name.isEmpty, name != ".", name != "..", name.utf8.count <= 255,
+      !name.unicodeScalars.contains(where: {
+        $0 == "/" || $0 == "\\" || $0.properties.generalCategory == .control || $0.properties.generalCategory == .format
+      })
     else {
       throw CheckpointError(
         file: index, place: .tensor(member.key), found: "the shard \(member.value.summary)",

@@ -6,6 +6,8 @@ public struct TensorEntry: Equatable, Sendable, CustomStringConvertible {
     case negativeSize(shape: [Int])
     /// The number of elements or bits is beyond `Int`.
     case overflow(shape: [Int], elementType: ElementType)
+    /// More than `maximumAxes` sizes.
+    case tooManyAxes(Int)
     /// Packed elements that end inside a byte.
     case partialByte(shape: [Int], elementType: ElementType, bits: Int)
 
@@ -14,10 +16,14 @@ public struct TensorEntry: Equatable, Sendable, CustomStringConvertible {
       switch self {
       case .negativeSize(let shape): "shape \(shape) with a negative size"
       case .overflow(let shape, let type): "shape \(shape) of \(type), whose size is beyond 2^63 bits"
+      case .tooManyAxes(let count): "a shape of \(count) axes, more than \(maximumAxes)"
       case .partialByte(let shape, let type, let bits): "shape \(shape) of \(type), whose \(bits) bits are no whole number of bytes"
       }
     }
   }
+
+  /// The most sizes of a shape, where PyTorch's reductions stop too: a walk over a view and a message about a shape stay short.
+  public static let maximumAxes = 64
 
   /// The name, compared by bytes.
   public let name: String
@@ -35,6 +41,7 @@ public struct TensorEntry: Equatable, Sendable, CustomStringConvertible {
   /// - Throws: `ShapeError` where the byte count does not exist. The product is taken from left to right, so a zero hides an
   ///   overflow only if it comes first (as in the reference implementation of safetensors).
   public init(name: String, elementType: ElementType, shape: [Int]) throws(ShapeError) {
+    guard shape.count <= Self.maximumAxes else { throw .tooManyAxes(shape.count) }
     var count = 1
     for size in shape {
       guard size >= 0 else { throw .negativeSize(shape: shape) }

@@ -79,7 +79,7 @@ struct ConfigurationReader {
   }
 
   func error(_ key: String, _ found: JSON, _ expected: String) -> CheckpointError {
-    let details = found.objectValue.map { "the object " + JSON.object($0).serialized() } ?? found.summary
+    let details = found.objectValue.map { "the object " + JSON.object($0).excerpt } ?? found.summary
     return CheckpointError(file: file, place: .key(key), found: details, expected: expected)
   }
 

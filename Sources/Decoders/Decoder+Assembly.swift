@@ -20,8 +20,9 @@ extension Decoder {
       configuration: configuration, weights: weights, adapter: adapter, trainsBase: trainsBase, evaluation: evaluation, backend: backend)
     let (v, c) = (configuration.vocabulary, configuration.channels)
     let matrix = InitialValue.random(.normal(deviation: configuration.initializerRange))
-    let rotary = RotaryEmbedding(base: configuration.ropeBase, headWidth: configuration.headWidth, positions: positions, on: backend)
     let table = try assembly.base("model.embed_tokens.weight", Shape(v, c), matrix)
+    // Only now is C known to be more than a number in a configuration, so that its table of angles may be made.
+    let rotary = RotaryEmbedding(base: configuration.ropeBase, headWidth: configuration.headWidth, positions: positions, on: backend)
     embedding = Embedding(path: "model.embed_tokens", weight: table)
     blocks = try (0..<configuration.layers).map { try assembly.block("model.layers.\($0)", index: $0, rotary) }
     norm = try assembly.norm("model.norm")
@@ -125,13 +126,18 @@ private struct Assembly<B: Backend> {
     let (lora, experts) = (adapter.configuration.expertLoRA, adapter.configuration.experts)
     let (o, i) = configuration.linearSizes(name)
     let (r, prefix) = (lora.rank, "mixlora.layers.\(index).mlp.\(name.rawValue).experts")
+    // All are read before the stacks are made: E and r may be mere numbers in a configuration.
+    let pairs = try (0..<experts).map { e in
+      (
+        a: try adapter.weights.tensor("\(prefix).\(e).lora_A.weight", Shape(r, i), .kaimingUniform(inputs: i)),
+        b: try adapter.weights.tensor("\(prefix).\(e).lora_B.weight", Shape(o, r), .constant(0))
+      )
+    }
     var allA = backend.empty(Shape(experts * r, i))  // (E·r,I)
     var allB = backend.empty(Shape(o, experts * r))  // (O,E·r)
-    for e in 0..<experts {
-      let a = try adapter.weights.tensor("\(prefix).\(e).lora_A.weight", Shape(r, i), .kaimingUniform(inputs: i))
-      let b = try adapter.weights.tensor("\(prefix).\(e).lora_B.weight", Shape(o, r), .constant(0))
-      backend.copy(a, into: &allA, rows: e * r..<(e + 1) * r, columns: nil)
-      backend.copy(b, into: &allB, rows: nil, columns: e * r..<(e + 1) * r)
+    for (e, pair) in pairs.enumerated() {
+      backend.copy(pair.a, into: &allA, rows: e * r..<(e + 1) * r, columns: nil)
+      backend.copy(pair.b, into: &allB, rows: nil, columns: e * r..<(e + 1) * r)
     }
     let (a, b) = (Parameter("\(prefix).lora_A", allA, on: backend), Parameter("\(prefix).lora_B", allB, on: backend))
     for e in 0..<experts {

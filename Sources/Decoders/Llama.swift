@@ -53,6 +53,7 @@ extension DecoderConfiguration {
         ropeBase = base
       }
     }
+    try reader.refuse("partial_rotary_factor", unless: { $0.doubleValue == 1 })
     attentionBias = try reader.bool("attention_bias", default: false)
     feedForwardBias = try reader.bool("mlp_bias", default: false)
     tiesHead = try reader.bool("tie_word_embeddings", default: false)
@@ -72,8 +73,8 @@ extension DecoderConfiguration {
 }
 
 extension JSON {
-  /// The object of unscaled rotary embedding: `{"rope_type": "default", …}`.
+  /// The object of unscaled rotary embedding of whole heads: `{"rope_type": "default", …}`.
   fileprivate var isDefaultRope: Bool {
-    objectValue != nil && (self["rope_type"] ?? self["type"])?.stringValue == "default"
+    (self["rope_type"] ?? self["type"])?.stringValue == "default" && (self["partial_rotary_factor"] ?? 1).doubleValue == 1
   }
 }

@@ -60,7 +60,13 @@ public final class CheckpointWeights<B: Backend>: WeightSource {
 
   /// Accepts a second copy of `original` under the name `copy`, as some files carry for a tied head.
   func acceptCopy(_ copy: String, of original: String) throws {
-    guard source.entry(copy) != nil else { return }
+    guard let entry = source.entry(copy) else { return }
+    let first = try source.requiredEntry(original)
+    guard entry.elementType == first.elementType, entry.shape == first.shape else {
+      throw CheckpointError(
+        file: source.file, place: .tensor(copy), found: "dtype \(entry.elementType), shape \(entry.shape)",
+        expected: "dtype \(first.elementType), shape \(first.shape) as \(original) has, since tie_word_embeddings is true")
+    }
     let isSame = try source.withBytes(of: copy) { copied in
       try source.withBytes(of: original) { copied.elementsEqual($0) }
     }

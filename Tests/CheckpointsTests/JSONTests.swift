@@ -185,6 +185,12 @@ import Testing
         """)
   }
 
+  @Test func anExcerptIsShortAndObeyedByNoTerminal() throws {
+    #expect(try JSON(parsing: #"{"a": [1, "b"]}"#, file: "t").excerpt == #"{"a":[1,"b"]}"#)
+    #expect(JSON("\u{9B}2J\u{202E}").excerpt == #""\u{9B}2J\u{202E}""#)
+    #expect(JSON(String(repeating: "x", count: 300)).excerpt == "\"" + String(repeating: "x", count: 199) + "…")
+  }
+
   @Test func everyTruncationAndBitFlipIsAnErrorOrAValue() throws {
     let text = Array(#"{"a": [1, -2.5e3, "x\u00e9\ud83d\ude00é"], "b": {"c": null, "d": [true, false]}}"#.utf8)
     for length in 0..<text.count {

@@ -135,7 +135,7 @@ import Testing
     expectError("t.safetensors", "byte 10", "0xFF", "UTF-8") { try open(UInt64(4).littleEndianBytes + [0x7B, 0x22, 0xFF, 0x22]) }
     expectError("t.safetensors", "byte 10", "\"x\"", "the end") { try open("{}x") }
     expectError("t.safetensors", "byte 10", "0x0", "the end") { try open(UInt64(3).littleEndianBytes + [0x7B, 0x7D, 0]) }
-    expectError("t.safetensors", "\"a\"", "second time") { try open(#"{"a":{},"a":{}}"#) }
+    expectError("t.safetensors", "\"a\"", "second time at byte 16") { try open(#"{"a":{},"a":{}}"#) }
   }
 
   @Test func moreThanAMillionTensorsAreRefused() throws {
@@ -175,6 +175,15 @@ import Testing
   ])
   func aMalformedEntryIsNamedWithItsNumbers(entry: String, found: String, expected: String) {
     expectError("t.safetensors", "\"the.name\"", found, expected) { try open("{\"the.name\":\(entry)}", 1) }
+  }
+
+  @Test func aShapeHasAtMost64Axes() throws {
+    func open(axes: Int) throws -> Safetensors {
+      let shape = [String](repeating: "1", count: axes).joined(separator: ",")
+      return try self.open(#"{"a":{"dtype":"U8","shape":[\#(shape)],"data_offsets":[0,1]}}"#, 1)
+    }
+    #expect(try open(axes: 64).entries.map(\.shape.count) == [64])
+    expectError("t.safetensors", "\"a\"", "65 axes, more than 64") { try open(axes: 65) }
   }
 
   @Test func entriesMustFollowEachOther() throws {

@@ -57,7 +57,9 @@ import Testing
     expectError("\(folder.path)/none", "neither") { try ShardedSafetensors.open(folder: "\(folder.path)/none") }
   }
 
-  @Test(arguments: ["/etc/passwd", "../s1", "..", ".", "sub/s1", "", "a\\b", "s1\u{0}"])
+  @Test(arguments: [
+    "/etc/passwd", "../s1", "..", ".", "sub/s1", "", "a\\b", "s1\u{0}", "\u{1B}[2Js1", "\u{202E}s1", String(repeating: "s", count: 256),
+  ])
   func aShardOutsideTheFolderIsRefused(shard: String) throws {
     try putShard("s1", ["a"])
     try putIndex(["a": .string(shard)])

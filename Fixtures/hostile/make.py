@@ -1,0 +1,827 @@
+#!/usr/bin/env python3
+"""Makes the hostile files in this folder, and cases.json, which says what each of them must give.
+
+usage: make.py [--check]
+  (nothing)  writes every file anew and removes what no case names
+  --check    writes nothing; exit 1 if a file is missing, differs from what this script makes, or is not made by it
+
+Standard library only, and no random numbers: every byte is written out below, so any Python from 3.8 on makes the same files.
+A case is `path`; `opens`, the reader it is for; and what must come of it. Either `tensors`, the names that are read (or `valid`
+for a configuration), or an error: `exit` (3 the input, 5 the system), `in` the file it names (the case's own path if absent),
+`place` (tensor, key, member or byte; absent: the file as a whole) and `says`, parts of the message with the offending numbers.
+
+  safetensors    one file                              pytorch         one zip file of torch.save
+  index          a folder, model.safetensors[.index]   config          config.json
+  adapter-config adapter_config.json                   model, adapter  a folder, loaded with the other kind's `good`
+"""
+import json, struct, sys, zlib
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+FILES, CASES = {}, []
+NAN = struct.pack("<I", 0x7FC00000)
+
+
+def u16(n): return struct.pack("<H", n)
+def u32(n): return struct.pack("<I", n)
+def u64(n): return struct.pack("<Q", n)
+
+
+def text(value): return value if isinstance(value, bytes) else value.encode("utf-8", "surrogatepass")
+
+
+def add(opens, path, files, says=None, place=None, inside=None, tensors=None, exit=3):
+    """Notes a case. `files` is the content of the file `path`, or a dict of a folder's files, or None for a file that is not there."""
+    if isinstance(files, dict):
+        for name, content in files.items(): FILES[path + "/" + name] = text(content)
+    elif files is not None: FILES[path] = text(files)
+    case = {"path": path, "opens": opens}
+    if says is None:
+        if tensors is None: case["valid"] = True
+        else: case["tensors"] = tensors
+    else:
+        case["exit"] = exit
+        if inside: case["in"] = inside
+        if place: case["place"] = place
+        case["says"] = [says] if isinstance(says, str) else list(says)
+    assert all(other["path"] != path for other in CASES), path
+    CASES.append(case)
+
+
+def tensor(name): return {"tensor": name}
+def key(name): return {"key": name}
+def byte(offset): return {"byte": offset}
+def member(name, offset=None): return {"member": name} if offset is None else {"member": name, "byte": offset}
+
+
+# ---- safetensors
+
+def safetensors(header, data=b"", length=None):
+    header = text(header)
+    return u64(len(header) if length is None else length) + header + data
+
+
+def entry(dtype, shape, begin, end):
+    """An entry; a str stands as it is, so that it need not be JSON's own spelling."""
+    as_text = lambda value: value if isinstance(value, str) else json.dumps(value, separators=(",", ":"))
+    return '{"dtype":%s,"shape":%s,"data_offsets":[%s,%s]}' % (json.dumps(dtype), as_text(shape), as_text(begin), as_text(end))
+
+
+def one(dtype, shape, begin, end, data=b"\0" * 4): return safetensors('{"x":%s}' % entry(dtype, shape, begin, end), data)
+
+
+def two(a, b, data):
+    return safetensors('{"a":%s,"b":%s}' % tuple(entry("U8", [max(0, end - begin)], begin, end) for begin, end in (a, b)), data)
+
+
+FLOATS = struct.pack("<6f", 1.5, -2, 0, 0.25, 3, 4)
+GOOD_HEADER = '{"__metadata__":{"format":"pt"},"ids":%s,"w":%s,"flag":%s}' % (
+    entry("I64", [2], 0, 16), entry("F32", [2, 3], 16, 40), entry("BOOL", [], 40, 41))
+GOOD_DATA = struct.pack("<2q", 7, -1) + FLOATS + b"\1"
+GOOD = safetensors(GOOD_HEADER, GOOD_DATA)
+
+
+def safetensors_cases():
+    def ok(name, content, tensors): add("safetensors", f"safetensors/{name}.safetensors", content, tensors=tensors)
+    def bad(name, content, says, place=None): add("safetensors", f"safetensors/{name}.safetensors", content, says, place)
+    n, size = len(GOOD_HEADER), len(GOOD)
+
+    ok("good", GOOD, ["ids", "w", "flag"])
+    ok("no-tensors", safetensors("{}"), [])
+    ok("padded-header", safetensors('{"x":%s}      ' % entry("U8", [4], 0, 4), b"abcd"), ["x"])
+    ok("metadata-alone", safetensors('{"__metadata__":{"a":"b"}}'), [])
+    ok("nan-infinity", one("F32", [3], 0, 12, NAN + struct.pack("<2f", float("inf"), float("-inf"))), ["x"])
+    ok("unaligned-data", safetensors('{"x":%s}' % entry("F64", [1], 0, 8) + " " * 3, struct.pack("<d", 1.5)), ["x"])
+    ok("canonically-equal-names", safetensors('{"\u00e9":%s,"e\u0301":%s}' % (entry("U8", [1], 0, 1), entry("U8", [1], 1, 2)), b"\1\2"),
+       ["\u00e9", "e\u0301"])
+    ok("empty-name", safetensors('{"":%s}' % entry("U8", [1], 0, 1), b"\1"), [""])
+    ok("empty-tensors-between", safetensors('{"a":%s,"none":%s,"b":%s}' % (
+        entry("U8", [2], 0, 2), entry("F32", [0, 9], 2, 2), entry("U8", [1], 2, 3)), b"abc"), ["a", "none", "b"])
+    ok("zero-before-overflow", one("U8", [0, 1 << 62, 4], 0, 0, b""), ["x"])
+    ok("64-axes", one("U8", [1] * 64, 0, 1, b"\1"), ["x"])
+
+    # Cut off at every field of the file, and of its header under a length that says so.
+    bad("cut-empty", b"", ["0 bytes", "at least the 8 bytes"])
+    bad("cut-in-length", GOOD[:7], ["7 bytes", "at least the 8 bytes"])
+    bad("cut-after-length", GOOD[:8], [f"a header length of {n} in a file of 8 bytes", "cut off"], byte(0))
+    bad("cut-in-header", GOOD[:60], [f"a header length of {n} in a file of 60 bytes", "at most 52"], byte(0))
+    bad("cut-before-header-end", GOOD[:8 + n - 1], [f"a header length of {n} in a file of {8 + n - 1} bytes"], byte(0))
+    bad("cut-before-data", GOOD[:8 + n], [f"{8 + n} bytes", f"{size} bytes: {8 + n} of header and 41 of data; the file is cut off"])
+    bad("cut-in-data", GOOD[:8 + n + 20], [f"{8 + n + 20} bytes", f"{size} bytes"])
+    bad("cut-in-last-tensor", GOOD[:-1], [f"{size - 1} bytes", f"{size} bytes", "cut off"])
+    for name, until, expected in [
+            ("brace", '{', "a key in quotes"), ("name", '{"x', "the rest of a string"), ("colon", '{"x":', "a JSON value"),
+            ("dtype", '{"x":{"dtype":"F3', "the rest of a string"), ("shape", '{"x":{"dtype":"F32","shape":[2,', "a JSON value"),
+            ("offsets", '{"x":{"dtype":"F32","shape":[],"data_offsets":[0', '"," or "]"'),
+            ("entry", '{"x":{"dtype":"F32","shape":[],"data_offsets":[0,4]', '"," or "}"'),
+            ("end", '{"x":{"dtype":"F32","shape":[],"data_offsets":[0,4]}', '"," or "}"')]:
+        bad("header-cut-in-" + name, safetensors(until), ["found the end of the text", expected], byte(8 + len(until)))
+    bad("trailing-byte", GOOD + b"\0", [f"{size + 1} bytes", f"{size} bytes: {8 + n} of header and 41 of data"])
+    bad("trailing-zip", GOOD + b"PK\5\6" + bytes(18), [f"{size + 22} bytes", f"{size} bytes"])
+
+    # The length.
+    bad("length-0", safetensors(""), ["an empty header"], byte(8))
+    bad("length-over-cap", u64(100_000_001) + b"{}", ["100000001", "at most 100000000"], byte(0))
+    bad("length-at-cap", u64(100_000_000) + b"{}", ["100000000 in a file of 10 bytes", "at most 2"], byte(0))
+    bad("length-2-63", u64(1 << 63) + b"{}", ["9223372036854775808", "at most 100000000"], byte(0))
+    bad("length-2-64", u64((1 << 64) - 1) + b"{}", ["18446744073709551615", "at most 100000000"], byte(0))
+    bad("length-big-endian", struct.pack(">Q", n) + GOOD[8:], [str(int.from_bytes(struct.pack(">Q", n), "little"))], byte(0))
+    bad("length-one-short", safetensors(GOOD_HEADER, GOOD_DATA, n - 1), ["the end of the text", '"," or "}"'], byte(8 + n - 1))
+    bad("length-into-data", safetensors(GOOD_HEADER, GOOD_DATA, n + 3), ["byte 0x7", "the end of the text"], byte(8 + n))
+    bad("web-page", "<!DOCTYPE html>\n<html>Not found</html>\n", ["a header length of", "is this a safetensors file?"], byte(0))
+
+    # The header as text.
+    bad("header-space-first", safetensors(" {}"), ["byte 0x20", 'begins with "{"'], byte(8))
+    bad("header-array", safetensors("[]"), ["byte 0x5B"], byte(8))
+    bad("header-byte-order-mark", safetensors(b"\xef\xbb\xbf{}"), ["byte 0xEF"], byte(8))
+    bad("header-not-utf-8", safetensors(b'{"\xff":0}'), ["byte 0xFF", "UTF-8"], byte(10))
+    bad("header-overlong-utf-8", safetensors(b'{"\xc0\xae":0}'), ["byte 0xC0", "UTF-8"], byte(10))
+    bad("header-surrogate-utf-8", safetensors(b'{"\xed\xa0\x80":0}'), ["byte 0xED", "UTF-8"], byte(10))
+    bad("header-lone-surrogate", safetensors('{"\\ud800":0}'), ["a lone surrogate \\uD800"], byte(10))
+    bad("header-bad-escape", safetensors('{"\\x41":0}'), ['"x"', "after \\"], byte(11))
+    bad("header-raw-control", safetensors('{"a\nb":0}'), ["byte 0xA", "control characters must be escaped"], byte(11))
+    bad("header-nul-padding", safetensors("{}\0\0\0"), ["byte 0x0", "the end of the text"], byte(10))
+    bad("header-twice", safetensors("{}{}"), ['"{"', "the end of the text"], byte(10))
+    bad("header-comma-last", safetensors('{"__metadata__":{},}'), ['"}"', "a key in quotes"], byte(8 + 19))
+    bad("header-nested-1000", safetensors('{"__metadata__":' + "[" * 1000), ["nesting 129 deep", "at most 128"], byte(8 + 16 + 127))
+    bad("header-nan", safetensors('{"__metadata__":{"a":NaN}}'), ['"N"', "a JSON value"], byte(8 + 21))
+    bad("header-huge-number", safetensors('{"__metadata__":{"a":1e999}}'), ["1e999", "within the range of Double"], byte(8 + 21))
+    bad("header-leading-zero", one("U8", "[04]", 0, 4), ['"4"', '"," or "]"'], byte(8 + 29))
+
+    # Names.
+    x = entry("U8", [1], 0, 1)
+    bad("name-twice", safetensors('{"x":%s,"x":%s}' % (x, entry("U8", [1], 1, 2)), b"ab"), ["a second time at byte 61"], key("x"))
+    bad("name-twice-escaped", safetensors('{"x":%s,"\\u0078":%s}' % (x, x), b"a"), ["a second time at byte 61"], key("x"))
+    bad("metadata-twice", safetensors('{"__metadata__":{},"__metadata__":{}}'), ["a second time at byte 27"], key("__metadata__"))
+    bad("metadata-key-twice", safetensors('{"__metadata__":{"a":"1","a":"2"}}'), ["a second time at byte 33"], key("a"))
+    bad("metadata-number", safetensors('{"__metadata__":{"a":1}}'), ["found 1", "a string"], key("__metadata__.a"))
+    bad("metadata-null", safetensors('{"__metadata__":null}'), ["found null", "an object of strings"], key("__metadata__"))
+    bad("metadata-array", safetensors('{"__metadata__":["a"]}'), ["an array of 1"], key("__metadata__"))
+    long = "\x1b[2J\u202e" + "n" * 500
+    bad("name-for-a-terminal", safetensors('{%s:0}' % json.dumps(long)), ['tensor "\\u{1B}[2J\\u{202E}nnn', 'n…": found 0'], tensor(long))
+
+    # The entry.
+    bad("entry-number", safetensors('{"x":7}'), ["found 7", "an object with dtype"], tensor("x"))
+    bad("entry-null", safetensors('{"x":null}'), ["found null"], tensor("x"))
+    bad("entry-without-dtype", safetensors('{"x":{"shape":[],"data_offsets":[0,1]}}', b"a"), ["no dtype"], tensor("x"))
+    bad("entry-without-shape", safetensors('{"x":{"dtype":"U8","data_offsets":[0,1]}}', b"a"), ["no shape"], tensor("x"))
+    bad("entry-without-offsets", safetensors('{"x":{"dtype":"U8","shape":[]}}', b"a"), ["no data_offsets"], tensor("x"))
+    bad("entry-surplus-key", safetensors('{"x":%s}' % x.replace("}", ',"strides":[1]}'), b"a"), ['the key "strides"'], tensor("x"))
+    bad("entry-key-twice", safetensors('{"x":%s}' % x.replace("}", ',"dtype":"I8"}'), b"a"), ["a second time at byte 60"], key("dtype"))
+    bad("dtype-unknown", one("Q4_0", [4], 0, 4), ['dtype the string "Q4_0"', "BOOL F4 F6_E2M3"], tensor("x"))
+    bad("dtype-lower-case", one("f32", [1], 0, 4), ['"f32"', "F32"], tensor("x"))
+    bad("dtype-empty", one("", [1], 0, 4), ['dtype the string ""'], tensor("x"))
+    bad("dtype-number", one(32, [1], 0, 4), ["dtype 32"], tensor("x"))
+    bad("dtype-null", one(None, [1], 0, 4), ["dtype null"], tensor("x"))
+    bad("dtype-wider-than-data", one("F64", [1], 0, 4), ["[0, 4], that is 4 bytes", "8 bytes for F64 of shape [1]"], tensor("x"))
+    bad("dtype-narrower-than-data", one("BF16", [1], 0, 4), ["that is 4 bytes", "2 bytes for BF16 of shape [1]"], tensor("x"))
+    bad("dtype-inside-a-byte", one("F4", [7], 0, 4), ["28 bits are no whole number of bytes"], tensor("x"))
+    bad("shape-number", one("U8", "4", 0, 4), ["shape 4", "an array of integers"], tensor("x"))
+    bad("shape-string", one("U8", '["4"]', 0, 4), ['the string "4" in shape'], tensor("x"))
+    bad("shape-negative", one("U8", [-4, -1], 0, 4), ["-4 in shape", "an integer from 0 to"], tensor("x"))
+    bad("shape-float", one("U8", "[4.0]", 0, 4), ["4.0 in shape"], tensor("x"))
+    bad("shape-2-63", one("U8", [1 << 63], 0, 4), ["9223372036854775808 in shape"], tensor("x"))
+    bad("shape-one-short", one("U8", [3], 0, 4), ["that is 4 bytes", "3 bytes for U8 of shape [3]"], tensor("x"))
+    bad("shape-one-long", one("U8", [5], 0, 4), ["that is 4 bytes", "5 bytes"], tensor("x"))
+    bad("shape-product-wraps-to-4", one("U8", [(1 << 62) + 1, 4], 0, 4), ["[4611686018427387905, 4]", "beyond 2^63"], tensor("x"))
+    bad("shape-bits-wrap", one("F64", [1 << 58], 0, 4), ["[288230376151711744] of F64", "beyond 2^63 bits"], tensor("x"))
+    bad("shape-overflow-before-zero", one("U8", [1 << 62, 4, 0], 0, 0, b""), ["beyond 2^63"], tensor("x"))
+    bad("shape-1000-axes", one("U8", [1] * 1000, 0, 1, b"\1"), ["a shape of 1000 axes, more than 64"], tensor("x"))
+
+    # The offsets.
+    bad("offsets-hole-first", one("U8", [3], 1, 4), ["[1, 4] after a hole of 1 bytes", "begins at 0"], tensor("x"))
+    bad("offsets-hole-between", two((0, 2), (3, 4), b"abcd"), ["[3, 4] after a hole of 1 bytes", "begins at 2"], tensor("b"))
+    bad("offsets-overlap", two((0, 2), (1, 3), b"abc"), ["[1, 3], an overlap of 1 bytes"], tensor("b"))
+    bad("offsets-alias", two((0, 4), (0, 4), b"abcd"), ["[0, 4], an overlap of 4 bytes"], tensor("b"))
+    bad("offsets-inside-another", two((0, 4), (1, 2), b"abcd"), ["[1, 2], an overlap of 3 bytes"], tensor("b"))
+    bad("offsets-empty-inside-another", safetensors('{"a":%s,"b":%s}' % (entry("U8", [4], 0, 4), entry("U8", [0], 2, 2)), b"abcd"),
+        ["[2, 2], an overlap of 2 bytes"], tensor("b"))
+    bad("offsets-backwards", two((0, 2), (2, 1), b"ab"), ["[2, 1], which end before they begin"], tensor("b"))
+    bad("offsets-one", safetensors('{"x":{"dtype":"U8","shape":[4],"data_offsets":[4]}}', b"abcd"), ["1 data_offsets", "two"], tensor("x"))
+    bad("offsets-three", safetensors('{"x":{"dtype":"U8","shape":[4],"data_offsets":[0,2,4]}}', b"abcd"), ["3 data_offsets"], tensor("x"))
+    bad("offsets-object", safetensors('{"x":{"dtype":"U8","shape":[4],"data_offsets":{"begin":0}}}', b"abcd"), ["data_offsets an object of 1"], tensor("x"))
+    bad("offsets-negative", one("U8", [4], -4, 0), ["-4 in data_offsets"], tensor("x"))
+    bad("offsets-float", one("U8", [4], "0.0", 4), ["0.0 in data_offsets"], tensor("x"))
+    bad("offsets-exponent", one("U8", [4], 0, "4e0"), ["4e0 in data_offsets"], tensor("x"))
+    bad("offsets-string", one("U8", [4], '"0"', 4), ['the string "0" in data_offsets'], tensor("x"))
+    bad("offsets-2-64", one("U8", [4], 0, 1 << 64), ["18446744073709551616 in data_offsets"], tensor("x"))
+    bad("offsets-beyond-file", one("U8", [5], 0, 5), ["5 of data; the file is cut off"])
+    bad("offsets-2-59", one("U8", [1 << 59], 0, 1 << 59), [f"{1 << 59} of data; the file is cut off"])
+    part = (1 << 60) - 1
+    bad("offsets-end-wraps", safetensors("{%s}" % ",".join(f'"{i}":' + entry("U8", [part], i * part, (i + 1) * part) for i in range(8)), b"a"),
+        [str(8 * part), "offsets within the 1 bytes of data"], tensor("7"))
+    add("safetensors", "safetensors/folder.safetensors", {"keep": "A folder stands where a file should.\n"}, ["a directory", "a regular file"])
+    add("safetensors", "safetensors/not-there.safetensors", None, ["errno 2 of stat", "a file"])
+
+
+# ---- PyTorch
+
+class Member:
+    """A member of a zip archive, by the letter unless a field says otherwise."""
+    def __init__(self, name, data, **changes):
+        self.name, self.data, self.flags, self.method, self.extra, self.gap = text(name), text(data), 0, 0, b"", b""
+        self.local_name = self.local_checksum = self.local_size = self.checksum = self.stored = self.size = self.offset = None
+        self.directory_extra = b""
+        self.__dict__.update(changes)
+
+
+def archive(members, comment=b"", count=None, size=None, offset=None, disk=0, before_end=b"", trailing=b"", front=b""):
+    file, directory = front, b""
+    given = lambda value, default: default if value is None else value
+    for m in members:
+        checksum = given(m.checksum, zlib.crc32(m.data))
+        at = given(m.offset, len(file))
+        open_sizes = m.flags & 8 != 0
+        local_name = given(m.local_name, m.name)
+        local_size = u32(given(m.local_size, 0 if open_sizes else len(m.data)))
+        file += b"PK\3\4" + u16(0) + u16(m.flags) + u16(m.method) + bytes(4) + u32(given(m.local_checksum, 0 if open_sizes else checksum))
+        file += local_size * 2 + u16(len(local_name)) + u16(len(m.extra)) + local_name + m.extra + m.data
+        if open_sizes: file += b"PK\7\x08" + u32(checksum) + u32(len(m.data)) * 2
+        file += m.gap
+        directory += b"PK\1\2" + bytes(4) + u16(m.flags) + u16(m.method) + bytes(4) + u32(checksum)
+        directory += u32(given(m.stored, len(m.data))) + u32(given(m.size, len(m.data)))
+        directory += u16(len(m.name)) + u16(len(m.directory_extra)) + bytes(10) + u32(at) + m.name + m.directory_extra
+    start = len(file)
+    count = given(count, len(members))
+    end = b"PK\5\6" + u16(disk) + u16(0) + u16(count) * 2 + u32(given(size, len(directory))) + u32(given(offset, start))
+    return file + directory + before_end + end + u16(len(comment)) + comment + trailing
+
+
+def p_string(s): return b"X" + u32(len(text(s))) + text(s)
+def p_global(module, name): return f"c{module}\n{name}\n".encode()
+def p_tuple(*parts): return b"(" + b"".join(parts) + b"t"
+def p_integers(values): return p_tuple(*map(p_integer, values))
+def p_dict(*items): return b"}(" + b"".join(items) + b"u"
+
+
+def p_integer(n):
+    if 0 <= n < 256: return b"K" + bytes([n])
+    if -(1 << 31) <= n < 1 << 31: return b"J" + struct.pack("<i", n)
+    return b"\x8a\x08" + struct.pack("<q", n)
+
+
+ORDERED_DICT = p_global("collections", "OrderedDict") + b")R"
+FALSE, TRUE, NONE = b"\x89", b"\x88", b"N"
+
+
+def p_storage(k="0", type="FloatStorage", count=6, module="torch"):
+    return p_tuple(p_string("storage"), p_global(module, type), p_string(k), p_string("cpu"), p_integer(count)) + b"Q"
+
+
+def p_tensor(storage=None, offset=0, shape=(2, 3), strides=(3, 1), hooks=ORDERED_DICT, more=b""):
+    return p_global("torch._utils", "_rebuild_tensor_v2") + p_tuple(
+        p_storage() if storage is None else storage, p_integer(offset), p_integers(shape), p_integers(strides), FALSE, hooks, more) + b"R"
+
+
+def p_tensor_v3(storage, shape, strides, dtype):
+    return p_global("torch._utils", "_rebuild_tensor_v3") + p_tuple(
+        storage, p_integer(0), p_integers(shape), p_integers(strides), FALSE, ORDERED_DICT, dtype) + b"R"
+
+
+def p_parameter(tensor, hooks=ORDERED_DICT):
+    return p_global("torch._utils", "_rebuild_parameter") + p_tuple(tensor, TRUE, hooks) + b"R"
+
+
+def pickle(value, protocol=2): return b"\x80" + bytes([protocol]) + value + b"."
+
+
+STATE = p_dict(p_string("w"), p_parameter(p_tensor()), p_string("ids"), p_tensor(p_storage("1", "LongStorage", 2), shape=(2,), strides=(1,)))
+
+
+def members(state=None, storages=(("0", FLOATS), ("1", struct.pack("<2q", 7, -1))), root="archive"):
+    return [Member(root + "/data.pkl", pickle(STATE) if state is None else state), Member(root + "/byteorder", "little")] + [
+        Member(f"{root}/data/{k}", data) for k, data in storages] + [Member(root + "/version", "3\n")]
+
+
+def pytorch_cases():
+    def ok(name, content, tensors): add("pytorch", f"pytorch/{name}.bin", content, tensors=tensors)
+    def bad(name, content, says, place=None): add("pytorch", f"pytorch/{name}.bin", content, says, place)
+    def change(index, **changes):
+        list_of = members()
+        list_of[index].__dict__.update(changes)
+        return archive(list_of)
+    def state(value, storages=(("0", FLOATS),)): return archive(members(pickle(value), storages))
+    def w(tensor): return state(p_dict(p_string("w"), tensor))
+    PKL, DATA = "archive/data.pkl", "archive/data/0"
+    good = archive(members())
+    directory = good.index(b"PK\1\2")
+
+    ok("good", good, ["w", "ids"])
+    ok("nan", state(p_dict(p_string("w"), p_tensor()), [("0", NAN * 6)]), ["w"])
+    ok("comment-like-an-end", archive(members(), comment=b"PK\5\6 comment"), ["w", "ids"])
+    ok("tied-and-transposed", state(p_dict(p_string("a"), p_tensor(), p_string("b"), p_tensor(shape=(3, 2), strides=(1, 3)))), ["a", "b"])
+    ok("canonically-equal-names-and-storages", state(
+        p_dict(p_string("\u00e9"), p_tensor(p_storage("\u00e9")), p_string("e\u0301"), p_tensor(p_storage("e\u0301"))),
+        [("\u00e9", FLOATS), ("e\u0301", NAN * 6)]), ["\u00e9", "e\u0301"])
+    ok("untyped-storage", w(p_tensor_v3(p_storage("0", "UntypedStorage", 24, "torch.storage"), (12,), (1,), p_global("torch", "bfloat16"))), ["w"])
+    ok("empty-view-at-the-end", w(p_tensor(offset=6, shape=(0, 3))), ["w"])
+    ok("one-row-with-any-stride", w(p_tensor(shape=(1, 3), strides=((1 << 63) - 1, 1))), ["w"])
+    ok("module-versions", state(ORDERED_DICT + b"(" + p_string("w") + p_tensor() + b"u" + p_dict(p_string("_metadata"), b"}") + b"b"), ["w"])
+
+    # Cut off at every part of the archive.
+    data_at = good.index(FLOATS)
+    for name, length in [("in-header", 20), ("in-pickle", 90), ("before-storage", data_at), ("in-storage", data_at + 10),
+                         ("before-directory", directory), ("in-directory", directory + 60), ("in-directory-name", directory + 50),
+                         ("before-end", len(good) - 22), ("in-end", len(good) - 21), ("before-comment-length", len(good) - 2),
+                         ("last-byte", len(good) - 1)]:
+        bad("cut-" + name, good[:length], [f"no zip end record in {length} bytes", "cut off"])
+    bad("cut-empty", b"", ["an empty file"], byte(0))
+    bad("cut-in-signature", good[:3], ["the bytes [80, 75, 3]"], byte(0))
+    bad("cut-in-comment", archive(members(), comment=b"six bytes")[:-3], ["no zip end record"])
+    bad("trailing-byte", good + b"\0", ["no zip end record", "the file may be cut off"])
+    bad("leading-zip-header", b"PK\3\4" + good, [f"a zip directory of {len(good) - 22 - directory} bytes at byte {directory}", "end at byte"], byte(4 + len(good) - 22))
+    bad("before-version-1.6", b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19.", ["the bytes [128, 2, 138, 10]", "save it again"], byte(0))
+    bad("plain-pickle", pickle(b"}"), ["[128, 2, 125, 46]", "since version 1.6"], byte(0))
+    bad("safetensors-inside", GOOD, [f"the bytes [{len(GOOD_HEADER)}, 0, 0, 0]", "a zip archive"], byte(0))
+    bad("no-members", archive([], front=b"PK\3\4" + bytes(26)), ["the zip directory at byte 30", "at byte 0"])
+
+    # Members.
+    bad("member-deflated", change(2, method=8), ["compression method 8", "0, stored"], member(DATA))
+    bad("member-encrypted", change(2, flags=1), ["encryption (flags 1)"], member(DATA))
+    bad("member-strongly-encrypted", change(2, flags=1 << 6), ["encryption (flags 64)"], member(DATA))
+    bad("member-patch-flag", change(2, flags=1 << 5), ["flags 32", "none but 8"], member(DATA))
+    bad("member-other-name-in-header", change(2, local_name=b"archive/data/9"), ['the name "archive/data/9" in its header'], member(DATA))
+    bad("member-other-size-in-header", change(2, local_size=23), ["23 bytes, 23 stored", "24, 24 and"], member(DATA))
+    bad("member-other-check-value-in-header", change(2, local_checksum=5), ["check value 5 in its header"], member(DATA))
+    bad("member-wrong-check-value", change(2, checksum=7), ["data with the check value", "7; the file is damaged"], member(DATA))
+    bad("member-stored-size-differs", change(2, stored=23), ["23 stored bytes", "24, the size of the member"], member(DATA))
+    bad("member-size-huge", change(2, stored=0xFFFFFFFE, size=0xFFFFFFFE), ["4294967294 bytes at byte", "them within the"], member(DATA))
+    bad("member-offset-huge", change(2, offset=0xFFFFFFFE), ["at byte 4294967294"], member(DATA))
+    bad("member-overlaps", change(3, offset=0), ["its header at byte 0", "where the member before it ends"], member("archive/data/1"))
+    bad("member-gap", change(2, gap=b"hidden"), ["its header at byte", "expected it at byte"], member("archive/data/1"))
+    bad("member-gap-last", change(4, gap=b"hidden"), ["the zip directory at byte", "expected it at byte"])
+    bad("member-twice", archive(members() + [Member(DATA, FLOATS)]), ["it twice", "each member once"], member(DATA))
+    bad("member-without-name", change(2, name=b"", local_name=b""), ["an empty member name"], byte(directory - len(DATA) + 46 + len(PKL) + 46 + len("archive/byteorder") + 46))
+    bad("member-name-not-utf-8", change(4, name=b"archive/\xff"), ["a member name that is not UTF-8"],
+        byte(directory + sum(46 + len(m.name) for m in members()[:4]) + 46 - (len(b"archive/version") - len(b"archive/\xff"))))
+    bad("member-zip64-number-missing", change(2, size=0xFFFFFFFF, stored=0xFFFFFFFF), ["no zip64 number for a field of FFFFFFFF"], member(DATA))
+    bad("member-zip64-size-2-63", change(2, size=0xFFFFFFFF, stored=0xFFFFFFFF, directory_extra=u16(1) + u16(16) + u64(1 << 63) * 2),
+        ["9223372036854775808 bytes at byte"], member(DATA))
+    bad("member-zip64-field-cut", change(2, size=0xFFFFFFFF, stored=0xFFFFFFFF, directory_extra=u16(1) + u16(4) + u32(24)),
+        ["no zip64 number"], member(DATA))
+    bad("member-zip64-field-twice", change(2, directory_extra=(u16(1) + u16(8) + u64(24)) * 2), ["two zip64 fields"], member(DATA))
+    bad("member-extra-leaves-header", change(2, directory_extra=u16(0x4246) + u16(99)), ["a zip extra field at byte", "leaves its header"], member(DATA))
+    bad("member-descriptor-missing", change(4, flags=8).replace(b"PK\7\x08", b"PK\7\x09"), ["no matching descriptor", "size 2 behind the data"],
+        member("archive/version"))
+    bad("member-outside-root", archive(members() + [Member("../escape", "x")]), ['it outside "archive"'], member("../escape"))
+    bad("member-dots", archive(members() + [Member("archive/../escape", "x")]), ["an unknown member"], member("archive/../escape"))
+    bad("member-absolute", archive([Member("/etc/passwd", "x")] + members()), ["an unknown member"], member("/etc/passwd"))
+    bad("member-torchscript", archive(members() + [Member("archive/code/__torch__.py", "x")]), ["a TorchScript program"], member("archive/code/__torch__.py"))
+    bad("member-unknown", archive(members() + [Member("archive/extra/x", "x")]), ["an unknown member"], member("archive/extra/x"))
+    bad("no-pickle", archive(members()[1:]), ['no member "archive/data.pkl"'])
+    bad("no-version", archive(members()[:-1]), ['no member "archive/version"'])
+    bad("version-4", change(4, data=b"4\n"), ['found "4\\u{A}"', 'expected "3"'], member("archive/version"))
+    bad("version-huge", change(4, data=b"3" * 500), ['expected "3"'], member("archive/version"))
+    bad("big-endian", change(1, data=b"big"), ['found "big"', 'expected "little"'], member("archive/byteorder"))
+
+    # The directory and its end.
+    size = len(good) - 22 - directory
+    bad("directory-count-high", archive(members(), count=6), ["no zip directory record", "at least 46 bytes"], byte(len(good) - 22))
+    bad("directory-count-low", archive(members(), count=4), ["61 more bytes in the zip directory", "after 4 members"], byte(len(good) - 22 - 61))
+    bad("directory-offset-huge", archive(members(), offset=0xFFFFFFFE), [f"a zip directory of {size} bytes at byte 4294967294"], byte(len(good) - 22))
+    bad("directory-size-huge", archive(members(), size=0xFFFFFFFE), ["a zip directory of 4294967294 bytes"], byte(len(good) - 22))
+    bad("directory-split", archive(members(), disk=1), ["in several parts"], byte(len(good) - 22))
+    record = lambda count, size, offset: b"PK\6\6" + u64(44) + bytes(4) + bytes(8) + u64(count) * 2 + u64(size) + u64(offset)
+    locator = lambda at: b"PK\6\7" + bytes(4) + u64(at) + u32(1)
+    end = len(good) - 22
+    bad("zip64-locator-nowhere", archive(members(), before_end=locator(1 << 63)), ["a zip64 record at byte 9223372036854775808"], byte(end))
+    bad("zip64-count-2-63", archive(members(), count=0xFFFF, before_end=record(1 << 63, size, directory) + locator(end)), ["9223372036854775807 zip members", "at most 1000000"])
+    bad("zip64-offset-2-64", archive(members(), offset=0xFFFFFFFF, before_end=record(5, size, (1 << 64) - 1) + locator(end)),
+        ["at byte 18446744073709551615"], byte(end + 76))
+    bad("zip64-disagrees", archive(members(), before_end=record(4, size, directory) + locator(end)), ["4 members", "expected 5"], byte(end))
+
+    # The pickle as a program.
+    P = lambda offset: member(PKL, offset)
+    def program(name, body, says, at): bad("pickle-" + name, archive(members(body)), says, P(at))
+    program("empty", b"", ["the end of the pickle"], 0)
+    program("protocol-4", pickle(STATE, 4), ["the bytes 128 4", "protocol 2"], 0)
+    program("cut-in-string", b"\x80\2X" + u32(9) + b"abc", ["a string of 9 bytes", "the 3 that are left"], 2)
+    program("cut-in-integer", b"\x80\2J\1\2", ["the end of the pickle"], 2)
+    program("cut-in-double", b"\x80\2G" + bytes(7), ["the end of the pickle"], 2)
+    program("cut-in-global", b"\x80\2ctorch\nSi", ["a global name without an end"], 2)
+    program("without-stop", b"\x80\2}", ["the end of the pickle"], 3)
+    program("bytes-after-stop", pickle(STATE) + b"cos\nsystem\n", ["STOP with 1 values, 0 marks and 11 more bytes"], 2 + len(STATE))
+    program("stop-on-empty-stack", pickle(b""), ["STOP with 0 values"], 2)
+    program("stop-on-two-values", pickle(b"}}"), ["STOP with 2 values"], 4)
+    program("stop-in-mark", pickle(b"(}"), ["1 marks"], 4)
+    program("string-2-32", b"\x80\2X" + u32(0xFFFFFFFF) + b"a", ["a string of 4294967295 bytes", "at most 65536"], 2)
+    program("string-not-utf-8", b"\x80\2U\1\xff.", ["a string that is not UTF-8"], 2)
+    program("integer-of-9-bytes", b"\x80\2\x8a\x09" + bytes(9) + b".", ["an integer of 9 bytes", "at most 8"], 2)
+    program("stack-underflow", pickle(b"\x87"), ["0 values on the stack", "3 for opcode"], 2)
+    program("pop-below-mark", pickle(b"}(s"), ["0 values on the stack", "2 for opcode"], 4)
+    program("no-mark", pickle(b"}u"), ["no mark on the stack"], 3)
+    program("memo-unset", pickle(b"j" + u32(0xFFFFFFFF)), ["memo 4294967295, which is not set"], 2)
+    program("put-on-empty-stack", pickle(b"q\0"), ["an empty stack"], 2)
+    program("odd-items", pickle(b"}(Nu"), ["1 keys and values"], 5)
+    program("items-into-list", pickle(b"](NNu"), ["a list under SETITEM"], 6)
+    program("append-to-dictionary", pickle(b"}Na"), ["a dictionary under APPEND"], 4)
+    program("stack-global", pickle(p_string("os") + p_string("system") + b"\x93"), ["opcode 0x93"], 2 + 7 + 11)
+    program("inst", pickle(b"(ios\nsystem\n"), ["opcode 0x69"], 3)
+    program("newobj", pickle(p_global("torch", "Size") + b")\x81"), ["opcode 0x81"], 2 + 13)
+    program("extension", pickle(b"\x82\1"), ["opcode 0x82"], 2)
+    program("os-system", pickle(p_global("os", "system") + p_tuple(p_string("true")) + b"R"), ['the global "os.system"', "it is not imported"], 2)
+    program("eval", pickle(p_global("builtins", "eval") + p_tuple(p_string("1")) + b"R"), ['"builtins.eval"'], 2)
+    program("module-split-elsewhere", pickle(p_global("torch", "_utils._rebuild_tensor_v2")), ['"torch._utils._rebuild_tensor_v2"', "not imported"], 2)
+    program("terminal-escape", pickle(p_global("\x1b[2J", "x")), ['"\\u{1B}[2J.x"'], 2)
+    program("call-of-a-string", pickle(p_string("os.system") + b")R"), ['REDUCE of the string "os.system"'], 2 + 14 + 1)
+    program("call-of-a-storage-type", pickle(p_global("torch", "FloatStorage") + b")R"), ["torch.FloatStorage with 0 arguments"], 2 + 20 + 1)
+    program("build-on-dictionary", pickle(b"}}b"), ["BUILD of a dictionary from a dictionary"], 4)
+    program("build-state", pickle(ORDERED_DICT + p_dict(p_string("__class__"), NONE) + b"b"), ["BUILD of a dictionary"], 2 + len(ORDERED_DICT) + 18)
+    program("persistent-id-string", pickle(p_string("0") + b"Q"), ["another persistent id"], 2 + 6)
+    program("persistent-id-of-6", pickle(p_tuple(p_string("storage"), p_global("torch", "FloatStorage"), p_string("0"), p_string("cpu"), p_integer(6), NONE) + b"Q"),
+            ["another persistent id"], 2 + len(p_storage()))
+    program("storage-of-no-type", pickle(p_storage(type="Size")), ["a storage of type torch.Size"], 2 + len(p_storage(type="Size")) - 1)
+    program("storage-negative", pickle(p_storage(count=-1)), ['storage "0" of -1 elements'], 2 + len(p_storage(count=-1)) - 1)
+    program("tensor-without-strides", pickle(p_global("torch._utils", "_rebuild_tensor_v2") + p_tuple(p_storage(), p_integer(0), p_integers([2])) + b"R"),
+            ["torch._utils._rebuild_tensor_v2 with 3 arguments"], 2 + len(p_global("torch._utils", "_rebuild_tensor_v2") + p_tuple(p_storage(), p_integer(0), p_integers([2]))))
+    hooked = p_tensor(hooks=p_dict(p_string("h"), NONE))
+    program("tensor-with-hooks", pickle(hooked), ["hooks a dictionary with a tensor"], 2 + len(hooked) - 1)
+    negated = p_tensor(more=p_dict(p_string("neg"), TRUE))
+    program("tensor-negated", pickle(negated), ["metadata a dictionary with a tensor"], 2 + len(negated) - 1)
+    mixed = p_tensor_v3(p_storage(), (6,), (1,), p_global("torch", "int32"))
+    program("tensor-of-two-types", pickle(mixed), ["dtype I32 over a storage of F32"], 2 + len(mixed) - 1)
+    untyped = p_tensor(p_storage("0", "UntypedStorage", 24, "torch.storage"))
+    program("tensor-of-no-type", pickle(untyped), ["dtype none over a storage of bytes"], 2 + len(untyped) - 1)
+    floating = p_global("torch._utils", "_rebuild_tensor_v2") + p_tuple(p_storage(), p_integer(0), p_tuple(b"G" + bytes(8)), p_integers([1]), FALSE, ORDERED_DICT)
+    program("tensor-with-float-shape", pickle(floating + b"R"), ["a tensor of (a storage, the integer 0, a tuple, a tuple, False)"], 2 + len(floating))
+
+    # What the pickle holds.
+    bad("root-tuple", state(b")", []), ["found a tuple", "a dictionary of tensors"], member(PKL))
+    bad("root-deep", state(b")" + b"\x85" * 2000, []), ["found a tuple"], member(PKL))
+    bad("root-doubling", state(b"]" + b"q\0(" + b"h\0" * 2 + b"e" + b"(h\0h\0e" * 40, []), ["found a list"], member(PKL))
+    bad("root-holds-itself", state(b"}q\0" + p_string("me") + b"h\0s", []), ["a dictionary", "a tensor"], key("me"))
+    bad("nested-checkpoint", state(p_dict(p_string("model"), p_dict(p_string("w"), p_tensor()))), ["a dictionary", "save the state dict alone"], key("model"))
+    bad("step-number", state(p_dict(p_string("w"), p_tensor(), p_string("step"), p_integer(3))), ["the integer 3"], key("step"))
+    bad("name-number", state(p_dict(p_integer(1), p_tensor())), ["the integer 1 as a key"], member(PKL))
+    bad("name-twice", state(p_dict(p_string("w"), p_tensor(), p_string("w"), p_tensor())), ["the name twice"], tensor("w"))
+    bad("storage-missing", state(p_dict(p_string("w"), p_tensor()), []), ['no member for its storage "0"', '"archive/data/0"'], tensor("w"))
+    bad("storage-path-escape", state(p_dict(p_string("w"), p_tensor(p_storage("../../x")))), ['its storage "../../x"'], tensor("w"))
+    bad("storage-surplus", archive(members(storages=(("0", FLOATS), ("1", bytes(16)), ("2", b"x")))), ["a storage that no tensor reads"], member("archive/data/2"))
+    bad("storage-short", w(p_tensor(p_storage(count=7))), ['storage "0" of 7 F32 in 24 bytes', "28 bytes"], tensor("w"))
+    bad("storage-long", w(p_tensor(p_storage(count=5), shape=(5,), strides=(1,))), ['storage "0" of 5 F32 in 24 bytes', "20 bytes"], tensor("w"))
+    bad("storage-wrong-type", w(p_tensor(p_storage(type="DoubleStorage"))), ['storage "0" of 6 F64 in 24 bytes', "48 bytes"], tensor("w"))
+    bad("storage-2-62", w(p_tensor(p_storage(count=1 << 62))), ["of 4611686018427387904 F32", "within 2^63"], tensor("w"))
+    bad("storage-of-two-types", state(p_dict(p_string("a"), p_tensor(), p_string("b"), p_tensor(p_storage(type="IntStorage")))), ["another type or size than before"], tensor("b"))
+    for name, offset, shape, strides, says in [
+            ("one-too-far", 1, (2, 3), (3, 1), "offset 1, shape [2, 3], strides [3, 1]"), ("offset-negative", -1, (1,), (1,), "offset -1"),
+            ("offset-2-63", (1 << 63) - 1, (1,), (1,), "offset 9223372036854775807"), ("stride-negative", 5, (2,), (-1,), "strides [-1]"),
+            ("stride-2-63", 0, (2,), ((1 << 63) - 1,), "strides [9223372036854775807]"), ("strides-missing", 0, (2,), (), "0 strides for shape [2]"),
+            ("strides-surplus", 0, (2,), (1,) * 1000, "1000 strides for shape [2]"), ("shape-negative", 0, (-2,), (1,), "a negative size"),
+            ("shape-2-63", 0, (1 << 62, 4), (0, 0), "beyond 2^63 bits"), ("empty-outside", 7, (0,), (1,), "offset 7"),
+            ("expanded-2-40", 0, (1 << 40,), (0,), "4398046511104 bytes expanded from 24"), ("1000-axes", 0, (1,) * 1000, (0,) * 1000, "1000 axes")]:
+        bad("view-" + name, w(p_tensor(offset=offset, shape=shape, strides=strides)), [says], tensor("w"))
+
+
+# ---- a folder with an index
+
+def index_cases():
+    INDEX = "model.safetensors.index.json"
+    shard = lambda names: safetensors("{%s}" % ",".join(json.dumps(name) + ":" + entry("U8", [2], 2 * i, 2 * i + 2) for i, name in enumerate(names)),
+                                      names[0].encode()[:1] * 2 * len(names))
+    one_shard, other = shard("ab"), shard("c")
+    def index(weight_map, total=6, **more): return json.dumps({"metadata": {"total_size": total}, "weight_map": weight_map, **more})
+    MAP = {"a": "s1.safetensors", "b": "s1.safetensors", "c": "s2.safetensors"}
+
+    def ok(name, files, tensors): add("index", f"index/{name}", files, tensors=tensors)
+
+    def bad(name, text, says, place=None, inside=INDEX, **files):
+        """`text` is the index, or changes to the good map; `files` are shards beside or instead of the good ones, None for none."""
+        path = f"index/{name}"
+        if isinstance(text, dict): text = index({k: v for k, v in {**MAP, **text}.items() if v != ()})
+        shards = {"s1": one_shard, "s2": other, **files}
+        add("index", path, {INDEX: text, **{k + ".safetensors": v for k, v in shards.items() if v is not None}}, says, place,
+            path if inside is None else f"{path}/{inside}")
+
+    ok("good", {INDEX: index(MAP), "s1.safetensors": one_shard, "s2.safetensors": other}, ["a", "b", "c"])
+    ok("single-file-wins", {INDEX: "broken", "model.safetensors": one_shard}, ["a", "b"])
+    ok("without-metadata", {INDEX: json.dumps({"weight_map": MAP}), "s1.safetensors": one_shard, "s2.safetensors": other}, ["a", "b", "c"])
+    ok("canonically-equal-names", {INDEX: index({"\u00e9": "s1.safetensors", "e\u0301": "s2.safetensors"}, 4), "s1.safetensors": shard(["\u00e9"]),
+                                   "s2.safetensors": shard(["e\u0301"])}, ["\u00e9", "e\u0301"])
+
+    good = index(MAP)
+    for name, length, says in [("before-map", good.index('"weight_map"') - 2, '"," or "}"'), ("in-name", good.index('"b"') + 2, "the rest of a string"),
+                               ("in-shard", good.index("s2.safe"), "the rest of a string"), ("last-brace", len(good) - 1, '"," or "}"')]:
+        bad("cut-" + name, good[:length], ["the end of the text", says], byte(length))
+    bad("empty-index", "", ["the end of the text", "a JSON value"], byte(0))
+    bad("array", "[]", ["an array of 0", "weight_map"])
+    bad("map-missing", '{"metadata":{"total_size":6}}', ["found nothing", "an object of tensor names"], key("weight_map"))
+    bad("map-array", '{"weight_map":["a"]}', ["an array of 1"], key("weight_map"))
+    bad("map-twice", '{"weight_map":{},"weight_map":{}}', ["a second time at byte 17"], key("weight_map"))
+    bad("surplus-key", index(MAP, other=1), ["an unknown key"], key("other"))
+    bad("metadata-array", json.dumps({"metadata": [], "weight_map": MAP}), ["an array of 0", "an object"], key("metadata"))
+    bad("tensor-twice", good.replace('"b": "s1', '"a": "s2'), ["a second time at byte"], key("a"))
+    bad("total-too-low", index(MAP, 5), ["found 5", "expected 6, the bytes of all tensors"], key("metadata.total_size"))
+    bad("total-string", index(MAP, "6"), ['the string "6"', "an integer"], key("metadata.total_size"))
+    bad("total-float", index(MAP, 6.0), ["found 6.0", "an integer"], key("metadata.total_size"))
+    bad("total-negative", index(MAP, -6), ["found -6", "expected 6"], key("metadata.total_size"))
+    bad("total-2-64", index(MAP, 1 << 64), ["found 18446744073709551616", "an integer"], key("metadata.total_size"))
+    for name, value in [("absolute", "/etc/passwd"), ("parent", "../good/s1.safetensors"), ("parent-alone", ".."), ("dot", "."), ("dot-slash", "./s1.safetensors"),
+                        ("subfolder", "sub/s1.safetensors"), ("backslash", "..\\s1.safetensors"), ("empty", ""), ("nul", "s1.safetensors\0.txt"),
+                        ("terminal", "\x1b[2Js1.safetensors"), ("500-bytes", "s" * 500)]:
+        spelled = {"nul": 's1.safetensors\\u{0}.txt"', "terminal": '"\\u{1B}[2Js1', "500-bytes": 's…"'}.get(name, json.dumps(value))
+        bad("escape-" + name, {"b": value}, ["the shard the string", spelled, "a file in the same folder"], tensor("b"))
+    bad("shard-number", {"b": 1}, ["the shard 1"], tensor("b"))
+    bad("shard-null", {"b": None}, ["the shard null"], tensor("b"))
+    bad("shard-missing", {"c": "s3.safetensors"}, ['no file "s3.safetensors" beside it'])
+    bad("shard-is-index", {"c": INDEX}, ["a header length of", "is this a safetensors file?"], byte(0))
+    bad("shard-is-folder", {"c": "folder"}, ["a directory"], inside="folder", **{"folder/keep": b"x"})
+    bad("shard-cut", good, [f"{len(other) - 1} bytes", "cut off"], inside="s2.safetensors", s2=other[:-1])
+    bad("shard-empty", good, ["0 bytes"], inside="s2.safetensors", s2=b"")
+    bad("tensor-in-no-shard", {"d": "s2.safetensors"}, ["no such tensor in any shard", 'it in "s2.safetensors"'], tensor("d"))
+    bad("tensor-in-other-shard", {"b": "s2.safetensors"}, ['it in "s1.safetensors"', 'expected it in "s2.safetensors"'], tensor("b"))
+    bad("tensor-in-two-shards", good, ["s1.safetensors and in", "s2.safetensors", "it in one shard"], tensor("a"), s2=shard("ca"))
+    bad("tensor-not-in-map", {"b": ()}, ['it in "s1.safetensors" but not in weight_map'], tensor("b"))
+    bad("canonically-equal-is-another", {"e\u0301": "s2.safetensors"}, ["no such tensor in any shard"], tensor("e\u0301"), s2=shard(["c", "\u00e9"]))
+    add("index", "index/nothing", {"README": "no weights here\n"}, ["neither model.safetensors nor model.safetensors.index.json"])
+    add("index", "index/not-there", None, ["neither model.safetensors"])
+
+
+# ---- configurations
+
+CONFIG = dict(model_type="llama", vocab_size=5, hidden_size=4, intermediate_size=6, num_hidden_layers=1, num_attention_heads=2, num_key_value_heads=1,
+              rms_norm_eps=1e-5, rope_theta=10000.0, tie_word_embeddings=False)
+ADAPTER = dict(peft_type="MIXLORA", routing_strategy="mixlora", r=2, lora_alpha=4, lora_dropout=0.05, num_experts=2, top_k=1, act_fn="silu",
+               target_modules=["q_proj", "down_proj"])
+
+
+def changed(base, changes): return json.dumps({k: v for k, v in {**base, **changes}.items() if v != ()})
+
+
+def config_cases():
+    def ok(name, changes): add("config", f"config/{name}.json", changed(CONFIG, changes))
+    def bad(name, content, says, place=None): add("config", f"config/{name}.json", changed(CONFIG, content) if isinstance(content, dict) else content, says, place)
+    good = changed(CONFIG, {})
+
+    ok("good", {})
+    ok("nulls", dict(num_key_value_heads=None, rope_scaling=None, sliding_window=None, quantization_config=None, head_dim=None))
+    ok("unknown-keys", {"a key nobody knows": 3, "\u00e9": 1, "e\u0301": 2})
+    ok("nested-rope", dict(rope_parameters=dict(rope_type="default", rope_theta=5e5)))
+    for length, says in [(0, "a JSON value"), (1, "a key in quotes"), (4, "the rest of a string"), (good.index(":"), '":" after the key "model_type"'),
+                         (good.index("5"), "a JSON value"), (good.index(", \"hidden"), '"," or "}"'), (len(good) - 1, "e")]:
+        bad(f"cut-at-{length}", good[:length], ["the end of the text", says], byte(length))
+    bad("two-texts", good + "\n{}", ['"{"', "the end of the text"], byte(len(good) + 1))
+    bad("array", "[]", ["an array of 0", "a JSON object"])
+    bad("number", "7", ["found 7", "a JSON object"])
+    bad("comment", "{ // sizes\n}", ['"/"', "a key in quotes"], byte(2))
+    bad("single-quotes", "{'a': 1}", ["a key in quotes"], byte(1))
+    bad("nan", '{"rms_norm_eps": NaN}', ['"N"', "a JSON value"], byte(17))
+    bad("infinity", '{"rms_norm_eps": -Infinity}', ['"I"', "a digit"], byte(18))
+    bad("nested-1000", '{"rope_scaling":' + '{"a":' * 1000, ["nesting 129 deep"], byte(16 + 5 * 127))
+    bad("byte-order-mark", b"\xef\xbb\xbf" + good.encode(), ["byte 0xEF", "a JSON value"], byte(0))
+    bad("utf-16", good.encode("utf-16"), ["byte 0xFF", "UTF-8"], byte(0))
+    bad("size-twice", good.replace('"intermediate_size"', '"hidden_size"'), ["a second time at byte"], key("hidden_size"))
+    bad("size-missing", dict(hidden_size=()), ["found nothing", "a whole number in 1...16777216"], key("hidden_size"))
+    bad("size-zero", dict(intermediate_size=0), ["found 0", "1...16777216"], key("intermediate_size"))
+    bad("size-negative", dict(vocab_size=-5), ["found -5"], key("vocab_size"))
+    bad("size-float", dict(vocab_size=5.0), ["found 5.0", "a whole number"], key("vocab_size"))
+    bad("size-exponent", good.replace('"vocab_size": 5', '"vocab_size": 5e0'), ["found 5e0"], key("vocab_size"))
+    bad("size-string", dict(hidden_size="4"), ['the string "4"'], key("hidden_size"))
+    bad("size-2-25", dict(hidden_size=1 << 25), ["found 33554432", "1...16777216"], key("hidden_size"))
+    bad("size-2-64", dict(vocab_size=1 << 64), ["found 18446744073709551616"], key("vocab_size"))
+    bad("size-5000-digits", good.replace('"vocab_size": 5', '"vocab_size": ' + "9" * 300), ["a number of 300 characters"], key("vocab_size"))
+    bad("size-beyond-double", good.replace('"vocab_size": 5', '"vocab_size": ' + "9" * 400), ["a number of 400 characters", "the range of Double"], byte(good.index("5")))
+    bad("layers-huge", dict(num_hidden_layers=1_000_000), ["found 1000000", "1...10000"], key("num_hidden_layers"))
+    bad("heads-do-not-divide", dict(num_attention_heads=3), ["3 heads for hidden_size 4", "equal, even width"], key("num_attention_heads"))
+    bad("heads-too-many", dict(num_attention_heads=8), ["8 heads for hidden_size 4"], key("num_attention_heads"))
+    bad("heads-odd-width", dict(num_attention_heads=4), ["4 heads for hidden_size 4"], key("num_attention_heads"))
+    bad("key-value-heads", dict(num_attention_heads=2, num_key_value_heads=3), ["3 for 2 query heads", "a divisor of 2"], key("num_key_value_heads"))
+    bad("key-value-heads-zero", dict(num_key_value_heads=0), ["found 0"], key("num_key_value_heads"))
+    bad("head-width", dict(head_dim=3), ["found 3", "= 2"], key("head_dim"))
+    bad("epsilon-negative", dict(rms_norm_eps=-1e-5), ["found -1e-05", "a number ≥ 0"], key("rms_norm_eps"))
+    bad("epsilon-string", dict(rms_norm_eps="1e-5"), ['the string "1e-5"'], key("rms_norm_eps"))
+    bad("rope-base-zero", dict(rope_theta=0), ["found 0", "a number > 0"], key("rope_theta"))
+    bad("rope-scaled", dict(rope_scaling=dict(rope_type="llama3", factor=8.0)), ['{"rope_type":"llama3","factor":8.0}', "not built yet"], key("rope_scaling"))
+    bad("rope-scaled-old-key", dict(rope_scaling=dict(type="linear", factor=2.0)), ['{"type":"linear","factor":2.0}'], key("rope_scaling"))
+    bad("rope-nested-scaled", dict(rope_parameters=dict(rope_type="yarn")), ['"yarn"', "default"], key("rope_parameters"))
+    bad("rope-nested-base", dict(rope_parameters=dict(rope_type="default", rope_theta="big")), ['the string "big"'], key("rope_parameters.rope_theta"))
+    bad("rope-for-a-terminal", dict(rope_scaling={"rope_type": "x" * 500}), ["xxx…"], key("rope_scaling"))
+    bad("rope-partial", dict(partial_rotary_factor=0.5), ["found 0.5", "not built yet"], key("partial_rotary_factor"))
+    bad("rope-nested-partial", dict(rope_parameters=dict(rope_type="default", partial_rotary_factor=0.25)), ['"partial_rotary_factor":0.25'], key("rope_parameters"))
+    bad("bias-string", dict(attention_bias="false"), ['the string "false"', "true or false"], key("attention_bias"))
+    bad("bias-number", dict(mlp_bias=0), ["found 0", "true or false"], key("mlp_bias"))
+    bad("tied-number", dict(tie_word_embeddings=1), ["found 1"], key("tie_word_embeddings"))
+    bad("activation", dict(hidden_act="gelu"), ['the string "gelu"', '"silu"'], key("hidden_act"))
+    bad("model-type", dict(model_type="qwen2"), ['the string "qwen2"', '"llama"'], key("model_type"))
+    bad("model-type-missing", dict(model_type=()), ["found nothing"], key("model_type"))
+    bad("model-type-null", dict(model_type=None), ["found nothing"], key("model_type"))
+    bad("window", dict(sliding_window=4096), ["found 4096", "not built yet"], key("sliding_window"))
+    bad("quantised", dict(quantization_config=dict(quant_method="gptq", bits=4)), ['"gptq"', "not built yet"], key("quantization_config"))
+    add("config", "config/not-there.json", None, ["errno 2 of stat"])
+
+
+def adapter_config_cases():
+    def ok(name, changes): add("adapter-config", f"adapter-config/{name}.json", changed(ADAPTER, changes))
+
+    def bad(name, content, says, place=None, inside=None):
+        path = f"adapter-config/{name}.json"
+        add("adapter-config", path, changed(ADAPTER, content) if isinstance(content, dict) else content, says, place, inside and path + inside)
+    EXPERT = ", expert_lora"
+    good = changed(ADAPTER, {})
+
+    ok("good", {})
+    ok("inert-and-empty-keys", dict(jitter_noise=0.1, revision="main", something_new=None, another={}, third=0))
+    ok("targets-as-object", dict(target_modules=dict(q_proj=True, up_proj=False)))
+    ok("expert-branch", dict(expert_lora=dict(r=4, lora_alpha=8)))
+    for length, says in [(0, "a JSON value"), (good.index('"r"') + 1, "the rest of a string"), (good.index("[") + 1, "a JSON value"), (len(good) - 1, '"," or "}"')]:
+        bad(f"cut-at-{length}", good[:length], ["the end of the text", says], byte(length))
+    bad("string", '"MIXLORA"', ['the string "MIXLORA"', "a JSON object"])
+    bad("rank-twice", good.replace('"lora_alpha"', '"r"'), ["a second time"], key("r"))
+    bad("rank-missing", dict(r=()), ["found nothing", "1...65536"], key("r"))
+    bad("rank-zero", dict(r=0), ["found 0"], key("r"))
+    bad("rank-huge", dict(r=1 << 40), ["found 1099511627776"], key("r"))
+    bad("rank-float", dict(r=2.0), ["found 2.0"], key("r"))
+    bad("alpha-missing", dict(lora_alpha=()), ["found nothing"], key("lora_alpha"))
+    bad("alpha-string", dict(lora_alpha="4"), ['the string "4"'], key("lora_alpha"))
+    bad("dropout-one", dict(lora_dropout=1), ["found 1", "[0, 1)"], key("lora_dropout"))
+    bad("dropout-negative", dict(lora_dropout=-0.1), ["found -0.1"], key("lora_dropout"))
+    bad("rank-stabilised-string", dict(use_rslora="yes"), ['the string "yes"', "true or false"], key("use_rslora"))
+    bad("experts-missing", dict(num_experts=()), ["found nothing", "1...4096"], key("num_experts"))
+    bad("experts-zero", dict(num_experts=0), ["found 0"], key("num_experts"))
+    bad("experts-huge", dict(num_experts=1 << 32), ["found 4294967296", "1...4096"], key("num_experts"))
+    bad("top-k-above-experts", dict(top_k=3), ["found 3", "1...2"], key("top_k"))
+    bad("top-k-zero", dict(top_k=0), ["found 0"], key("top_k"))
+    bad("targets-missing", dict(target_modules=()), ["found nothing", "a list of names among q_proj"], key("target_modules"))
+    bad("targets-pattern", dict(target_modules=".*_proj"), ['the string ".*_proj"'], key("target_modules"))
+    bad("targets-unknown", dict(target_modules=["q_proj", "lm_head"]), ['the string "lm_head"'], key("target_modules"))
+    bad("targets-number", dict(target_modules=[1]), ["found 1"], key("target_modules"))
+    bad("targets-object-number", dict(target_modules=dict(q_proj=1)), ["found 1", "true or false"], key("target_modules.q_proj"))
+    bad("targets-object-unknown", dict(target_modules=dict(w1=True)), ['the string "w1"'], key("target_modules"))
+    bad("kind-lora", dict(peft_type="LORA"), ['the string "LORA"', '"MIXLORA"'], key("peft_type"))
+    bad("kind-number", dict(peft_type=1), ["found 1"], key("peft_type"))
+    bad("routing-missing", dict(routing_strategy=()), ["found nothing", '"mixlora"'], key("routing_strategy"))
+    bad("routing-dynamic", dict(routing_strategy="mixlora-dynamic"), ['"mixlora-dynamic"'], key("routing_strategy"))
+    bad("routing-legacy", dict(routing_strategy="mixtral"), ['"mixtral"'], key("routing_strategy"))
+    bad("activation", dict(act_fn="relu"), ['the string "relu"'], key("act_fn"))
+    bad("coefficient-negative", dict(router_aux_loss_coef=-1), ["found -1", "a number ≥ 0"], key("router_aux_loss_coef"))
+    bad("coefficient-checked-when-off", dict(router_loss=False, router_aux_loss_coef="x"), ['the string "x"'], key("router_aux_loss_coef"))
+    bad("init-range-negative", dict(router_init_range=-0.02), ["found -0.02"], key("router_init_range"))
+    bad("router-loss-string", dict(router_loss="true"), ['the string "true"'], key("router_loss"))
+    for name, value, says in [("use_dora", True, "found true"), ("rank_pattern", {"q_proj": 4}, '{"q_proj":4}'), ("alpha_pattern", {"q_proj": 4}, '{"q_proj":4}'),
+                              ("modules_to_save", ["lm_head"], "an array of 1"), ("fan_in_fan_out", True, "found true"),
+                              ("layers_to_transform", [0], "an array of 1"), ("lora_bias", True, "found true"), ("bias", "all", 'the string "all"')]:
+        bad("unbuilt-" + name.replace("_", "-"), {name: value}, [says, "not built yet"], key(name))
+    bad("unknown-key", dict(target_parameters=["experts"]), ["an array of 1", "what it means is not known here"], key("target_parameters"))
+    bad("unknown-key-canonically-equal", good[:-1] + ', "\u00e9": 0, "e\u0301": 1}', ["found 1"], key("e\u0301"))
+    bad("unknown-object-huge", dict(something={"x" * 500: 1}), ["xxx…"], key("something"))
+    bad("expert-branch-array", dict(expert_lora=[]), ["an array of 0", "an object with r"], key("expert_lora"))
+    bad("expert-branch-rank", dict(expert_lora=dict(r=0)), ["found 0"], key("r"), EXPERT)
+    bad("expert-branch-dora", dict(expert_lora=dict(use_dora=True)), ["not built yet"], key("use_dora"), EXPERT)
+    bad("expert-branch-unknown-key", dict(expert_lora=dict(rnak=4)), ["found 4", "not known here"], key("rnak"), EXPERT)
+    bad("nested-1000", '{"expert_lora":' + "[" * 1000, ["nesting 129 deep"], byte(15 + 127))
+    add("adapter-config", "adapter-config/not-there.json", None, ["errno 2 of stat"])
+
+
+# ---- whole folders
+
+WIDTHS = {"F64": "d", "F32": "f", "F16": "e", "I32": "i", "I64": "q"}
+
+
+def pack(tensors, metadata=None, padding=0):
+    """A safetensors file of name → (dtype, shape, value of every element, or bytes)."""
+    header, data = [], b""
+    for name, (dtype, shape, value) in tensors.items():
+        count = 1
+        for size in shape: count *= size
+        if dtype == "BF16": part = struct.pack("<f", value)[2:] * count
+        else: part = value if isinstance(value, bytes) else struct.pack("<" + WIDTHS[dtype], value) * count
+        header.append(json.dumps(name) + ":" + entry(dtype, shape, len(data), len(data) + len(part)))
+        data += part
+    return safetensors("{%s}" % ",".join(header) + " " * padding, data)
+
+
+def base_tensors():
+    shapes = {"model.embed_tokens.weight": [5, 4], "model.norm.weight": [4], "lm_head.weight": [5, 4]}
+    L = "model.layers.0."
+    shapes.update({L + "input_layernorm.weight": [4], L + "post_attention_layernorm.weight": [4], L + "self_attn.q_proj.weight": [4, 4],
+                   L + "self_attn.k_proj.weight": [2, 4], L + "self_attn.v_proj.weight": [2, 4], L + "self_attn.o_proj.weight": [4, 4],
+                   L + "mlp.gate_proj.weight": [6, 4], L + "mlp.up_proj.weight": [6, 4], L + "mlp.down_proj.weight": [4, 6]})
+    return {name: ("F32", shape, 0.125) for name, shape in shapes.items()}
+
+
+def adapter_tensors():
+    L = "mixlora.layers.0."
+    shapes = {L + "mlp.moe_gate.weight": [2, 4], L + "self_attn.q_proj.lora_A.weight": [2, 4], L + "self_attn.q_proj.lora_B.weight": [4, 2]}
+    for e in range(2): shapes.update({L + f"mlp.down_proj.experts.{e}.lora_A.weight": [2, 6], L + f"mlp.down_proj.experts.{e}.lora_B.weight": [4, 2]})
+    return {name: ("F32", shape, 0.25) for name, shape in shapes.items()}
+
+
+def folder_cases():
+    def files(base, settings, tensors, whole):
+        """A good folder, changed: values of the configuration, tensors (None: left out) or `whole` files (None: left out)."""
+        names = ("config.json", "model.safetensors") if base is CONFIG else ("adapter_config.json", "adapter_model.safetensors")
+        result = {names[0]: changed(base, settings), names[1]: pack({k: v for k, v in tensors.items() if v is not None})}
+        if whole is not None: result = {k: v for k, v in {**result, **whole}.items() if v is not None}
+        return result
+
+    def model(name, says=None, place=None, inside="model.safetensors", settings={}, whole=None, tensors={}):
+        add("model", f"model/{name}", files(CONFIG, settings, {**base_tensors(), **tensors}, whole), says, place,
+            f"model/{name}" + (inside and "/" + inside) if says else None)
+
+    def adapter(name, says=None, place=None, inside="adapter_model.safetensors", settings={}, whole=None, tensors={}):
+        add("adapter", f"adapter/{name}", files(ADAPTER, settings, {**adapter_tensors(), **tensors}, whole), says, place,
+            f"adapter/{name}" + (inside and "/" + inside) if says else None)
+
+    q, EMBED, NORM, HEAD = "model.layers.0.self_attn.q_proj.weight", "model.embed_tokens.weight", "model.norm.weight", "lm_head.weight"
+    up, down = "model.layers.0.mlp.up_proj.weight", "model.layers.0.mlp.down_proj.weight"
+    model("good")
+    model("nan", tensors={q: ("F32", [4, 4], float("nan")), NORM: ("F32", [4], float("inf"))})
+    model("unaligned-and-mixed-types", whole={"model.safetensors": pack({**base_tensors(), NORM: ("F64", [4], 1.0), q: ("BF16", [4, 4], 0.5), up: ("F16", [6, 4], 0.5)}, padding=3)})
+    model("tied-with-copy", settings=dict(tie_word_embeddings=True))
+    model("old-rotary-frequencies", tensors={"model.layers.0.self_attn.rotary_emb.inv_freq": ("F32", [1], 1.0)})
+    model("tensor-missing", ["no tensor of this name among 11"], tensor(q), tensors={q: None})
+    model("embedding-missing", ["no tensor of this name among 11"], tensor(EMBED), tensors={EMBED: None})
+    model("head-missing", ["no tensor of this name among 11"], tensor(HEAD), tensors={HEAD: None})
+    model("no-tensors", ["no tensor of this name among 0"], tensor(EMBED), whole={"model.safetensors": safetensors("{}")})
+    model("tensor-surplus", ["a tensor F32 [4] that nothing reads"], tensor("model.layers.0.self_attn.q_proj.bias"),
+          tensors={"model.layers.0.self_attn.q_proj.bias": ("F32", [4], 0)})
+    model("layer-surplus", ["a tensor F32 [4] that nothing reads"], tensor("model.layers.1.input_layernorm.weight"),
+          tensors={"model.layers.1.input_layernorm.weight": ("F32", [4], 1)})
+    model("layer-missing", ["no tensor of this name among 12"], tensor("model.layers.1.input_layernorm.weight"), settings=dict(num_hidden_layers=2))
+    model("layers-10000", ["no tensor of this name among 12"], tensor("model.layers.1.input_layernorm.weight"), settings=dict(num_hidden_layers=10_000))
+    model("bias-missing", ["no tensor of this name among 12"], tensor("model.layers.0.self_attn.q_proj.bias"), settings=dict(attention_bias=True))
+    model("prefix-missing", ["no tensor of this name"], tensor(EMBED), whole={"model.safetensors": pack({k.replace("model.", ""): v for k, v in base_tensors().items()})})
+    model("name-canonically-equal", ["no tensor of this name among 12"], tensor(NORM), tensors={NORM: None, "model.norm.weight\u0301": ("F32", [4], 1)})
+    model("shape-transposed", ["shape [4, 6]", "expected shape [6, 4]"], tensor(up), tensors={up: ("F32", [4, 6], 1)})
+    model("shape-flat", ["shape [16]", "expected shape [4, 4]"], tensor(q), tensors={q: ("F32", [16], 1)})
+    model("shape-more-axes", ["shape [1, 4, 4]"], tensor(q), tensors={q: ("F32", [1, 4, 4], 1)})
+    model("shape-empty", ["shape [4, 0]"], tensor(q), tensors={q: ("F32", [4, 0], 1)})
+    model("shape-scalar", ["shape []", "shape [4]"], tensor(NORM), tensors={NORM: ("F32", [], 1)})
+    model("shape-64-axes", ["shape [4, 1, 1, 1,", "expected shape [4]"], tensor(NORM), tensors={NORM: ("F32", [4] + [1] * 63, 1)})
+    model("vocabulary-larger", ["shape [5, 4]", "expected shape [6, 4]"], tensor(EMBED), settings=dict(vocab_size=6))
+    model("channels-2-24", ["shape [5, 4]", "expected shape [5, 16777216]"], tensor(EMBED), settings=dict(hidden_size=1 << 24, num_attention_heads=1))
+    model("hidden-width-2-24", ["shape [6, 4]", "expected shape [16777216, 4]"], tensor("model.layers.0.mlp.gate_proj.weight"), settings=dict(intermediate_size=1 << 24))
+    model("vocabulary-2-24", ["shape [5, 4]", "expected shape [16777216, 4]"], tensor(EMBED), settings=dict(vocab_size=1 << 24))
+    model("dtype-int", ["dtype I32", "F32, F64, F16 or BF16"], tensor(q), tensors={q: ("I32", [4, 4], 1)})
+    model("dtype-float8", ["dtype F8_E4M3"], tensor(q), tensors={q: ("F8_E4M3", [4, 4], bytes(16))})
+    model("dtype-complex", ["dtype C64"], tensor(down), tensors={down: ("C64", [4, 6], bytes(8 * 24))})
+    model("tied-with-other-copy", ["other values than model.embed_tokens.weight"], tensor(HEAD), settings=dict(tie_word_embeddings=True), tensors={HEAD: ("F32", [5, 4], 1)})
+    model("tied-with-flat-copy", ["dtype F32, shape [20]", "expected dtype F32, shape [5, 4]"], tensor(HEAD), settings=dict(tie_word_embeddings=True), tensors={HEAD: ("F32", [20], 0.125)})
+    model("tied-with-copy-of-other-type", ["dtype I32", "expected dtype F32"], tensor(HEAD), settings=dict(tie_word_embeddings=True),
+          tensors={HEAD: ("I32", [5, 4], struct.pack("<f", 0.125) * 20)})
+    model("config-missing", ["errno 2 of stat"], inside="config.json", whole={"config.json": None})
+    model("weights-missing", ["neither model.safetensors nor"], inside="", whole={"model.safetensors": None})
+    model("weights-cut", ["cut off"], whole={"model.safetensors": pack(base_tensors())[:-1]})
+    model("config-is-weights", ["byte 0x1", "a JSON value"], byte(0), inside="config.json", whole={"config.json": b"\1" + bytes(7) + b"{}"})
+
+    gate, A, B = "mixlora.layers.0.mlp.moe_gate.weight", "mixlora.layers.0.self_attn.q_proj.lora_A.weight", "mixlora.layers.0.self_attn.q_proj.lora_B.weight"
+    expert = "mixlora.layers.0.mlp.down_proj.experts.%d.lora_%s.weight"
+    FILE = "adapter_model.safetensors"
+    boxed = [(name, shape) for name, (_, shape, _) in adapter_tensors().items()]
+
+    def state(tensors):
+        """adapter_model.bin with a storage a tensor, filled with NaN."""
+        parts = [(name, p_parameter(p_tensor(p_storage(str(i), count=a * b), shape=(a, b), strides=(b, 1)))) for i, (name, (a, b)) in enumerate(tensors)]
+        return archive(members(pickle(p_dict(*[p_string(name) + value for name, value in parts])), [(str(i), NAN * (a * b)) for i, (_, (a, b)) in enumerate(tensors)]))
+
+    adapter("good")
+    adapter("nan", tensors={A: ("F32", [2, 4], float("nan"))})
+    adapter("pytorch-nan", whole={FILE: None, "adapter_model.bin": state(boxed)})
+    adapter("safetensors-wins", whole={"adapter_model.bin": b"broken"})
+    adapter("gate-missing", ["no tensor of this name among 6"], tensor(gate), tensors={gate: None})
+    adapter("branch-missing", ["no tensor of this name among 6"], tensor(B), tensors={B: None})
+    adapter("expert-missing", ["no tensor of this name among 6"], tensor(expert % (1, "A")), tensors={expert % (1, "A"): None})
+    adapter("expert-surplus", ["a tensor F32 [2, 6] that nothing reads"], tensor(expert % (2, "A")), tensors={expert % (2, "A"): ("F32", [2, 6], 1)})
+    adapter("layer-surplus", ["that nothing reads"], tensor(gate.replace(".0.", ".1.")), tensors={gate.replace(".0.", ".1."): ("F32", [2, 4], 1)})
+    adapter("target-missing", ["no tensor of this name among 7"], tensor(A.replace("q_proj", "v_proj")), settings=dict(target_modules=["q_proj", "v_proj", "down_proj"]))
+    adapter("target-surplus", ["that nothing reads"], tensor(A), settings=dict(target_modules=["down_proj"]))
+    adapter("no-targets", ["that nothing reads"], tensor(A), settings=dict(target_modules=[]))
+    adapter("plain-lora-names", ["no tensor of this name"], tensor(A), whole={FILE: pack({k.replace("mixlora", "base_model.model.model"): v for k, v in adapter_tensors().items()})})
+    adapter("experts-more-than-gate", ["shape [2, 4]", "expected shape [3, 4]"], tensor(gate), settings=dict(num_experts=3))
+    adapter("gate-transposed", ["shape [4, 2]", "expected shape [2, 4]"], tensor(gate), tensors={gate: ("F32", [4, 2], 1)})
+    adapter("a-and-b-swapped", ["shape [4, 2]", "expected shape [2, 4]"], tensor(A), tensors={A: ("F32", [4, 2], 1), B: ("F32", [2, 4], 1)})
+    adapter("rank-differs", ["shape [2, 4]", "expected shape [3, 4]"], tensor(A), settings=dict(r=3))
+    adapter("rank-65536", ["shape [2, 6]", "expected shape [65536, 6]"], tensor(expert % (0, "A")), settings=dict(expert_lora=dict(r=65_536)))
+    adapter("experts-2048-rank-65536", ["shape [2, 6]", "expected shape [65536, 6]"], tensor(expert % (0, "A")), settings=dict(num_experts=2048, expert_lora=dict(r=65_536)),
+            tensors={gate: ("F16", [2048, 4], 0.0)})
+    adapter("expert-of-other-rank", ["shape [3, 6]", "expected shape [2, 6]"], tensor(expert % (1, "A")), tensors={expert % (1, "A"): ("F32", [3, 6], 1)})
+    adapter("dtype-int", ["dtype I64"], tensor(gate), tensors={gate: ("I64", [2, 4], 1)})
+    adapter("weights-missing", ["neither adapter_model.safetensors nor adapter_model.bin"], inside="", whole={FILE: None})
+    adapter("config-missing", ["errno 2 of stat"], inside="adapter_config.json", whole={"adapter_config.json": None})
+    adapter("broken-safetensors-is-no-reason-for-bin", ["0 bytes"], whole={FILE: b"", "adapter_model.bin": state(boxed)})
+    adapter("pytorch-surplus", ["that nothing reads"], tensor("x"), inside="adapter_model.bin", whole={FILE: None, "adapter_model.bin": state(boxed + [("x", [1, 1])])})
+    adapter("pytorch-missing", ["no tensor of this name among 6"], tensor(gate), inside="adapter_model.bin", whole={FILE: None, "adapter_model.bin": state(boxed[1:])})
+    adapter("pytorch-cut", ["no zip end record"], inside="adapter_model.bin", whole={FILE: None, "adapter_model.bin": state(boxed)[:-1]})
+
+
+def main(arguments):
+    if arguments not in ([], ["--check"]): sys.exit(__doc__)
+    for cases in (safetensors_cases, pytorch_cases, index_cases, config_cases, adapter_config_cases, folder_cases): cases()
+    FILES["cases.json"] = ("[\n" + ",\n".join(json.dumps(case, sort_keys=False) for case in CASES) + "\n]\n").encode()
+    present = {str(path.relative_to(HERE)) for path in HERE.rglob("*") if path.is_file()} - {"make.py", "README.md"}
+    if arguments:
+        wrong = [name for name, content in FILES.items() if name not in present or (HERE / name).read_bytes() != content]
+        wrong += [name + " (made by no case)" for name in sorted(present - set(FILES))]
+        if wrong: sys.exit("differ: " + ", ".join(wrong))
+    else:
+        for name in present - set(FILES): (HERE / name).unlink()
+        for name, content in FILES.items():
+            (HERE / name).parent.mkdir(parents=True, exist_ok=True)
+            (HERE / name).write_bytes(content)
+        for folder in sorted((path for path in HERE.rglob("*") if path.is_dir()), reverse=True):
+            if not any(folder.iterdir()): folder.rmdir()
+    counts = {}
+    for case in CASES: counts[case["opens"]] = counts.get(case["opens"], 0) + 1
+    print(f"{len(CASES)} cases in {len(FILES)} files, {sum(map(len, FILES.values()))} bytes:", ", ".join(f"{n} {kind}" for kind, n in counts.items()))
+
+
+if __name__ == "__main__": main(sys.argv[1:])

@@ -1,0 +1,40 @@
+import HostileCases
+import Testing
+
+@testable import Checkpoints
+
+/// Files made to break a reader (`Fixtures/hostile`), each with the error that it must give.
+@Suite struct HostileFileTests {
+  @Test func everyFileIsACaseAndEveryCaseIsThere() throws {
+    let cases = try HostileCases.read()
+    var counts: [String: Int] = [:]
+    for hostile in cases { counts[hostile.opens, default: 0] += 1 }
+    // The exact numbers: a case that is lost must be missed.
+    #expect(counts == ["safetensors": 108, "pytorch": 143, "index": 46, "config": 59, "adapter-config": 57, "model": 36, "adapter": 27])
+    #expect(Set(cases.map(\.path)).count == cases.count)
+    #expect(cases.count { $0.failure == nil } == 41)
+    #expect(HostileCases.strays() == [])
+  }
+
+  @Test(arguments: HostileCases.names("safetensors")) func safetensors(name: String) {
+    expectOutcome(name) { try Safetensors(path: $0) }
+  }
+
+  @Test(arguments: HostileCases.names("pytorch")) func pytorch(name: String) {
+    expectOutcome(name) { try PyTorchFile(path: $0) }
+  }
+
+  @Test(arguments: HostileCases.names("index")) func index(name: String) {
+    expectOutcome(name) { try ShardedSafetensors.open(folder: $0) }
+  }
+
+  /// Opens, and reads every byte of every tensor.
+  private func expectOutcome(_ name: String, opening open: (String) throws -> some TensorSource) {
+    let difference = HostileCases.difference(name) { path in
+      let source = try open(path)
+      try source.readAll()
+      return source.entries.map(\.name)
+    }
+    #expect(difference == nil)
+  }
+}
