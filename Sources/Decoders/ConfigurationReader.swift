@@ -83,6 +83,10 @@ struct ConfigurationReader {
     return CheckpointError(file: file, place: .key(key), found: details, expected: expected)
   }
 
+  func error(_ key: String, found: String, _ expected: String) -> CheckpointError {
+    CheckpointError(file: file, place: .key(key), found: found, expected: expected)
+  }
+
   func missing(_ key: String, _ expected: String) -> CheckpointError {
     CheckpointError(file: file, place: .key(key), found: "nothing", expected: expected)
   }

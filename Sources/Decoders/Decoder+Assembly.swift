@@ -6,15 +6,16 @@ extension Decoder {
   ///
   /// - Parameters:
   ///   - weights: the base model's values, by Hugging Face's names.
-  ///   - adapter: the settings and values of an adapter, by MoE-PEFT's names; without one, all base weights are trained
-  ///     if `trainsBase` says so.
+  ///   - adapter: the settings and values of an adapter, by MoE-PEFT's or PEFT's names.
+  ///   - trainsBase: whether the base weights are trained (too).
   ///   - evaluation: how the experts are computed.
+  ///   - balanceLoss: which form of the balance loss a MixLoRA adapter has.
   ///   - positions: how many positions the longest sequence has.
   /// - Throws: what a source throws: a missing or mis-shaped tensor.
   public init(
     _ configuration: DecoderConfiguration, weights: some WeightSource<B>,
     adapter: (configuration: AdapterConfiguration, weights: any WeightSource<B>)? = nil, trainsBase: Bool = false,
-    evaluation: ExpertEvaluation = .sharedBase, positions: Int, on backend: B
+    evaluation: ExpertEvaluation = .sharedBase, balanceLoss form: BalanceLossForm = .pooledTopK, positions: Int, on backend: B
   ) throws {
     var assembly = Assembly(
       configuration: configuration, weights: weights, adapter: adapter, trainsBase: trainsBase, evaluation: evaluation, backend: backend)
@@ -22,13 +23,15 @@ extension Decoder {
     let matrix = InitialValue.random(.normal(deviation: configuration.initializerRange))
     let table = try assembly.base("model.embed_tokens.weight", Shape(v, c), matrix)
     // Only now is C known to be more than a number in a configuration, so that its table of angles may be made.
-    let rotary = RotaryEmbedding(base: configuration.ropeBase, headWidth: configuration.headWidth, positions: positions, on: backend)
+    let rotary = RotaryEmbedding(
+      base: configuration.ropeBase, scaling: configuration.ropeScaling, headWidth: configuration.headWidth, positions: positions, on: backend)
     embedding = Embedding(path: "model.embed_tokens", weight: table)
     blocks = try (0..<configuration.layers).map { try assembly.block("model.layers.\($0)", index: $0, rotary) }
     norm = try assembly.norm("model.norm")
     head = LanguageModelHead(weight: configuration.tiesHead ? table : try assembly.base("lm_head.weight", Shape(v, c), matrix))
     self.configuration = configuration
     self.adapter = adapter?.configuration
+    balanceLoss = adapter?.configuration.mixture.map { BalanceLoss(form, coefficient: $0.hasBalanceLoss ? $0.balanceCoefficient : 0) }
     trainedTensors = assembly.trained
   }
 }
@@ -64,72 +67,69 @@ private struct Assembly<B: Backend> {
   private mutating func attention(_ path: String, _ index: Int, _ rotary: RotaryEmbedding<B>) throws -> Attention<B> {
     Attention(
       path: path, q: try loraLinear(path, .q, index), k: try loraLinear(path, .k, index), v: try loraLinear(path, .v, index),
-      o: try loraLinear(path, .o, index), heads: configuration.heads, keyValueHeads: configuration.keyValueHeads, rotary: rotary,
-      dropout: adapter?.configuration.lora.dropout ?? 0)
+      o: try loraLinear(path, .o, index), heads: configuration.heads, keyValueHeads: configuration.keyValueHeads,
+      window: configuration.window(ofLayer: index), rotary: rotary, dropout: adapter?.configuration.lora.dropout ?? 0)
   }
 
   private mutating func feedForward(_ path: String, _ index: Int) throws -> DecoderBlock<B>.FeedForward {
-    guard let adapter else {
+    guard let adapter, let mixture = adapter.configuration.mixture else {
       return .dense(
         GatedFeedForward(
           path: path, gate: try loraLinear(path, .gate, index), up: try loraLinear(path, .up, index),
-          down: try loraLinear(path, .down, index), dropout: 0))
+          down: try loraLinear(path, .down, index), dropout: adapter?.configuration.lora.dropout ?? 0))
     }
-    let settings = adapter.configuration
-    let gateName = "mixlora.layers.\(index).mlp.moe_gate.weight"
-    let gate = Parameter(
-      gateName,
-      try adapter.weights.tensor(
-        gateName, Shape(settings.experts, configuration.channels), .random(.normal(deviation: settings.routerInitializerRange))),
-      on: backend)
-    trained.append(TrainedTensor(name: gateName, parameter: gate, part: nil))
+    let gateName = adapter.configuration.prefix(ofLayer: index) + ".mlp.moe_gate.weight"
+    let gate = try parameter(
+      gateName, Shape(mixture.experts, configuration.channels), .random(.normal(deviation: mixture.routerInitializerRange)))
     let experts = LoRAExperts(
       path: path, w1: try linear(path, .gate), w3: try linear(path, .up), w2: try linear(path, .down),
       lora1: try expertLoRA(.gate, index), lora3: try expertLoRA(.up, index), lora2: try expertLoRA(.down, index),
-      experts: settings.experts, dropout: settings.expertLoRA.dropout, evaluation: evaluation)
+      experts: mixture.experts, dropout: mixture.lora.dropout, evaluation: evaluation)
     return .mixture(
       MixLoRAFeedForward(
-        path: path, router: Router(path: path + ".moe_gate", gate: gate, expertsPerToken: settings.expertsPerToken), experts: experts,
-        dropout: settings.expertLoRA.dropout))
+        path: path, router: Router(path: path + ".moe_gate", gate: gate, expertsPerToken: mixture.expertsPerToken), experts: experts,
+        dropout: mixture.lora.dropout))
   }
 
   private mutating func linear(_ module: String, _ name: LinearName) throws -> Linear<B> {
     let path = "\(module).\(name.rawValue)"
     let (o, i) = configuration.linearSizes(name)
     let weight = try base(path + ".weight", Shape(o, i), .random(.normal(deviation: configuration.initializerRange)))
-    let hasBias = name.isFeedForward ? configuration.feedForwardBias : configuration.attentionBias
-    return Linear(weight: weight, bias: hasBias ? try base(path + ".bias", Shape(o), .constant(0)) : nil)
+    return Linear(weight: weight, bias: configuration.hasBias(name) ? try base(path + ".bias", Shape(o), .constant(0)) : nil)
   }
 
   private mutating func loraLinear(_ module: String, _ name: LinearName, _ index: Int) throws -> LoRALinear<B> {
     LoRALinear(path: "\(module).\(name.rawValue)", linear: try linear(module, name), branches: try branches(name, index))
   }
 
+  /// A tensor of the adapter, which is always trained.
+  private mutating func parameter(_ name: String, _ shape: Shape, _ initial: InitialValue) throws -> Parameter<B> {
+    guard let adapter else { trap("\(name): there is no adapter") }
+    let parameter = Parameter(name, try adapter.weights.tensor(name, shape, initial), on: backend)
+    trained.append(TrainedTensor(name: name, parameter: parameter, part: nil))
+    return parameter
+  }
+
   /// The adapter's branch on a layer without experts, if it targets the layer.
   private mutating func branches(_ name: LinearName, _ index: Int) throws -> [LoRABranch<B>] {
-    guard let adapter, adapter.configuration.targets.contains(name) else { return [] }
-    let lora = adapter.configuration.lora
+    guard let settings = adapter?.configuration, settings.targets.contains(name) else { return [] }
     let (o, i) = configuration.linearSizes(name)
-    let prefix = "mixlora.layers.\(index).\(name.module).\(name.rawValue)"
-    func parameter(_ suffix: String, _ shape: Shape, _ initial: InitialValue) throws -> Parameter<B> {
-      Parameter(prefix + suffix, try adapter.weights.tensor(prefix + suffix, shape, initial), on: backend)
-    }
-    let a = try parameter(".lora_A.weight", Shape(lora.rank, i), .kaimingUniform(inputs: i))
-    let b = try parameter(".lora_B.weight", Shape(o, lora.rank), .constant(0))
-    trained += [a, b].map { TrainedTensor(name: $0.name, parameter: $0, part: nil) }
-    return [LoRABranch(a: a, b: b, scale: lora.scale)]
+    let prefix = "\(settings.prefix(ofLayer: index)).\(name.module).\(name.rawValue)"
+    let a = try parameter(prefix + ".lora_A.weight", Shape(settings.lora.rank, i), settings.lora.initialA(inputs: i))
+    let b = try parameter(prefix + ".lora_B.weight", Shape(o, settings.lora.rank), .constant(0))
+    return [LoRABranch(a: a, b: b, scale: settings.lora.scale)]
   }
 
   /// All experts' branches on a layer, if the adapter targets it: a tensor an expert in the file, one stack here.
   private mutating func expertLoRA(_ name: LinearName, _ index: Int) throws -> ExpertLoRA<B>? {
-    guard let adapter, adapter.configuration.targets.contains(name) else { return nil }
-    let (lora, experts) = (adapter.configuration.expertLoRA, adapter.configuration.experts)
+    guard let adapter, let mixture = adapter.configuration.mixture, adapter.configuration.targets.contains(name) else { return nil }
+    let (lora, experts, r) = (mixture.lora, mixture.experts, mixture.lora.rank)
     let (o, i) = configuration.linearSizes(name)
-    let (r, prefix) = (lora.rank, "mixlora.layers.\(index).mlp.\(name.rawValue).experts")
+    let prefix = "\(adapter.configuration.prefix(ofLayer: index)).mlp.\(name.rawValue).experts"
     // All are read before the stacks are made: E and r may be mere numbers in a configuration.
     let pairs = try (0..<experts).map { e in
       (
-        a: try adapter.weights.tensor("\(prefix).\(e).lora_A.weight", Shape(r, i), .kaimingUniform(inputs: i)),
+        a: try adapter.weights.tensor("\(prefix).\(e).lora_A.weight", Shape(r, i), lora.initialA(inputs: i)),
         b: try adapter.weights.tensor("\(prefix).\(e).lora_B.weight", Shape(o, r), .constant(0))
       )
     }

@@ -20,6 +20,7 @@ public struct Decoder<B: Backend> {
   let blocks: [DecoderBlock<B>]
   let norm: RMSNorm<B>
   let head: LanguageModelHead<B>
+  let balanceLoss: BalanceLoss<B>?
 
   /// The parameters, each once: what an optimiser updates.
   public var parameters: [Parameter<B>] {
@@ -32,13 +33,23 @@ public struct Decoder<B: Backend> {
   /// The head's matrix (V,C).
   public var headMatrix: Weight<B> { head.weight }
 
+  /// What a forward pass keeps for backward.
+  public enum CachePolicy: Sendable {
+    /// Nothing: no backward will follow.
+    case none
+    /// What each layer needs.
+    case all
+    /// The input of each block, from which backward forms the rest again: less memory, about a third more time, the same bits.
+    case blockInputs
+  }
+
   /// The end of a forward pass. Not copyable, so that backward is the only holder of the caches and frees each as it goes.
   public struct Output: ~Copyable {
     /// The normalised residual stream that the head reads: (N,C).
     public let hidden: Tensor<B>
     /// The balance loss (1), coefficient applied; nil without a router.
     public let balanceLoss: Tensor<B>?
-    let balance: Tensor<B>?
+    let balances: [Tensor<B>]
     var cache: Cache?
 
     mutating func takeCache() -> Cache? { cache.take() }
@@ -49,48 +60,56 @@ public struct Decoder<B: Backend> {
     let norm: RMSNorm<B>.Cache
   }
 
-  /// Runs the batch through the model. Caches are kept where a backward will follow.
-  public func forward(_ batch: PackedBatch<B>, _ run: Run<B>, keepingCaches: Bool) -> Output {
+  /// Runs the batch through the model, keeping what `caches` says for a backward to come.
+  ///
+  /// - Parameter balanceWeight: the batch's share of the step's tokens, with which its balance loss counts.
+  public func forward(_ batch: PackedBatch<B>, _ run: Run<B>, caches keep: CachePolicy, balanceWeight: Double = 1) -> Output {
     var caches: [DecoderBlock<B>.Cache] = []
-    var routers: [Router<B>.Cache] = []
+    var loads: [Router<B>.Load] = []
     var x = embedding.forward(batch.ids, run)  // (N,C)
     for block in blocks {
-      let (y, router, cache) = block.forward(x, batch, run)  // (N,C)
-      if let router { routers.append(router) }
-      if keepingCaches { caches.append(cache) }
+      let (y, load, cache) = block.forward(x, batch, run)  // (N,C)
+      if let load { loads.append(load) }
+      switch keep {
+      case .none: break
+      case .all: caches.append(.kept(cache))
+      case .blockInputs: caches.append(.recomputed(x: x))
+      }
       x = y
     }
     let (hidden, normCache) = norm.forward(x, run)  // (N,C)
-    let balance = adapter.flatMap { adapter in
-      routers.isEmpty ? nil : BalanceLoss(coefficient: adapter.balanceCoefficient).forward(routers, run)
-    }
+    let balance = balanceLoss.map { $0.forward(loads, weight: balanceWeight, run) }
     return Output(
-      hidden: hidden, balanceLoss: balance?.loss, balance: balance?.balance,
-      cache: keepingCaches ? Cache(blocks: caches, norm: normCache) : nil)
+      hidden: hidden, balanceLoss: balance?.loss, balances: balance?.balances ?? [],
+      cache: keep == .none ? nil : Cache(blocks: caches, norm: normCache))
   }
 
   /// The logits of every row: (N,C) → (N,V).
   public func logits(_ hidden: Tensor<B>, _ run: Run<B>) -> Tensor<B> { head.logits(hidden, run) }
 
   /// The mean cross-entropy over the labelled rows (1) and its gradient with respect to `hidden` (N,C).
-  public func loss(_ hidden: Tensor<B>, _ batch: PackedBatch<B>, _ run: Run<B>) -> (loss: Tensor<B>, dhidden: Tensor<B>) {
-    let (loss, dhidden) = head.loss(hidden, batch.labels, run)
+  ///
+  /// - Parameter labels: what the sum is divided by; the batch's own labelled rows unless it is one of several micro-batches.
+  public func loss(_ hidden: Tensor<B>, _ batch: PackedBatch<B>, _ run: Run<B>, labels: Double? = nil) -> (
+    loss: Tensor<B>, dhidden: Tensor<B>
+  ) {
+    let (loss, dhidden) = head.loss(hidden, batch.labels, dividedBy: labels ?? Double(batch.labels.count), run)
     return (loss, dhidden)
   }
 
   /// Adds the gradients of everything trained, from that of `hidden` (N,C) and of the balance loss.
   ///
-  /// - Precondition: `output` comes from `forward(…, keepingCaches: true)` with the same batch and run.
+  /// - Precondition: `output` comes from `forward` with caches, with the same batch and run.
   public func backward(_ dhidden: Tensor<B>, _ output: consuming Output, _ batch: PackedBatch<B>, _ run: Run<B>) {
     run.beginBackward()
-    let balance = output.balance
+    var balances = output.balances
     guard var cache = output.takeCache() else { trap("backward of a forward pass that kept no caches") }
     // forward: hidden = norm(x)
     var dx = run.backend.zeros(dhidden.shape)  // (N,C)
     norm.backward(dhidden, cache.norm, into: &dx, run)
     // forward: x = block(x), in reverse
     for block in blocks.reversed() {
-      block.backward(&dx, balance: balance, cache.blocks.removeLast(), batch, run)  // (N,C)
+      block.backward(&dx, balance: balances.popLast(), cache.blocks.removeLast(), batch, run)  // (N,C)
     }
     // forward: x = embedding(ids)
     embedding.backward(dx, batch.ids, run)

@@ -36,43 +36,48 @@ public struct DecoderBlock<B: Backend> {
     return ([attention.q.linear, attention.k.linear, attention.v.linear, attention.o.linear] + ffn).map(\.weight)
   }
 
-  /// What backward needs.
-  struct Cache {
+  /// What backward needs: all of it, or x alone, from which it is formed again.
+  enum Cache {
+    case kept(Kept)
+    case recomputed(x: Tensor<B>)
+  }
+
+  struct Kept {
     let inputNorm: RMSNorm<B>.Cache
     let attention: Attention<B>.Cache
     let postAttentionNorm: RMSNorm<B>.Cache
     let feedForward: FeedForwardCache
   }
 
-  /// (N,C) → (N,C), with the router's decision where there is one.
-  func forward(_ x: Tensor<B>, _ batch: PackedBatch<B>, _ run: Run<B>) -> (y: Tensor<B>, router: Router<B>.Cache?, cache: Cache) {
+  /// (N,C) → (N,C), with how busy the experts were where there are any.
+  func forward(_ x: Tensor<B>, _ batch: PackedBatch<B>, _ run: Run<B>) -> (y: Tensor<B>, load: Router<B>.Load?, cache: Kept) {
     let (x1, norm1Cache) = inputNorm.forward(x, run)  // (N,C)
     var (z, attentionCache) = attention.forward(x1, batch, run)  // (N,C)
     run.backend.add(1, x, into: &z)  // (N,C)  x + attention
     let (x2, norm2Cache) = postAttentionNorm.forward(z, run)  // (N,C)
     var y: Tensor<B>  // (N,C)
     let feedForwardCache: FeedForwardCache
-    var router: Router<B>.Cache?
+    var load: Router<B>.Load?
     switch feedForward {
     case .dense(let layer):
       let (output, cache) = layer.forward(x2, run)
       (y, feedForwardCache) = (output, .dense(cache))
     case .mixture(let layer):
-      let (output, cache) = layer.forward(x2, run)
-      (y, feedForwardCache, router) = (output, .mixture(cache), cache.router)
+      let (output, layerLoad, cache) = layer.forward(x2, run)
+      (y, feedForwardCache, load) = (output, .mixture(cache), layerLoad)
     }
     run.backend.add(1, z, into: &y)  // (N,C)  z + feedForward
     run.hook(&y, path, "output")
-    let cache = Cache(inputNorm: norm1Cache, attention: attentionCache, postAttentionNorm: norm2Cache, feedForward: feedForwardCache)
-    return (y, router, cache)
+    let cache = Kept(inputNorm: norm1Cache, attention: attentionCache, postAttentionNorm: norm2Cache, feedForward: feedForwardCache)
+    return (y, load, cache)
   }
 
   /// Turns dy (N,C) into dx (N,C) in place; `balance` (E) where there is a router.
   func backward(_ dx: inout Tensor<B>, balance: Tensor<B>?, _ cache: consuming Cache, _ batch: PackedBatch<B>, _ run: Run<B>) {
     run.hook(&dx, path, "output")
+    let cache = kept(cache, batch, run)
     let (inputNormCache, attentionCache, norm2Cache) = (cache.inputNorm, cache.attention, cache.postAttentionNorm)
     let feedForwardCache = cache.feedForward
-    _ = consume cache  // each part is held once now and is released, or overwritten, by the layer that it belongs to
     // forward: y = z + feedForward(norm₂(z))
     let dx2: Tensor<B>  // (N,C)
     switch consume feedForwardCache {
@@ -87,5 +92,13 @@ public struct DecoderBlock<B: Backend> {
     // forward: z = x + attention(norm₁(x))
     let dx1 = attention.backward(dx, attentionCache, batch, run)  // (N,C)
     inputNorm.backward(dx1, inputNormCache, into: &dx, run)  // (N,C)
+  }
+
+  /// The caches of the layers, kept or formed again from x by the same forward: the same numbers, masks and replaced values.
+  private func kept(_ cache: consuming Cache, _ batch: PackedBatch<B>, _ run: Run<B>) -> Kept {
+    switch cache {
+    case .kept(let kept): kept
+    case .recomputed(let x): run.recomputing { forward(x, batch, run).cache }
+    }
   }
 }

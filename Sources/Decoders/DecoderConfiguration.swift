@@ -1,3 +1,5 @@
+import MixLoRA
+
 /// The sizes and rules of a decoder, whatever its family.
 ///
 /// Letters: C channels, F hidden width, H query heads, G key/value heads, D head width, V vocabulary.
@@ -20,16 +22,36 @@ public struct DecoderConfiguration: Equatable, Sendable {
   public var normEpsilon: Double
   /// Base of the rotary angles: `rope_theta`.
   public var ropeBase: Double
-  /// Whether q_proj, k_proj, v_proj and o_proj have a bias: `attention_bias`.
-  public var attentionBias: Bool
+  /// How the rotary angles are stretched for long contexts; nil if they are not.
+  public var ropeScaling: RotaryScaling?
+  /// Whether q_proj, k_proj and v_proj have a bias.
+  public var queryKeyValueBias: Bool
+  /// Whether o_proj has a bias.
+  public var outputBias: Bool
   /// Whether gate_proj, up_proj and down_proj have a bias: `mlp_bias`.
   public var feedForwardBias: Bool
+  /// Rows that a row of a windowed layer sees, itself included; nil without a window.
+  public var window: Int?
+  /// The first layer that has the window.
+  public var firstWindowedLayer: Int
   /// Whether the head is the embedding's own matrix: `tie_word_embeddings`.
   public var tiesHead: Bool
   /// Deviation of random weights: `initializer_range`.
   public var initializerRange: Double
   /// Keys of the configuration that mean nothing to us, in file order.
   public var unknownKeys: [String]
+
+  /// The window of a layer; nil if its rows see all before them.
+  public func window(ofLayer layer: Int) -> Int? { layer >= firstWindowedLayer ? window : nil }
+
+  /// Whether a linear layer of a block has a bias.
+  public func hasBias(_ name: LinearName) -> Bool {
+    switch name {
+    case .q, .k, .v: queryKeyValueBias
+    case .o: outputBias
+    case .gate, .up, .down: feedForwardBias
+    }
+  }
 
   /// The number of outputs and inputs of a linear layer of a block, by its name.
   public func linearSizes(_ name: LinearName) -> (outputs: Int, inputs: Int) {

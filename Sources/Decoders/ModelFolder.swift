@@ -9,13 +9,14 @@ public enum ModelFolder {
   /// - Parameters:
   ///   - folder: `config.json` with `model.safetensors` or a sharded index.
   ///   - adapter: `adapter_config.json` with `adapter_model.safetensors`, else `adapter_model.bin`.
-  ///   - trainsBase: without an adapter, whether the base weights are trained.
+  ///   - trainsBase: whether the base weights are trained (too).
   ///   - positions: how many positions the longest sequence has.
   /// - Throws: `CheckpointError` for everything that is missing, surplus, of the wrong shape or not built yet.
   public static func load<B: Backend>(
-    _ folder: String, adapter: String?, trainsBase: Bool, evaluation: ExpertEvaluation, positions: Int, on backend: B
+    _ folder: String, adapter: String?, trainsBase: Bool, evaluation: ExpertEvaluation, balanceLoss: BalanceLossForm = .pooledTopK,
+    positions: Int, on backend: B
   ) throws -> Decoder<B> {
-    let configuration = try DecoderConfiguration(llama: folder + "/config.json")
+    let configuration = try DecoderConfiguration(contentsOf: folder + "/config.json")
     let base = CheckpointWeights(try ShardedSafetensors.open(folder: folder), on: backend)
     let adapterParts = try adapter.map { folder in
       (
@@ -24,8 +25,8 @@ public enum ModelFolder {
       )
     }
     let decoder = try Decoder(
-      configuration, weights: base, adapter: adapterParts.map { ($0.configuration, $0.weights) }, trainsBase: trainsBase && adapter == nil,
-      evaluation: evaluation, positions: positions, on: backend)
+      configuration, weights: base, adapter: adapterParts.map { ($0.configuration, $0.weights) }, trainsBase: trainsBase,
+      evaluation: evaluation, balanceLoss: balanceLoss, positions: positions, on: backend)
     if configuration.tiesHead { try base.acceptCopy("lm_head.weight", of: "model.embed_tokens.weight") }
     try base.finish(ignoring: isInert)
     try adapterParts?.weights.finish()

@@ -4,7 +4,7 @@ import Tensors
 /// arXiv:2305.13245).
 ///
 /// N tokens of packed sequences, C channels, H query heads, G key/value heads, D head width; query head h reads
-/// group h / (H/G). i and j are rows of the same sequence, j ≤ i:
+/// group h / (H/G). i and j are rows of the same sequence, j ≤ i, and i − j < W where the layer has a window W:
 ///
 ///     q, k, v = x Wqᵀ, x Wkᵀ, x Wvᵀ      (N,H·D), (N,G·D), (N,G·D)     each with its branches and bias
 ///     q, k    = rotated by position
@@ -32,6 +32,8 @@ public struct Attention<B: Backend> {
   public let heads: Int
   /// Key/value heads G.
   public let keyValueHeads: Int
+  /// Rows that a row sees, itself included; nil for all before it.
+  public let window: Int?
   /// Dropout of what the branches read.
   let inputDropout: InputDropout<B>
   let outputDropout: InputDropout<B>
@@ -51,12 +53,13 @@ public struct Attention<B: Backend> {
   /// Attention from its four projections.
   public init(
     path: String, q: LoRALinear<B>, k: LoRALinear<B>, v: LoRALinear<B>, o: LoRALinear<B>, heads: Int, keyValueHeads: Int,
-    rotary: RotaryEmbedding<B>, dropout: Double
+    window: Int? = nil, rotary: RotaryEmbedding<B>, dropout: Double
   ) {
     self.path = path
     (self.q, self.k, self.v, self.o) = (q, k, v, o)
     self.heads = heads
     self.keyValueHeads = keyValueHeads
+    self.window = window
     self.rotary = rotary
     inputDropout = InputDropout(path: path + ".input", probability: dropout)
     outputDropout = InputDropout(path: path + ".o_proj.input", probability: dropout)
@@ -102,6 +105,6 @@ public struct Attention<B: Backend> {
   private func form(_ batch: PackedBatch<B>) -> AttentionForm {
     AttentionForm(
       heads: heads, keyValueHeads: keyValueHeads, headWidth: rotary.headWidth, scale: 1 / Double(rotary.headWidth).squareRoot(),
-      offsets: batch.offsets)
+      offsets: batch.offsets, window: window)
   }
 }

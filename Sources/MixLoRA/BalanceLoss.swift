@@ -1,34 +1,65 @@
 import Tensors
 
-/// The loss that keeps experts evenly busy, in the form that the authors' code computes (`pooledTopK`).
+/// The loss that keeps experts evenly busy, in two forms by name.
 ///
-/// M = layers × tokens, slots pooled over all layers:
+/// L layers of N tokens, p the router's full softmax:
 ///
-///     F_i = (slots routed to expert i) / M        P_i = (Σ p_i) / M        loss = coefficient · E · Σ_i F_i P_i
+///     pooledTopK        F_i = (rows of expert i, all layers) / M     P_i = (Σ p_i, all layers) / M     M = L·N
+///                       loss = coefficient · E · Σ_i F_i P_i
 ///
-/// F has no gradient, so every row of every layer's p has the same one, `balance` (E):
+///     perLayerArgmax    F_i = (first choices of expert i) / N        P_i = (Σ p_i) / N                 layer by layer
+///                       loss = mean over the layers of coefficient · E · Σ_i F_i P_i
 ///
-///     balance_i = coefficient · E · F_i / M       loss = Σ_i balance_i (Σ p_i)       dp = balance
+/// The first is what the authors' code computes; imbalances of different layers cancel in it, and a uniform router
+/// gives coefficient · K. The second is the paper's equations 8 and 9 with the full softmax for P; a uniform router
+/// gives coefficient. F has no gradient, so every row of a layer's p has the same one, `balance` (E):
 ///
-/// A router with uniform choices gives coefficient · K. (The paper's equations 8 and 9 count the first choice only
-/// and do not say how layers are joined.)
+///     pooledTopK        balance_i = coefficient · E · F_i / M
+///     perLayerArgmax    balance_i = coefficient · E · F_i / (L·N)    of each layer
+///
+/// and loss = Σ over the layers of Σ_i balance_i (Σ_n p_ni), dp_n = balance.
 public struct BalanceLoss<B: Backend>: Sendable {
+  /// What is counted and how layers are joined.
+  public let form: BalanceLossForm
   /// What the loss is multiplied with: `router_aux_loss_coef`.
   public let coefficient: Double
 
   /// A loss with the given coefficient; 0 switches it off.
-  public init(coefficient: Double) { self.coefficient = coefficient }
-
-  /// The loss (1) and its gradient (E) for each row of each layer's p.
-  public func forward(_ routers: [Router<B>.Cache], _ run: Run<B>) -> (loss: Tensor<B>, balance: Tensor<B>) {
-    let experts = routers[0].routing.experts
-    var balance = run.backend.zeros(Shape(experts))  // (E)
-    var importance = run.backend.zeros(Shape(experts))  // (E)  Σ p
-    let m = Double(routers.reduce(0) { $0 + $1.routing.tokens })
-    for router in routers {
-      run.backend.add(coefficient * Double(experts) / (m * m), router.routing.counts, into: &balance)  // coefficient·E·F/M
-      run.backend.addColumnSums(router.p, weights: nil, into: &importance)
-    }
-    return (run.backend.dot(balance, importance), balance)
+  public init(_ form: BalanceLossForm, coefficient: Double) {
+    self.form = form
+    self.coefficient = coefficient
   }
+
+  /// The loss (1), and for every layer its gradient (E) with respect to each row of p.
+  ///
+  /// - Parameter weight: a micro-batch's share of its step's tokens.
+  public func forward(_ loads: [Router<B>.Load], weight: Double = 1, _ run: Run<B>) -> (loss: Tensor<B>, balances: [Tensor<B>]) {
+    let experts = loads[0].counts.columnCount
+    let coefficient = weight * coefficient
+    let m = Double(loads.reduce(0) { $0 + $1.tokens })
+    var balances: [Tensor<B>] = []
+    switch form {
+    case .pooledTopK:
+      var balance = run.backend.zeros(Shape(experts))  // (E)
+      for load in loads { run.backend.add(coefficient * Double(experts) / (m * m), load.counts, into: &balance) }
+      balances = loads.map { _ in balance }
+    case .perLayerArgmax:
+      for load in loads {
+        var balance = run.backend.zeros(Shape(experts))  // (E)
+        run.backend.add(coefficient * Double(experts) / (m * Double(load.tokens)), load.firstCounts, into: &balance)
+        balances.append(balance)
+      }
+    }
+    var loss = run.backend.zeros(Shape(1))
+    for (load, balance) in zip(loads, balances) { run.backend.add(1, run.backend.dot(balance, load.importance), into: &loss) }
+    return (loss, balances)
+  }
+}
+
+/// The forms of the balance loss.
+public enum BalanceLossForm: String, Sendable, CaseIterable {
+  /// All K choices, pooled over the layers: the authors' code.
+  case pooledTopK
+  /// The first choice, layer by layer: the paper.
+  case perLayerArgmax
 }

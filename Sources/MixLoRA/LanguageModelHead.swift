@@ -21,15 +21,17 @@ public struct LanguageModelHead<B: Backend> {
   /// z = x Wᵀ: (N,C) → (N,V).
   public func logits(_ x: Tensor<B>, _ run: Run<B>) -> Tensor<B> { run.matmul(x, weight.T) }
 
-  /// The mean cross-entropy over the labelled rows (1) and its gradient with respect to x (N,C), zero in other rows.
-  public func loss(_ x: Tensor<B>, _ labels: Labels<B>, _ run: Run<B>) -> (loss: Tensor<B>, dx: Tensor<B>) {
+  /// The cross-entropy over the labelled rows (1), divided by n, and its gradient with respect to x (N,C), zero in other rows.
+  ///
+  /// n is the number of labelled rows of the optimiser step, of which this batch may be a part.
+  public func loss(_ x: Tensor<B>, _ labels: Labels<B>, dividedBy n: Double, _ run: Run<B>) -> (loss: Tensor<B>, dx: Tensor<B>) {
     var loss = run.backend.zeros(Shape(1))
     var dx = run.backend.zeros(x.shape)  // (N,C)
     for chunk in labels.chunks {
       let xs = run.backend.gather(x, rows: chunk.rows)  // (n,C)
       var z = run.matmul(xs, weight.T)  // (n,V)  x Wᵀ
-      let losses = run.backend.crossEntropy(&z, labels: chunk.labels, scale: 1 / Double(labels.count))  // (n); z is dz now
-      run.backend.add(1 / Double(labels.count), run.backend.sum(losses), into: &loss)
+      let losses = run.backend.crossEntropy(&z, labels: chunk.labels, scale: 1 / n)  // (n); z is dz now
+      run.backend.add(1 / n, run.backend.sum(losses), into: &loss)
       // forward: z = x Wᵀ
       if let w = weight.parameter { run.addProduct(1, z.T, xs, into: &w.gradient) }  // (V,C)  + dzᵀ x
       let dxs = run.matmul(z, weight)  // (n,C)  dz W

@@ -4,7 +4,7 @@ import Tensors
 ///
 /// Every line below is a line of the equations in ``LoRAExperts`` with a row for each of the M pairs; the derivatives
 /// are those of a gated feed-forward with LoRA on three matrices. Nothing is shared and nothing is formed again, so
-/// this is slow, large and plain: what ``ExpertEvaluation/sharedBase`` is tested against.
+/// this is slow, large and plain: what the other evaluations are tested against.
 ///
 /// - Complexity: 6·K·N·C·F flops in frozen products forward, as many backward.
 extension LoRAExperts {
@@ -14,10 +14,9 @@ extension LoRAExperts {
     let a: Tensor<B>  // (M,F)
     let c: Tensor<B>  // (M,F)
     let h: Tensor<B>  // (M,F)
-    let e: Tensor<B>  // (M,C)
     let t1: Tensor<B>?  // (M,r)  A1_k x
     let t3: Tensor<B>?  // (M,r)  A3_k x
-    let t2: Tensor<B>?  // (M,r)  A2_k h_k
+    let output: EachOutput
   }
 
   func forwardPerExpert(_ input: LoRAInput<B>, _ routing: Routing<B>, _ run: Run<B>) -> (y: Tensor<B>, cache: PerExpertCache) {
@@ -28,41 +27,64 @@ extension LoRAExperts {
     run.hookExperts(&c, path, "up_proj.output", routing)
     var h = run.backend.swiGLU(a, c)  // (M,F)  silu(a_k) ⊙ c_k
     run.hookExperts(&h, path, "hidden", routing)
-    var (e, t2) = expertLinear(LoRAInput(x: h, u: masked(h, routing, run)), w2, lora2, routing, run)  // (M,C)  W2 h_k + b2 + s B2_k A2_k h_k
-    run.hookExperts(&e, path, "down_proj.output", routing)
-    let y = run.backend.combine(e, weights: routing.weights, routing)  // (N,C)  Σ_k w_k e_k
-    return (y, PerExpertCache(x: x, a: a, c: c, h: h, e: e, t1: t1, t3: t3, t2: t2))
+    let (y, output) = forwardEachOutput(h, routing, run)  // (N,C)  Σ_k w_k e_k
+    return (y, PerExpertCache(x: x, a: a, c: c, h: h, t1: t1, t3: t3, output: output))
   }
 
   func backwardPerExpert(
     _ dy: Tensor<B>, _ input: LoRAInput<B>, _ routing: Routing<B>, _ cache: PerExpertCache, into gradient: inout LoRAInput<B>.Gradient,
     _ run: Run<B>
   ) -> Tensor<B> {
-    let backend = run.backend
+    // forward: y = Σ_k w_k e_k, e_k from h_k
+    let (dh, dw) = backwardEachOutput(dy, cache.h, cache.output, routing, run)  // (M,F), (M)
+    // forward: h_k = silu(a_k) ⊙ c_k
+    var (da, dc) = run.backend.swiGLUBackward(dh, cache.a, cache.c)  // (M,F)  da_k, dc_k
+    // forward: c_k = W3 x + b3 + s B3_k A3_k x, a_k alike
+    var dx = LoRAInput<B>.Gradient()
+    run.hookExperts(&dc, path, "up_proj.output", routing)
+    backwardExpertLinear(dc, cache.x, cache.t3, w3, lora3, into: &dx, routing, run)
+    run.hookExperts(&da, path, "gate_proj.output", routing)
+    backwardExpertLinear(da, cache.x, cache.t1, w1, lora1, into: &dx, routing, run)
+    // forward: x of each row's token
+    if let dx = dx.dx { run.accumulate(run.backend.combine(dx, weights: nil, routing), into: &gradient.dx) }  // (N,C)
+    if let du = dx.du { run.accumulate(run.backend.combine(du, weights: nil, routing), into: &gradient.du) }  // (N,C)
+    return dw
+  }
+}
+
+/// The second half of the experts where each runs W2 itself: the definition's and ``ExpertEvaluation/sharedGateUp``'s.
+///
+///     e_k = W2 h_k + b2 + s B2_k A2_k h_k      (C)      dw_k = ⟨dy, e_k⟩      de_k = w_k dy
+///     y = Σ_k w_k e_k                          (C)      dh_k = W2ᵀ de_k + A2_kᵀ (s B2_kᵀ de_k)
+extension LoRAExperts {
+  /// M·(C + r) scalars.
+  struct EachOutput {
+    let e: Tensor<B>  // (M,C)
+    let t2: Tensor<B>?  // (M,r)  A2_k h_k
+  }
+
+  func forwardEachOutput(_ h: Tensor<B>, _ routing: Routing<B>, _ run: Run<B>) -> (y: Tensor<B>, cache: EachOutput) {
+    var (e, t2) = expertLinear(LoRAInput(x: h, u: masked(h, routing, run)), w2, lora2, routing, run)  // (M,C)
+    run.hookExperts(&e, path, "down_proj.output", routing)
+    let y = run.backend.combine(e, weights: routing.weights, routing)  // (N,C)  Σ_k w_k e_k
+    return (y, EachOutput(e: e, t2: t2))
+  }
+
+  func backwardEachOutput(_ dy: Tensor<B>, _ h: Tensor<B>, _ cache: EachOutput, _ routing: Routing<B>, _ run: Run<B>)
+    -> (dh: Tensor<B>, dw: Tensor<B>)
+  {
     // forward: y = Σ_k w_k e_k
-    var de = backend.dispatch(dy, routing)  // (M,C)  dy of each row's token
-    let dw = backend.rowDots(de, cache.e)  // (M)    ⟨dy, e_k⟩
-    backend.scaleRows(routing.weights, &de)  // (M,C)  w_k dy
+    var de = run.backend.dispatch(dy, routing)  // (M,C)  dy of each row's token
+    let dw = run.backend.rowDots(de, cache.e)  // (M)  ⟨dy, e_k⟩
+    run.backend.scaleRows(routing.weights, &de)  // (M,C)  w_k dy
     run.hookExperts(&de, path, "down_proj.output", routing)
     // forward: e_k = W2 h_k + b2 + s B2_k A2_k (m_k ⊙ h_k)
-    let hidden = LoRAInput(x: cache.h, u: masked(cache.h, routing, run))
-    var dhidden = LoRAInput<B>.Gradient()
-    backwardExpertLinear(de, hidden, cache.t2, w2, lora2, into: &dhidden, routing, run)
-    guard var dh = dhidden.dx.take() else { trap("\(path): no gradient arrived at h") }  // (M,F)
-    if let du = dhidden.du.take() { backend.add(1, masked(du, routing, run), into: &dh) }
+    var gradient = LoRAInput<B>.Gradient()
+    backwardExpertLinear(de, LoRAInput(x: h, u: masked(h, routing, run)), cache.t2, w2, lora2, into: &gradient, routing, run)
+    guard var dh = gradient.dx.take() else { trap("\(path): no gradient arrived at h") }  // (M,F)
+    if let du = gradient.du.take() { run.backend.add(1, masked(du, routing, run), into: &dh) }
     run.hookExperts(&dh, path, "hidden", routing)
-    // forward: h_k = silu(a_k) ⊙ c_k
-    var (da, dc) = backend.swiGLUBackward(dh, cache.a, cache.c)  // (M,F)  da_k, dc_k
-    // forward: c_k = W3 x + b3 + s B3_k A3_k x, a_k alike
-    var dxs = LoRAInput<B>.Gradient()
-    run.hookExperts(&dc, path, "up_proj.output", routing)
-    backwardExpertLinear(dc, cache.x, cache.t3, w3, lora3, into: &dxs, routing, run)
-    run.hookExperts(&da, path, "gate_proj.output", routing)
-    backwardExpertLinear(da, cache.x, cache.t1, w1, lora1, into: &dxs, routing, run)
-    // forward: x of each row's token
-    sumOverExperts(dxs.dx, into: &gradient.dx, routing, run)  // (N,C)
-    sumOverExperts(dxs.du, into: &gradient.du, routing, run)  // (N,C)
-    return dw
+    return (dh, dw)
   }
 
   /// W x + b + s B_k A_k u for rows ordered by expert, and t_k = A_k u: (M,I) → (M,O), (M,r).
@@ -91,10 +113,5 @@ extension LoRAExperts {
     }
     // forward: y = W x + b
     w.backward(dy, x.x, into: &gradient.dx, run)  // (M,I)  + Wᵀ dy
-  }
-
-  private func sumOverExperts(_ rows: Tensor<B>?, into sum: inout Tensor<B>?, _ routing: Routing<B>, _ run: Run<B>) {
-    guard let rows else { return }
-    run.accumulate(run.backend.combine(rows, weights: nil, routing), into: &sum)
   }
 }

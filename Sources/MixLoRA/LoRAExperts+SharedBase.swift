@@ -26,25 +26,16 @@ import Tensors
 ///
 /// - Complexity: 6·N·C·F flops in frozen products forward, as many backward; about 2·N·(K·F + E·C)·3·r in branches.
 extension LoRAExperts {
-  /// N·(C + 2·F) + 3·M·r scalars: a, c and h are formed again in backward, for they are K times as large as W1 x.
+  /// N·2·F + 3·M·r scalars: a, c and h are formed again in backward, for they are K times as large as W1 x.
   public struct SharedBaseCache {
-    let base1: Tensor<B>  // (N,F)  W1 x + b1
-    let base3: Tensor<B>  // (N,F)  W3 x + b3
-    let t1: Tensor<B>?  // (M,r)  A1_k x
-    let t3: Tensor<B>?  // (M,r)  A3_k x
+    let shared: SharedInput
     let t2: Tensor<B>?  // (M,r)  A2_k h_k
   }
 
   func forwardSharedBase(_ input: LoRAInput<B>, _ routing: Routing<B>, _ run: Run<B>) -> (y: Tensor<B>, cache: SharedBaseCache) {
     let backend = run.backend
-    var base1 = w1.forward(input.x, run)  // (N,F)  W1 x + b1
-    var base3 = w3.forward(input.x, run)  // (N,F)  W3 x + b3
-    run.hook(&base1, path, "gate_proj.base.output")
-    run.hook(&base3, path, "up_proj.base.output")
-    // All experts' A at once, then for each row its own expert's columns.
-    let t1 = lora1.map { backend.dispatchBlocks(run.matmul(input.u, $0.a.value.T), routing) }  // (M,r)  A1_k x
-    let t3 = lora3.map { backend.dispatchBlocks(run.matmul(input.u, $0.a.value.T), routing) }  // (M,r)  A3_k x
-    let (_, _, h) = hidden(base1, base3, t1, t3, routing, run)  // (M,F)
+    let shared = forwardSharedInput(input, routing, run)  // W1 x, W3 x, A1_k x, A3_k x
+    let (_, _, h) = hidden(shared, routing, run)  // (M,F)
 
     let u = backend.combine(h, weights: routing.weights, routing)  // (N,F)  Σ_k w_k h_k
     var y = run.matmul(u, w2.weight.T)  // (N,C)  W2 u
@@ -58,7 +49,7 @@ extension LoRAExperts {
       run.addProduct(lora2.scale, weighted, lora2.b.value.T, into: &y)  // (N,C)  + s Σ_k B2_k (w_k t2_k)
       t2 = t
     }
-    return (y, SharedBaseCache(base1: base1, base3: base3, t1: t1, t3: t3, t2: t2))
+    return (y, SharedBaseCache(shared: shared, t2: t2))
   }
 
   func backwardSharedBase(
@@ -67,7 +58,7 @@ extension LoRAExperts {
   ) -> Tensor<B> {
     let backend = run.backend
     // The same a, c and h again, whatever a hook replaced included.
-    let (a, c, h) = run.recomputing { hidden(cache.base1, cache.base3, cache.t1, cache.t3, routing, run) }  // (M,F) each
+    let (a, c, h) = run.recomputing { hidden(cache.shared, routing, run) }  // (M,F) each
 
     // forward: y = W2 u
     let g = run.matmul(dy, w2.weight)  // (N,F)  W2ᵀ dy
@@ -99,45 +90,10 @@ extension LoRAExperts {
     backend.scaleRows(routing.weights, &q)  // (M,F)  q is dh_k = w_k q_k now
     run.hookExperts(&q, path, "hidden", routing)
     // forward: h_k = silu(a_k) ⊙ c_k
-    var (da, dc) = backend.swiGLUBackward(q, a, c)  // (M,F)  da_k, dc_k
-    backwardSharedInput(&dc, cache.t3, w3, lora3, "up_proj", input, into: &gradient, routing, run)
-    backwardSharedInput(&da, cache.t1, w1, lora1, "gate_proj", input, into: &gradient, routing, run)
+    let (da, dc) = backend.swiGLUBackward(q, a, c)  // (M,F)  da_k, dc_k
+    // forward: a_k, c_k from W1 x, W3 x
+    backwardSharedInput(da, dc, cache.shared, input, into: &gradient, routing, run)
     return dw
-  }
-
-  /// a_k, c_k and h_k of every row: (M,F) each. Forward and, in backward, the recomputation.
-  private func hidden(
-    _ base1: Tensor<B>, _ base3: Tensor<B>, _ t1: Tensor<B>?, _ t3: Tensor<B>?, _ routing: Routing<B>, _ run: Run<B>
-  ) -> (a: Tensor<B>, c: Tensor<B>, h: Tensor<B>) {
-    var a = run.backend.dispatch(base1, routing)  // (M,F)  W1 x + b1
-    if let lora1, let t1 { run.addGroupedProduct(lora1.scale, t1, lora1.bOfRow.T, into: &a, routing) }  // + s B1_k t1_k
-    run.hookExperts(&a, path, "gate_proj.output", routing)
-    var c = run.backend.dispatch(base3, routing)  // (M,F)  W3 x + b3
-    if let lora3, let t3 { run.addGroupedProduct(lora3.scale, t3, lora3.bOfRow.T, into: &c, routing) }  // + s B3_k t3_k
-    run.hookExperts(&c, path, "up_proj.output", routing)
-    var h = run.backend.swiGLU(a, c)  // (M,F)  silu(a_k) ⊙ c_k
-    run.hookExperts(&h, path, "hidden", routing)
-    return (a, c, h)
-  }
-
-  /// Backward of a_k = W1 x + b1 + s B1_k A1_k x, and of c_k alike; `da` (M,F) holds da_k.
-  private func backwardSharedInput(
-    _ da: inout Tensor<B>, _ t: Tensor<B>?, _ w: Linear<B>, _ lora: ExpertLoRA<B>?, _ name: String, _ input: LoRAInput<B>,
-    into gradient: inout LoRAInput<B>.Gradient, _ routing: Routing<B>, _ run: Run<B>
-  ) {
-    run.hookExperts(&da, path, "\(name).output", routing)
-    // forward: a_k += s B1_k t1_k,  t1_k = A1_k x
-    if let lora, let t {
-      let dt = run.groupedMatmul(lora.scale, da, lora.bOfRow, routing)  // (M,r)  s B1_kᵀ da_k
-      run.backend.groupedOuter(lora.scale, da, t, into: &lora.b.gradient, stackedAlong: .columns, routing)  // (F,E·r)  + s da_k t1_kᵀ
-      let dtAll = run.backend.combineBlocks(dt, weights: nil, routing)  // (N,E·r)
-      run.addProduct(1, dtAll.T, input.u, into: &lora.a.gradient)  // (E·r,C)  + (s B1_kᵀ da_k) xᵀ
-      run.addProduct(1, dtAll, lora.a.value, into: &gradient.du)  // (N,C)  + Σ_k A1_kᵀ (s B1_kᵀ da_k)
-    }
-    // forward: a_k = W1 x + b1, the same for all of a token's experts
-    var dbase = run.backend.combine(da, weights: nil, routing)  // (N,F)  Σ_k da_k
-    run.hook(&dbase, path, "\(name).base.output")
-    w.backward(dbase, input.x, into: &gradient.dx, run)  // (N,C)  + W1ᵀ Σ_k da_k
   }
 
   /// q += m_k ⊙ (A2_kᵀ v_k), (M,F).

@@ -12,9 +12,10 @@ import Tensors
 ///     e_k = W2 h_k + b2 + s B2_k A2_k h_k      (C)
 ///     y   = Σ_k w_k e_k                        (C)
 ///
-/// This is computed in one of two ways, equal up to rounding, chosen by name:
+/// This is computed in one of three ways, equal up to rounding, chosen by name:
 ///
 /// - ``ExpertEvaluation/perExpert`` is the definition: each expert runs W1, W3 and W2 (`LoRAExperts+PerExpert.swift`).
+/// - ``ExpertEvaluation/sharedGateUp`` is the paper's section 3.3: W1 and W3 once a token (`LoRAExperts+SharedGateUp.swift`).
 /// - ``ExpertEvaluation/sharedBase`` runs each of them once a token (`LoRAExperts+SharedBase.swift`). Experts read the
 ///   same x, so W1 x and W3 x are shared; and because w_k is a number, Σ_k w_k W2 h_k = W2 Σ_k w_k h_k.
 ///
@@ -49,6 +50,7 @@ public struct LoRAExperts<B: Backend> {
   /// What backward needs, by evaluation.
   public enum Cache {
     case sharedBase(SharedBaseCache)
+    case sharedGateUp(SharedGateUpCache)
     case perExpert(PerExpertCache)
   }
 
@@ -71,6 +73,9 @@ public struct LoRAExperts<B: Backend> {
     case .sharedBase:
       let (y, cache) = forwardSharedBase(input, routing, run)
       return (y, .sharedBase(cache))
+    case .sharedGateUp:
+      let (y, cache) = forwardSharedGateUp(input, routing, run)
+      return (y, .sharedGateUp(cache))
     case .perExpert:
       let (y, cache) = forwardPerExpert(input, routing, run)
       return (y, .perExpert(cache))
@@ -85,6 +90,7 @@ public struct LoRAExperts<B: Backend> {
   ) -> Tensor<B> {
     switch cache {
     case .sharedBase(let cache): backwardSharedBase(dy, input, routing, cache, into: &gradient, run)
+    case .sharedGateUp(let cache): backwardSharedGateUp(dy, input, routing, cache, into: &gradient, run)
     case .perExpert(let cache): backwardPerExpert(dy, input, routing, cache, into: &gradient, run)
     }
   }
@@ -128,6 +134,8 @@ public struct ExpertLoRA<B: Backend> {
 public enum ExpertEvaluation: String, Sendable, CaseIterable {
   /// Three products with a frozen matrix per token.
   case sharedBase
+  /// 2 + K products with a frozen matrix per token: the paper's optimisation.
+  case sharedGateUp
   /// 3·K products with a frozen matrix per token: the definition.
   case perExpert
 }

@@ -17,8 +17,7 @@ public struct MixLoRAFeedForward<B: Backend> {
 
   /// What backward needs; x lies in the router's cache.
   public struct Cache {
-    /// The router's decision and probabilities; the balance loss reads them.
-    public let router: Router<B>.Cache
+    let router: Router<B>.Cache
     let experts: LoRAExperts<B>.Cache
   }
 
@@ -31,11 +30,11 @@ public struct MixLoRAFeedForward<B: Backend> {
   }
 
   /// (N,C) → (N,C).
-  public func forward(_ x: Tensor<B>, _ run: Run<B>) -> (y: Tensor<B>, cache: Cache) {
-    let routerCache = router.forward(x, run)
+  public func forward(_ x: Tensor<B>, _ run: Run<B>) -> (y: Tensor<B>, load: Router<B>.Load, cache: Cache) {
+    let (load, routerCache) = router.forward(x, run)
     var (y, expertsCache) = experts.forward(inputDropout.forward(x, run), routerCache.routing, run)  // (N,C)
     run.hook(&y, path, "output")
-    return (y, Cache(router: routerCache, experts: expertsCache))
+    return (y, load, Cache(router: routerCache, experts: expertsCache))
   }
 
   /// dy (N,C) → dx (N,C); `balance` (E) is the balance loss's gradient for each row of p.

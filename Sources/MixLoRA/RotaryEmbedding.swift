@@ -13,7 +13,7 @@ import Tensors
 ///     y_j       = x_j cos − x_{j+D/2} sin
 ///     y_{j+D/2} = x_j sin + x_{j+D/2} cos          backward: dx is dy turned back by the same angle
 ///
-/// The plane is made of elements j and j + D/2 ("halves"). The paper and GGUF files pair 2j with 2j + 1; Hugging
+/// With ``RotaryScaling`` the θ_j are stretched first. The plane is made of elements j and j + D/2 ("halves"). The paper and GGUF files pair 2j with 2j + 1; Hugging
 /// Face permutes the rows of q and k instead, so one kind's weights are wrong for the other's pairing although
 /// everything still runs.
 public struct RotaryEmbedding<B: Backend> {
@@ -23,10 +23,13 @@ public struct RotaryEmbedding<B: Backend> {
   let table: Tensor<B>
 
   /// Tabulates the angles of `positions` positions, in float64.
-  public init(base: Double, headWidth: Int, positions: Int, on backend: B) {
+  public init(base: Double, scaling: RotaryScaling? = nil, headWidth: Int, positions: Int, on backend: B) {
     self.headWidth = headWidth
     let half = headWidth / 2
-    let theta = (0..<half).map { pow(base, -2 * Double($0) / Double(headWidth)) }
+    let theta = (0..<half).map { j in
+      let theta = pow(base, -2 * Double(j) / Double(headWidth))
+      return scaling?.scaled(theta) ?? theta
+    }
     var values = [B.Scalar](repeating: 0, count: positions * headWidth)
     for p in 0..<positions {
       for j in 0..<half {
@@ -45,5 +48,40 @@ public struct RotaryEmbedding<B: Backend> {
   /// Turns the gradient back: a rotation's transpose is its inverse.
   public func backward(_ dx: inout Tensor<B>, positions: Indices<B>, _ run: Run<B>) {
     run.backend.rope(&dx, positions: positions, table: table, inverse: true)
+  }
+}
+
+/// How Llama 3.1 stretches the rotary angles for contexts longer than those it was first trained on
+/// (Hugging Face's `rope_type` "llama3").
+///
+/// A plane whose wavelength λ = 2π/θ is short turns as before, a long one `factor` times slower, and between the two
+/// bounds the share s of the old speed falls from 1 to 0:
+///
+///     λ < P / high:  θ       λ > P / low:  θ / factor       else  θ (s + (1 − s) / factor),  s = (P/λ − low) / (high − low)
+public struct RotaryScaling: Equatable, Sendable {
+  /// How many times slower long waves turn.
+  public var factor: Double
+  /// Waves longer than P / low are slowed down fully.
+  public var lowFrequencyFactor: Double
+  /// Waves shorter than P / high are left alone.
+  public var highFrequencyFactor: Double
+  /// P, the positions of the first training: `original_max_position_embeddings`.
+  public var originalPositions: Double
+
+  /// A scaling by the keys of `rope_scaling`.
+  public init(factor: Double, lowFrequencyFactor: Double, highFrequencyFactor: Double, originalPositions: Double) {
+    self.factor = factor
+    self.lowFrequencyFactor = lowFrequencyFactor
+    self.highFrequencyFactor = highFrequencyFactor
+    self.originalPositions = originalPositions
+  }
+
+  /// The stretched angle of a plane.
+  func scaled(_ theta: Double) -> Double {
+    let wavelength = 2 * Double.pi / theta
+    if wavelength < originalPositions / highFrequencyFactor { return theta }
+    if wavelength > originalPositions / lowFrequencyFactor { return theta / factor }
+    let share = (originalPositions / wavelength - lowFrequencyFactor) / (highFrequencyFactor - lowFrequencyFactor)
+    return theta * (share + (1 - share) / factor)
   }
 }

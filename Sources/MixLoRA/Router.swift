@@ -23,10 +23,21 @@ public struct Router<B: Backend> {
   /// N·(C + E) scalars, x shared with the experts.
   public struct Cache {
     let x: Tensor<B>  // (N,C)
-    /// Σ_n p_n and the counts are what the balance loss is made of.
-    public let p: Tensor<B>  // (N,E)
+    let p: Tensor<B>  // (N,E)
     /// Who computes what.
     public let routing: Routing<B>
+  }
+
+  /// How busy the experts were in one layer: all that the balance loss needs of it.
+  public struct Load {
+    /// Number of tokens N.
+    public let tokens: Int
+    /// Rows of each expert: (E).
+    public let counts: Tensor<B>
+    /// Tokens whose first choice is each expert: (E).
+    public let firstCounts: Tensor<B>
+    /// Σ_n p_n: (E).
+    public let importance: Tensor<B>
   }
 
   /// A router with the given gate.
@@ -37,13 +48,17 @@ public struct Router<B: Backend> {
   }
 
   /// Chooses for every row of x (N,C).
-  public func forward(_ x: Tensor<B>, _ run: Run<B>) -> Cache {
+  public func forward(_ x: Tensor<B>, _ run: Run<B>) -> (load: Load, cache: Cache) {
     var z = run.matmul(x, gate.value.T)  // (N,E)  x Wgᵀ
     run.hook(&z, path, "output")
     let p = run.backend.softmax(z)  // (N,E)
     var choice = run.backend.topK(p, expertsPerToken)  // (N·K)
     run.hook(choice: &choice, path, "choice")
-    return Cache(x: x, p: p, routing: run.backend.route(p, choice: choice, expertsPerToken))
+    let routing = run.backend.route(p, choice: choice, expertsPerToken)
+    var importance = run.backend.zeros(Shape(routing.experts))  // (E)
+    run.backend.addColumnSums(p, weights: nil, into: &importance)
+    let load = Load(tokens: routing.tokens, counts: routing.counts, firstCounts: routing.firstCounts, importance: importance)
+    return (load, Cache(x: x, p: p, routing: routing))
   }
 
   /// Adds dz Wg to dx; dw (M) comes from the experts, balance (E) from ``BalanceLoss``.

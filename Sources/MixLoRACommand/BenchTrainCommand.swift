@@ -44,13 +44,13 @@ struct BenchTrainCommand: ParsableCommand {
   @Option(help: "Experts per token.")
   var topK = 2
 
-  @Option(help: "What is trained: mixlora.")
+  @Option(help: "What is trained: mixlora, or lora without experts.")
   var method = Method.mixlora
 
   @Option(help: "Dropout of the branches.")
   var dropout = 0.05
 
-  @Option(help: "How the experts are computed: sharedBase or perExpert.")
+  @Option(help: "How the experts are computed; equal up to rounding.")
   var evaluation = ExpertEvaluation.sharedBase
 
   @Option(help: "Timed steps, after one that is not.")
@@ -69,6 +69,7 @@ struct BenchTrainCommand: ParsableCommand {
 
   enum Method: String, ExpressibleByArgument, CaseIterable {
     case mixlora
+    case lora
   }
 
   func validate() throws {
@@ -84,9 +85,10 @@ struct BenchTrainCommand: ParsableCommand {
 
   func run() throws {
     let backend = CPUFloat(threads: common.threadCount)
-    let configuration = try DecoderConfiguration(llama: model + "/config.json")
+    let configuration = try DecoderConfiguration(contentsOf: model + "/config.json")
+    let lora = AdapterConfiguration.LoRA(rank: rank, alpha: 2 * Double(rank), dropout: dropout)
     let settings = AdapterConfiguration(
-      lora: .init(rank: rank, alpha: 2 * Double(rank), dropout: dropout), experts: experts, expertsPerToken: topK)
+      lora: lora, mixture: method == .mixlora ? .init(experts: experts, expertsPerToken: topK, lora: lora) : nil)
     let initial = InitialWeights(seed: seed, on: backend)
     let decoder: Decoder<CPUFloat>
     if randomWeights {

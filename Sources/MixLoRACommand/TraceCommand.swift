@@ -7,6 +7,12 @@ import Tensors
 import Traces
 import Training
 
+#if canImport(Glibc)
+  import Glibc
+#elseif canImport(Darwin)
+  import Darwin
+#endif
+
 /// Runs one batch through a model and writes what came out, tensor by tensor.
 struct TraceCommand: ParsableCommand {
   static let configuration = CommandConfiguration(
@@ -19,12 +25,14 @@ struct TraceCommand: ParsableCommand {
 
       Written are logits (B,T,V), router_logits (layers·B·T,E) with an adapter, loss (1) and aux_loss (1) with labels; \
       with --backward the gradients of loss + aux_loss as grad.<name in the adapter file>, without an adapter those of all \
-      base tensors; with --steps the loss_curve (N) before each step and after.<name>. Padded positions are zero.
+      base tensors; with --steps the loss_curve (N) before each step and after.<name>. With --activations (B,T,width) under Hugging Face's module paths, each .output, and under --backward their \
+      gradients as grad.<path>.output. Padded positions are zero.
 
       Examples:
         mixlora trace --model llama --batch batch.safetensors --out trace.safetensors
         mixlora trace --model llama --adapter mixlora --batch batch.safetensors --out trace.safetensors --backward --dtype float64
         mixlora trace --model llama --adapter mixlora --batch batch.safetensors --out trace.safetensors --steps 3 --lr 1e-2
+        mixlora trace --model llama --adapter mixlora --batch batch.safetensors --out trace.safetensors --activations 'model.layers.0.*'
       """)
 
   @Option(help: ArgumentHelp("Hugging Face folder: config.json and model.safetensors or a sharded index.", valueName: "folder"))
@@ -42,6 +50,12 @@ struct TraceCommand: ParsableCommand {
   @Flag(help: "Write gradients.")
   var backward = false
 
+  @Flag(help: "Write activations, all or those whose path matches the pattern, and with --backward their gradients.")
+  var activations = false
+
+  @Argument(help: ArgumentHelp("Pattern of --activations, as in 'model.layers.0.*'.", valueName: "pattern"))
+  var pattern: String?
+
   @Option(help: ArgumentHelp("Make N steps of AdamW and write the loss before each and the values after them.", valueName: "n"))
   var steps: Int?
 
@@ -57,12 +71,19 @@ struct TraceCommand: ParsableCommand {
   @Option(help: "Where to compute: cpu.")
   var backend = Device.cpu
 
-  @Option(help: "How the experts are computed: sharedBase or perExpert. Equal up to rounding.")
+  @Option(help: "How the experts are computed; equal up to rounding.")
   var evaluation = ExpertEvaluation.sharedBase
+
+  @Option(help: "Form of the balance loss: pooledTopK is the authors' code, perLayerArgmax the paper's equations 8 and 9.")
+  var routerLoss = BalanceLossForm.pooledTopK
+
+  @Flag(help: "Form each block's caches again in backward: less memory, the same bits.")
+  var recompute = false
 
   @OptionGroup var common: CommonOptions
 
   func validate() throws {
+    if let pattern, !activations { throw ValidationError("Unexpected argument '\(pattern)': a pattern belongs to --activations.") }
     if let steps, steps < 1 { throw ValidationError("--steps is \(steps), expected at least 1.") }
     guard lr.isFinite, lr >= 0 else { throw ValidationError("--lr is \(lr), expected a number ≥ 0.") }
     guard weightDecay.isFinite, weightDecay >= 0 else { throw ValidationError("--weight-decay is \(weightDecay), expected a number ≥ 0.") }
@@ -76,16 +97,19 @@ struct TraceCommand: ParsableCommand {
   }
 
   private func run<B: Backend>(on backend: B, writing type: ElementType) throws {
-    let configuration = try DecoderConfiguration(llama: model + "/config.json")
+    let configuration = try DecoderConfiguration(contentsOf: model + "/config.json")
     let input = try TraceBatch(contentsOf: batch, vocabulary: configuration.vocabulary)
     if !input.hasLabels, backward || steps != nil {
       throw ValidationError("\(backward ? "--backward" : "--steps") needs labels; \(batch) has none.")
     }
     let needsGradients = backward || steps != nil
     let decoder = try ModelFolder.load(
-      model, adapter: adapter, trainsBase: needsGradients, evaluation: evaluation, positions: input.columns, on: backend)
+      model, adapter: adapter, trainsBase: needsGradients && adapter == nil, evaluation: evaluation,
+      balanceLoss: routerLoss, positions: input.columns, on: backend)
     var optimizer = AdamW(decoder.parameters, learningRate: lr, weightDecay: weightDecay, on: backend)
-    var request = Trace<B.Scalar>.Request()
+    var request = TraceRequest()
+    request.recomputes = recompute
+    if activations { request.activations = { path in pattern.map { matches(path, $0) } ?? true } }
     request.backward = backward
     request.steps = steps ?? 0
     let trace = try Trace.record(decoder, input, request, on: backend) { optimizer.step() }
@@ -113,6 +137,10 @@ enum Device: String, ExpressibleByArgument, CaseIterable {
 }
 
 extension ExpertEvaluation: ExpressibleByArgument {}
+extension BalanceLossForm: ExpressibleByArgument {}
+
+/// True if a shell pattern (`*`, `?`, `[…]`) matches the whole path.
+func matches(_ path: String, _ pattern: String) -> Bool { fnmatch(pattern, path, 0) == 0 }
 
 /// What every command takes.
 struct CommonOptions: ParsableArguments {

@@ -67,7 +67,7 @@ struct TrainingBench {
     let start = Machine.seconds
     let run = Run(backend, isTraining: true, key: RandomKey(seed: seed))
     run.rows = batch.identity(step: number)
-    let output = decoder.forward(batch, run, keepingCaches: true)
+    let output = decoder.forward(batch, run, caches: .all)
     let (loss, dhidden) = decoder.loss(output.hidden, batch, run)
     let middle = Machine.seconds
     decoder.backward(dhidden, output, batch, run)

@@ -35,61 +35,71 @@ public struct Trace<Scalar: BinaryFloatingPoint> {
   }
 }
 
+/// What is asked of a trace beside the forward pass.
+public struct TraceRequest {
+  /// Whether gradients are written.
+  public var backward = false
+  /// Optimiser steps to make.
+  public var steps = 0
+  /// Which activations are written, by path; nil for none.
+  public var activations: ((_ path: String) -> Bool)?
+  /// Whether backward forms the blocks' caches again: less memory, the same bits.
+  public var recomputes = false
+
+  /// The forward pass alone.
+  public init() {}
+
+  var needsGradients: Bool { backward || steps > 0 }
+}
+
 extension Trace {
-  /// What is asked of a trace beside the forward pass.
-  public struct Request: Sendable {
-    /// Whether gradients are written.
-    public var backward = false
-    /// Optimiser steps to make.
-    public var steps = 0
-
-    /// The forward pass alone.
-    public init() {}
-  }
-
   /// Runs the batch through the model and records what the contract names.
   ///
   /// - Parameter update: makes one optimiser step from the parameters' gradients.
   /// - Throws: what the device reports.
   public static func record<B: Backend>(
-    _ decoder: Decoder<B>, _ batch: TraceBatch, _ request: Request, on backend: B, update: () -> Void
+    _ decoder: Decoder<B>, _ batch: TraceBatch, _ request: TraceRequest, on backend: B, update: () -> Void
   ) throws -> Trace where B.Scalar == Scalar {
     var trace = Trace()
     let packed = PackedBatch(batch.sequences, on: backend)
-    let gates = (0..<decoder.configuration.layers).map { "model.layers.\($0).mlp.moe_gate.output" }
-    let recorder = Recorder(on: backend) { gates.contains($0) }
+    let gates = (0..<decoder.configuration.layers).map { "model.layers.\($0).mlp.moe_gate" }
+    let logitPaths = Set(gates.map { $0 + ".output" })
+    let choicePaths = Set(gates.map { $0 + ".choice" })
+    let recorder = Recorder(on: backend) { path in
+      logitPaths.contains(path) || choicePaths.contains(path) || request.activations?(path) ?? false
+    }
     let run = Run(backend, hooks: [recorder])
 
     // The first pass is the one whose values are written.
-    let needsGradients = request.backward || request.steps > 0
-    let output = decoder.forward(packed, run, keepingCaches: needsGradients)
+    let output = decoder.forward(packed, run, caches: request.caches())
     let (rows, columns, v) = (batch.rows, batch.columns, decoder.configuration.vocabulary)
     trace.append("logits", [rows, columns, v], batch.unpacked(try backend.download(decoder.logits(output.hidden, run)), width: v))
-    if let experts = decoder.adapter?.experts {
-      let layers = gates.map { batch.unpacked(recorder.records[$0]?.values ?? [], width: experts) }
+    if let experts = decoder.adapter?.mixture?.experts {
+      let layers = gates.map { batch.unpacked(recorder.records[$0 + ".output"]?.values ?? [], width: experts) }
       trace.append("router_logits", [gates.count * rows * columns, experts], Array(layers.joined()))
     }
+    defer { try? run.finish() }
     guard batch.hasLabels else {
-      try run.finish()
+      trace.append(recorder, decoder, batch, request)
       return trace
     }
     let auxiliary = output.balanceLoss ?? backend.zeros(Shape(1))
     let (loss, dhidden) = decoder.loss(output.hidden, packed, run)
     trace.append("loss", [1], try backend.download(loss))
     trace.append("aux_loss", [1], try backend.download(auxiliary))
-    guard needsGradients else {
-      try run.finish()
+    guard request.needsGradients else {
+      trace.append(recorder, decoder, batch, request)
       return trace
     }
     decoder.backward(dhidden, output, packed, run)
-    try run.finish()
     if request.backward { try trace.append(decoder, "grad.", on: backend) { $0.gradient } }
+    trace.append(recorder, decoder, batch, request)
     guard request.steps > 0 else { return trace }
 
     var curve = [try sum(loss, auxiliary, on: backend)]
     for _ in 1..<request.steps {
       update()
-      curve.append(try lossAndGradients(decoder, packed, on: backend))
+      curve.append(try lossAndGradients(decoder, packed, request, on: backend))
     }
     update()
     trace.append("loss_curve", [curve.count], curve)
@@ -98,10 +108,12 @@ extension Trace {
   }
 
   /// A pass that only the optimiser and the loss curve see.
-  private static func lossAndGradients<B: Backend>(_ decoder: Decoder<B>, _ batch: PackedBatch<B>, on backend: B) throws -> Scalar
+  private static func lossAndGradients<B: Backend>(
+    _ decoder: Decoder<B>, _ batch: PackedBatch<B>, _ request: TraceRequest, on backend: B
+  ) throws -> Scalar
   where B.Scalar == Scalar {
     let run = Run(backend)
-    let output = decoder.forward(batch, run, keepingCaches: true)
+    let output = decoder.forward(batch, run, caches: request.caches())
     let auxiliary = output.balanceLoss ?? backend.zeros(Shape(1))
     let (loss, dhidden) = decoder.loss(output.hidden, batch, run)
     decoder.backward(dhidden, output, batch, run)
@@ -121,4 +133,9 @@ extension Trace {
       append(prefix + tensor.name, part.shape.sizes, try backend.download(part))
     }
   }
+}
+
+extension TraceRequest {
+  /// What the forward pass keeps, in terms of the model.
+  func caches<B: Backend>(_: B.Type = B.self) -> Decoder<B>.CachePolicy { !needsGradients ? .none : recomputes ? .blockInputs : .all }
 }

@@ -92,6 +92,9 @@ public struct TraceBatch: Equatable, Sendable {
     }
   }
 
+  /// The place b · T + t of each packed token.
+  var places: [Int] { realColumns.enumerated().flatMap { b, real in real.map { b * columns + $0 } } }
+
   /// Rows of packed tokens (N·W values) at their places among B·T rows, zeros at padding.
   func unpacked<T: BinaryFloatingPoint>(_ values: [T], width: Int) -> [T] {
     var out = [T](repeating: 0, count: rows * columns * width)

@@ -10,28 +10,35 @@ import Tensors
 ///
 /// A parameter without a gradient (an expert that no token chose) has a zero one: it still decays and its moments
 /// still fade.
-public struct AdamW<B: Backend> {
-  /// The numbers of the step; `step` counts up.
-  public private(set) var settings: AdamWSettings
+public struct AdamW<B: Backend>: Optimizer {
+  /// The learning rate lr of the next step.
+  public var learningRate: Double
+  /// Steps made.
+  public private(set) var steps = 0
+  private let weightDecay: Double
   private let parameters: [Parameter<B>]
+  private let rateFactors: [Double]
   private var m: [Tensor<B>]
   private var v: [Tensor<B>]
   private let backend: B
 
-  /// An optimiser of the given parameters, before its first step.
-  public init(_ parameters: [Parameter<B>], learningRate: Double, weightDecay: Double = 0.01, on backend: B) {
+  /// An optimiser of the given parameters, before its first step; `loraPlusRatio` is what every B's rate is multiplied with.
+  public init(_ parameters: [Parameter<B>], learningRate: Double, weightDecay: Double = 0.01, loraPlusRatio: Double = 1, on backend: B) {
     self.parameters = parameters
     self.backend = backend
-    settings = AdamWSettings(learningRate: learningRate, weightDecay: weightDecay, step: 0)
+    self.learningRate = learningRate
+    self.weightDecay = weightDecay
+    rateFactors = parameters.map { loraPlusFactor($0, ratio: loraPlusRatio) }
     m = parameters.map { backend.zeros($0.value.shape) }
     v = parameters.map { backend.zeros($0.value.shape) }
   }
 
-  /// Updates every parameter from its gradient and sets the gradients to zero.
-  public mutating func step() {
-    settings.step += 1
+  /// One step; see ``Optimizer/step(factor:)``.
+  public mutating func step(factor: Tensor<B>? = nil) {
+    steps += 1
     for (i, parameter) in parameters.enumerated() {
-      backend.adamW(&parameter.value, gradient: parameter.gradient, factor: nil, &m[i], &v[i], settings)
+      let settings = AdamWSettings(learningRate: learningRate * rateFactors[i], weightDecay: weightDecay, step: steps)
+      backend.adamW(&parameter.value, gradient: parameter.gradient, factor: factor, &m[i], &v[i], settings)
       backend.scale(0, &parameter.gradient)
     }
   }

@@ -6,7 +6,7 @@ import Testing
 /// Configurations and whole folders made to break a reader (`Fixtures/hostile`), each with the error that it must give.
 @Suite struct HostileFolderTests {
   @Test(arguments: HostileCases.names("config")) func configuration(name: String) {
-    expectOutcome(name) { _ = try DecoderConfiguration(llama: $0) }
+    expectOutcome(name) { _ = try DecoderConfiguration(contentsOf: $0) }
   }
 
   @Test(arguments: HostileCases.names("adapter-config")) func adapterConfiguration(name: String) {

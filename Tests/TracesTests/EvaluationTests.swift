@@ -47,7 +47,7 @@ enum SmallModel {
   static var configuration: DecoderConfiguration {
     get throws {
       try DecoderConfiguration(
-        llama: [
+        [
           "model_type": "llama", "hidden_size": 12, "intermediate_size": 19, "num_hidden_layers": 3, "num_attention_heads": 3,
           "num_key_value_heads": 1, "vocab_size": 23, "attention_bias": true, "mlp_bias": true, "tie_word_embeddings": true,
         ], file: "small model")
@@ -65,10 +65,12 @@ enum SmallModel {
     targets: [String] = LinearName.allCases.map(\.rawValue), dropout: Double = 0, experts: Int = 5, topK: Int = 2,
     evaluation: ExpertEvaluation = .sharedBase, on backend: B
   ) throws -> Decoder<B> {
-    var adapter = AdapterConfiguration(
+    var mixture = AdapterConfiguration.Mixture(
+      experts: experts, expertsPerToken: topK, lora: .init(rank: 2, alpha: 5, dropout: dropout, isRankStabilised: true))
+    mixture.balanceCoefficient = 0.02
+    let adapter = AdapterConfiguration(
       lora: .init(rank: 3, alpha: 5, dropout: dropout, isRankStabilised: true), targets: Set(targets.compactMap(LinearName.init)),
-      experts: experts, expertsPerToken: topK, balanceCoefficient: 0.02)
-    adapter.expertLoRA.rank = 2
+      mixture: mixture)
     let weights = RandomWeights(seed: 7, on: backend)
     return try Decoder(configuration, weights: weights, adapter: (adapter, weights), evaluation: evaluation, positions: 16, on: backend)
   }
@@ -85,7 +87,7 @@ enum SmallModel {
     let run = Run(backend, isTraining: isTraining, key: RandomKey(seed: 11), hooks: hooks)
     run.rows = batch.identity(step: 5)
     for parameter in decoder.parameters { backend.scale(0, &parameter.gradient) }
-    let output = decoder.forward(batch, run, keepingCaches: true)
+    let output = decoder.forward(batch, run, caches: .all)
     let (loss, dhidden) = decoder.loss(output.hidden, batch, run)
     var tensors = [
       Trace<B.Scalar>.NamedTensor(name: "hidden", shape: output.hidden.shape.sizes, values: try backend.download(output.hidden)),

@@ -16,7 +16,7 @@ enum Golden {
   }
 
   static func batch(_ name: String) throws -> TraceBatch {
-    let configuration = try DecoderConfiguration(llama: folder(name) + "/model/config.json")
+    let configuration = try DecoderConfiguration(contentsOf: folder(name) + "/model/config.json")
     return try TraceBatch(contentsOf: folder(name) + "/batch.safetensors", vocabulary: configuration.vocabulary)
   }
 
@@ -33,7 +33,7 @@ enum Golden {
   static func trace<B: Backend>(_ name: String, evaluation: ExpertEvaluation = .sharedBase, on backend: B) throws -> Trace<B.Scalar> {
     let decoder = try decoder(name, evaluation: evaluation, on: backend)
     var optimizer = AdamW(decoder.parameters, learningRate: 0.01, weightDecay: 0.01, on: backend)
-    var request = Trace<B.Scalar>.Request()
+    var request = TraceRequest()
     request.backward = true
     request.steps = 3
     return try Trace.record(decoder, batch(name), request, on: backend) { optimizer.step() }

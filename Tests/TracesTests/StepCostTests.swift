@@ -17,7 +17,7 @@ import Training
     func step(_ number: Int) throws {
       let run = Run(backend, isTraining: true, key: RandomKey(seed: 1))
       run.rows = batch.identity(step: number)
-      let output = decoder.forward(batch, run, keepingCaches: true)
+      let output = decoder.forward(batch, run, caches: .all)
       let (loss, dhidden) = decoder.loss(output.hidden, batch, run)
       decoder.backward(dhidden, output, batch, run)
       try run.finish()
@@ -43,7 +43,7 @@ import Training
     for _ in 0..<3 {
       let before = backend.counters
       let run = Run(backend)
-      let output = decoder.forward(batch, run, keepingCaches: true)
+      let output = decoder.forward(batch, run, caches: .all)
       let (_, dhidden) = decoder.loss(output.hidden, batch, run)
       decoder.backward(dhidden, output, batch, run)
       try run.finish()

@@ -92,7 +92,7 @@ public struct ModelGradientCheck<B: Backend> {
   }
 
   private func loss(_ batch: PackedBatch<B>, _ run: Run<B>, gradients: Bool) throws -> Double {
-    let output = decoder.forward(batch, run, keepingCaches: gradients)
+    let output = decoder.forward(batch, run, caches: gradients ? .all : .none)
     let (loss, dhidden) = decoder.loss(output.hidden, batch, run)
     let total = try Double(backend.download(loss)[0]) + (output.balanceLoss.map { try Double(backend.download($0)[0]) } ?? 0)
     if gradients { decoder.backward(dhidden, output, batch, run) }

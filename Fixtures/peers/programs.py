@@ -1,0 +1,393 @@
+"""The programs that say what a case must give: our own in float64, and other people's.
+
+The definition is written in plain torch tensors, float64: no attention mask and no padding (each row is cut to its real columns), no
+expert shares anything with another, every derivative is autograd's. Beside it stand Hugging Face (float64, with LoRA and experts put in
+by modules of another construction), MoE-PEFT (float32) and PEFT (both). All return the tensors of a trace by name:
+logits, router_logits (zero at padding), loss, aux_loss, grad.*, and after three AdamW steps loss_curve and after.*
+"""
+import math, os
+from contextlib import nullcontext
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load_file
+from torch.overrides import TorchFunctionMode
+
+STEPS, LR, DECAY = 3, 0.01, 0.01                 # AdamW; the rest are torch's defaults
+ATTENTION, FFN = ["q_proj", "k_proj", "v_proj", "o_proj"], ["gate_proj", "down_proj", "up_proj"]
+FAMILY = dict(llama="Llama", mistral="Mistral", qwen2="Qwen2")
+
+
+# ---- what a configuration means
+
+def head_width(c): return c.get("head_dim") or c["hidden_size"] // c["num_attention_heads"]
+
+
+def key_value_heads(c): return c.get("num_key_value_heads", c["num_attention_heads"])
+
+
+def window(c, layer):
+    """Key j is visible to query i when 0 <= i - j < window."""
+    if c["model_type"] == "mistral": return c.get("sliding_window") or math.inf
+    if c["model_type"] == "qwen2" and c.get("use_sliding_window") and layer >= c["max_window_layers"]: return c["sliding_window"]
+    return math.inf
+
+
+def frequencies(c):
+    """Radians per position of each pair of channels (D/2), default or llama3, in the keys of transformers 4 or 5."""
+    rope = c.get("rope_parameters") or {"rope_theta": c.get("rope_theta", 10000.0), **(c.get("rope_scaling") or {})}
+    D, f = head_width(c), []
+    for j in range(D // 2):
+        w = rope["rope_theta"] ** (-2 * j / D)
+        if rope.get("rope_type", "default") == "llama3":          # turns within the original context: many: as it is; few: slower; between: between
+            turns = rope["original_max_position_embeddings"] * w / (2 * math.pi)
+            low, high = rope["low_freq_factor"], rope["high_freq_factor"]
+            fast = min(max((turns - low) / (high - low), 0), 1)
+            w = fast * w + (1 - fast) * w / rope["factor"]
+        f.append(w)
+    return torch.tensor(f, dtype=torch.float64)
+
+
+def lora_scale(a): return a["lora_alpha"] / (math.sqrt(a["r"]) if a.get("use_rslora") else a["r"])
+
+
+def coefficient(a): return a.get("router_aux_loss_coef", 0.001) * a.get("router_loss", True)
+
+
+def counted(batch):
+    """Columns (B,T) whose label counts: this and the one before are real, and the label is not -100."""
+    mask, yes = real(batch), torch.zeros_like(batch["labels"], dtype=torch.bool)
+    yes[:, 1:] = mask[:, 1:] & mask[:, :-1] & (batch["labels"][:, 1:] != -100)
+    return yes
+
+
+def real(batch): return batch.get("attention_mask", torch.ones_like(batch["input_ids"])).bool()
+
+
+# ---- the definition. N tokens of one row, C channels, H heads, G key/value heads, D head width, E experts, K per token
+
+class Row:
+    """One row of the batch, cut to its real columns, through the whole model. Without an adapter: a None, P empty."""
+
+    def __init__(self, c, W, a, P): self.c, self.W, self.a, self.P, self.router_logits = c, W, a or {}, P, []
+
+    def linear(self, i, part, name, x, expert=None):              # W x + b + s B A x, where there are b, and A and B
+        base, a = f"layers.{i}.{part}.{name}", self.a
+        y = x @ self.W[f"model.{base}.weight"].T + self.W.get(f"model.{base}.bias", 0)
+        lora = ("base_model.model.model." if a.get("peft_type") == "LORA" else "mixlora.") + base
+        if expert is not None: lora, a = f"{lora}.experts.{expert}", {**a, **a.get("expert_lora", {})}
+        if f"{lora}.lora_A.weight" not in self.P: return y
+        A, B = (self.P[f"{lora}.lora_{m}.weight"] for m in "AB")
+        return y + lora_scale(a) * (x @ A.T @ B.T)
+
+    def attention(self, i, x, position):
+        H, G, D, N = self.c["num_attention_heads"], key_value_heads(self.c), head_width(self.c), len(x)
+        q, k, v = (self.linear(i, "self_attn", n, x).reshape(N, h, D) for n, h in (("q_proj", H), ("k_proj", G), ("v_proj", G)))
+        q, k = (rotate(z, position, frequencies(self.c)) for z in (q, k))
+        k, v = (z.repeat_interleave(H // G, 1) for z in (k, v))                                   # (N,H,D)
+        score = torch.einsum("nhd,mhd->hnm", q, k) / math.sqrt(D)
+        back = position[:, None] - position[None]                                                 # (N,N) how far key m lies behind query n
+        score = score.masked_fill((back < 0) | (back >= window(self.c, i)), -math.inf)
+        return self.linear(i, "self_attn", "o_proj", torch.einsum("hnm,mhd->nhd", score.softmax(-1), v).reshape(N, H * D))
+
+    def expert(self, i, x, e=None):                               # E_e(x) = W2' (silu(W1' x) * W3' x), each W' with this expert's LoRA
+        of = lambda name, x: self.linear(i, "mlp", name, x, e)
+        return of("down_proj", F.silu(of("gate_proj", x)) * of("up_proj", x))
+
+    def feed_forward(self, i, x):
+        if "num_experts" not in self.a: return self.expert(i, x)
+        r = x @ self.P[f"mixlora.layers.{i}.mlp.moe_gate.weight"].T                               # (N,E)
+        self.router_logits.append(r)
+        top, chosen = r.softmax(-1).topk(self.a["top_k"], -1)                                     # (N,K) probabilities over all E
+        w = torch.zeros_like(r).scatter(-1, chosen, top / top.sum(-1, keepdim=True))              # (N,E), 0 where not chosen
+        return sum(w[:, e, None] * self.expert(i, x, e) for e in range(self.a["num_experts"]))
+
+    def logits(self, ids, position):
+        def norm(x, name): return self.W[f"model.{name}.weight"] * x / torch.sqrt((x * x).mean(-1, keepdim=True) + self.c["rms_norm_eps"])
+        x = self.W["model.embed_tokens.weight"][ids]                                              # (N,C)
+        for i in range(self.c["num_hidden_layers"]):
+            x = x + self.attention(i, norm(x, f"layers.{i}.input_layernorm"), position)
+            x = x + self.feed_forward(i, norm(x, f"layers.{i}.post_attention_layernorm"))
+        return norm(x, "norm") @ self.W["model.embed_tokens.weight" if self.c["tie_word_embeddings"] else "lm_head.weight"].T
+
+
+def rotate(x, position, frequency):              # (N,heads,D); channel j turns with channel j + D/2
+    angle = position[:, None, None] * frequency                                                   # (N,1,D/2)
+    a, b = x.chunk(2, -1)
+    return torch.cat([a * angle.cos() - b * angle.sin(), b * angle.cos() + a * angle.sin()], -1)
+
+
+def balance_loss(a, r, form):
+    """r (layers,M,E): router logits of the real tokens"""
+    E, p = a["num_experts"], r.softmax(-1)
+    if form == "perLayerArgmax":                                  # the paper's equation 8 in each layer, then the mean over layers
+        share = F.one_hot(r.argmax(-1), E).double().mean(1)                                       # (layers,E)
+        return coefficient(a) * E * (share * p.mean(1)).sum(-1).mean()
+    share = F.one_hot(r.topk(a["top_k"], -1)[1], E).double().sum(2).mean((0, 1))                  # pooledTopK: slots / (layers × tokens)
+    return coefficient(a) * E * (share * p.mean((0, 1))).sum()
+
+
+def margin(a, r, form):
+    """Least distance between the K-th and the next router logit; for perLayerArgmax also between the first two."""
+    order = r.detach().sort(-1, descending=True)[0]
+    at = [k for k in {a["top_k"], 1 if form == "perLayerArgmax" else a["top_k"]} if k < a["num_experts"]]
+    return min(((order[..., k - 1] - order[..., k]).min().item() for k in at), default=math.inf)
+
+
+def forward(c, W, a, P, batch, form):
+    """logits (B,T,V) and router logits (layers,B,T,E) or None, both 0 at padding; cross-entropy; balance loss; smallest router margin"""
+    ids, mask = batch["input_ids"], real(batch)
+    B, T = ids.shape
+    logits, router, routed = torch.zeros(B, T, c["vocab_size"], dtype=torch.float64), None, "num_experts" in (a or {})
+    if routed: router = torch.zeros(c["num_hidden_layers"], B, T, a["num_experts"], dtype=torch.float64)
+    for b in range(B):
+        row, at = Row(c, W, a, P), mask[b].nonzero()[:, 0]                                        # a position is a column
+        logits[b, at] = row.logits(ids[b, at], at.double())
+        for i, r in enumerate(row.router_logits): router[i, b, at] = r
+    yes = counted(batch)
+    loss = -logits[:, :-1].log_softmax(-1).gather(-1, batch["labels"][:, 1:, None].clamp(min=0))[..., 0][yes[:, 1:]].mean()
+    if not routed: return logits, None, loss, torch.zeros((), dtype=torch.float64), math.inf
+    r = router[:, mask]
+    return logits, router.flatten(0, 2), loss, balance_loss(a, r, form), margin(a, r, form)
+
+
+def train(parameters, run):
+    """A trace with three steps. `run()` gives logits, router logits, loss, aux loss, margin; `parameters` by their names in the files."""
+    adamw, out, curve, gaps = torch.optim.AdamW(parameters.values(), lr=LR, weight_decay=DECAY), {}, [], []
+    for step in range(STEPS):
+        logits, router, loss, aux, gap = run()
+        adamw.zero_grad()
+        (loss + aux).backward()
+        for p in parameters.values(): p.grad = torch.zeros_like(p) if p.grad is None else p.grad  # an idle expert still decays
+        if step == 0:
+            out.update(logits=logits, **({} if router is None else dict(router_logits=router)), loss=loss.reshape(1), aux_loss=aux.reshape(1))
+            out.update({f"grad.{k}": p.grad.clone() for k, p in parameters.items()})
+        curve.append((loss + aux).detach())
+        gaps.append(gap)
+        adamw.step()
+    out.update(loss_curve=torch.stack(curve), **{f"after.{k}": p for k, p in parameters.items()})
+    out = {k: v.detach().clone().contiguous() for k, v in out.items()}
+    assert all(v.isfinite().all() and v.dtype == logits.dtype for v in out.values())
+    return out, gaps
+
+
+def definition(c, W, a, P, batch, form="pooledTopK"):
+    """The trace of a case and the router margin before each step. Trained is the adapter, or without one the base."""
+    W, P = ({k: v.double() for k, v in t.items()} for t in (W, P))
+    trained = P if a else W
+    for p in trained.values(): p.requires_grad_()
+    return train(trained, lambda: forward(c, W, a, P, batch, form))
+
+
+def base_gradients(c, W, a, P, batch):
+    """grad.* of every base tensor while the adapter is there."""
+    W, P = ({k: v.double() for k, v in t.items()} for t in (W, P))
+    for p in W.values(): p.requires_grad_()
+    _, _, loss, aux, _ = forward(c, W, a, P, batch, "pooledTopK")
+    (loss + aux).backward()
+    return {f"grad.{k}": p.grad.clone() for k, p in W.items()}
+
+
+# ---- Hugging Face, float64
+
+class TrulyDouble(TorchFunctionMode):
+    """Hugging Face computes norms, softmax and the rotary table in float32 whatever the model's dtype. Inside this, it asks for float32 and gets float64."""
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        swap = lambda x: torch.float64 if x is torch.float32 else x
+        if function is torch.Tensor.float: function = torch.Tensor.double
+        return function(*map(swap, args), **{k: swap(v) for k, v in (kwargs or {}).items()})
+
+
+def computing(dtype): return TrulyDouble() if dtype == torch.float64 else nullcontext()
+
+
+class WithLoRA(torch.nn.Module):
+    def __init__(self, base, A, B, scale):
+        super().__init__()
+        self.base, self.A, self.B, self.scale = base, torch.nn.Parameter(A), torch.nn.Parameter(B), scale
+
+    def forward(self, x): return self.base(x) + self.scale * F.linear(F.linear(x, self.A), self.B)
+
+
+class Experts(torch.nn.Module):
+    """Each expert on the rows routed to it, added up expert by expert."""
+
+    def __init__(self, mlp, gate, experts, top_k):
+        super().__init__()
+        self.mlp, self.gate, self.experts, self.top_k = mlp, torch.nn.Parameter(gate), torch.nn.ModuleList(experts), top_k
+
+    def forward(self, x):
+        flat = x.flatten(0, -2)
+        self.logits = F.linear(flat, self.gate)
+        top, chosen = F.softmax(self.logits, -1).topk(self.top_k, -1)
+        y = torch.zeros_like(flat)
+        for e, lora in enumerate(self.experts):
+            row, slot = (chosen == e).nonzero(as_tuple=True)
+            of = lambda name, z: (lora[name] if name in lora else getattr(self.mlp, name))(z)
+            h = self.mlp.act_fn(of("gate_proj", flat[row])) * of("up_proj", flat[row])
+            y = y.index_add(0, row, of("down_proj", h) * (top[row, slot] / top[row].sum(-1))[:, None])
+        return y.view_as(x)
+
+
+def hugging_face_model(folder, c, dtype=torch.float64):
+    """Transformers 4.46.3 does not know `rope_parameters` and windows every layer of Qwen2: it gets the first translated, see `hugging_face`."""
+    import transformers
+    config = transformers.AutoConfig.from_pretrained(folder)
+    if "rope_parameters" in c and transformers.__version__ < "5":
+        rope = dict(c["rope_parameters"])
+        config.rope_theta = rope.pop("rope_theta")
+        config.rope_scaling = rope if rope["rope_type"] != "default" else None
+    config._attn_implementation = "eager"
+    torch.set_default_dtype(dtype)
+    try:
+        with computing(dtype): model = getattr(transformers, FAMILY[c["model_type"]] + "ForCausalLM")(config).eval()
+    finally: torch.set_default_dtype(torch.float32)
+    missing, unread = model.load_state_dict(load_file(folder / "model.safetensors"), strict=False)
+    assert not unread and missing == (["lm_head.weight"] if c["tie_word_embeddings"] else []), (missing, unread)
+    assert all(b.dtype == dtype for n, b in model.named_buffers() if "inv_freq" in n) and all(p.dtype == dtype for p in model.parameters())
+    return model
+
+
+def install(model, a, P):
+    """Puts the adapter into the model: (trained tensors by name, expert blocks)"""
+    for p in model.parameters(): p.requires_grad_(False)
+    parameters, blocks, P = {}, [], {k: v.double() for k, v in P.items()}
+    root = "base_model.model.model" if a["peft_type"] == "LORA" else "mixlora"
+
+    def lora(base, name, a):
+        m = WithLoRA(base, P[name + ".lora_A.weight"], P[name + ".lora_B.weight"], lora_scale(a))
+        parameters.update({name + ".lora_A.weight": m.A, name + ".lora_B.weight": m.B})
+        return m
+    for i, layer in enumerate(model.model.layers):
+        routed = "num_experts" in a
+        for part, names in ((layer.self_attn, ATTENTION), (layer.mlp, [] if routed else FFN)):
+            for n in (n for n in names if n in a["target_modules"]):
+                setattr(part, n, lora(getattr(part, n), f"{root}.layers.{i}.{'self_attn' if part is layer.self_attn else 'mlp'}.{n}", a))
+        if not routed: continue
+        gate = f"mixlora.layers.{i}.mlp.moe_gate.weight"
+        experts = [torch.nn.ModuleDict({n: lora(getattr(layer.mlp, n), f"mixlora.layers.{i}.mlp.{n}.experts.{e}", {**a, **a.get("expert_lora", {})})
+                                        for n in FFN if n in a["target_modules"]}) for e in range(a["num_experts"])]
+        layer.mlp = Experts(layer.mlp, P[gate], experts, a["top_k"])
+        parameters[gate] = layer.mlp.gate
+        blocks.append(layer.mlp)
+    assert set(parameters) == set(P), set(parameters) ^ set(P)
+    return {k: parameters[k] for k in P}, blocks
+
+
+def through(model, blocks, a, batch, form="pooledTopK"):
+    mask = real(batch)
+    logits = model(input_ids=batch["input_ids"], attention_mask=mask.long()).logits
+    yes = counted(batch)[:, 1:]
+    loss, shown = F.cross_entropy(logits[:, :-1][yes], batch["labels"][:, 1:][yes]), logits * mask[..., None]
+    if not blocks: return shown, None, loss, loss.new_zeros(()), math.inf
+    r = torch.stack([b.logits.view(*mask.shape, -1) for b in blocks])                             # (layers,B,T,E)
+    return shown, (r * mask[..., None]).flatten(0, 2), loss, balance_loss(a, r[:, mask], form), margin(a, r[:, mask], form)
+
+
+def hugging_face(folder, c, W, a, P, batch, form="pooledTopK"):
+    """A trace by transformers 4 or 5, and the configuration it really computed (4.46.3 in eager mode: every layer of Qwen2 has the window)."""
+    import transformers
+    if c.get("use_sliding_window") and transformers.__version__ < "5": c = {**c, "max_window_layers": 0}
+    model = hugging_face_model(folder, c)
+    parameters, blocks = install(model, a, P) if a else (dict(model.named_parameters()), [])
+    if not a: assert set(parameters) == set(W), set(parameters) ^ set(W)
+    with TrulyDouble(): return train({k: parameters[k] for k in (P if a else W)}, lambda: through(model, blocks, a, batch, form))[0], c
+
+
+# ---- PEFT, plain LoRA read from the adapter's folder: float32, and float64 too
+
+def peft(folder, adapter, c, P, batch, dtype=torch.float32):
+    import torch.distributed.tensor                               # peft 0.21 looks for it without importing it
+    from peft import PeftModel
+    model = PeftModel.from_pretrained(hugging_face_model(folder, c, dtype), adapter, is_trainable=True, autocast_adapter_dtype=False).to(dtype).eval()
+    theirs = {k.replace(".default", ""): p for k, p in model.named_parameters() if p.requires_grad}
+    assert set(theirs) == set(P), set(theirs) ^ set(P)
+    with computing(dtype): return train({k: theirs[k] for k in P}, lambda: through(model, [], None, batch))[0]
+
+
+def peft_config(a):
+    """What PEFT writes for the same settings, as a dict."""
+    import torch.distributed.tensor
+    from peft import LoraConfig
+    keys = ("r", "lora_alpha", "lora_dropout", "target_modules", "task_type", "use_rslora", "base_model_name_or_path", "inference_mode")
+    wrote = LoraConfig(**{k: a[k] for k in keys}).to_dict()
+    return {k: sorted(v) if isinstance(v, set) else v.value if hasattr(v, "value") else v for k, v in wrote.items()}
+
+
+# ---- MoE-PEFT, float32
+
+def moe_peft(folder, c, a, P, batch):
+    """Its loss knows only -100, its operators want a dropout above 0, and what it leaves at padding is cleared."""
+    os.environ["MOE_PEFT_EXECUTOR_TYPE"] = "CPU"
+    import transformers
+    if transformers.__version__ >= "5": raise ImportError("moe-peft 2.0.2 needs transformers 4")
+    import moe_peft
+    from moe_peft.common import LLMBatchConfig, LLMModelInput
+    dry = lambda a: {**a, "lora_dropout": 1e-12, **({"expert_lora": dry(a["expert_lora"])} if "expert_lora" in a else {})}
+    model = moe_peft.LLMModel.from_pretrained(str(folder), device="cpu", load_dtype=torch.float32, attn_impl="eager")
+    config = moe_peft.adapter_factory(adapter_name="m", **dry(a))
+    wrote = {**config.export(), "base_model_name_or_path": a["base_model_name_or_path"], "task_type": "CAUSAL_LM"}
+    assert wrote == {k: v for k, v in dry(a).items() if k not in ("router_aux_loss_coef", "router_loss")}, wrote
+    model.init_adapter(config)
+    theirs, mask = model.get_adapter_weight_dict("m"), real(batch)
+    assert set(theirs) == set(P), set(theirs) ^ set(P)
+    for k, p in theirs.items(): p.data.copy_(P[k]); p.requires_grad_()
+    labels = batch["labels"].where(counted(batch), -100)
+
+    def run():
+        o = model.forward(LLMModelInput(batch_configs_=[LLMBatchConfig("m", 0, len(mask))], batch_tokens_=batch["input_ids"].tolist(),
+                                        batch_labels_=labels.tolist(), batch_masks_=mask.long().tolist()))[0]
+        aux = o.loss.new_zeros(()) if o.aux_loss is None else o.aux_loss
+        return o.logits * mask[..., None], o.router_logits * mask.flatten().repeat(c["num_hidden_layers"])[:, None], o.loss, aux, math.inf
+    return train({k: theirs[k] for k in P}, run)[0]
+
+
+# ---- optimisers and schedules
+
+RUNS = {                                         # every run: 5 steps from the same start with the same gradients
+    "adamw": dict(optimizer="adamw", lr=0.01, weight_decay=0.01),
+    "adamw-no-decay": dict(optimizer="adamw", lr=0.002, weight_decay=0.0),
+    "adamw-lora-plus": dict(optimizer="adamw", lr=0.001, weight_decay=0.01, lora_plus=16.0),
+    "adamw-clip": dict(optimizer="adamw", lr=0.01, weight_decay=0.01, max_norm=1.0),
+    "adamw-clip-wide": dict(optimizer="adamw", lr=0.01, weight_decay=0.01, max_norm=1000.0),
+    "sgd": dict(optimizer="sgd", lr=0.1, momentum=0.0, weight_decay=0.01),
+    "sgd-momentum": dict(optimizer="sgd", lr=0.05, momentum=0.9, weight_decay=0.01),
+    "sgd-momentum-clip": dict(optimizer="sgd", lr=0.05, momentum=0.9, weight_decay=0.0, max_norm=1.0),
+    "sgd-lora-plus": dict(optimizer="sgd", lr=0.01, momentum=0.9, weight_decay=0.01, lora_plus=4.0),
+}
+
+
+def optimize(run, start, gradients, dtype):
+    """Parameters after each step (steps, ...) by name, and `norm` (steps): the gradients' norm before clipping."""
+    p = {k: torch.nn.Parameter(v.to(dtype).clone()) for k, v in start.items()}
+    of_B = lambda yes: [v for k, v in p.items() if ("lora_B" in k) == yes]
+    groups = [dict(params=of_B(False)), dict(params=of_B(True), lr=run["lr"] * run.get("lora_plus", 1.0))]
+    rest = {k: run[k] for k in ("lr", "weight_decay", "momentum") if k in run}
+    o = (torch.optim.AdamW if run["optimizer"] == "adamw" else torch.optim.SGD)(groups, **rest)
+    seen, norms = {k: [] for k in p}, []
+    for step in range(len(next(iter(gradients.values())))):
+        for k in p: p[k].grad = gradients[k][step].to(dtype).clone()
+        norms.append(torch.nn.utils.clip_grad_norm_(p.values(), run.get("max_norm", math.inf)))
+        o.step()
+        for k in p: seen[k].append(p[k].detach().clone())
+    return dict(norm=torch.stack(norms), **{k: torch.stack(v) for k, v in seen.items()})
+
+
+SCHEDULES, SCHEDULE_LR = ["constant", "constant_with_warmup", "linear", "cosine", "cosine_with_restarts", "polynomial", "inverse_sqrt"], 2e-4
+
+
+def schedules():
+    """The lr that each step uses, by transformers 4.46.3's get_scheduler with nothing but its defaults."""
+    from transformers import get_scheduler
+    out = []
+    for name in SCHEDULES:
+        for steps in (20, 7):
+            for warmup in (0, math.ceil(0.1 * steps)):
+                o = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=SCHEDULE_LR)
+                s, lr = get_scheduler(name, o, num_warmup_steps=warmup, num_training_steps=steps), []
+                for _ in range(steps):
+                    lr.append(o.param_groups[0]["lr"])
+                    o.step()
+                    s.step()
+                out.append(dict(schedule=name, steps=steps, warmup=warmup, lr=lr))
+    return out

@@ -1,0 +1,102 @@
+import Checkpoints
+
+extension AdapterConfiguration {
+  /// Reads `adapter_config.json`.
+  ///
+  /// `peft_type` "LORA" is plain LoRA; "MIXLORA", or no type with `routing_strategy` "mixlora", is MixLoRA.
+  ///
+  /// - Throws: `CheckpointError` naming file, key, what was found and what was expected; also for a feature that is
+  ///   not built yet and for an unknown key with a value that says something.
+  public init(contentsOf file: String) throws {
+    var reader = try ConfigurationReader(contentsOf: file)
+    let isPlain = try reader.string("peft_type", default: "MIXLORA", oneOf: ["MIXLORA", "LORA"]) == "LORA"
+    if isPlain {
+      try reader.refuse("routing_strategy", "it absent in a LORA adapter")
+    } else {
+      _ = try reader.string("routing_strategy", oneOf: ["mixlora"])
+    }
+    try reader.refuseUnbuiltFeatures()
+    // PEFT's own defaults; MoE-PEFT requires rank and alpha.
+    lora = try Self.lora(&reader, over: isPlain ? LoRA(rank: 8, alpha: 8) : nil)
+    targets = try Self.targets(&reader)
+    guard !isPlain else {
+      unknownKeys = try reader.quietUnknownKeys(inert: Self.inertKeys)
+      return
+    }
+    _ = try reader.string("act_fn", default: "silu", oneOf: ["silu"])
+    let experts = try reader.integer("num_experts", in: 1...4096)
+    var mixture = Mixture(
+      experts: experts, expertsPerToken: try reader.integer("top_k", in: 1...experts, default: min(2, experts)), lora: lora)
+    mixture.hasBalanceLoss = try reader.bool("router_loss", default: true)
+    mixture.balanceCoefficient = try reader.number("router_aux_loss_coef", default: 0.001, "a number ≥ 0") { $0 >= 0 }
+    mixture.routerInitializerRange = try reader.number("router_init_range", default: 0.02, "a number ≥ 0") { $0 >= 0 }
+    if let overlay = reader.value("expert_lora") {
+      guard overlay.objectValue != nil else { throw reader.error("expert_lora", overlay, "an object with r, lora_alpha …") }
+      var inner = try ConfigurationReader(overlay, file: file + ", expert_lora")
+      try inner.refuseUnbuiltFeatures()
+      mixture.lora = try Self.lora(&inner, over: lora)
+      unknownKeys += try inner.quietUnknownKeys(inert: Self.inertKeys)
+    }
+    self.mixture = mixture
+    unknownKeys += try reader.quietUnknownKeys(inert: Self.inertKeys.union(["jitter_noise"]))  // jitter acts while training only
+  }
+
+  private static func lora(_ reader: inout ConfigurationReader, over base: LoRA?) throws -> LoRA {
+    var lora = LoRA(
+      rank: try reader.integer("r", in: 1...65_536, default: base?.rank),
+      alpha: try reader.number("lora_alpha", default: base?.alpha, "a number") { $0.isFinite },
+      dropout: try reader.number("lora_dropout", default: base?.dropout ?? 0, "a number in [0, 1)") { $0 >= 0 && $0 < 1 },
+      isRankStabilised: try reader.bool("use_rslora", default: base?.isRankStabilised ?? false))
+    let name = try reader.string("lora_init", default: base?.initialisation == .gaussian ? "gaussian" : "original", oneOf: ["original", "gaussian"])
+    lora.initialisation = name == "gaussian" ? .gaussian : .kaiming
+    return lora
+  }
+
+  /// A list of names, or an object of name → true/false.
+  private static func targets(_ reader: inout ConfigurationReader) throws -> Set<LinearName> {
+    let expected = "a list of names among " + LinearName.allCases.map(\.rawValue).joined(separator: ", ") + ", or an object of name: true"
+    guard let value = reader.value("target_modules") else { throw reader.missing("target_modules", expected) }
+    let names: [JSON]
+    if let list = value.arrayValue {
+      names = list
+    } else if let object = value.objectValue {
+      names = try object.members.compactMap { member in
+        guard let isOn = member.value.boolValue else { throw reader.error("target_modules.\(member.key)", member.value, "true or false") }
+        return isOn ? .string(member.key) : nil
+      }
+    } else {
+      throw reader.error("target_modules", value, expected)
+    }
+    return Set(
+      try names.map { name in
+        guard let target = name.stringValue.flatMap(LinearName.init) else { throw reader.error("target_modules", name, expected) }
+        return target
+      })
+  }
+
+  /// Keys that a configuration may carry with any value, because they do not change what an adapter computes.
+  private static let inertKeys: Set<String> = [
+    "base_model_name_or_path", "revision", "task_type", "inference_mode", "init_lora_weights", "peft_version", "auto_mapping",
+    "megatron_core", "qalora_group_size",
+  ]
+}
+
+extension ConfigurationReader {
+  /// Features of PEFT and MoE-PEFT that change the mathematics and are not built yet.
+  fileprivate mutating func refuseUnbuiltFeatures() throws {
+    try refuse("bias", unless: { $0.isEmptyOrOff || $0.stringValue == "none" }, "\"none\"; trained biases are not built yet")
+    for key in ["use_dora", "rank_pattern", "alpha_pattern", "modules_to_save", "fan_in_fan_out", "layers_to_transform", "lora_bias"] {
+      try refuse(key)
+    }
+  }
+
+  /// Unknown keys, after an error for the first that says something.
+  fileprivate func quietUnknownKeys(inert: Set<String>) throws -> [String] {
+    let keys = unknownKeys(inert: inert)
+    for key in keys {
+      guard let value = object[key], !value.isEmptyOrOff else { continue }
+      throw error(key, value, "no key of this name, or an empty value: what it means is not known here")
+    }
+    return keys
+  }
+}

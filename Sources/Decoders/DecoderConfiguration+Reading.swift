@@ -1,0 +1,108 @@
+import Checkpoints
+import MixLoRA
+
+extension DecoderConfiguration {
+  /// Reads a `config.json` of one of the families: Llama, Mistral, Qwen2.
+  ///
+  /// Defaults are those of Hugging Face's configuration classes. Keys that mean nothing to us are kept in
+  /// `unknownKeys`; a feature that changes the mathematics and is not built yet is an error.
+  ///
+  /// - Throws: `CheckpointError` naming file, key, what was found and what was expected.
+  public init(contentsOf file: String) throws {
+    try self.init(JSON(contentsOf: file), file: file)
+  }
+
+  /// Reads the values of a `config.json`; messages call it `file`.
+  ///
+  /// - Throws: `CheckpointError` as above.
+  public init(_ json: JSON, file: String) throws {
+    var reader = try ConfigurationReader(json, file: file)
+    switch try reader.string("model_type", oneOf: ["llama", "mistral", "qwen2"]) {
+    case "mistral": self = try .mistral(&reader)
+    case "qwen2": self = try .qwen2(&reader)
+    default: self = try .llama(&reader)
+    }
+    try reader.refuse("quantization_config")
+    unknownKeys = reader.unknownKeys(inert: Self.inertKeys)
+  }
+
+  /// What the families have in common; each then adds its own.
+  ///
+  /// - Parameter defaultKeyValueHeads: what an absent `num_key_value_heads` means; nil for as many as query heads.
+  init(common reader: inout ConfigurationReader, defaultKeyValueHeads: Int? = nil) throws {
+    let size = 1...(1 << 24)
+    channels = try reader.integer("hidden_size", in: size)
+    hiddenWidth = try reader.integer("intermediate_size", in: size)
+    layers = try reader.integer("num_hidden_layers", in: 1...10_000)
+    heads = try reader.integer("num_attention_heads", in: size)
+    keyValueHeads = try reader.integer("num_key_value_heads", in: size, default: defaultKeyValueHeads ?? heads)
+    vocabulary = try reader.integer("vocab_size", in: size)
+    guard heads % keyValueHeads == 0 else {
+      throw reader.error(
+        "num_key_value_heads", found: "\(keyValueHeads) for \(heads) query heads", "a divisor of \(heads)")
+    }
+    if reader.value("head_dim") == nil, channels % heads != 0 {
+      throw reader.error("num_attention_heads", found: "\(heads) heads for hidden_size \(channels)", "heads of equal width, or head_dim")
+    }
+    headWidth = try reader.integer("head_dim", in: size, default: channels / heads)
+    guard headWidth % 2 == 0 else {
+      throw reader.error("num_attention_heads", found: "\(heads) heads of width \(headWidth)", "an even width: rotation needs pairs")
+    }
+    normEpsilon = try reader.number("rms_norm_eps", default: 1e-6, "a number ≥ 0") { $0 >= 0 }
+    (ropeBase, ropeScaling) = try Self.rope(&reader)
+    tiesHead = try reader.bool("tie_word_embeddings", default: false)
+    initializerRange = try reader.number("initializer_range", default: 0.02, "a number ≥ 0") { $0 >= 0 }
+    _ = try reader.string("hidden_act", default: "silu", oneOf: ["silu"])
+    try reader.refuse("partial_rotary_factor", unless: { $0.doubleValue == 1 })
+    queryKeyValueBias = false
+    outputBias = false
+    feedForwardBias = false
+    window = nil
+    firstWindowedLayer = 0
+    unknownKeys = []
+  }
+
+  /// Base and scaling of the rotary angles: `rope_theta` and `rope_scaling`, or both inside `rope_parameters`, where
+  /// transformers 5 puts them.
+  private static func rope(_ reader: inout ConfigurationReader) throws -> (base: Double, scaling: RotaryScaling?) {
+    let isPositive = { (value: Double) in value > 0 && value.isFinite }
+    let base = try reader.number("rope_theta", default: 10_000, "a number > 0", where: isPositive)
+    let scaling = try reader.value("rope_scaling").map { try Self.scaling($0, "rope_scaling", reader) }
+    guard let parameters = reader.value("rope_parameters") else { return (base, scaling ?? nil) }
+    let nested = try Self.scaling(parameters, "rope_parameters", reader)
+    guard let theta = parameters["rope_theta"] else { return (base, nested) }
+    guard let value = theta.doubleValue, isPositive(value) else { throw reader.error("rope_parameters.rope_theta", theta, "a number > 0") }
+    return (value, nested)
+  }
+
+  private static func scaling(_ json: JSON, _ key: String, _ reader: ConfigurationReader) throws -> RotaryScaling? {
+    if json.isEmptyOrOff { return nil }
+    let kind = json["rope_type"] ?? json["type"]
+    guard (json["partial_rotary_factor"] ?? 1).doubleValue == 1 else { throw reader.error(key, json, "whole heads rotated") }
+    func number(_ name: String) throws -> Double {
+      guard let value = json[name]?.doubleValue, value > 0, value.isFinite else {
+        throw reader.error("\(key).\(name)", json[name] ?? .null, "a number > 0")
+      }
+      return value
+    }
+    switch kind?.stringValue {
+    case "default": return nil
+    case "llama3":
+      let scaling = RotaryScaling(
+        factor: try number("factor"), lowFrequencyFactor: try number("low_freq_factor"), highFrequencyFactor: try number("high_freq_factor"),
+        originalPositions: try number("original_max_position_embeddings"))
+      guard scaling.highFrequencyFactor > scaling.lowFrequencyFactor else {
+        throw reader.error("\(key).high_freq_factor", json["high_freq_factor"] ?? .null, "more than low_freq_factor")
+      }
+      return scaling
+    default: throw reader.error(key, json, "rope_type \"default\" or \"llama3\"; others are not built yet")
+    }
+  }
+
+  /// Keys of `config.json` that do not change the mathematics of a forward pass.
+  private static let inertKeys: Set<String> = [
+    "architectures", "attention_dropout", "bos_token_id", "eos_token_id", "pad_token_id", "max_position_embeddings", "pretraining_tp",
+    "torch_dtype", "dtype", "transformers_version", "use_cache", "_name_or_path", "is_llama_config", "rope_interleaved",
+    "transformers.js_config", "_attn_implementation_autoset",
+  ]
+}

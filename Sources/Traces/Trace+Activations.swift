@@ -1,0 +1,40 @@
+import Decoders
+import MixLoRA
+import Tensors
+
+extension Trace {
+  /// Writes what `recorder` saw of the activations that were asked for.
+  ///
+  /// A value of every token is (B,T,width), zero at padding, under the path of its point, `grad.` in front of a
+  /// gradient's. The rows of expert e are (rows,width), and `model.layers.N.mlp.experts.E.tokens` (rows) says which
+  /// tokens they belong to, as row b · T + column t of the batch; `moe_gate.choice` (B,T,K) lists each token's experts.
+  mutating func append<B: Backend>(_ recorder: Recorder<B>, _ decoder: Decoder<B>, _ batch: TraceBatch, _ request: TraceRequest)
+  where B.Scalar == Scalar {
+    guard let isWanted = request.activations else { return }
+    let places = batch.places
+    for (name, record) in recorder.records.sorted(by: { $0.key < $1.key }) {
+      let isGradient = name.hasPrefix("grad.")
+      let path = isGradient ? String(name.dropFirst("grad.".count)) : name
+      guard isWanted(path), !isGradient || request.backward else { continue }
+      let width = record.shape.columns
+      if path.contains(".experts.") {
+        append(name, [record.shape.rows, width], record.values)
+      } else {
+        append(name, [batch.rows, batch.columns, width], batch.unpacked(record.values, width: width))
+      }
+    }
+    guard let mixture = decoder.adapter?.mixture else { return }
+    for layer in 0..<decoder.configuration.layers {
+      let module = "model.layers.\(layer).mlp"
+      guard let choice = recorder.choices["\(module).moe_gate.choice"] else { continue }
+      let k = mixture.expertsPerToken
+      if isWanted("\(module).moe_gate.choice") {
+        append("\(module).moe_gate.choice", [batch.rows, batch.columns, k], batch.unpacked(choice.map { Scalar($0) }, width: k))
+      }
+      for e in 0..<mixture.experts where isWanted("\(module).experts.\(e).tokens") {
+        let tokens = places.indices.filter { choice[$0 * k..<($0 + 1) * k].contains(Int32(e)) }
+        append("\(module).experts.\(e).tokens", [tokens.count], tokens.map { Scalar(places[$0]) })
+      }
+    }
+  }
+}

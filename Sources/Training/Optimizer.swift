@@ -1,0 +1,20 @@
+import Tensors
+
+/// Something that updates parameters from their gradients.
+public protocol Optimizer<B> {
+  /// The backend of the parameters.
+  associatedtype B: Backend
+  /// The learning rate of the next step; a schedule sets it.
+  var learningRate: Double { get set }
+  /// Updates every parameter from its gradient times `factor` (1 if nil) and sets the gradients to zero.
+  ///
+  /// If the factor is not finite, no value and no moment changes.
+  mutating func step(factor: Tensor<B>?)
+}
+
+/// LoRA+ (Hayou et al. 2024, arXiv:2402.12354): every B learns `ratio` times as fast as everything else.
+///
+/// - Returns: what the learning rate of `parameter` is multiplied with.
+func loraPlusFactor<B: Backend>(_ parameter: Parameter<B>, ratio: Double) -> Double {
+  parameter.name.contains("lora_B") ? ratio : 1
+}

@@ -1,0 +1,104 @@
+import Decoders
+import MixLoRA
+import Tensors
+
+/// One optimiser step: forward and backward over its micro-batches, clipping, update.
+///
+///     loss = Σ of the cross-entropies of all labelled rows / their number  +  Σ_m (n_m / n) aux_m
+///     norm = √Σ ‖g‖²        factor = min(1, clip / (norm + 10⁻⁶))        update from factor · g
+///
+/// n_m real tokens of n are in micro-batch m. Loss, norm and factor stay on the device: nothing waits inside a step.
+/// If loss or norm is not finite the update changes nothing; ``findNonFinite(_:)`` then runs the step again with a
+/// hook that looks and names the first such tensor.
+public struct TrainingStep<B: Backend> {
+  private let decoder: Decoder<B>
+  private let backend: B
+  private let key: RandomKey
+  private let caches: Decoder<B>.CachePolicy
+  private let clip: Double
+
+  /// Steps of `decoder`; `clip` is the largest norm of the gradient, 0 for no limit.
+  public init(_ decoder: Decoder<B>, key: RandomKey, clip: Double = 1, recomputes: Bool = false, on backend: B) {
+    self.decoder = decoder
+    self.backend = backend
+    self.key = key
+    self.clip = clip
+    caches = recomputes ? .blockInputs : .all
+  }
+
+  /// What a step leaves on the device, vectors of one element each.
+  public struct Result {
+    /// The mean cross-entropy of the labelled rows.
+    public let loss: Tensor<B>
+    /// The balance loss, coefficient applied; nil without a router.
+    public let balanceLoss: Tensor<B>?
+    /// The norm of the gradient before clipping.
+    public let gradientNorm: Tensor<B>
+  }
+
+  /// Runs step `number` (counted from 1, the counter of random masks) and updates.
+  public func run(_ batches: [PackedBatch<B>], number: Int, _ optimizer: inout some Optimizer<B>) -> Result {
+    let (loss, balance) = forwardBackward(batches, number: number, hooks: [])
+    var squared = backend.zeros(Shape(1))
+    for parameter in decoder.parameters { backend.add(1, backend.dot(parameter.gradient, parameter.gradient), into: &squared) }
+    var total = backend.copy(loss)
+    if let balance { backend.add(1, balance, into: &total) }
+    let (factor, norm) = backend.clipFactor(squared, loss: total, maximum: clip)
+    optimizer.step(factor: factor)
+    return Result(loss: loss, balanceLoss: balance, gradientNorm: norm)
+  }
+
+  /// The first tensor of step `number` that holds a value that is not finite, by its path; nil if there is none.
+  ///
+  /// - Throws: what the device reports.
+  public func findNonFinite(_ batches: [PackedBatch<B>], number: Int) throws -> String? {
+    let finder = NonFiniteFinder(on: backend)
+    let (loss, balance) = forwardBackward(batches, number: number, hooks: [finder])
+    defer { for parameter in decoder.parameters { backend.scale(0, &parameter.gradient) } }
+    if let first = finder.first { return first }
+    for (name, value) in [("loss", loss), ("aux_loss", balance)] {
+      if let value, try !backend.download(value)[0].isFinite { return name }
+    }
+    for parameter in decoder.parameters where try backend.download(parameter.gradient).contains(where: { !$0.isFinite }) {
+      return "grad." + parameter.name
+    }
+    return nil
+  }
+
+  /// Adds the gradients of the step to the parameters.
+  private func forwardBackward(_ batches: [PackedBatch<B>], number: Int, hooks: [any Hook<B>]) -> (loss: Tensor<B>, balance: Tensor<B>?) {
+    let tokens = Double(batches.reduce(0) { $0 + $1.tokens })
+    let labels = Double(batches.reduce(0) { $0 + $1.labels.count })
+    var loss = backend.zeros(Shape(1))
+    var balance: Tensor<B>?
+    for batch in batches {
+      let run = Run(backend, isTraining: true, key: key, hooks: hooks)
+      run.rows = batch.identity(step: number)
+      let output = decoder.forward(batch, run, caches: caches, balanceWeight: Double(batch.tokens) / tokens)
+      if let part = output.balanceLoss {
+        var sum = balance ?? backend.zeros(Shape(1))
+        backend.add(1, part, into: &sum)
+        balance = sum
+      }
+      let (part, dhidden) = decoder.loss(output.hidden, batch, run, labels: labels)
+      backend.add(1, part, into: &loss)
+      decoder.backward(dhidden, output, batch, run)
+      try? run.finish()  // only the finder listens here, and what it finds is asked of it
+    }
+    return (loss, balance)
+  }
+}
+
+/// Looks at every value of a run until one is not finite.
+final class NonFiniteFinder<B: Backend>: Hook {
+  private(set) var first: String?
+  private let backend: B
+
+  init(on backend: B) { self.backend = backend }
+
+  func listens(to path: String) -> Bool { first == nil }
+
+  func visit(_ value: inout Tensor<B>, at point: HookPoint) throws {
+    if first == nil, try backend.download(value).contains(where: { !$0.isFinite }) { first = point.description }
+  }
+}
