@@ -46,7 +46,9 @@ extension DecoderConfiguration {
     }
     headWidth = try reader.integer("head_dim", in: size, default: channels / heads)
     guard headWidth % 2 == 0 else {
-      throw reader.error("num_attention_heads", found: "\(heads) heads of width \(headWidth)", "an even width: rotation needs pairs")
+      throw reader.error(
+        reader.value("head_dim") == nil ? "num_attention_heads" : "head_dim", found: "\(heads) heads of width \(headWidth)",
+        "an even width: rotation needs pairs")
     }
     normEpsilon = try reader.number("rms_norm_eps", default: 1e-6, "a number ≥ 0") { $0 >= 0 }
     (ropeBase, ropeScaling) = try Self.rope(&reader)
@@ -89,7 +91,8 @@ extension DecoderConfiguration {
     case "default": return nil
     case "llama3":
       let scaling = RotaryScaling(
-        factor: try number("factor"), lowFrequencyFactor: try number("low_freq_factor"), highFrequencyFactor: try number("high_freq_factor"),
+        factor: try number("factor"), lowFrequencyFactor: try number("low_freq_factor"),
+        highFrequencyFactor: try number("high_freq_factor"),
         originalPositions: try number("original_max_position_embeddings"))
       guard scaling.highFrequencyFactor > scaling.lowFrequencyFactor else {
         throw reader.error("\(key).high_freq_factor", json["high_freq_factor"] ?? .null, "more than low_freq_factor")

@@ -44,9 +44,9 @@ import Testing
   }
 
   @Test(arguments: [
-    (["--steps", "0"], "--steps is 0"), (["--backend", "cuda"], "cuda"), (["--evaluation", "sharedGateUp"], "sharedGateUp"),
-    (["--dtype", "float16"], "float16"), (["--activations"], "--activations"), (["--recompute"], "--recompute"),
-    (["--router-loss", "pooledTopK"], "--router-loss"), (["--lr", "nan"], "--lr"), (["--threads", "0"], "--threads is 0"),
+    (["--steps", "0"], "--steps is 0"), (["--backend", "cuda"], "cuda"), (["--evaluation", "fast"], "fast"),
+    (["--dtype", "float16"], "float16"), (["model.*"], "--activations"), (["--router-loss", "none"], "--router-loss"),
+    (["--mystery"], "--mystery"), (["--lr", "nan"], "--lr"), (["--threads", "0"], "--threads is 0"),
   ])
   func whatTheCommandLineDoesNotHaveIsAUsageError(_ extra: [String], _ part: String) throws {
     let scratch = try Scratch()
@@ -58,11 +58,11 @@ import Testing
   }
 
   @Test(arguments: [
-    ("model/config.json", "\"rope_theta\": 10000.0", "\"rope_scaling\": {\"rope_type\": \"llama3\"}", "rope_scaling", "llama3"),
+    ("model/config.json", "\"rope_theta\": 10000.0", "\"rope_scaling\": {\"rope_type\": \"yarn\"}", "rope_scaling", "yarn"),
     ("model/config.json", "\"rope_theta\": 10000.0", "\"sliding_window\": 5", "sliding_window", "5"),
-    ("model/config.json", "\"rope_theta\": 10000.0", "\"head_dim\": 8", "head_dim", "found 8"),
+    ("model/config.json", "\"rope_theta\": 10000.0", "\"head_dim\": 7", "head_dim", "width 7"),
     ("model/config.json", "\"silu\"", "\"gelu\"", "hidden_act", "gelu"),
-    ("model/config.json", "\"num_attention_heads\": 4", "\"num_attention_heads\": 5", "num_attention_heads", "5 heads"),
+    ("model/config.json", "\"num_attention_heads\": 4", "\"num_attention_heads\": 6", "num_attention_heads", "6 heads"),
     ("model/config.json", "\"vocab_size\": 61", "\"vocab_size\": 62", "model.embed_tokens.weight", "[62, 16]"),
     ("adapter/adapter_config.json", "\"top_k\": 2", "\"top_k\": 5", "top_k", "found 5"),
     ("adapter/adapter_config.json", "\"top_k\": 2", "\"use_dora\": true", "use_dora", "true"),
