@@ -54,13 +54,13 @@ extension LoRAExperts {
 
 /// The second half of the experts where each runs W2 itself: the definition's and ``ExpertEvaluation/sharedGateUp``'s.
 ///
-///     e_k = W2 h_k + b2 + s B2_k A2_k h_k      (C)      dw_k = ⟨dy, e_k⟩      de_k = w_k dy
-///     y = Σ_k w_k e_k                          (C)      dh_k = W2ᵀ de_k + A2_kᵀ (s B2_kᵀ de_k)
+///     e_k = W2 h_k + b2 + s B2_k A2_k g_k      (C)      dw_k = ⟨dy, e_k⟩      de_k = w_k dy
+///     y = Σ_k w_k e_k                          (C)      dh_k = W2ᵀ de_k + m_k ⊙ A2_kᵀ (s B2_kᵀ de_k)
 extension LoRAExperts {
   /// M·(C + r) scalars.
   struct EachOutput {
     let e: Tensor<B>  // (M,C)
-    let t2: Tensor<B>?  // (M,r)  A2_k h_k
+    let t2: Tensor<B>?  // (M,r)  A2_k g_k
   }
 
   func forwardEachOutput(_ h: Tensor<B>, _ routing: Routing<B>, _ run: Run<B>) -> (y: Tensor<B>, cache: EachOutput) {
@@ -78,7 +78,7 @@ extension LoRAExperts {
     let dw = run.backend.rowDots(de, cache.e)  // (M)  ⟨dy, e_k⟩
     run.backend.scaleRows(routing.weights, &de)  // (M,C)  w_k dy
     run.hookExperts(&de, path, "down_proj.output", routing)
-    // forward: e_k = W2 h_k + b2 + s B2_k A2_k (m_k ⊙ h_k)
+    // forward: e_k = W2 h_k + b2 + s B2_k A2_k g_k
     var gradient = LoRAInput<B>.Gradient()
     backwardExpertLinear(de, LoRAInput(x: h, u: masked(h, routing, run)), cache.t2, w2, lora2, into: &gradient, routing, run)
     guard var dh = gradient.dx.take() else { trap("\(path): no gradient arrived at h") }  // (M,F)
@@ -87,7 +87,7 @@ extension LoRAExperts {
     return (dh, dw)
   }
 
-  /// W x + b + s B_k A_k u for rows ordered by expert, and t_k = A_k u: (M,I) → (M,O), (M,r).
+  /// W x + b + s B_k A_k u for rows ordered by expert, and t_k = A_k u (u is g_k for W2): (M,I) → (M,O), (M,r).
   private func expertLinear(_ x: LoRAInput<B>, _ w: Linear<B>, _ lora: ExpertLoRA<B>?, _ routing: Routing<B>, _ run: Run<B>)
     -> (y: Tensor<B>, t: Tensor<B>?)
   {

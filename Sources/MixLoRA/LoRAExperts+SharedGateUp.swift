@@ -5,7 +5,7 @@ import Tensors
 ///
 /// The first half is ``forwardSharedInput(_:_:_:)``, the second that of the definition:
 ///
-///     e_k = W2 h_k + b2 + s B2_k A2_k h_k      (C)      y = Σ_k w_k e_k
+///     e_k = W2 h_k + b2 + s B2_k A2_k g_k      (C)      y = Σ_k w_k e_k
 ///
 /// It holds for experts whose outputs are no longer linear in W2 h_k alone, where ``ExpertEvaluation/sharedBase`` does not.
 ///

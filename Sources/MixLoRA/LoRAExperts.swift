@@ -3,28 +3,42 @@ import Tensors
 /// The experts of a MixLoRA block: one frozen gated feed-forward, shared, and for every expert its own low-rank
 /// branches on the three matrices (arXiv:2404.15159, section 3.3 and algorithm 1).
 ///
-/// N tokens, C channels, F hidden width, E experts, K experts per token, r rank, s scale (alpha/r). Each token has
-/// K weights w_k from the router. For one token x and one of its experts k, all vectors as columns:
+/// N tokens, C channels, F hidden width, E experts, K experts per token, r rank, s the scale of the branches
+/// (``ExpertLoRA/scale``). W1 = gate_proj (F,C), W3 = up_proj (F,C), W2 = down_proj (C,F) with their biases are the
+/// same for all experts; A1_k, A3_k (r,C), B1_k, B3_k (F,r), A2_k (r,F), B2_k (C,r) belong to expert k.
 ///
-///     a_k = W1 x + b1 + s B1_k A1_k x          (F)      W1 = gate_proj (F,C)      A1_k, A3_k (r,C)    B1_k, B3_k (F,r)
-///     c_k = W3 x + b3 + s B3_k A3_k x          (F)      W3 = up_proj   (F,C)      A2_k (r,F)          B2_k (C,r)
-///     h_k = silu(a_k) ⊙ c_k                    (F)      W2 = down_proj (C,F)
-///     e_k = W2 h_k + b2 + s B2_k A2_k h_k      (C)
-///     y   = Σ_k w_k e_k                        (C)
+/// The router gives each token K experts k, each with a weight w_k that sum to 1. For one token x, all vectors as
+/// columns, Σ_k over the token's own K experts:
+///
+///     a_k = W1 x + b1 + s B1_k A1_k u               (F)
+///     c_k = W3 x + b3 + s B3_k A3_k u               (F)
+///     h_k = silu(a_k) ⊙ c_k                         (F)
+///     e_k = W2 h_k + b2 + s B2_k A2_k g_k           (C)
+///     y   = Σ_k w_k e_k                             (C)
+///
+/// u is x and g_k is h_k, except while training with dropout: then u = m ⊙ x with one mask m (C) a token, shared by
+/// all experts, and g_k = m_k ⊙ h_k with a mask m_k (F) for each (token, expert). A mask's elements are 0 with
+/// probability p, else 1/(1−p). W1, W3 and W2 read x and h_k undropped.
+///
+/// Backward, from dy (C) of each token. A gradient of A_k or B_k sums over the tokens that chose expert k, written Σ
+/// without an index; that of an expert that nobody chose is zero:
+///
+///     dw_k = ⟨dy, e_k⟩        de_k = w_k dy         dt_k = s B2_kᵀ de_k (r)
+///     dB2_k = s Σ de_k (A2_k g_k)ᵀ                  dA2_k = Σ dt_k g_kᵀ
+///     dh_k = W2ᵀ de_k + m_k ⊙ A2_kᵀ dt_k            and so on for a_k, c_k as the files below write out
 ///
 /// This is computed in one of three ways, equal up to rounding, chosen by name:
 ///
-/// - ``ExpertEvaluation/perExpert`` is the definition: each expert runs W1, W3 and W2 (`LoRAExperts+PerExpert.swift`).
-/// - ``ExpertEvaluation/sharedGateUp`` is the paper's section 3.3: W1 and W3 once a token (`LoRAExperts+SharedGateUp.swift`).
-/// - ``ExpertEvaluation/sharedBase`` runs each of them once a token (`LoRAExperts+SharedBase.swift`). Experts read the
-///   same x, so W1 x and W3 x are shared; and because w_k is a number, Σ_k w_k W2 h_k = W2 Σ_k w_k h_k.
+/// - ``ExpertEvaluation/perExpert`` is the definition: W1, W3 and W2 run for each of a token's K experts
+///   (`LoRAExperts+PerExpert.swift`).
+/// - ``ExpertEvaluation/sharedGateUp`` is the paper's section 3.3: W1 x and W3 x once a token, W2 K times
+///   (`LoRAExperts+SharedGateUp.swift`).
+/// - ``ExpertEvaluation/sharedBase`` runs W2 once a token, too (`LoRAExperts+SharedBase.swift`): it is one linear matrix
+///   for all k, so Σ_k w_k (W2 h_k + b2) = W2 Σ_k w_k h_k + (Σ_k w_k) b2. Backward needs W2ᵀ dy once as well.
 ///
-/// While training with dropout the branches A1, A3 read u = m ⊙ x and A2_k reads m_k ⊙ h_k (``InputDropout``); W1,
-/// W3 and W2 read x and h_k as they are.
-///
-/// On the device the K·N (token, expert) pairs are M rows ordered by expert (``Routing``): `dispatch` copies a
-/// token's row to its K places, `combine` sums them back, and a *grouped* product gives every row its own
-/// expert's matrix.
+/// In code a token is a row, so A x becomes X Aᵀ. The M = K·N (token, expert) pairs are rows ordered by expert
+/// (``Routing``): `dispatch` copies a token's row to its K pairs, `combine` sums a token's pairs, times w_k when it is
+/// given the weights, and a *grouped* product multiplies every pair with its own expert's matrix.
 public struct LoRAExperts<B: Backend> {
   /// Module path of the block: `model.layers.3.mlp`.
   public let path: String
@@ -34,7 +48,7 @@ public struct LoRAExperts<B: Backend> {
   public let w3: Linear<B>
   /// W2 (C,F), b2 (C).
   public let w2: Linear<B>
-  /// Every expert's A1, B1; nil where the adapter does not target gate_proj.
+  /// Every expert's A1, B1; nil, and the term absent, where the adapter does not target gate_proj.
   public let lora1: ExpertLoRA<B>?
   /// Every expert's A3, B3; nil where the adapter does not target up_proj.
   public let lora3: ExpertLoRA<B>?
@@ -42,7 +56,8 @@ public struct LoRAExperts<B: Backend> {
   public let lora2: ExpertLoRA<B>?
   /// Number of experts E.
   public let experts: Int
-  /// Probability with which an element of h_k is hidden from A2_k while training.
+  /// p of the masks m_k: the probability with which A2_k reads 0 instead of an element of h_k while training.
+  /// (The mask m on x is ``InputDropout``'s.)
   public let dropout: Double
   /// How the sum over the experts is computed.
   public let evaluation: ExpertEvaluation
@@ -82,8 +97,10 @@ public struct LoRAExperts<B: Backend> {
     }
   }
 
-  /// Adds to the gradients of x and u, forms those of everything trained, and returns dw (M), the gradient of each
-  /// row's routing weight, for the router.
+  /// Adds to the gradients of x and u from dy (N,C), adds those of every A_k and B_k (and of W, b where they are trained)
+  /// to their parameters, and returns dw (M), one for each pair in the routing's order, for the router.
+  ///
+  /// The caller joins the two: dx + m ⊙ du (``InputDropout/backward(_:_:)``).
   public func backward(
     _ dy: Tensor<B>, _ input: LoRAInput<B>, _ routing: Routing<B>, _ cache: consuming Cache,
     into gradient: inout LoRAInput<B>.Gradient, _ run: Run<B>
@@ -95,26 +112,27 @@ public struct LoRAExperts<B: Backend> {
     }
   }
 
-  /// m_k ⊙ x for rows ordered by expert, a mask for each (token, expert); x itself outside training.
-  func masked(_ x: Tensor<B>, _ routing: Routing<B>, _ run: Run<B>) -> Tensor<B> {  // (M,F)
-    guard run.isTraining, dropout > 0 else { return x }
+  /// g_k = m_k ⊙ h_k for the pairs, h itself outside training; and m_k ⊙ dg_k, since a mask is its own transpose.
+  func masked(_ h: Tensor<B>, _ routing: Routing<B>, _ run: Run<B>) -> Tensor<B> {  // (M,F)
+    guard run.isTraining, dropout > 0 else { return h }
     guard let rows = run.rows else { trap("\(path): dropout needs to know the rows of the batch") }
     let keys = (0..<experts).map { run.key.derived("\(path).experts.\($0).hidden", "dropout") }
-    return run.backend.dropout(x, dropout, keys, rows, routing)
+    return run.backend.dropout(h, dropout, keys, rows, routing)
   }
 }
 
-/// The low-rank branches of all experts on one matrix: A_k (r,I) and B_k (O,r) for k in 0..<E.
+/// The low-rank branches of all experts on one matrix W (O,I): A_k (r,I) and B_k (O,r) for each expert k in 0..<E.
 ///
-/// All A_k lie below each other in A (E·r,I) and all B_k side by side in B (O,E·r). So what every expert's A makes
-/// of a token is one product u Aᵀ, and Σ_k B_k t_k is one product T Bᵀ where T (N,E·r) holds t_k in the columns of
-/// the experts that the token chose and zeros elsewhere. In files each A_k and B_k is a tensor of its own.
+/// All A_k lie below each other in A (E·r,I) and all B_k side by side in B (O,E·r). What all experts read alike needs
+/// one product: U Aᵀ (N,E·r) for A1 and A3, of which a pair then takes its own expert's r columns. So does what is
+/// summed over the experts: Σ_k s B2_k (w_k A2_k g_k) is s T Bᵀ, where T (N,E·r) holds w_k A2_k g_k in the columns of the
+/// token's experts and zeros elsewhere. In files each A_k and B_k is a tensor of its own.
 public struct ExpertLoRA<B: Backend> {
   /// All A_k, (E·r,I).
   public let a: Parameter<B>
   /// All B_k, (O,E·r).
   public let b: Parameter<B>
-  /// s = alpha/r, or alpha/√r with rsLoRA.
+  /// s = alpha/r, or alpha/√r with rsLoRA; not contained in `a` or `b`.
   public let scale: Double
 
   /// The branches of all experts.

@@ -55,7 +55,8 @@ import Testing
       for (n, line) in file.lines.enumerated() {
         let text = line.drop(while: \.isWhitespace)
         guard text.hasPrefix("public ") || text.hasPrefix("@inlinable public ") else { continue }
-        guard !text.hasPrefix("public import"), !text.hasPrefix("public typealias") else { continue }  // an alias fills in a documented associated type
+        // An alias fills in an associated type, which is documented where it is declared.
+        guard !text.hasPrefix("public import"), !text.hasPrefix("public typealias") else { continue }
         var above = n - 1
         while above >= 0, file.lines[above].drop(while: \.isWhitespace).hasPrefix("@") { above -= 1 }
         let isDocumented = above >= 0 && file.lines[above].drop(while: \.isWhitespace).hasPrefix("///")
