@@ -49,6 +49,8 @@ public struct Decoder<B: Backend> {
     public let hidden: Tensor<B>
     /// The balance loss (1), coefficient applied; nil without a router.
     public let balanceLoss: Tensor<B>?
+    /// How many rows each expert had, layer by layer: (E) each; empty without a router.
+    public let expertCounts: [Tensor<B>]
     let balances: [Tensor<B>]
     var cache: Cache?
 
@@ -80,7 +82,7 @@ public struct Decoder<B: Backend> {
     let (hidden, normCache) = norm.forward(x, run)  // (N,C)
     let balance = balanceLoss.map { $0.forward(loads, weight: balanceWeight, run) }
     return Output(
-      hidden: hidden, balanceLoss: balance?.loss, balances: balance?.balances ?? [],
+      hidden: hidden, balanceLoss: balance?.loss, expertCounts: loads.map(\.counts), balances: balance?.balances ?? [],
       cache: keep == .none ? nil : Cache(blocks: caches, norm: normCache))
   }
 
@@ -95,6 +97,11 @@ public struct Decoder<B: Backend> {
   ) {
     let (loss, dhidden) = head.loss(hidden, batch.labels, dividedBy: labels ?? Double(batch.labels.count), run)
     return (loss, dhidden)
+  }
+
+  /// The mean cross-entropy over the labelled rows (1), without any gradient: for evaluation.
+  public func lossAlone(_ hidden: Tensor<B>, _ batch: PackedBatch<B>, _ run: Run<B>) -> Tensor<B> {
+    head.lossAlone(hidden, batch.labels, run)
   }
 
   /// Adds the gradients of everything trained, from that of `hidden` (N,C) and of the balance loss.
@@ -129,5 +136,17 @@ public struct TrainedTensor<B: Backend> {
   public func view(of whole: Tensor<B>) -> Tensor<B> {
     guard let part else { return whole }
     return ExpertStack.block(part.expert, of: part.of, in: whole, along: part.axis)
+  }
+
+  /// Sets this tensor's part of the parameter to `value`, which has its shape.
+  public func set(_ value: Tensor<B>, on backend: B) {
+    guard let part else { return backend.copy(value, into: &parameter.value, rows: nil, columns: nil) }
+    switch part.axis {
+    case .rows:
+      backend.copy(value, into: &parameter.value, rows: part.expert * value.rowCount..<(part.expert + 1) * value.rowCount, columns: nil)
+    case .columns:
+      backend.copy(
+        value, into: &parameter.value, rows: nil, columns: part.expert * value.columnCount..<(part.expert + 1) * value.columnCount)
+    }
   }
 }

@@ -40,6 +40,17 @@ public struct LanguageModelHead<B: Backend> {
     }
     return (loss, dx)
   }
+
+  /// The cross-entropy over the labelled rows (1), divided by their number; no gradient is formed.
+  public func lossAlone(_ x: Tensor<B>, _ labels: Labels<B>, _ run: Run<B>) -> Tensor<B> {
+    var loss = run.backend.zeros(Shape(1))
+    for chunk in labels.chunks {
+      var z = run.matmul(run.backend.gather(x, rows: chunk.rows), weight.T)  // (n,V)
+      let losses = run.backend.crossEntropy(&z, labels: chunk.labels, scale: 0)  // (n)
+      run.backend.add(1 / Double(labels.count), run.backend.sum(losses), into: &loss)
+    }
+    return loss
+  }
 }
 
 /// Which rows predict a label, in chunks of a size that the head's products like.

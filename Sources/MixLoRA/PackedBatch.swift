@@ -18,8 +18,8 @@ public struct PackedBatch<B: Backend> {
   /// Number of tokens N.
   public var tokens: Int { ids.count }
 
-  /// Packs the sequences and uploads them.
-  public init(_ sequences: [PackedSequence], on backend: B) {
+  /// Packs the sequences and uploads them. `firstSample` numbers the first of them where they are a part of a step's samples.
+  public init(_ sequences: [PackedSequence], firstSample: Int = 0, on backend: B) {
     var ids: [Int32] = []
     var positions: [Int32] = []
     var samples: [Int32] = []
@@ -37,7 +37,7 @@ public struct PackedBatch<B: Backend> {
       }
       ids += sequence.ids
       positions += sequence.ids.indices.map { Int32(sequence.firstPosition + $0) }
-      samples += repeatElement(Int32(s), count: sequence.ids.count)
+      samples += repeatElement(Int32(firstSample + s), count: sequence.ids.count)
       offsets.append(ids.count)
     }
     self.ids = backend.upload(ids)

@@ -84,13 +84,15 @@ extension Trace {
       return trace
     }
     let auxiliary = output.balanceLoss ?? backend.zeros(Shape(1))
-    let (loss, dhidden) = decoder.loss(output.hidden, packed, run)
-    trace.append("loss", [1], try backend.download(loss))
-    trace.append("aux_loss", [1], try backend.download(auxiliary))
     guard request.needsGradients else {
+      trace.append("loss", [1], try backend.download(decoder.lossAlone(output.hidden, packed, run)))
+      trace.append("aux_loss", [1], try backend.download(auxiliary))
       trace.append(recorder, decoder, batch, request)
       return trace
     }
+    let (loss, dhidden) = decoder.loss(output.hidden, packed, run)
+    trace.append("loss", [1], try backend.download(loss))
+    trace.append("aux_loss", [1], try backend.download(auxiliary))
     decoder.backward(dhidden, output, packed, run)
     if request.backward { try trace.append(decoder, "grad.", on: backend) { $0.gradient } }
     trace.append(recorder, decoder, batch, request)

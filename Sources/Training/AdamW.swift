@@ -33,6 +33,20 @@ public struct AdamW<B: Backend>: Optimizer {
     v = parameters.map { backend.zeros($0.value.shape) }
   }
 
+  /// `m.<parameter>` and `v.<parameter>`.
+  public var moments: [(name: String, value: Tensor<B>)] {
+    parameters.indices.flatMap { [("m." + parameters[$0].name, m[$0]), ("v." + parameters[$0].name, v[$0])] }
+  }
+
+  /// See ``Optimizer/restore(steps:moment:)``.
+  public mutating func restore(steps: Int, moment: (_ name: String, _ shape: Shape) throws -> Tensor<B>) throws {
+    self.steps = steps
+    for (i, parameter) in parameters.enumerated() {
+      m[i] = try moment("m." + parameter.name, parameter.value.shape)
+      v[i] = try moment("v." + parameter.name, parameter.value.shape)
+    }
+  }
+
   /// One step; see ``Optimizer/step(factor:)``.
   public mutating func step(factor: Tensor<B>? = nil) {
     steps += 1

@@ -10,6 +10,12 @@ public protocol Optimizer<B> {
   ///
   /// If the factor is not finite, no value and no moment changes.
   mutating func step(factor: Tensor<B>?)
+  /// Steps made.
+  var steps: Int { get }
+  /// What it keeps of each parameter, by name: with `steps`, all that a resumed run needs.
+  var moments: [(name: String, value: Tensor<B>)] { get }
+  /// Takes up where another run stopped: `steps` steps made, and the value of every moment by name.
+  mutating func restore(steps: Int, moment: (_ name: String, _ shape: Shape) throws -> Tensor<B>) throws
 }
 
 /// LoRA+ (Hayou et al. 2024, arXiv:2402.12354): every B learns `ratio` times as fast as everything else.

@@ -32,20 +32,22 @@ public struct TrainingStep<B: Backend> {
     public let loss: Tensor<B>
     /// The balance loss, coefficient applied; nil without a router.
     public let balanceLoss: Tensor<B>?
+    /// How many rows each expert had, layer by layer: (E) each; empty without a router.
+    public let expertCounts: [Tensor<B>]
     /// The norm of the gradient before clipping.
     public let gradientNorm: Tensor<B>
   }
 
   /// Runs step `number` (counted from 1, the counter of random masks) and updates.
   public func run(_ batches: [PackedBatch<B>], number: Int, _ optimizer: inout some Optimizer<B>) -> Result {
-    let (loss, balance) = forwardBackward(batches, number: number, hooks: [])
+    let (loss, balance, counts) = forwardBackward(batches, number: number, hooks: [])
     var squared = backend.zeros(Shape(1))
     for parameter in decoder.parameters { backend.add(1, backend.dot(parameter.gradient, parameter.gradient), into: &squared) }
     var total = backend.copy(loss)
     if let balance { backend.add(1, balance, into: &total) }
     let (factor, norm) = backend.clipFactor(squared, loss: total, maximum: clip)
     optimizer.step(factor: factor)
-    return Result(loss: loss, balanceLoss: balance, gradientNorm: norm)
+    return Result(loss: loss, balanceLoss: balance, expertCounts: counts, gradientNorm: norm)
   }
 
   /// The first tensor of step `number` that holds a value that is not finite, by its path; nil if there is none.
@@ -53,7 +55,7 @@ public struct TrainingStep<B: Backend> {
   /// - Throws: what the device reports.
   public func findNonFinite(_ batches: [PackedBatch<B>], number: Int) throws -> String? {
     let finder = NonFiniteFinder(on: backend)
-    let (loss, balance) = forwardBackward(batches, number: number, hooks: [finder])
+    let (loss, balance, _) = forwardBackward(batches, number: number, hooks: [finder])
     defer { for parameter in decoder.parameters { backend.scale(0, &parameter.gradient) } }
     if let first = finder.first { return first }
     for (name, value) in [("loss", loss), ("aux_loss", balance)] {
@@ -66,11 +68,14 @@ public struct TrainingStep<B: Backend> {
   }
 
   /// Adds the gradients of the step to the parameters.
-  private func forwardBackward(_ batches: [PackedBatch<B>], number: Int, hooks: [any Hook<B>]) -> (loss: Tensor<B>, balance: Tensor<B>?) {
+  private func forwardBackward(_ batches: [PackedBatch<B>], number: Int, hooks: [any Hook<B>]) -> (
+    loss: Tensor<B>, balance: Tensor<B>?, counts: [Tensor<B>]
+  ) {
     let tokens = Double(batches.reduce(0) { $0 + $1.tokens })
     let labels = Double(batches.reduce(0) { $0 + $1.labels.count })
     var loss = backend.zeros(Shape(1))
     var balance: Tensor<B>?
+    var counts: [Tensor<B>] = []
     for batch in batches {
       let run = Run(backend, isTraining: true, key: key, hooks: hooks)
       run.rows = batch.identity(step: number)
@@ -80,12 +85,14 @@ public struct TrainingStep<B: Backend> {
         backend.add(1, part, into: &sum)
         balance = sum
       }
+      if counts.isEmpty { counts = output.expertCounts.map { backend.zeros($0.shape) } }
+      for (layer, part) in output.expertCounts.enumerated() { backend.add(1, part, into: &counts[layer]) }
       let (part, dhidden) = decoder.loss(output.hidden, batch, run, labels: labels)
       backend.add(1, part, into: &loss)
       decoder.backward(dhidden, output, batch, run)
       try? run.finish()  // only the finder listens here, and what it finds is asked of it
     }
-    return (loss, balance)
+    return (loss, balance, counts)
   }
 }
 

@@ -1,0 +1,100 @@
+import Checkpoints
+
+/// One line of `metrics.jsonl`.
+public struct Metrics: Equatable, Sendable {
+  /// The step, counted from 1.
+  public var step: Int
+  /// Cross-entropy alone.
+  public var loss: Double
+  /// Balance loss, coefficient applied.
+  public var auxLoss: Double
+  /// Learning rate as used.
+  public var learningRate: Double
+  /// Norm of the gradient before clipping.
+  public var gradientNorm: Double
+  /// Real tokens of the step.
+  public var tokens: Int
+  /// Tokens a second.
+  public var tokensPerSecond: Double
+  /// Shares of the slots, layer by layer; nil without a router.
+  public var expertLoad: [[Double]]?
+  /// Cross-entropy on the validation data, where it was due.
+  public var validationLoss: Double?
+
+  /// The line's JSON object.
+  public var json: JSON {
+    var object: JSON = [
+      "step": JSON(step), "loss": JSON(loss), "aux_loss": JSON(auxLoss), "lr": JSON(learningRate), "grad_norm": JSON(gradientNorm),
+      "tokens": JSON(tokens), "tokens_per_second": JSON(tokensPerSecond),
+      "expert_load": expertLoad.map { .array($0.map { .array($0.map { JSON($0) }) }) } ?? .null,
+    ]
+    if let validationLoss, var members = object.objectValue {
+      members["validation_loss"] = JSON(validationLoss)
+      object = .object(members)
+    }
+    return object
+  }
+
+  /// Reads a line; nil if it is not one (the last line of a run that was killed while it wrote).
+  init?(_ line: [UInt8], file: String) {
+    guard let json = try? JSON(parsing: line, file: file), let step = json["step"]?.intValue, let loss = json["loss"]?.doubleValue,
+      let tokens = json["tokens"]?.intValue
+    else { return nil }
+    self.step = step
+    self.loss = loss
+    self.tokens = tokens
+    auxLoss = json["aux_loss"]?.doubleValue ?? .nan
+    learningRate = json["lr"]?.doubleValue ?? .nan
+    gradientNorm = json["grad_norm"]?.doubleValue ?? .nan
+    tokensPerSecond = json["tokens_per_second"]?.doubleValue ?? .nan
+    expertLoad = json["expert_load"]?.arrayValue?.map { $0.arrayValue?.map { $0.doubleValue ?? .nan } ?? [] }
+    validationLoss = json["validation_loss"]?.doubleValue
+  }
+
+  /// A line of the given numbers.
+  public init(
+    step: Int, loss: Double, auxLoss: Double, learningRate: Double, gradientNorm: Double, tokens: Int, tokensPerSecond: Double,
+    expertLoad: [[Double]]?, validationLoss: Double? = nil
+  ) {
+    self.step = step
+    self.loss = loss
+    self.auxLoss = auxLoss
+    self.learningRate = learningRate
+    self.gradientNorm = gradientNorm
+    self.tokens = tokens
+    self.tokensPerSecond = tokensPerSecond
+    self.expertLoad = expertLoad
+    self.validationLoss = validationLoss
+  }
+}
+
+/// `metrics.jsonl` of a run: a line a step, appended as the run goes.
+public struct MetricsFile {
+  private let path: String
+  /// The lines so far.
+  public private(set) var lines: [Metrics]
+
+  /// Begins a file, or goes on after step `step` of the one that is there: later lines, and half a line, are cut off.
+  ///
+  /// - Throws: `CheckpointError` if the file cannot be read or written.
+  public init(_ path: String, after step: Int) throws {
+    self.path = path
+    var kept: [Metrics] = []
+    if step > 0 {
+      let file = try MappedFile(path: path)
+      for line in try file.bytes(in: 0..<file.size).split(separator: UInt8(ascii: "\n")) {
+        if let metrics = Metrics(Array(line), file: path), metrics.step <= step { kept.append(metrics) }
+      }
+    }
+    lines = kept
+    try AtomicFile.write(kept.map { $0.json.serialized() + "\n" }.joined(), to: path)
+  }
+
+  /// Adds a line.
+  ///
+  /// - Throws: `CheckpointError` if the file cannot be written.
+  public mutating func append(_ metrics: Metrics) throws {
+    lines.append(metrics)
+    try AppendedFile.append(metrics.json.serialized() + "\n", to: path)
+  }
+}

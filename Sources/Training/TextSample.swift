@@ -1,0 +1,78 @@
+/// A text to learn from, and which parts of it are answers.
+public struct TextSample: Equatable, Sendable {
+  /// The whole text, UTF-8.
+  public var text: [UInt8]
+  /// The byte ranges of the answers, in order. A token belongs to an answer if it ends inside one, after its first byte.
+  public var answers: [Range<Int>]
+
+  /// A text with its answers.
+  public init(text: [UInt8], answers: [Range<Int>]) {
+    self.text = text
+    self.answers = answers
+  }
+
+  /// A prompt and the answer that follows it without anything between.
+  public init(prompt: String, answer: String) {
+    let prompt = Array(prompt.utf8)
+    text = prompt + Array(answer.utf8)
+    answers = [prompt.count..<text.count]
+  }
+
+  /// True if the token that covers `bytes` belongs to an answer.
+  func isAnswer(_ bytes: Range<Int>) -> Bool { answers.contains { $0.lowerBound < bytes.upperBound && bytes.upperBound <= $0.upperBound } }
+}
+
+/// What training asks of a tokenizer.
+public protocol TextEncoder: Sendable {
+  /// The tokens of a text, with the byte after each one's last; no begin or end token is added.
+  func tokens(of text: [UInt8]) -> [(id: Int32, end: Int)]
+  /// The token that begins every text, where the tokenizer adds one.
+  var beginToken: Int32? { get }
+  /// The token that ends an answer.
+  var endToken: Int32? { get }
+}
+
+/// A sample as tokens.
+public struct EncodedSample: Equatable, Sendable {
+  /// Token ids.
+  public var ids: [Int32]
+  /// For each column whether its token counts as a label; the first never does.
+  public var counts: [Bool]
+  /// Tokens of the prompt that were cut from the left because the sample was too long.
+  public var cut: Int
+
+  /// Which columns a loss counts: `--loss-on`.
+  public enum LossColumns: String, Sendable, CaseIterable {
+    /// The answers and the end token.
+    case answer
+    /// Every column but the first.
+    case all
+  }
+
+  /// Encodes a sample as one text: a begin token where the tokenizer adds one, the text, the end token.
+  ///
+  /// What is longer than `length` loses tokens of the prompt from the left, after the begin token; an answer is never cut,
+  /// so a sample whose answers alone are longer stays longer.
+  public init(_ sample: TextSample, with encoder: some TextEncoder, lossOn columns: LossColumns, length: Int, addsEndToken: Bool) {
+    let begin = encoder.beginToken.map { [$0] } ?? []
+    let tokens = encoder.tokens(of: sample.text)
+    var ids = begin + tokens.map(\.id)
+    var isAnswer = begin.map { _ in false }
+    var start = 0
+    for token in tokens {
+      isAnswer.append(sample.isAnswer(start..<token.end))
+      start = token.end
+    }
+    if addsEndToken, let end = encoder.endToken {
+      ids.append(end)
+      isAnswer.append(true)
+    }
+    let prompt = (isAnswer.firstIndex(of: true) ?? isAnswer.count) - begin.count
+    cut = max(0, min(ids.count - length, prompt))
+    ids.removeSubrange(begin.count..<begin.count + cut)
+    isAnswer.removeSubrange(begin.count..<begin.count + cut)
+    self.ids = ids
+    counts = columns == .all ? isAnswer.map { _ in true } : isAnswer
+    if !counts.isEmpty { counts[0] = false }
+  }
+}

@@ -1,0 +1,156 @@
+import Checkpoints
+import Decoders
+import MixLoRA
+import Tensors
+
+/// The training loop: batches by plan, steps, metrics, checkpoints.
+public final class Trainer<B: Backend, O: Optimizer<B>> {
+  /// What the loop needs to know beside model, data and optimiser.
+  public struct Settings: Sendable {
+    /// Steps of the whole run.
+    public var steps: Int
+    /// Learning rate lr that the schedule varies.
+    public var learningRate: Double
+    /// How it varies.
+    public var schedule = LearningRateSchedule.constant
+    /// Steps of warm-up.
+    public var warmup = 0
+    /// Largest norm of the gradient; 0 for no limit.
+    public var clip = 1.0
+    /// Whether backward forms the blocks' caches again.
+    public var recomputes = false
+    /// Steps between checkpoints.
+    public var saveEvery = 100
+    /// Checkpoints kept.
+    public var keep = 2
+    /// Steps between validations; 0 for none.
+    public var evaluateEvery = 0
+    /// Seed of everything random.
+    public var seed: UInt64 = 42
+
+    /// A run of so many steps.
+    public init(steps: Int, learningRate: Double) {
+      self.steps = steps
+      self.learningRate = learningRate
+    }
+  }
+
+  /// A step whose loss or gradient was not finite; nothing was changed by it.
+  public struct NonFiniteStep: Error, CustomStringConvertible {
+    /// The step, counted from 1.
+    public let step: Int
+    /// The first such tensor, by its path.
+    public let tensor: String
+    /// What happened, in a sentence.
+    public var description: String {
+      "step \(step): \(tensor) is the first tensor with a value that is not finite; the parameters are those before the step"
+    }
+  }
+
+  private let decoder: Decoder<B>
+  private var optimizer: O
+  private let plan: BatchPlan
+  private let samples: [EncodedSample]
+  private let validation: [EncodedSample]
+  private let settings: Settings
+  private let backend: B
+  private let clock: () -> Double
+  /// Steps made so far.
+  public private(set) var step = 0
+
+  /// A loop over `samples`; `clock` gives seconds.
+  public init(
+    _ decoder: Decoder<B>, _ optimizer: O, _ plan: BatchPlan, samples: [EncodedSample], validation: [EncodedSample] = [],
+    _ settings: Settings,
+    clock: @escaping () -> Double, on backend: B
+  ) {
+    self.decoder = decoder
+    self.optimizer = optimizer
+    self.plan = plan
+    self.samples = samples
+    self.validation = validation
+    self.settings = settings
+    self.clock = clock
+    self.backend = backend
+  }
+
+  /// Takes up where a checkpoint stopped.
+  ///
+  /// - Throws: `CheckpointError` for a damaged checkpoint.
+  public func restore(from folder: String, step: Int) throws {
+    try TrainingCheckpoint.restore(decoder, &optimizer, from: folder, step: step, on: backend)
+    self.step = step
+  }
+
+  /// Writes the checkpoint of the current step.
+  ///
+  /// - Throws: `CheckpointError` if the system fails.
+  public func save(to folder: String, settings json: JSON, baseModel: String?, sparing best: Set<Int> = []) throws {
+    try TrainingCheckpoint.save(decoder, optimizer, step: step, settings: json, baseModel: baseModel, to: folder, on: backend)
+    TrainingCheckpoint.prune(folder, keep: settings.keep, sparing: best)
+  }
+
+  /// The next step's batches, on the host.
+  public func sequences(ofStep step: Int) -> [[PackedSequence]] { plan.microBatches(step: step).map { $0.map { samples[$0].sequence } } }
+
+  /// Makes the next step.
+  ///
+  /// - Throws: ``NonFiniteStep``, and what the device reports.
+  public func next() throws -> Metrics {
+    let start = clock()
+    let number = step + 1
+    optimizer.learningRate = settings.schedule.learningRate(
+      atStep: step, of: settings.steps, warmup: settings.warmup, base: settings.learningRate)
+    var first = 0
+    let batches = sequences(ofStep: step).map { part in
+      defer { first += part.count }
+      return PackedBatch(part, firstSample: first, on: backend)
+    }
+    let training = TrainingStep(
+      decoder, key: RandomKey(seed: settings.seed), clip: settings.clip, recomputes: settings.recomputes, on: backend)
+    let result = training.run(batches, number: number, &optimizer)
+    let loss = Double(try backend.download(result.loss)[0])
+    let auxiliary = try result.balanceLoss.map { Double(try backend.download($0)[0]) } ?? 0
+    let norm = Double(try backend.download(result.gradientNorm)[0])
+    guard (loss + auxiliary).isFinite, norm.isFinite else {
+      throw NonFiniteStep(step: number, tensor: try training.findNonFinite(batches, number: number) ?? "the gradient's norm")
+    }
+    step = number
+    let load = try result.expertCounts.map { counts in
+      let values = try backend.download(counts).map { Double($0) }
+      let slots = values.reduce(0, +)
+      return values.map { slots > 0 ? $0 / slots : 0 }
+    }
+    let tokens = batches.reduce(0) { $0 + $1.tokens }
+    var metrics = Metrics(
+      step: number, loss: loss, auxLoss: auxiliary, learningRate: optimizer.learningRate, gradientNorm: norm, tokens: tokens,
+      tokensPerSecond: Double(tokens) / max(clock() - start, 1e-9), expertLoad: load.isEmpty ? nil : load)
+    if settings.evaluateEvery > 0, !validation.isEmpty, number % settings.evaluateEvery == 0 || number == settings.steps {
+      metrics.validationLoss = try validationLoss()
+    }
+    return metrics
+  }
+
+  /// The mean cross-entropy over the counted columns of the validation data.
+  func validationLoss() throws -> Double {
+    var sum = 0.0
+    var count = 0
+    for start in stride(from: 0, to: validation.count, by: plan.batch) {
+      let batch = PackedBatch(validation[start..<min(start + plan.batch, validation.count)].map(\.sequence), on: backend)
+      guard batch.labels.count > 0 else { continue }
+      let run = Run(backend)
+      let output = decoder.forward(batch, run, caches: .none)
+      let loss = decoder.lossAlone(output.hidden, batch, run)
+      sum += Double(try backend.download(loss)[0]) * Double(batch.labels.count)
+      count += batch.labels.count
+    }
+    return sum / Double(count)
+  }
+}
+
+extension EncodedSample {
+  /// The sample as the engine takes it: row t predicts the token of column t + 1 where that counts.
+  public var sequence: PackedSequence {
+    PackedSequence(ids: ids, labels: ids.indices.map { $0 + 1 < ids.count && counts[$0 + 1] ? ids[$0 + 1] : nil })
+  }
+}

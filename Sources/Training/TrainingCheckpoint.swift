@@ -1,0 +1,157 @@
+import Checkpoints
+import Decoders
+import Tensors
+
+#if canImport(Glibc)
+  import Glibc
+#elseif canImport(Darwin)
+  import Darwin
+#endif
+
+/// `checkpoint-<step>` folders: the adapter, the optimiser's moments and what the run was started with.
+///
+/// A folder is written under another name, every file and the folder synced, then renamed; so it is complete or absent.
+/// There is nothing else to save: data order and masks are functions of seed and step.
+public enum TrainingCheckpoint {
+  static let prefix = "checkpoint-"
+  private static let stateFile = "state.json"
+  private static let momentsFile = "optimizer.safetensors"
+
+  /// Steps of the complete checkpoints in a run's folder, in order.
+  public static func steps(in folder: String) -> [Int] {
+    Folder.names(in: folder).compactMap { name in
+      guard name.hasPrefix(prefix), let step = Int(name.dropFirst(prefix.count)), step >= 0 else { return nil }
+      return Folder.exists("\(folder)/\(name)/\(stateFile)") ? step : nil
+    }.sorted()
+  }
+
+  /// The path of a step's checkpoint.
+  public static func path(_ folder: String, step: Int) -> String { "\(folder)/\(prefix)\(step)" }
+
+  /// Writes the checkpoint of a step.
+  ///
+  /// - Parameter settings: what the run was started with; a resumed run must have the same.
+  /// - Throws: `CheckpointError` if the system fails; what was there is untouched.
+  public static func save<B: Backend>(
+    _ decoder: Decoder<B>, _ optimizer: some Optimizer<B>, step: Int, settings: JSON, baseModel: String?, to folder: String, on backend: B
+  ) throws {
+    let final = path(folder, step: step)
+    guard !Folder.exists(final) else { return }
+    let partial = "\(folder)/.\(prefix)\(step).partial-\(getpid())"
+    try Folder.create(partial)
+    do {
+      try AdapterFolder.write(decoder, to: partial, baseModel: baseModel, on: backend)
+      let moments = optimizer.moments
+      let entries = try moments.map { try TensorEntry(name: $0.name, elementType: elementType(B.self), shape: $0.value.shape.sizes) }
+      var byName: [String: Tensor<B>] = [:]
+      for moment in moments { byName[moment.name] = moment.value }
+      try SafetensorsWriter.write(to: "\(partial)/\(momentsFile)", entries: entries, metadata: ["format": "mixlora"]) { entry, emit in
+        guard let value = byName[entry.name] else { return }
+        try backend.download(value).withUnsafeBytes { try emit($0) }
+      }
+      let state: JSON = ["step": JSON(step), "optimizer_steps": JSON(optimizer.steps), "settings": settings]
+      try AtomicFile.write(state.serialized(.indented(2)) + "\n", to: "\(partial)/\(stateFile)")
+      try Folder.sync(partial)
+      try Folder.rename(partial, to: final)
+      try Folder.sync(folder)
+    } catch {
+      Folder.remove(partial)
+      throw error
+    }
+  }
+
+  /// What the run of a checkpoint was started with.
+  ///
+  /// - Throws: `CheckpointError` if the checkpoint is damaged.
+  public static func settings(_ folder: String, step: Int) throws -> JSON {
+    let file = "\(path(folder, step: step))/\(stateFile)"
+    guard let settings = try JSON(contentsOf: file)["settings"] else {
+      throw CheckpointError(file: file, place: .key("settings"), found: "nothing", expected: "what the run was started with")
+    }
+    return settings
+  }
+
+  /// Puts the values of a checkpoint into the model's parameters and the optimiser.
+  ///
+  /// - Throws: `CheckpointError` for a missing, surplus or mis-shaped tensor.
+  public static func restore<B: Backend>(
+    _ decoder: Decoder<B>, _ optimizer: inout some Optimizer<B>, from folder: String, step: Int, on backend: B
+  ) throws {
+    let path = path(folder, step: step)
+    let state = try JSON(contentsOf: "\(path)/\(stateFile)")
+    guard state["step"]?.intValue == step, let optimizerSteps = state["optimizer_steps"]?.intValue else {
+      throw CheckpointError(
+        file: "\(path)/\(stateFile)", place: .key("step"), found: state["step"]?.summary ?? "nothing",
+        expected: "\(step), and optimizer_steps")
+    }
+    let values = CheckpointWeights(try Safetensors(path: "\(path)/adapter_model.safetensors"), on: backend)
+    for tensor in decoder.trainedTensors {
+      let shape = tensor.view(of: tensor.parameter.value).shape
+      tensor.set(try values.tensor(tensor.name, shape, .constant(0)), on: backend)
+    }
+    try values.finish()
+    let moments = CheckpointWeights(try Safetensors(path: "\(path)/\(momentsFile)"), on: backend)
+    try optimizer.restore(steps: optimizerSteps) { try moments.tensor($0, $1, .constant(0)) }
+    try moments.finish()
+  }
+
+  /// Removes all but the newest `keep` checkpoints, and `spared`, and what killed runs left half-written.
+  public static func prune(_ folder: String, keep: Int, sparing spared: Set<Int>) {
+    for step in steps(in: folder).dropLast(keep) where !spared.contains(step) {
+      // Renamed first: a run killed while it removes must not leave half a checkpoint under a checkpoint's name.
+      let doomed = "\(folder)/.\(prefix)\(step).partial-old"
+      if (try? Folder.rename(path(folder, step: step), to: doomed)) != nil { Folder.remove(doomed) }
+    }
+    for name in Folder.names(in: folder) where name.hasPrefix(".\(prefix)") && name.contains(".partial-") {
+      Folder.remove("\(folder)/\(name)")
+    }
+  }
+
+  private static func elementType<B: Backend>(_: B.Type) -> ElementType { MemoryLayout<B.Scalar>.size == 8 ? .float64 : .float32 }
+}
+
+/// Folders on disk, as a checkpoint needs them. Errors are `CheckpointError`s of the system.
+enum Folder {
+  static func exists(_ path: String) -> Bool { access(path, F_OK) == 0 }
+
+  static func create(_ path: String) throws {
+    guard mkdir(path, 0o777) == 0 || errno == EEXIST else {
+      throw CheckpointError(file: path, call: "mkdir", code: errno, expected: "a folder that can be made")
+    }
+  }
+
+  static func names(in path: String) -> [String] {
+    guard let directory = opendir(path) else { return [] }
+    defer { closedir(directory) }
+    var names: [String] = []
+    while let entry = readdir(directory) {
+      let name = withUnsafeBytes(of: entry.pointee.d_name) { String(decoding: $0.prefix { $0 != 0 }, as: UTF8.self) }
+      if name != ".", name != ".." { names.append(name) }
+    }
+    return names.sorted()
+  }
+
+  static func sync(_ path: String) throws {
+    let descriptor = open(path, O_RDONLY)
+    guard descriptor >= 0 else { throw CheckpointError(file: path, call: "open", code: errno, expected: "a folder that can be synced") }
+    defer { close(descriptor) }
+    guard fsync(descriptor) == 0 else {
+      throw CheckpointError(file: path, call: "fsync", code: errno, expected: "a folder that can be synced")
+    }
+  }
+
+  static func rename(_ path: String, to target: String) throws {
+    #if canImport(Glibc)
+      let result = Glibc.rename(path, target)
+    #else
+      let result = Darwin.rename(path, target)
+    #endif
+    guard result == 0 else { throw CheckpointError(file: target, call: "rename", code: errno, expected: "a name that is free") }
+  }
+
+  /// Removes a folder of plain files; what cannot be removed stays.
+  static func remove(_ path: String) {
+    for name in names(in: path) { unlink("\(path)/\(name)") }
+    rmdir(path)
+  }
+}
