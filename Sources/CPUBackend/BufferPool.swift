@@ -10,6 +10,8 @@ final class BufferPool {
   private var free: [[UnsafeMutableRawPointer]] = []
 
   static let alignment = 64
+  /// How many classes up a free block is taken from: four octaves.
+  private static let reach = 16
 
   init(isPoisoned: Bool) { self.isPoisoned = isPoisoned }
 
@@ -21,8 +23,10 @@ final class BufferPool {
 
   /// A buffer of `count` elements with undefined contents.
   func buffer<Element: BitwiseCopyable>(_ count: Int, of _: Element.Type = Element.self) -> Buffer<Element> {
-    let sizeClass = Self.sizeClass(count * MemoryLayout<Element>.stride)
-    while free.count <= sizeClass { free.append([]) }
+    let fitting = Self.sizeClass(count * MemoryLayout<Element>.stride)
+    while free.count <= fitting + Self.reach { free.append([]) }
+    // A shorter batch takes the longer one's blocks: the smallest that is free, within reach.
+    let sizeClass = (fitting...fitting + Self.reach).first { !free[$0].isEmpty } ?? fitting
     let block: UnsafeMutableRawPointer
     if let reused = free[sizeClass].popLast() {
       block = reused

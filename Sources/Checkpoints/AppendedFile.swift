@@ -13,14 +13,8 @@ public enum AppendedFile {
     let descriptor = open(path, O_WRONLY | O_APPEND | O_CREAT, 0o666)
     guard descriptor >= 0 else { throw CheckpointError(file: path, call: "open", code: errno, expected: "a file that can be written") }
     defer { close(descriptor) }
-    var bytes = Array(text.utf8)[...]
-    while !bytes.isEmpty {
-      let written = bytes.withUnsafeBytes { write(descriptor, $0.baseAddress, $0.count) }
-      if written < 0 {
-        if errno == EINTR { continue }
-        throw CheckpointError(file: path, call: "write", code: errno, expected: "room for \(bytes.count) more bytes")
-      }
-      bytes = bytes.dropFirst(written)
+    try Array(text.utf8).withUnsafeBytes { bytes in
+      try AtomicFile.writeFully(bytes, to: path) { write(descriptor, $0, $1) }
     }
   }
 }

@@ -91,6 +91,17 @@ public enum AtomicFile {
     try flushDirectory(directory, path)
   }
 
+  /// Throws what `write` would throw before its first byte: for finding a folder that is missing or read-only before long work.
+  ///
+  /// - Throws: `CheckpointError` naming the path.
+  public static func check(_ path: String) throws {
+    try MappedFile.requirePath(path)
+    if try MappedFile.exists(path) { try MappedFile.requireRegularFile(path) }
+    let (temporary, descriptor) = try createTemporary(in: directory(of: path), for: path)
+    close(descriptor)
+    unlink(temporary)
+  }
+
   /// Hands all bytes to a system call that may be interrupted or take fewer than it was given.
   static func writeFully(
     _ bytes: UnsafeRawBufferPointer, to path: String, _ write: (UnsafeRawPointer, Int) -> Int

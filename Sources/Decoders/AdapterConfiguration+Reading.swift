@@ -77,7 +77,7 @@ extension AdapterConfiguration {
 
   /// Keys that a configuration may carry with any value, because they do not change what an adapter computes.
   private static let inertKeys: Set<String> = [
-    "base_model_name_or_path", "revision", "task_type", "inference_mode", "init_lora_weights", "peft_version", "auto_mapping",
+    "base_model_name_or_path", "revision", "task_type", "inference_mode", "peft_version", "auto_mapping",
     "megatron_core", "qalora_group_size",
   ]
 }
@@ -85,6 +85,11 @@ extension AdapterConfiguration {
 extension ConfigurationReader {
   /// Features of PEFT and MoE-PEFT that change the mathematics and are not built yet.
   fileprivate mutating func refuseUnbuiltFeatures() throws {
+    // Most say how A and B were drawn, which their values tell. PiSSA, OLoRA, LoftQ and CorDA also change the base weights.
+    let harmless: [JSON] = [true, false, "gaussian", "eva", "orthogonal"]
+    try refuse(
+      "init_lora_weights", unless: harmless.contains, "true, false, \"gaussian\", \"eva\" or \"orthogonal\"; others change the base weights"
+    )
     try refuse("bias", unless: { $0.isEmptyOrOff || $0.stringValue == "none" }, "\"none\"; trained biases are not built yet")
     for key in ["use_dora", "rank_pattern", "alpha_pattern", "modules_to_save", "fan_in_fan_out", "layers_to_transform", "lora_bias"] {
       try refuse(key)

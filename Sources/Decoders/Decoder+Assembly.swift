@@ -18,16 +18,13 @@ extension Decoder {
     evaluation: ExpertEvaluation = .sharedBase, balanceLoss form: BalanceLossForm = .pooledTopK, positions: Int, on backend: B
   ) throws {
     var assembly = Assembly(
-      configuration: configuration, weights: weights, adapter: adapter, trainsBase: trainsBase, evaluation: evaluation, backend: backend)
+      configuration: configuration, weights: weights, adapter: adapter, trainsBase: trainsBase, evaluation: evaluation,
+      positions: positions, backend: backend)
     let (v, c) = (configuration.vocabulary, configuration.channels)
     let matrix = InitialValue.random(.normal(deviation: configuration.initializerRange))
     let table = try assembly.base("model.embed_tokens.weight", Shape(v, c), matrix)
-    // Only now is C known to be more than a number in a configuration, so that its table of angles may be made.
-    let rotary = RotaryEmbedding(
-      base: configuration.ropeBase, scaling: configuration.ropeScaling, headWidth: configuration.headWidth, positions: positions,
-      on: backend)
     embedding = Embedding(path: "model.embed_tokens", weight: table)
-    blocks = try (0..<configuration.layers).map { try assembly.block("model.layers.\($0)", index: $0, rotary) }
+    blocks = try (0..<configuration.layers).map { try assembly.block("model.layers.\($0)", index: $0) }
     norm = try assembly.norm("model.norm")
     head = LanguageModelHead(weight: configuration.tiesHead ? table : try assembly.base("lm_head.weight", Shape(v, c), matrix))
     self.configuration = configuration
@@ -44,7 +41,9 @@ private struct Assembly<B: Backend> {
   let adapter: (configuration: AdapterConfiguration, weights: any WeightSource<B>)?
   let trainsBase: Bool
   let evaluation: ExpertEvaluation
+  let positions: Int
   let backend: B
+  var rotary: RotaryEmbedding<B>?
   var trained: [TrainedTensor<B>] = []
 
   mutating func base(_ name: String, _ shape: Shape, _ initial: InitialValue) throws -> Weight<B> {
@@ -59,16 +58,24 @@ private struct Assembly<B: Backend> {
     return RMSNorm(path: path, weight: weight, epsilon: configuration.normEpsilon)
   }
 
-  mutating func block(_ path: String, index: Int, _ rotary: RotaryEmbedding<B>) throws -> DecoderBlock<B> {
+  mutating func block(_ path: String, index: Int) throws -> DecoderBlock<B> {
     DecoderBlock(
-      path: path, inputNorm: try norm(path + ".input_layernorm"), attention: try attention(path + ".self_attn", index, rotary),
+      path: path, inputNorm: try norm(path + ".input_layernorm"), attention: try attention(path + ".self_attn", index),
       postAttentionNorm: try norm(path + ".post_attention_layernorm"), feedForward: try feedForward(path + ".mlp", index))
   }
 
-  private mutating func attention(_ path: String, _ index: Int, _ rotary: RotaryEmbedding<B>) throws -> Attention<B> {
-    Attention(
-      path: path, q: try loraLinear(path, .q, index), k: try loraLinear(path, .k, index), v: try loraLinear(path, .v, index),
-      o: try loraLinear(path, .o, index), heads: configuration.heads, keyValueHeads: configuration.keyValueHeads,
+  private mutating func attention(_ path: String, _ index: Int) throws -> Attention<B> {
+    let (q, k) = (try loraLinear(path, .q, index), try loraLinear(path, .k, index))
+    let (v, o) = (try loraLinear(path, .v, index), try loraLinear(path, .o, index))
+    // Only now is the width of a head known to be more than a number in a configuration, so that its table may be made.
+    let rotary =
+      self.rotary
+      ?? RotaryEmbedding(
+        base: configuration.ropeBase, scaling: configuration.ropeScaling, headWidth: configuration.headWidth, positions: positions,
+        on: backend)
+    self.rotary = rotary
+    return Attention(
+      path: path, q: q, k: k, v: v, o: o, heads: configuration.heads, keyValueHeads: configuration.keyValueHeads,
       window: configuration.window(ofLayer: index), rotary: rotary, dropout: adapter?.configuration.lora.dropout ?? 0)
   }
 

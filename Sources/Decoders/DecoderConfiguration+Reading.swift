@@ -35,7 +35,8 @@ extension DecoderConfiguration {
     hiddenWidth = try reader.integer("intermediate_size", in: size)
     layers = try reader.integer("num_hidden_layers", in: 1...10_000)
     heads = try reader.integer("num_attention_heads", in: size)
-    keyValueHeads = try reader.integer("num_key_value_heads", in: size, default: defaultKeyValueHeads ?? heads)
+    let isNull = reader.object["num_key_value_heads"] == .null  // null means as many as query heads, whatever the family's default
+    keyValueHeads = try reader.integer("num_key_value_heads", in: size, default: isNull ? heads : defaultKeyValueHeads ?? heads)
     vocabulary = try reader.integer("vocab_size", in: size)
     guard heads % keyValueHeads == 0 else {
       throw reader.error(

@@ -63,12 +63,6 @@ public struct DecoderConfiguration: Equatable, Sendable {
     case .down: (channels, hiddenWidth)
     }
   }
-
-  /// Flops of the frozen products that one token needs forward; with the gradient of the inputs, twice as many.
-  public var frozenFlopsPerToken: Int {
-    let block = LinearName.allCases.map { linearSizes($0).outputs * linearSizes($0).inputs }.reduce(0, +)
-    return 2 * (layers * block + vocabulary * channels)
-  }
 }
 
 /// The linear layers of a block, by the names that Hugging Face and PEFT give them.

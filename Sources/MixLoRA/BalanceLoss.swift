@@ -33,10 +33,12 @@ public struct BalanceLoss<B: Backend>: Sendable {
   /// The loss (1), and for every layer its gradient (E) with respect to each row of p.
   ///
   /// - Parameter weight: a micro-batch's share of its step's tokens.
+  /// - Precondition: `loads` has the load of at least one layer.
   public func forward(_ loads: [Router<B>.Load], weight: Double = 1, _ run: Run<B>) -> (loss: Tensor<B>, balances: [Tensor<B>]) {
     let experts = loads[0].counts.columnCount
     let coefficient = weight * coefficient
     let m = Double(loads.reduce(0) { $0 + $1.tokens })
+    guard m > 0 else { return (run.backend.zeros(Shape(1)), loads.map { _ in run.backend.zeros(Shape(experts)) }) }
     var balances: [Tensor<B>] = []
     switch form {
     case .pooledTopK:

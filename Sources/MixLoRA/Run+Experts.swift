@@ -9,7 +9,7 @@ extension Run {
     for e in 0..<routing.experts {
       let expert = "\(module).experts.\(e)"
       guard listens(to: "\(expert).\(name)") else { continue }
-      guard let offsets = try? backend.download(routing.offsets) else { return }  // a failing device shows at synchronize
+      guard let offsets = attempt({ try backend.download(routing.offsets) }) else { return }
       let range = Int(offsets[e])..<Int(offsets[e + 1])
       var rows = backend.copy(x.rows(range))  // (rows of e, W)
       let before = rows

@@ -15,7 +15,8 @@ struct BenchTrainCommand: ParsableCommand {
       A step is forward, backward and AdamW on a batch of random tokens in which every column but each row's first is labelled. \
       The floor is the time of the step's frozen products alone (forward, and the gradient of their inputs), in the same process \
       on the same threads, by the faster of two ways to share a product among threads. forward_seconds reaches to the loss and \
-      includes the head's gradient, which is formed in the same pass.
+      includes the head's gradient, which is formed in the same pass. floor_ratio is the floor's share of forward and backward; \
+      the optimiser, which is in tokens_per_second, is not in it.
 
       Examples:
         mixlora bench train --model SmolLM2-135M
@@ -53,6 +54,9 @@ struct BenchTrainCommand: ParsableCommand {
   @Option(help: "How the experts are computed; equal up to rounding.")
   var evaluation = ExpertEvaluation.sharedBase
 
+  @Flag(help: "Form each block's caches again in backward: less memory, more time.")
+  var recompute = false
+
   @Option(help: "Timed steps, after one that is not.")
   var steps = 5
 
@@ -89,19 +93,32 @@ struct BenchTrainCommand: ParsableCommand {
     let lora = AdapterConfiguration.LoRA(rank: rank, alpha: 2 * Double(rank), dropout: dropout)
     let settings = AdapterConfiguration(
       lora: lora, mixture: method == .mixlora ? .init(experts: experts, expertsPerToken: topK, lora: lora) : nil)
-    let initial = InitialWeights(seed: seed, on: backend)
     let decoder: Decoder<CPUFloat>
     if randomWeights {
+      try requireMemory(configuration)
+      let initial = InitialWeights(seed: seed, on: backend)
       decoder = try Decoder(
         configuration, weights: initial, adapter: (settings, initial), evaluation: evaluation, positions: length, on: backend)
     } else {
-      let weights = CheckpointWeights(try ShardedSafetensors.open(folder: model), on: backend)
-      decoder = try Decoder(
-        configuration, weights: weights, adapter: (settings, initial), evaluation: evaluation, positions: length, on: backend)
+      decoder = try ModelFolder.load(
+        model, adapter: .new(settings, seed: seed), trainsBase: false, evaluation: evaluation, positions: length, on: backend)
     }
-    let bench = TrainingBench(decoder, randomBatch(configuration.vocabulary, on: backend), seed: seed, on: backend)
+    let bench = TrainingBench(
+      decoder, randomBatch(configuration.vocabulary, on: backend), seed: seed, recomputes: recompute, on: backend)
     let measured = try bench.measure(steps: steps, profiled: phases)
     print(json ? measured.json(phases: phases) : measured.text(phases: phases))
+  }
+
+  /// Random weights are not limited by a file: refuses what this machine cannot hold.
+  private func requireMemory(_ configuration: DecoderConfiguration) throws {
+    let block = LinearName.allCases.map { Double(configuration.linearSizes($0).outputs) * Double(configuration.linearSizes($0).inputs) }
+    let heads = Double(configuration.vocabulary) * Double(configuration.channels) * (configuration.tiesHead ? 1 : 2)
+    let bytes = 4 * (Double(configuration.layers) * block.reduce(0, +) + heads)
+    guard bytes < Machine.memoryBytes else {
+      throw CheckpointError(
+        file: model + "/config.json", found: "sizes that make \(fixed(bytes / 1_073_741_824, 1)) GiB of weights",
+        expected: "at most the \(fixed(Machine.memoryBytes / 1_073_741_824, 1)) GiB of this machine")
+    }
   }
 
   /// Random tokens; every column but each row's first is a label.

@@ -42,6 +42,9 @@ enum Machine {
     #endif
   }
 
+  /// The memory of this machine, in bytes.
+  static var memoryBytes: Double { Double(sysconf(Int32(_SC_PHYS_PAGES))) * Double(sysconf(Int32(_SC_PAGESIZE))) }
+
   /// Seconds of a clock that only moves forward.
   static var seconds: Double {
     var time = timespec()

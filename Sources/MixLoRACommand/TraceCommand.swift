@@ -23,10 +23,15 @@ struct TraceCommand: ParsableCommand {
       optional labels I64 (B,T), -100 where nothing is asked. A token's position is its column; column t counts when it \
       and the column before are real and it has a label.
 
-      Written are logits (B,T,V), router_logits (layers·B·T,E) with an adapter, loss (1) and aux_loss (1) with labels; \
-      with --backward the gradients of loss + aux_loss as grad.<name in the adapter file>, without an adapter those of all \
-      base tensors; with --steps the loss_curve (N) before each step and after.<name>. With --activations (B,T,width) under Hugging Face's module paths, each .output, and under --backward their \
-      gradients as grad.<path>.output. Padded positions are zero.
+      Written are logits (B,T,V), router_logits (layers·B·T,E) with a MixLoRA adapter, and with labels loss (1) and \
+      aux_loss (1). Padded positions are zero.
+
+      --backward adds the gradients of loss + aux_loss: grad.<name in the adapter file>, without an adapter those of all \
+      base tensors.
+      --steps adds loss_curve (N), the loss before each step, and after.<name>.
+      --activations adds (B,T,width) under Hugging Face's module paths, each .output, and under --backward their gradients \
+      as grad.<path>.output; the rows of an expert as model.layers.N.mlp.experts.E.… with .tokens, where an evaluation \
+      forms them; W1 x and W3 x as mlp.{gate,up}_proj.base.output where experts share them.
 
       Examples:
         mixlora trace --model llama --batch batch.safetensors --out trace.safetensors
@@ -38,7 +43,8 @@ struct TraceCommand: ParsableCommand {
   @Option(help: ArgumentHelp("Hugging Face folder: config.json and model.safetensors or a sharded index.", valueName: "folder"))
   var model: String
 
-  @Option(help: ArgumentHelp("MixLoRA adapter folder: adapter_config.json and adapter_model.safetensors or .bin.", valueName: "folder"))
+  @Option(
+    help: ArgumentHelp("MixLoRA or LoRA adapter folder: adapter_config.json and adapter_model.safetensors or .bin.", valueName: "folder"))
   var adapter: String?
 
   @Option(help: ArgumentHelp("Batch to run.", valueName: "file"))
@@ -98,22 +104,26 @@ struct TraceCommand: ParsableCommand {
 
   private func run<B: Backend>(on backend: B, writing type: ElementType) throws {
     let configuration = try DecoderConfiguration(contentsOf: model + "/config.json")
+    try AtomicFile.check(out)
     let input = try TraceBatch(contentsOf: batch, vocabulary: configuration.vocabulary)
     if !input.hasLabels, backward || steps != nil {
       throw ValidationError("\(backward ? "--backward" : "--steps") needs labels; \(batch) has none.")
     }
     let needsGradients = backward || steps != nil
     let decoder = try ModelFolder.load(
-      model, adapter: adapter, trainsBase: needsGradients && adapter == nil, evaluation: evaluation,
+      model, adapter: adapter.map { .folder($0) } ?? .none, trainsBase: needsGradients && adapter == nil, evaluation: evaluation,
       balanceLoss: routerLoss, positions: input.columns, on: backend)
-    var optimizer = AdamW(decoder.parameters, learningRate: lr, weightDecay: weightDecay, on: backend)
+    var optimizer = steps.map { _ in AdamW(decoder.parameters, learningRate: lr, weightDecay: weightDecay, on: backend) }
     var request = TraceRequest()
     request.recomputes = recompute
     if activations { request.activations = { path in pattern.map { matches(path, $0) } ?? true } }
     request.backward = backward
     request.steps = steps ?? 0
-    let trace = try Trace.record(decoder, input, request, on: backend) { optimizer.step() }
+    let trace = try Trace.record(decoder, input, request, on: backend) { optimizer?.step($0) }
 
+    if activations, !trace.hasActivations {
+      throw ValidationError("No activation's path matches '\(pattern ?? "*")'; they are like 'model.layers.0.self_attn.q_proj.output'.")
+    }
     let entries = try trace.tensors.map { try TensorEntry(name: $0.name, elementType: type, shape: $0.shape) }
     let values = Dictionary(uniqueKeysWithValues: trace.tensors.map { ($0.name, $0.values) })
     try SafetensorsWriter.write(to: out, entries: entries, metadata: ["format": "mixlora trace", "version": version]) { entry, emit in

@@ -10,12 +10,14 @@ struct TrainingBench {
   private let decoder: Decoder<CPUFloat>
   private let batch: PackedBatch<CPUFloat>
   private let seed: UInt64
+  private let caches: Decoder<CPUFloat>.CachePolicy
   private let backend: CPUFloat
 
-  init(_ decoder: Decoder<CPUFloat>, _ batch: PackedBatch<CPUFloat>, seed: UInt64, on backend: CPUFloat) {
+  init(_ decoder: Decoder<CPUFloat>, _ batch: PackedBatch<CPUFloat>, seed: UInt64, recomputes: Bool, on backend: CPUFloat) {
     self.decoder = decoder
     self.batch = batch
     self.seed = seed
+    caches = recomputes ? .blockInputs : .all
     self.backend = backend
   }
 
@@ -67,13 +69,13 @@ struct TrainingBench {
     let start = Machine.seconds
     let run = Run(backend, isTraining: true, key: RandomKey(seed: seed))
     run.rows = batch.identity(step: number)
-    let output = decoder.forward(batch, run, caches: .all)
+    let output = decoder.forward(batch, run, caches: caches)
     let (loss, dhidden) = decoder.loss(output.hidden, batch, run)
     let middle = Machine.seconds
     decoder.backward(dhidden, output, batch, run)
     try run.finish()
     let end = Machine.seconds
-    optimizer.step()
+    optimizer.step(number)
     let last = Machine.seconds
     guard try backend.download(loss)[0].isFinite else { throw NumericalFailure(description: "step \(number): the loss is not finite") }
     return Step(forward: middle - start, backward: end - middle, optimizer: last - end)

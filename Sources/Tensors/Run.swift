@@ -20,7 +20,8 @@ public final class Run<B: Backend> {
   private var phase = Phase.forward
   private var replacedValues: [String: Tensor<B>] = [:]
   private var replacedChoices: [String: Indices<B>] = [:]
-  private var firstError: (any Error)?
+  /// The first error that a hook threw in this pass; `finish` throws it.
+  public private(set) var firstError: (any Error)?
 
   private enum Phase { case forward, backward, recompute }
 
@@ -62,9 +63,12 @@ public final class Run<B: Backend> {
   public var isObserved: Bool { !hooks.isEmpty }
 
   /// True if somebody looks inside `path`; a fused operation then takes its readable form.
+  ///
+  /// While values are formed again, nobody looks: there it says whether the value was replaced.
   public func listens(to path: @autoclosure () -> String) -> Bool {
     if hooks.isEmpty { return false }
     let path = path()
+    if phase == .recompute { return replacedValues[path] != nil }
     return hooks.contains { $0.listens(to: path) }
   }
 
@@ -79,9 +83,9 @@ public final class Run<B: Backend> {
     if firstError != nil { return }
     let before = value  // keeps the storage shared, so that a change in place shows as another storage
     visit(path) { try $0.visit(&value, at: $1) }
-    guard value.storage !== before.storage || value.offset != before.offset else { return }
-    requireShapes("hook", ("the replacement", value.shape, before.shape))
-    if phase == .forward { replacedValues[path] = value }
+    let isReplaced = value.storage !== before.storage || value.offset != before.offset
+    if isReplaced { requireShapes("hook", ("the replacement", value.shape, before.shape)) }
+    if phase == .forward { replacedValues[path] = isReplaced ? value : nil }
   }
 
   /// A point that a routing decision passes: the experts that each token chose, (N·K).
@@ -95,9 +99,16 @@ public final class Run<B: Backend> {
     if firstError != nil { return }
     let before = choice
     visit(path) { try $0.visit(choice: &choice, at: $1) }
-    guard choice.storage !== before.storage else { return }
     guard choice.count == before.count else { trap("hook: the replaced choice has \(choice.count) entries, expected \(before.count)") }
-    if phase == .forward { replacedChoices[path] = choice }
+    if phase == .forward { replacedChoices[path] = choice.storage !== before.storage ? choice : nil }
+  }
+
+  /// Does what a listener needs and may fail at; the first error is kept for `finish`.
+  public func attempt<R>(_ body: () throws -> R) -> R? {
+    do { return try body() } catch {
+      if firstError == nil { firstError = error }
+      return nil
+    }
   }
 
   private func visit(_ path: String, _ call: (any Hook<B>, HookPoint) throws -> Void) {

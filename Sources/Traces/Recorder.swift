@@ -4,14 +4,18 @@ import Tensors
 public final class Recorder<B: Backend>: Hook {
   /// A recorded value.
   public struct Record {
+    /// Where it was met.
+    public let point: HookPoint
     /// Number of rows and columns.
     public let shape: Shape
     /// Row-major values.
     public let values: [B.Scalar]
   }
 
-  /// What was recorded, by the point's description (`grad.` in front of a gradient's path).
-  public private(set) var records: [String: Record] = [:]
+  /// What was recorded, in the order in which the run met it.
+  public private(set) var visits: [Record] = []
+  /// The same by the point's description (`grad.` in front of a gradient's path).
+  public var records: [String: Record] { Dictionary(visits.map { ($0.point.description, $0) }) { _, last in last } }
   /// What was chosen at the points of routing decisions, by path.
   public private(set) var choices: [String: [Int32]] = [:]
   private let backend: B
@@ -28,8 +32,11 @@ public final class Recorder<B: Backend>: Hook {
 
   /// Downloads the value.
   public func visit(_ value: inout Tensor<B>, at point: HookPoint) throws {
-    records[point.description] = Record(shape: value.shape, values: try backend.download(value))
+    visits.append(Record(point: point, shape: value.shape, values: try backend.download(value)))
   }
+
+  /// The activation of a path; empty if the run did not meet it.
+  func value(_ path: String) -> [B.Scalar] { visits.last { $0.point.path == path && $0.point.phase == .forward }?.values ?? [] }
 
   /// Downloads the decision.
   public func visit(choice: inout Indices<B>, at point: HookPoint) throws {

@@ -3,31 +3,29 @@ import MixLoRA
 import Tensors
 
 extension Trace {
-  /// Writes what `recorder` saw of the activations that were asked for.
+  /// Adds what `recorder` saw of the activations that were asked for, or of their gradients, in the order of the run.
   ///
   /// A value of every token is (B,T,width), zero at padding, under the path of its point, `grad.` in front of a
   /// gradient's. The rows of expert e are (rows,width), and `model.layers.N.mlp.experts.E.tokens` (rows) says which
   /// tokens they belong to, as row b · T + column t of the batch; `moe_gate.choice` (B,T,K) lists each token's experts.
-  mutating func append<B: Backend>(_ recorder: Recorder<B>, _ decoder: Decoder<B>, _ batch: TraceBatch, _ request: TraceRequest)
-  where B.Scalar == Scalar {
+  mutating func append<B: Backend>(
+    _ recorder: Recorder<B>, _ phase: HookPoint.Phase, _ decoder: Decoder<B>, _ batch: TraceBatch, _ request: TraceRequest
+  ) where B.Scalar == Scalar {
     guard let isWanted = request.activations else { return }
-    let places = batch.places
-    for (name, record) in recorder.records.sorted(by: { $0.key < $1.key }) {
-      let isGradient = name.hasPrefix("grad.")
-      let path = isGradient ? String(name.dropFirst("grad.".count)) : name
-      guard isWanted(path), !isGradient || request.backward else { continue }
+    for record in recorder.visits where record.point.phase == phase && isWanted(record.point.path) {
       let width = record.shape.columns
-      if path.contains(".experts.") {
-        append(name, [record.shape.rows, width], record.values)
+      if record.point.path.contains(".experts.") {
+        append(record.point.description, [record.shape.rows, width], record.values)
       } else {
-        append(name, [batch.rows, batch.columns, width], batch.unpacked(record.values, width: width))
+        append(record.point.description, [batch.rows, batch.columns, width], batch.unpacked(record.values, width: width))
       }
     }
-    guard let mixture = decoder.adapter?.mixture else { return }
+    guard phase == .forward, let mixture = decoder.adapter?.mixture else { return }
+    let places = batch.places
+    let k = mixture.expertsPerToken
     for layer in 0..<decoder.configuration.layers {
       let module = "model.layers.\(layer).mlp"
       guard let choice = recorder.choices["\(module).moe_gate.choice"] else { continue }
-      let k = mixture.expertsPerToken
       if isWanted("\(module).moe_gate.choice") {
         append("\(module).moe_gate.choice", [batch.rows, batch.columns, k], batch.unpacked(choice.map { Scalar($0) }, width: k))
       }

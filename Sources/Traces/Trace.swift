@@ -30,6 +30,9 @@ public struct Trace<Scalar: BinaryFloatingPoint> {
   /// The first tensor with a value that is not finite.
   public var firstNonFinite: NamedTensor? { tensors.first { !$0.isFinite } }
 
+  /// True if any activation was written.
+  public var hasActivations: Bool { tensors.contains { $0.name.hasPrefix("model.") } }
+
   mutating func append(_ name: String, _ shape: [Int], _ values: [Scalar]) {
     tensors.append(NamedTensor(name: name, shape: shape, values: values))
   }
@@ -55,55 +58,57 @@ public struct TraceRequest {
 extension Trace {
   /// Runs the batch through the model and records what the contract names.
   ///
-  /// - Parameter update: makes one optimiser step from the parameters' gradients.
+  /// - Parameter update: makes one optimiser step, counted from 1, from the parameters' gradients.
   /// - Throws: what the device reports.
   public static func record<B: Backend>(
-    _ decoder: Decoder<B>, _ batch: TraceBatch, _ request: TraceRequest, on backend: B, update: () -> Void
+    _ decoder: Decoder<B>, _ batch: TraceBatch, _ request: TraceRequest, on backend: B, update: (_ step: Int) -> Void
   ) throws -> Trace where B.Scalar == Scalar {
     var trace = Trace()
     let packed = PackedBatch(batch.sequences, on: backend)
     let gates = (0..<decoder.configuration.layers).map { "model.layers.\($0).mlp.moe_gate" }
-    let logitPaths = Set(gates.map { $0 + ".output" })
-    let choicePaths = Set(gates.map { $0 + ".choice" })
-    let recorder = Recorder(on: backend) { path in
-      logitPaths.contains(path) || choicePaths.contains(path) || request.activations?(path) ?? false
-    }
+    let always = Set(gates.flatMap { [$0 + ".output", $0 + ".choice"] })
+    let recorder = Recorder(on: backend) { always.contains($0) || request.activations?($0) ?? false }
     let run = Run(backend, hooks: [recorder])
 
     // The first pass is the one whose values are written.
     let output = decoder.forward(packed, run, caches: request.caches())
-    let (rows, columns, v) = (batch.rows, batch.columns, decoder.configuration.vocabulary)
-    trace.append("logits", [rows, columns, v], batch.unpacked(try backend.download(decoder.logits(output.hidden, run)), width: v))
+    if let error = run.firstError { throw error }
+    trace.append(recorder, .forward, decoder, batch, request)
     if let experts = decoder.adapter?.mixture?.experts {
-      let layers = gates.map { batch.unpacked(recorder.records[$0 + ".output"]?.values ?? [], width: experts) }
-      trace.append("router_logits", [gates.count * rows * columns, experts], Array(layers.joined()))
+      let layers = gates.map { batch.unpacked(recorder.value($0 + ".output"), width: experts) }
+      trace.append("router_logits", [gates.count * batch.rows * batch.columns, experts], Array(layers.joined()))
     }
-    defer { try? run.finish() }
+    let v = decoder.configuration.vocabulary
+    let logits = try backend.download(decoder.logits(output.hidden, run))
+    trace.append("logits", [batch.rows, batch.columns, v], batch.unpacked(logits, width: v))
     guard batch.hasLabels else {
-      trace.append(recorder, decoder, batch, request)
+      try run.finish()
       return trace
     }
     let auxiliary = output.balanceLoss ?? backend.zeros(Shape(1))
     guard request.needsGradients else {
       trace.append("loss", [1], try backend.download(decoder.lossAlone(output.hidden, packed, run)))
       trace.append("aux_loss", [1], try backend.download(auxiliary))
-      trace.append(recorder, decoder, batch, request)
+      try run.finish()
       return trace
     }
     let (loss, dhidden) = decoder.loss(output.hidden, packed, run)
     trace.append("loss", [1], try backend.download(loss))
     trace.append("aux_loss", [1], try backend.download(auxiliary))
     decoder.backward(dhidden, output, packed, run)
-    if request.backward { try trace.append(decoder, "grad.", on: backend) { $0.gradient } }
-    trace.append(recorder, decoder, batch, request)
+    try run.finish()
+    if request.backward {
+      trace.append(recorder, .backward, decoder, batch, request)
+      try trace.append(decoder, "grad.", on: backend) { $0.gradient }
+    }
     guard request.steps > 0 else { return trace }
 
     var curve = [try sum(loss, auxiliary, on: backend)]
-    for _ in 1..<request.steps {
-      update()
+    for step in 1..<request.steps {
+      update(step)
       curve.append(try lossAndGradients(decoder, packed, request, on: backend))
     }
-    update()
+    update(request.steps)
     trace.append("loss_curve", [curve.count], curve)
     try trace.append(decoder, "after.", on: backend) { $0.value }
     return trace

@@ -13,8 +13,6 @@ import Tensors
 public struct AdamW<B: Backend>: Optimizer {
   /// The learning rate lr of the next step.
   public var learningRate: Double
-  /// Steps made.
-  public private(set) var steps = 0
   private let weightDecay: Double
   private let parameters: [Parameter<B>]
   private let rateFactors: [Double]
@@ -38,20 +36,18 @@ public struct AdamW<B: Backend>: Optimizer {
     parameters.indices.flatMap { [("m." + parameters[$0].name, m[$0]), ("v." + parameters[$0].name, v[$0])] }
   }
 
-  /// See ``Optimizer/restore(steps:moment:)``.
-  public mutating func restore(steps: Int, moment: (_ name: String, _ shape: Shape) throws -> Tensor<B>) throws {
-    self.steps = steps
+  /// See ``Optimizer/restore(_:)``.
+  public mutating func restore(_ moment: (_ name: String, _ shape: Shape) throws -> Tensor<B>) throws {
     for (i, parameter) in parameters.enumerated() {
       m[i] = try moment("m." + parameter.name, parameter.value.shape)
       v[i] = try moment("v." + parameter.name, parameter.value.shape)
     }
   }
 
-  /// One step; see ``Optimizer/step(factor:)``.
-  public mutating func step(factor: Tensor<B>? = nil) {
-    steps += 1
+  /// One step; see ``Optimizer/step(_:factor:)``.
+  public mutating func step(_ number: Int, factor: Tensor<B>? = nil) {
     for (i, parameter) in parameters.enumerated() {
-      let settings = AdamWSettings(learningRate: learningRate * rateFactors[i], weightDecay: weightDecay, step: steps)
+      let settings = AdamWSettings(learningRate: learningRate * rateFactors[i], weightDecay: weightDecay, step: number)
       backend.adamW(&parameter.value, gradient: parameter.gradient, factor: factor, &m[i], &v[i], settings)
       backend.scale(0, &parameter.gradient)
     }

@@ -8,8 +8,6 @@ import Tensors
 public struct SGD<B: Backend>: Optimizer {
   /// The learning rate lr of the next step.
   public var learningRate: Double
-  /// Steps made.
-  public private(set) var steps = 0
   private let weightDecay: Double
   private let momentum: Double
   private let parameters: [Parameter<B>]
@@ -34,15 +32,13 @@ public struct SGD<B: Backend>: Optimizer {
   /// `momentum.<parameter>`.
   public var moments: [(name: String, value: Tensor<B>)] { parameters.indices.map { ("momentum." + parameters[$0].name, b[$0]) } }
 
-  /// See ``Optimizer/restore(steps:moment:)``.
-  public mutating func restore(steps: Int, moment: (_ name: String, _ shape: Shape) throws -> Tensor<B>) throws {
-    self.steps = steps
+  /// See ``Optimizer/restore(_:)``.
+  public mutating func restore(_ moment: (_ name: String, _ shape: Shape) throws -> Tensor<B>) throws {
     for (i, parameter) in parameters.enumerated() { b[i] = try moment("momentum." + parameter.name, parameter.value.shape) }
   }
 
-  /// One step; see ``Optimizer/step(factor:)``.
-  public mutating func step(factor: Tensor<B>? = nil) {
-    steps += 1
+  /// One step; see ``Optimizer/step(_:factor:)``.
+  public mutating func step(_ number: Int, factor: Tensor<B>? = nil) {
     for (i, parameter) in parameters.enumerated() {
       let settings = SGDSettings(learningRate: learningRate * rateFactors[i], weightDecay: weightDecay, momentum: momentum)
       backend.sgd(&parameter.value, gradient: parameter.gradient, factor: factor, momentum: &b[i], settings)

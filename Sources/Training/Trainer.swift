@@ -108,7 +108,7 @@ public final class Trainer<B: Backend, O: Optimizer<B>> {
     }
     let training = TrainingStep(
       decoder, key: RandomKey(seed: settings.seed), clip: settings.clip, recomputes: settings.recomputes, on: backend)
-    let result = training.run(batches, number: number, &optimizer)
+    let result = try training.run(batches, number: number, &optimizer)
     let loss = Double(try backend.download(result.loss)[0])
     let auxiliary = try result.balanceLoss.map { Double(try backend.download($0)[0]) } ?? 0
     let norm = Double(try backend.download(result.gradientNorm)[0])

@@ -49,7 +49,7 @@ public enum TrainingCheckpoint {
         guard let value = byName[entry.name] else { return }
         try backend.download(value).withUnsafeBytes { try emit($0) }
       }
-      let state: JSON = ["step": JSON(step), "optimizer_steps": JSON(optimizer.steps), "settings": settings]
+      let state: JSON = ["step": JSON(step), "settings": settings]
       try AtomicFile.write(state.serialized(.indented(2)) + "\n", to: "\(partial)/\(stateFile)")
       try Folder.sync(partial)
       try Folder.rename(partial, to: final)
@@ -79,10 +79,9 @@ public enum TrainingCheckpoint {
   ) throws {
     let path = path(folder, step: step)
     let state = try JSON(contentsOf: "\(path)/\(stateFile)")
-    guard state["step"]?.intValue == step, let optimizerSteps = state["optimizer_steps"]?.intValue else {
+    guard state["step"]?.intValue == step else {
       throw CheckpointError(
-        file: "\(path)/\(stateFile)", place: .key("step"), found: state["step"]?.summary ?? "nothing",
-        expected: "\(step), and optimizer_steps")
+        file: "\(path)/\(stateFile)", place: .key("step"), found: state["step"]?.summary ?? "nothing", expected: "\(step)")
     }
     let values = CheckpointWeights(try Safetensors(path: "\(path)/adapter_model.safetensors"), on: backend)
     for tensor in decoder.trainedTensors {
@@ -91,7 +90,7 @@ public enum TrainingCheckpoint {
     }
     try values.finish()
     let moments = CheckpointWeights(try Safetensors(path: "\(path)/\(momentsFile)"), on: backend)
-    try optimizer.restore(steps: optimizerSteps) { try moments.tensor($0, $1, .constant(0)) }
+    try optimizer.restore { try moments.tensor($0, $1, .constant(0)) }
     try moments.finish()
   }
 

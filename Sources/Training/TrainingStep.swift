@@ -39,14 +39,16 @@ public struct TrainingStep<B: Backend> {
   }
 
   /// Runs step `number` (counted from 1, the counter of random masks) and updates.
-  public func run(_ batches: [PackedBatch<B>], number: Int, _ optimizer: inout some Optimizer<B>) -> Result {
-    let (loss, balance, counts) = forwardBackward(batches, number: number, hooks: [])
+  ///
+  /// - Throws: never without a device that fails.
+  public func run(_ batches: [PackedBatch<B>], number: Int, _ optimizer: inout some Optimizer<B>) throws -> Result {
+    let (loss, balance, counts) = try forwardBackward(batches, number: number, hooks: [])
     var squared = backend.zeros(Shape(1))
     for parameter in decoder.parameters { backend.add(1, backend.dot(parameter.gradient, parameter.gradient), into: &squared) }
     var total = backend.copy(loss)
     if let balance { backend.add(1, balance, into: &total) }
     let (factor, norm) = backend.clipFactor(squared, loss: total, maximum: clip)
-    optimizer.step(factor: factor)
+    optimizer.step(number, factor: factor)
     return Result(loss: loss, balanceLoss: balance, expertCounts: counts, gradientNorm: norm)
   }
 
@@ -55,7 +57,7 @@ public struct TrainingStep<B: Backend> {
   /// - Throws: what the device reports.
   public func findNonFinite(_ batches: [PackedBatch<B>], number: Int) throws -> String? {
     let finder = NonFiniteFinder(on: backend)
-    let (loss, balance, _) = forwardBackward(batches, number: number, hooks: [finder])
+    let (loss, balance, _) = try forwardBackward(batches, number: number, hooks: [finder])
     defer { for parameter in decoder.parameters { backend.scale(0, &parameter.gradient) } }
     if let first = finder.first { return first }
     for (name, value) in [("loss", loss), ("aux_loss", balance)] {
@@ -68,7 +70,7 @@ public struct TrainingStep<B: Backend> {
   }
 
   /// Adds the gradients of the step to the parameters.
-  private func forwardBackward(_ batches: [PackedBatch<B>], number: Int, hooks: [any Hook<B>]) -> (
+  private func forwardBackward(_ batches: [PackedBatch<B>], number: Int, hooks: [any Hook<B>]) throws -> (
     loss: Tensor<B>, balance: Tensor<B>?, counts: [Tensor<B>]
   ) {
     let tokens = Double(batches.reduce(0) { $0 + $1.tokens })
@@ -90,7 +92,7 @@ public struct TrainingStep<B: Backend> {
       let (part, dhidden) = decoder.loss(output.hidden, batch, run, labels: labels)
       backend.add(1, part, into: &loss)
       decoder.backward(dhidden, output, batch, run)
-      try? run.finish()  // only the finder listens here, and what it finds is asked of it
+      try run.finish()
     }
     return (loss, balance, counts)
   }

@@ -25,7 +25,8 @@ enum Golden {
     -> Decoder<B>
   {
     try ModelFolder.load(
-      folder(name) + "/model", adapter: withAdapter ? folder(name) + "/adapter" : nil, trainsBase: !withAdapter, evaluation: evaluation,
+      folder(name) + "/model", adapter: withAdapter ? .folder(folder(name) + "/adapter") : .none, trainsBase: !withAdapter,
+      evaluation: evaluation,
       positions: batch(name).columns, on: backend)
   }
 
@@ -36,7 +37,7 @@ enum Golden {
     var request = TraceRequest()
     request.backward = true
     request.steps = 3
-    return try Trace.record(decoder, batch(name), request, on: backend) { optimizer.step() }
+    return try Trace.record(decoder, batch(name), request, on: backend) { optimizer.step($0) }
   }
 
   /// PyTorch's float64 results.
