@@ -63,7 +63,8 @@ let package = Package(
     .testTarget(name: "CPUBackendTests", dependencies: ["CPUBackend"]),
     .testTarget(name: "ConformanceTests", dependencies: ["CPUBackend", "Conformance"]),
     .target(name: "TestModels", dependencies: ["Decoders", "Traces", "Training", "Conformance"], path: "Tests/TestModels"),
-    .testTarget(name: "CommandLineTests", dependencies: ["MixLoRACommand", "Checkpoints", "TestModels"], exclude: ["Snapshots"]),
+    .testTarget(
+      name: "CommandLineTests", dependencies: ["MixLoRACommand", "Checkpoints", "Conformance", "TestModels"], exclude: ["Snapshots"]),
     .target(name: "HostileCases", dependencies: ["Checkpoints"], path: "Tests/HostileCases"),
     .testTarget(name: "CheckpointsTests", dependencies: ["Checkpoints", "HostileCases"]),
     .testTarget(name: "DecodersTests", dependencies: ["CPUBackend", "Decoders", "HostileCases", "TestModels"]),
