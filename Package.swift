@@ -62,11 +62,14 @@ let package = Package(
     .testTarget(name: "RuleTests"),
     .testTarget(name: "CPUBackendTests", dependencies: ["CPUBackend"]),
     .testTarget(name: "ConformanceTests", dependencies: ["CPUBackend", "Conformance"]),
-    .testTarget(name: "CommandLineTests", dependencies: ["MixLoRACommand", "Checkpoints"], exclude: ["Snapshots"]),
+    .target(name: "TestModels", dependencies: ["Decoders", "Traces", "Training", "Conformance"], path: "Tests/TestModels"),
+    .testTarget(
+      name: "CommandLineTests", dependencies: ["MixLoRACommand", "Checkpoints", "Conformance", "TestModels"], exclude: ["Snapshots"]),
     .target(name: "HostileCases", dependencies: ["Checkpoints"], path: "Tests/HostileCases"),
     .testTarget(name: "CheckpointsTests", dependencies: ["Checkpoints", "HostileCases"]),
-    .testTarget(name: "DecodersTests", dependencies: ["CPUBackend", "Decoders", "HostileCases"]),
-    .testTarget(name: "TracesTests", dependencies: ["CPUBackend", "Traces", "Training", "Conformance"]),
+    .testTarget(name: "DecodersTests", dependencies: ["CPUBackend", "Decoders", "HostileCases", "TestModels"]),
+    .testTarget(name: "TracesTests", dependencies: ["CPUBackend", "Traces", "Training", "Conformance", "TestModels"]),
+    .testTarget(name: "TrainingTests", dependencies: ["CPUBackend", "Training", "Conformance", "TestModels"]),
   ],
   swiftLanguageModes: [.v6]
 )

@@ -17,7 +17,7 @@ import Tensors
 ///     pooledTopK        balance_i = coefficient · E · F_i / M
 ///     perLayerArgmax    balance_i = coefficient · E · F_i / (L·N)    of each layer
 ///
-/// and loss = Σ over the layers of Σ_i balance_i (Σ_n p_ni), dp_n = balance.
+/// and loss = Σ over the layers of Σ_i balance_i (Σ_n p_ni), dp_n = balance. Without a token it is 0.
 public struct BalanceLoss<B: Backend>: Sendable {
   /// What is counted and how layers are joined.
   public let form: BalanceLossForm
@@ -36,9 +36,11 @@ public struct BalanceLoss<B: Backend>: Sendable {
   /// - Precondition: `loads` has the load of at least one layer.
   public func forward(_ loads: [Router<B>.Load], weight: Double = 1, _ run: Run<B>) -> (loss: Tensor<B>, balances: [Tensor<B>]) {
     let experts = loads[0].counts.columnCount
-    let coefficient = weight * coefficient
     let m = Double(loads.reduce(0) { $0 + $1.tokens })
-    guard m > 0 else { return (run.backend.zeros(Shape(1)), loads.map { _ in run.backend.zeros(Shape(experts)) }) }
+    guard m > 0 else {
+      return (run.backend.zeros(Shape(1)), loads.map { _ in run.backend.zeros(Shape(experts)) })
+    }
+    let coefficient = weight * coefficient
     var balances: [Tensor<B>] = []
     switch form {
     case .pooledTopK:

@@ -40,11 +40,10 @@ public struct TrainingStep<B: Backend> {
 
   /// Runs step `number` (counted from 1, the counter of random masks) and updates.
   ///
-  /// - Throws: never without a device that fails.
+  /// - Throws: what the device reports.
   public func run(_ batches: [PackedBatch<B>], number: Int, _ optimizer: inout some Optimizer<B>) throws -> Result {
     let (loss, balance, counts) = try forwardBackward(batches, number: number, hooks: [])
-    var squared = backend.zeros(Shape(1))
-    for parameter in decoder.parameters { backend.add(1, backend.dot(parameter.gradient, parameter.gradient), into: &squared) }
+    let squared = squaredNorm()
     var total = backend.copy(loss)
     if let balance { backend.add(1, balance, into: &total) }
     let (factor, norm) = backend.clipFactor(squared, loss: total, maximum: clip)
@@ -53,6 +52,8 @@ public struct TrainingStep<B: Backend> {
   }
 
   /// The first tensor of step `number` that holds a value that is not finite, by its path; nil if there is none.
+  ///
+  /// Activations and their gradients come first, then `loss`, `aux_loss`, `grad.<name>` of a parameter and `grad_norm`.
   ///
   /// - Throws: what the device reports.
   public func findNonFinite(_ batches: [PackedBatch<B>], number: Int) throws -> String? {
@@ -66,7 +67,14 @@ public struct TrainingStep<B: Backend> {
     for parameter in decoder.parameters where try backend.download(parameter.gradient).contains(where: { !$0.isFinite }) {
       return "grad." + parameter.name
     }
-    return nil
+    return try backend.download(squaredNorm())[0].isFinite ? nil : "grad_norm"  // squares of finite numbers may overflow
+  }
+
+  /// Σ ‖g‖² over all parameters.
+  private func squaredNorm() -> Tensor<B> {
+    var squared = backend.zeros(Shape(1))
+    for parameter in decoder.parameters { backend.add(1, backend.dot(parameter.gradient, parameter.gradient), into: &squared) }
+    return squared
   }
 
   /// Adds the gradients of the step to the parameters.

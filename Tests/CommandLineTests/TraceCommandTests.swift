@@ -46,7 +46,8 @@ import Testing
   @Test(arguments: [
     (["--steps", "0"], "--steps is 0"), (["--backend", "cuda"], "cuda"), (["--evaluation", "fast"], "fast"),
     (["--dtype", "float16"], "float16"), (["model.*"], "--activations"), (["--router-loss", "none"], "--router-loss"),
-    (["--mystery"], "--mystery"), (["--lr", "nan"], "--lr"), (["--threads", "0"], "--threads is 0"),
+    (["--mystery"], "--mystery"), (["--activations", "no.such.path"], "no.such.path"), (["--lr", "nan"], "--lr"),
+    (["--threads", "0"], "--threads is 0"),
   ])
   func whatTheCommandLineDoesNotHaveIsAUsageError(_ extra: [String], _ part: String) throws {
     let scratch = try Scratch()

@@ -3,18 +3,19 @@ import Conformance
 import Decoders
 import MixLoRA
 import Tensors
+import TestModels
 import Testing
 import Traces
 
 @Suite struct EvaluationTests {
   @Test(arguments: Golden.cases, [1, 2, 3])
   func theEvaluationsAgreeInEveryTensorWithAnyNumberOfThreads(_ name: String, threads: Int) throws {
-    let shared = try Golden.trace(name, evaluation: .sharedBase, on: CPUDouble(threads: threads))
     let definition = try Golden.trace(name, evaluation: .perExpert, on: CPUDouble(threads: 1))
-    let now = Agreement(
-      of: shared.tensors.only("logits", "loss", "aux", "router", "grad."),
-      with: definition.tensors.only("logits", "loss", "aux", "router", "grad."))
-    #expect(now.holds(to: 1e-12), "\(now)")
+    for evaluation in [ExpertEvaluation.sharedBase, .sharedGateUp] {
+      let shared = try Golden.trace(name, evaluation: evaluation, on: CPUDouble(threads: threads))
+      let now = Agreement(of: shared.tensors.firstPass(), with: definition.tensors.firstPass())
+      #expect(now.holds(to: 1e-12), "\(evaluation): \(now)")
+    }
   }
 
   @Test(arguments: [1, 2, 3])
@@ -37,69 +38,41 @@ import Traces
       let decoder = try SmallModel.decoder(targets: targets, dropout: 0.3, evaluation: evaluation, on: backend)
       return try SmallModel.trainingTensors(decoder, on: backend)
     }
-    let agreement = Agreement(of: try gradients(.sharedBase), with: try gradients(.perExpert))
-    #expect(agreement.holds(to: 1e-12), "\(agreement)")
-  }
-}
-
-/// A model with everything that the golden ones lack: biases, three layers, odd sizes.
-enum SmallModel {
-  static var configuration: DecoderConfiguration {
-    get throws {
-      try DecoderConfiguration(
-        [
-          "model_type": "llama", "hidden_size": 12, "intermediate_size": 19, "num_hidden_layers": 3, "num_attention_heads": 3,
-          "num_key_value_heads": 1, "vocab_size": 23, "attention_bias": true, "mlp_bias": true, "tie_word_embeddings": true,
-        ], file: "small model")
+    let definition = try gradients(.perExpert)
+    for evaluation in [ExpertEvaluation.sharedBase, .sharedGateUp] {
+      let agreement = Agreement(of: try gradients(evaluation), with: definition)
+      #expect(agreement.holds(to: 1e-12), "\(evaluation): \(agreement)")
     }
   }
 
-  static let sequences = [
-    PackedSequence(ids: [3, 1, 4, 1, 5], labels: [1, 4, nil, 5, nil]),
-    PackedSequence(ids: [], labels: []),
-    PackedSequence(ids: [9, 2, 6, 5, 3, 5, 8], firstPosition: 2, labels: [2, nil, 5, 3, 5, 8, nil]),
-    PackedSequence(ids: [7], labels: [nil]),
-  ]
-
-  static func decoder<B: Backend>(
-    targets: [String] = LinearName.allCases.map(\.rawValue), dropout: Double = 0, experts: Int = 5, topK: Int = 2,
-    evaluation: ExpertEvaluation = .sharedBase, on backend: B
-  ) throws -> Decoder<B> {
-    var mixture = AdapterConfiguration.Mixture(
-      experts: experts, expertsPerToken: topK, lora: .init(rank: 2, alpha: 5, dropout: dropout, isRankStabilised: true))
-    mixture.balanceCoefficient = 0.02
-    let adapter = AdapterConfiguration(
-      lora: .init(rank: 3, alpha: 5, dropout: dropout, isRankStabilised: true), targets: Set(targets.compactMap(LinearName.init)),
-      mixture: mixture)
-    let weights = RandomWeights(seed: 7, on: backend)
-    return try Decoder(configuration, weights: weights, adapter: (adapter, weights), evaluation: evaluation, positions: 16, on: backend)
-  }
-
-  static func baseDecoder<B: Backend>(on backend: B) throws -> Decoder<B> {
-    try Decoder(configuration, weights: RandomWeights(seed: 7, on: backend), trainsBase: true, positions: 16, on: backend)
-  }
-
-  /// One training pass: hidden rows, losses and all gradients.
-  static func trainingTensors<B: Backend>(_ decoder: Decoder<B>, hooks: [any Hook<B>] = [], isTraining: Bool = true, on backend: B) throws
-    -> [Trace<B.Scalar>.NamedTensor]
-  {
-    let batch = PackedBatch(sequences, on: backend)
-    let run = Run(backend, isTraining: isTraining, key: RandomKey(seed: 11), hooks: hooks)
-    run.rows = batch.identity(step: 5)
-    for parameter in decoder.parameters { backend.scale(0, &parameter.gradient) }
-    let output = decoder.forward(batch, run, caches: .all)
-    let (loss, dhidden) = decoder.loss(output.hidden, batch, run)
-    var tensors = [
-      Trace<B.Scalar>.NamedTensor(name: "hidden", shape: output.hidden.shape.sizes, values: try backend.download(output.hidden)),
-      Trace<B.Scalar>.NamedTensor(name: "loss", shape: [1], values: try backend.download(loss)),
-    ]
-    if let balance = output.balanceLoss { tensors.append(.init(name: "aux_loss", shape: [1], values: try backend.download(balance))) }
-    decoder.backward(dhidden, output, batch, run)
-    try run.finish()
-    for tensor in decoder.trainedTensors {
-      let part = tensor.view(of: tensor.parameter.gradient)
-      tensors.append(.init(name: "grad." + tensor.name, shape: part.shape.sizes, values: try backend.download(part)))
+  /// Every activation and gradient that a recorder sees in two evaluations, dropout on; and which it sees in one alone.
+  @Test(arguments: [1, 2, 3])
+  func whatTwoEvaluationsFormIsTheSameOnTheWay(_ threads: Int) throws {
+    func recording(_ evaluation: ExpertEvaluation) throws -> (records: [String: Recorder<CPUDouble>.Record], choices: [String: [Int32]]) {
+      let backend = CPUDouble(threads: threads, isPoisoned: true)
+      let recorder = Recorder(on: backend) { _ in true }
+      let decoder = try SmallModel.decoder(dropout: 0.3, evaluation: evaluation, on: backend)
+      _ = try SmallModel.trainingTensors(decoder, hooks: [recorder], on: backend)
+      return (recorder.records, recorder.choices)
     }
-    return tensors
+    let definition = try recording(.perExpert)
+    let gateUp = try recording(.sharedGateUp)
+    let base = try recording(.sharedBase)
+    for (one, other) in [(base, definition), (gateUp, definition), (base, gateUp)] {
+      let names = Set(one.records.keys).intersection(other.records.keys).sorted()
+      func tensors(_ records: [String: Recorder<CPUDouble>.Record]) -> [Trace<Double>.NamedTensor] {
+        names.compactMap { name in records[name].map { .init(name: name, shape: $0.shape.sizes, values: $0.values) } }
+      }
+      let agreement = Agreement(of: tensors(one.records), with: tensors(other.records))
+      #expect(agreement.count > 150 && agreement.holds(to: 1e-12), "\(agreement)")
+      #expect(one.choices == other.choices && one.choices.count == 3)
+    }
+    func surplus(_ one: [String: Recorder<CPUDouble>.Record], over other: [String: Recorder<CPUDouble>.Record]) -> Set<String> {
+      Set(Set(one.keys).subtracting(other.keys).map { $0.split(separator: ".").suffix(3).filter { Int($0) == nil }.joined(separator: ".") })
+    }
+    #expect(surplus(definition.records, over: base.records) == ["down_proj.output"])
+    #expect(surplus(base.records, over: definition.records) == ["gate_proj.base.output", "up_proj.base.output"])
+    #expect(surplus(gateUp.records, over: base.records) == ["down_proj.output"])
+    #expect(surplus(base.records, over: gateUp.records).isEmpty)
   }
 }

@@ -1,5 +1,6 @@
 import CPUBackend
 import Conformance
+import TestModels
 import Testing
 
 @Suite struct GradientTests {

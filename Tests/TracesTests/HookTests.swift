@@ -3,6 +3,7 @@ import Conformance
 import Decoders
 import MixLoRA
 import Tensors
+import TestModels
 import Testing
 import Traces
 

@@ -3,6 +3,7 @@ import Decoders
 import Foundation
 import MixLoRA
 import Tensors
+import TestModels
 import Testing
 import Training
 

@@ -11,15 +11,18 @@ import Traces
 ///     |fd − ⟨g, d⟩| ≤ ε · max(|⟨g, d⟩|, ‖g‖ / √n)                               n elements of θ
 ///
 /// L is cross-entropy plus balance loss. The routing of the unperturbed model is held by a hook, because which
-/// experts are chosen has no derivative. Meant for float64: float32 leaves no digits for a difference.
+/// experts are chosen has no derivative; while training the dropout masks are held by their key. Meant for float64:
+/// float32 leaves no digits for a difference.
 public struct ModelGradientCheck<B: Backend> {
   private let decoder: Decoder<B>
   private let sequences: [PackedSequence]
   private let backend: B
   private let step: Double
+  private let isTraining: Bool
 
-  /// A check of `decoder` on the given sequences; `step` is h.
-  public init(_ decoder: Decoder<B>, _ sequences: [PackedSequence], on backend: B, step: Double = 2e-4) {
+  /// A check of `decoder` on the given sequences; `step` is h, `isTraining` switches dropout on.
+  public init(_ decoder: Decoder<B>, _ sequences: [PackedSequence], isTraining: Bool = false, on backend: B, step: Double = 2e-4) {
+    self.isTraining = isTraining
     self.decoder = decoder
     self.sequences = sequences
     self.backend = backend
@@ -47,7 +50,7 @@ public struct ModelGradientCheck<B: Backend> {
   public func run(directions: Int = 8, seed: UInt64 = 1) throws -> [GroupResult] {
     let batch = PackedBatch(sequences, on: backend)
     let recorder = Recorder(on: backend) { $0.hasSuffix(".choice") }
-    _ = try loss(batch, Run(backend, hooks: [recorder]), gradients: true)
+    _ = try loss(batch, [recorder], gradients: true)
     let routing = Replacement<B>(choices: recorder.choices.mapValues { backend.upload($0) })
 
     var groups: [(name: String, parameters: [Parameter<B>])] = []
@@ -73,7 +76,7 @@ public struct ModelGradientCheck<B: Backend> {
             let moved = values[i].indices.map { B.Scalar(values[i][$0] + h * direction[i][$0]) }
             parameter.value = backend.upload(moved, parameter.value.shape)
           }
-          return try loss(batch, Run(backend, hooks: [routing]), gradients: false)
+          return try loss(batch, [routing], gradients: false)
         }
         let near = try shifted(by: step) - shifted(by: -step)
         let far = try shifted(by: 2 * step) - shifted(by: -2 * step)
@@ -91,7 +94,9 @@ public struct ModelGradientCheck<B: Backend> {
     }
   }
 
-  private func loss(_ batch: PackedBatch<B>, _ run: Run<B>, gradients: Bool) throws -> Double {
+  private func loss(_ batch: PackedBatch<B>, _ hooks: [any Hook<B>], gradients: Bool) throws -> Double {
+    let run = Run(backend, isTraining: isTraining, key: RandomKey(seed: 1), hooks: hooks)
+    run.rows = batch.identity(step: 1)
     let output = decoder.forward(batch, run, caches: gradients ? .all : .none)
     let (loss, dhidden) = decoder.loss(output.hidden, batch, run)
     let total = try Double(backend.download(loss)[0]) + (output.balanceLoss.map { try Double(backend.download($0)[0]) } ?? 0)

@@ -1,0 +1,115 @@
+import CPUBackend
+import Conformance
+import Decoders
+import MixLoRA
+import Tensors
+import TestModels
+import Testing
+import Traces
+
+/// Dropout on what branches read.
+@Suite struct DropoutTests {
+  let backend = CPUDouble(threads: 1, isPoisoned: true)
+
+  private func plainLoRA(dropout: Double) -> AdapterConfiguration {
+    var adapter = SmallModel.adapter(dropout: dropout)
+    adapter.mixture = nil
+    return adapter
+  }
+
+  /// In float64 and with the masks held by their key, the loss is smooth and its differences give every gradient.
+  @Test(arguments: ExpertEvaluation.allCases)
+  func finiteDifferencesGiveTheGradientUnderDropout(_ evaluation: ExpertEvaluation) throws {
+    let decoder = try SmallModel.decoder(SmallModel.adapter(dropout: 0.4), evaluation: evaluation, trainsBase: true, on: backend)
+    try expectDifferences(decoder, groups: 15)
+  }
+
+  @Test func finiteDifferencesGivePlainLoRAsGradientUnderDropout() throws {
+    try expectDifferences(SmallModel.decoder(plainLoRA(dropout: 0.4), on: backend), groups: 14)
+  }
+
+  private func expectDifferences(_ decoder: Decoder<CPUDouble>, groups: Int) throws {
+    let results = try ModelGradientCheck(decoder, SmallModel.sequences, isTraining: true, on: backend).run(directions: 4)
+    #expect(results.count >= groups)
+    for result in results {
+      #expect(result.worst <= 1e-7, "\(result)")
+      #expect(result.gradientNorm > 0, "\(result)")
+    }
+  }
+
+  @Test(arguments: ExpertEvaluation.allCases)
+  func dropoutOfZeroAndDropoutOutsideTrainingAreNoneBitForBit(_ evaluation: ExpertEvaluation) throws {
+    func bits(_ dropout: Double, isTraining: Bool, mixture: Bool) throws -> [[UInt64]] {
+      let adapter = mixture ? SmallModel.adapter(dropout: dropout) : plainLoRA(dropout: dropout)
+      let decoder = try SmallModel.decoder(adapter, evaluation: evaluation, on: backend)
+      return try SmallModel.trainingTensors(decoder, isTraining: isTraining, on: backend).map { $0.values.map(\.bitPattern) }
+    }
+    for mixture in [true, false] {
+      let none = try bits(0, isTraining: false, mixture: mixture)
+      #expect(try bits(0, isTraining: true, mixture: mixture) == none)
+      #expect(try bits(0.4, isTraining: false, mixture: mixture) == none)
+      #expect(try bits(0.4, isTraining: true, mixture: mixture) != none)
+    }
+  }
+
+  /// 300 rows of 67 columns: the share kept is within five deviations of 1 − p, what is kept is multiplied with 1/(1−p),
+  /// backward has the same mask.
+  @Test(arguments: [0.05, 0.3, 0.9], [1, 2, 3])
+  func aMaskKeepsItsShareAndScalesItWhateverTheThreads(_ p: Double, threads: Int) throws {
+    let backend = CPUDouble(threads: threads, isPoisoned: true)
+    let (n, width) = (300, 67)
+    let run = Run(backend, isTraining: true, key: RandomKey(seed: 3))
+    run.rows = RowIdentity(
+      samples: backend.upload((0..<n).map { Int32($0 / 50) }), positions: backend.upload((0..<n).map { Int32($0 % 50) }), step: 2)
+    let layer = InputDropout<CPUDouble>(path: "some.input", probability: p)
+    let ones = { backend.upload([Double](repeating: 1, count: n * width), Shape(n, width)) }
+    let input = layer.forward(ones(), run)
+    #expect(try backend.download(input.x).allSatisfy { $0 == 1 })
+    let mask = try backend.download(input.u)
+    #expect(mask.allSatisfy { $0 == 0 || $0 == 1 / (1 - p) })
+    let share = Double(mask.count { $0 != 0 }) / Double(mask.count)
+    #expect(abs(share - (1 - p)) <= 5 * (p * (1 - p) / Double(mask.count)).squareRoot(), "kept \(share)")
+    var gradient = LoRAInput<CPUDouble>.Gradient()
+    gradient.du = ones()
+    #expect(try backend.download(layer.backward(&gradient, run)) == mask)
+    let single = CPUDouble(threads: 1)
+    let alone = Run(single, isTraining: true, key: RandomKey(seed: 3))
+    alone.rows = RowIdentity(
+      samples: single.upload((0..<n).map { Int32($0 / 50) }), positions: single.upload((0..<n).map { Int32($0 % 50) }), step: 2)
+    let ofOne = InputDropout<CPUDouble>(path: "some.input", probability: p).forward(
+      single.upload([Double](repeating: 1, count: n * width), Shape(n, width)), alone)
+    #expect(try single.download(ofOne.u) == mask)
+  }
+
+  @Test(arguments: ExpertEvaluation.allCases)
+  func threadsChangeNoMaskOfAModel(_ evaluation: ExpertEvaluation) throws {
+    func tensors(_ threads: Int) throws -> [Trace<Double>.NamedTensor] {
+      let backend = CPUDouble(threads: threads)
+      return try SmallModel.trainingTensors(
+        SmallModel.decoder(SmallModel.adapter(dropout: 0.4), evaluation: evaluation, on: backend), on: backend)
+    }
+    let one = try tensors(1)
+    for threads in [2, 3] {
+      let agreement = Agreement(of: try tensors(threads), with: one)
+      #expect(agreement.holds(to: 1e-13), "\(agreement)")
+    }
+  }
+
+  /// A row's masks follow from its sample's number and its position, not from where it lies in the batch.
+  @Test(arguments: ExpertEvaluation.allCases)
+  func aSampleHasItsMasksWhereverTheBatchIsSplit(_ evaluation: ExpertEvaluation) throws {
+    let decoder = try SmallModel.decoder(SmallModel.adapter(dropout: 0.4), evaluation: evaluation, on: backend)
+    func hidden(_ sequences: ArraySlice<PackedSequence>) throws -> [Double] {
+      let batch = PackedBatch(Array(sequences), firstSample: sequences.startIndex, on: backend)
+      let run = Run(backend, isTraining: true, key: RandomKey(seed: 11))
+      run.rows = batch.identity(step: 5)
+      return try backend.download(decoder.forward(batch, run, caches: .none).hidden)
+    }
+    let whole = try hidden(SmallModel.sequences[...])
+    for split in 1...3 {
+      let parts = try hidden(SmallModel.sequences[..<split]) + hidden(SmallModel.sequences[split...])
+      #expect(parts.count == whole.count)
+      #expect(zip(parts, whole).allSatisfy { abs($0 - $1) <= 1e-12 }, "split before sample \(split)")
+    }
+  }
+}

@@ -1,0 +1,95 @@
+import CPUBackend
+import Conformance
+import Decoders
+import Foundation
+import MixLoRA
+import TestModels
+import Testing
+import Traces
+
+/// The engine against every case of `Fixtures/peers`: the definition in float64, MoE-PEFT and PEFT in float32. Limits as
+/// in ``GoldenTests``.
+@Suite struct PeerTests {
+  @Test func theIndexNamesEveryCaseAndEveryExpectationThatLiesThere() throws {
+    let index = try PeerCase.readIndex()
+    let folders = try FileManager.default.contentsOfDirectory(atPath: Fixture.path("peers/cases"))
+    #expect(index.count == 30)
+    #expect(index.map(\.name).sorted() == folders.sorted())
+    #expect(PeerCase.all.count == index.count && PeerCase.mixtures.count == 18)
+    for peer in index {
+      let files = try FileManager.default.contentsOfDirectory(atPath: Fixture.path("peers/cases/\(peer.name)"))
+      #expect(files.filter { $0.hasPrefix("expected") }.sorted() == peer.expectations.sorted(), "\(peer)")
+      #expect(files.contains("adapter") == (peer.adapter != nil), "\(peer)")
+    }
+  }
+
+  @Test(arguments: PeerCase.all)
+  func float64EqualsTheDefinitionInEveryTensor(_ peer: PeerCase) throws {
+    let backend = CPUDouble(threads: 2, isPoisoned: true)
+    let trace = try Trace.withThreeSteps(peer.decoder(on: backend), peer.batch(), on: backend)
+    let expected = try Fixture.tensors(peer.float64)
+    let first = Agreement(of: trace.tensors.firstPass(), with: expected.firstPass())
+    #expect(first.holds(to: 1e-12), "\(peer): \(first)")
+    let after = Agreement(of: trace.tensors.steps(), with: expected.steps())
+    #expect(after.holds(to: 1e-9), "\(peer): \(after)")
+    #expect(trace.tensors.count == expected.count)
+  }
+
+  @Test(arguments: PeerCase.mixtures, [ExpertEvaluation.sharedGateUp, .perExpert])
+  func theOtherEvaluationsEqualTheDefinitionToo(_ peer: PeerCase, _ evaluation: ExpertEvaluation) throws {
+    let backend = CPUDouble(threads: 1, isPoisoned: true)
+    let found = try peer.firstPass(peer.decoder(evaluation: evaluation, on: backend), on: backend)
+    let first = Agreement(of: found, with: try Fixture.tensors(peer.float64).firstPass())
+    #expect(first.holds(to: 1e-12), "\(peer): \(first)")
+  }
+
+  @Test(arguments: PeerCase.mixtures.filter { $0.perLayerArgmax != nil }, ExpertEvaluation.allCases)
+  func thePapersBalanceLossEqualsItsDefinition(_ peer: PeerCase, _ evaluation: ExpertEvaluation) throws {
+    let backend = CPUDouble(threads: 1)
+    let decoder = try peer.decoder(evaluation: evaluation, balanceLoss: .perLayerArgmax, on: backend)
+    let found = try peer.firstPass(decoder, on: backend)
+    let expected = try Fixture.tensors(#require(peer.perLayerArgmax))
+    let agreement = Agreement(of: found.only("aux_loss", "grad."), with: expected)
+    #expect(agreement.holds(to: 1e-12), "\(peer): \(agreement)")
+    #expect(!Agreement(of: found.only("aux_loss"), with: try Fixture.tensors(peer.float64).only("aux_loss")).holds(to: 1e-3))
+  }
+
+  /// Base and adapter trained together: `grad.*` of every base tensor, and the adapter's as without.
+  @Test(arguments: PeerCase.all.filter { $0.baseGradients != nil }, ExpertEvaluation.allCases)
+  func theBaseHasItsGradientsUnderAnAdapter(_ peer: PeerCase, _ evaluation: ExpertEvaluation) throws {
+    let backend = CPUDouble(threads: 2, isPoisoned: true)
+    let found = try peer.firstPass(peer.decoder(evaluation: evaluation, trainsBase: true, on: backend), on: backend)
+    let isAdapters = { (name: String) in name.hasPrefix("grad.mixlora.") || name.hasPrefix("grad.base_model.") }
+    let base = Agreement(
+      of: found.only("grad.").filter { !isAdapters($0.name) }, with: try Fixture.tensors(#require(peer.baseGradients)))
+    #expect(base.holds(to: 1e-12), "\(peer): \(base)")
+    let adapter = Agreement(
+      of: found.only("grad.").filter { isAdapters($0.name) }, with: try Fixture.tensors(peer.float64).only("grad."))
+    #expect(adapter.holds(to: 1e-12), "\(peer): \(adapter)")
+  }
+
+  /// MoE-PEFT's and PEFT's own numbers.
+  @Test(arguments: PeerCase.all.filter { $0.float32 != nil })
+  func float32EqualsTheOtherProgram(_ peer: PeerCase) throws {
+    try expectSinglePrecision(peer, Fixture.tensors(#require(peer.float32)), includingSteps: true)
+  }
+
+  /// Without another program's numbers float32 is judged by the definition. At K = 1 the gate's gradient is rounding that
+  /// AdamW divides by its own root, so there only the first pass.
+  @Test(arguments: PeerCase.all.filter { $0.float32 == nil })
+  func float32EqualsTheDefinitionToSinglePrecision(_ peer: PeerCase) throws {
+    try expectSinglePrecision(peer, Fixture.tensors(peer.float64), includingSteps: peer.mixture?.expertsPerToken != 1)
+  }
+
+  private func expectSinglePrecision(_ peer: PeerCase, _ expected: [Trace<Double>.NamedTensor], includingSteps: Bool) throws {
+    let backend = CPUFloat(threads: 2, isPoisoned: true)
+    let trace = try Trace.withThreeSteps(peer.decoder(on: backend), peer.batch(), on: backend)
+    let first = Agreement(of: trace.tensors.firstPass(), with: expected.firstPass())
+    #expect(first.holds(to: 3e-4), "\(peer): \(first)")
+    guard includingSteps else { return }
+    let curve = Agreement(of: trace.tensors.only("loss_curve"), with: expected.only("loss_curve"))
+    #expect(curve.holds(to: 1e-4), "\(peer): \(curve)")
+    let after = Agreement(of: trace.tensors.only("after."), with: expected.only("after."))
+    #expect(after.holds(to: 5e-3), "\(peer): \(after)")
+  }
+}
