@@ -647,6 +647,8 @@ def adapter_config_cases():
     bad("targets-object-number", dict(target_modules=dict(q_proj=1)), ["found 1", "true or false"], key("target_modules.q_proj"))
     bad("targets-object-unknown", dict(target_modules=dict(w1=True)), ['the string "w1"'], key("target_modules"))
     bad("kind-lora", dict(peft_type="LORA"), ['the string "mixlora"', "a LORA adapter"], key("routing_strategy"))
+    for method in ["pissa", "olora", "loftq", "corda"]:
+        bad("init-" + method, dict(init_lora_weights=method), [f'the string "{method}"', "change the base weights"], key("init_lora_weights"))
     bad("kind-number", dict(peft_type=1), ["found 1"], key("peft_type"))
     bad("routing-missing", dict(routing_strategy=()), ["found nothing", '"mixlora"'], key("routing_strategy"))
     bad("routing-dynamic", dict(routing_strategy="mixlora-dynamic"), ['"mixlora-dynamic"'], key("routing_strategy"))
@@ -724,6 +726,7 @@ def folder_cases():
     q, EMBED, NORM, HEAD = "model.layers.0.self_attn.q_proj.weight", "model.embed_tokens.weight", "model.norm.weight", "lm_head.weight"
     up, down = "model.layers.0.mlp.up_proj.weight", "model.layers.0.mlp.down_proj.weight"
     model("good")
+    model("head-width-huge", ["found shape [4, 4]", "expected shape [33554432, 4]"], tensor(q), settings=dict(head_dim=1 << 24))
     model("nan", tensors={q: ("F32", [4, 4], float("nan")), NORM: ("F32", [4], float("inf"))})
     model("unaligned-and-mixed-types", whole={"model.safetensors": pack({**base_tensors(), NORM: ("F64", [4], 1.0), q: ("BF16", [4, 4], 0.5), up: ("F16", [6, 4], 0.5)}, padding=3)})
     model("tied-with-copy", settings=dict(tie_word_embeddings=True))

@@ -93,20 +93,35 @@ import Testing
     #expect(result.error.contains("nowhere/config.json"))
   }
 
+  /// The first in the order of the run, which is what a search for a fault needs; `layers.10` sorts before `layers.2`.
+  @Test func theFirstActivationThatIsNotFiniteIsNamed() throws {
+    let scratch = try Scratch()
+    let folder = try scratch.golden("ffn-only")
+    try spoil(folder, "model.layers.1.self_attn.v_proj.weight")
+    let result = try Program.run(arguments(folder, "--activations", "--backward"))
+    #expect(result.code == 4)
+    #expect(result.error.contains("tensor model.layers.1.self_attn.v_proj.output"), "\(result.error)")
+  }
+
   @Test func aResultThatIsNotFiniteIsWrittenAndNamed() throws {
     let scratch = try Scratch()
     let folder = try scratch.golden("ffn-only")
-    let model = try Safetensors(path: folder.path + "/model/model.safetensors")
-    let contents = try model.entries.map { entry in (entry, try model.withBytes(of: entry.name) { [UInt8]($0) }) }
-    try SafetensorsWriter.write(to: folder.path + "/model/model.safetensors", entries: model.entries) { entry, emit in
-      var bytes = contents.first { $0.0 == entry }!.1
-      if entry.name == "model.norm.weight" { bytes.replaceSubrange(0..<4, with: [0, 0, 0x80, 0x7f]) }  // +∞
-      try bytes.withUnsafeBytes { try emit($0) }
-    }
+    try spoil(folder, "model.norm.weight")
     let result = try Program.run(arguments(folder))
     #expect(result.code == 4)
     #expect(result.error.contains("logits"), "\(result.error)")
     #expect(FileManager.default.fileExists(atPath: folder.path + "/out.safetensors"))
+  }
+
+  /// Puts +∞ into the first element of a weight.
+  private func spoil(_ folder: URL, _ weight: String) throws {
+    let model = try Safetensors(path: folder.path + "/model/model.safetensors")
+    let contents = try model.entries.map { entry in (entry, try model.withBytes(of: entry.name) { [UInt8]($0) }) }
+    try SafetensorsWriter.write(to: folder.path + "/model/model.safetensors", entries: model.entries) { entry, emit in
+      var bytes = contents.first { $0.0 == entry }!.1
+      if entry.name == weight { bytes.replaceSubrange(0..<4, with: [0, 0, 0x80, 0x7f]) }  // +∞
+      try bytes.withUnsafeBytes { try emit($0) }
+    }
   }
 
   @Test(arguments: [

@@ -88,6 +88,28 @@ import Traces
     #expect(checked >= 10)
   }
 
+  /// A hook that patches once and then stops listening, as in a lesson, is followed by what backward forms again.
+  @Test func aHookThatListensOnceIsFollowedLikeOneThatStays() throws {
+    final class Once: Hook {
+      typealias B = CPUDouble
+      let path: String
+      let value: Tensor<CPUDouble>
+      var isDone = false
+      init(_ path: String, _ value: Tensor<CPUDouble>) { (self.path, self.value) = (path, value) }
+      func listens(to path: String) -> Bool { !isDone && path == self.path }
+      func visit(_ value: inout Tensor<CPUDouble>, at point: HookPoint) { (value, isDone) = (self.value, true) }
+    }
+    let path = "model.layers.1.mlp.experts.2.hidden"
+    let decoder = try SmallModel.decoder(on: backend)
+    let recorder = Recorder(on: backend) { $0 == path }
+    _ = try SmallModel.trainingTensors(decoder, hooks: [recorder], on: backend)
+    let record = try #require(recorder.records[path])
+    let other = backend.upload(record.values.map { 0.5 - $0 }, record.shape)
+    let lasting = try SmallModel.trainingTensors(decoder, hooks: [Replacement<CPUDouble>(values: [path: other])], on: backend)
+    let once = try SmallModel.trainingTensors(decoder, hooks: [Once(path, other)], on: backend)
+    #expect(once.map(\.values) == lasting.map(\.values))
+  }
+
   @Test func aReplacedRoutingDecisionIsFollowed() throws {
     let path = "model.layers.0.mlp.moe_gate.choice"
     let rows = SmallModel.sequences.reduce(0) { $0 + $1.ids.count }

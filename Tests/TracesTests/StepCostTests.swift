@@ -35,6 +35,21 @@ import Training
     #expect(cost.bytesToHost == 4)
   }
 
+  @Test func shorterBatchesLiveFromTheBuffersOfTheLongest() throws {
+    let backend = CPUFloat(threads: 1)
+    let decoder = try SmallModel.decoder(on: backend)
+    var optimizer = AdamW(decoder.parameters, learningRate: 1e-3, on: backend)
+    func step(_ tokens: Int, _ number: Int) throws {
+      let ids = (0..<tokens).map { Int32($0 % 20) }
+      let batch = PackedBatch([PackedSequence(ids: ids, labels: ids.dropFirst().map { $0 } + [nil])], on: backend)
+      _ = try TrainingStep(decoder, key: RandomKey(seed: 1), on: backend).run([batch], number: number, &optimizer)
+    }
+    for number in 1...2 { try step(16, number) }
+    let before = backend.counters
+    for (number, tokens) in [12, 9, 7, 5, 2, 16, 11].enumerated() { try step(tokens, number + 3) }
+    #expect((backend.counters - before).poolMisses == 0)
+  }
+
   @Test func aBaseModelsStepCopiesNothingEither() throws {
     let backend = CPUFloat(threads: 1)
     let decoder = try SmallModel.baseDecoder(on: backend)
