@@ -6,8 +6,9 @@ import Tensors
 //     dV += Pᵀ dO         dP = dO Vᵀ            dS = P ⊙ (dP − δ), δ_i = ⟨P_i, dP_i⟩
 //     dQ = scale dS K     dK += scale dSᵀ Q
 //
-// With a window, keys end at the other side too: i − window < j. A block of 64 rows needs the keys up to its last row, so about T/128 of the products beyond the diagonal are for
-// nothing; the products are BLAS's, which reads a head as columns of the packed rows.
+// A block of 64 rows takes the keys from where its first row's window begins (i − j < window) to its last row. Of a
+// sequence of T rows a share of about 64/T of the products lies beyond the diagonal and is for nothing; they are BLAS's,
+// which reads a head as columns of the packed rows.
 
 /// Rows of a block of queries.
 private let blockRows = 64
