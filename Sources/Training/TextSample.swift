@@ -4,11 +4,22 @@ public struct TextSample: Equatable, Sendable {
   public var text: [UInt8]
   /// The byte ranges of the answers, in order. A token belongs to an answer if it ends inside one, after its first byte.
   public var answers: [Range<Int>]
+  /// The byte ranges that a template wrote as control tokens; the same spelling elsewhere is plain text.
+  public var controls: [Range<Int>] = []
+  /// Whether the text ends as it should already, so that no end token follows.
+  public var endsItself = false
 
   /// A text with its answers.
   public init(text: [UInt8], answers: [Range<Int>]) {
     self.text = text
     self.answers = answers
+  }
+
+  /// Adds a control token's spelling.
+  mutating func appendControl(_ spelling: String) {
+    let start = text.count
+    text += Array(spelling.utf8)
+    controls.append(start..<text.count)
   }
 
   /// A prompt and the answer that follows it without anything between.
@@ -26,6 +37,8 @@ public struct TextSample: Equatable, Sendable {
 public protocol TextEncoder: Sendable {
   /// The tokens of a text, with the byte after each one's last; no begin or end token is added.
   func tokens(of text: [UInt8]) -> [(id: Int32, end: Int)]
+  /// The control token of this spelling, if there is one.
+  func controlToken(_ spelling: [UInt8]) -> Int32?
   /// The token that begins every text, where the tokenizer adds one.
   var beginToken: Int32? { get }
   /// The token that ends an answer.
@@ -55,7 +68,7 @@ public struct EncodedSample: Equatable, Sendable {
   /// so a sample whose answers alone are longer stays longer.
   public init(_ sample: TextSample, with encoder: some TextEncoder, lossOn columns: LossColumns, length: Int, addsEndToken: Bool) {
     let begin = encoder.beginToken.map { [$0] } ?? []
-    let tokens = encoder.tokens(of: sample.text)
+    let tokens = Self.tokens(of: sample, encoder)
     var ids = begin + tokens.map(\.id)
     var isAnswer = begin.map { _ in false }
     var start = 0
@@ -63,7 +76,7 @@ public struct EncodedSample: Equatable, Sendable {
       isAnswer.append(sample.isAnswer(start..<token.end))
       start = token.end
     }
-    if addsEndToken, let end = encoder.endToken {
+    if addsEndToken, !sample.endsItself, let end = encoder.endToken {
       ids.append(end)
       isAnswer.append(true)
     }
@@ -74,5 +87,23 @@ public struct EncodedSample: Equatable, Sendable {
     self.ids = ids
     counts = columns == .all ? isAnswer.map { _ in true } : isAnswer
     if !counts.isEmpty { counts[0] = false }
+  }
+
+  /// The tokens of the text, its control tokens as such. They part the text, so what lies between is encoded by itself.
+  private static func tokens(of sample: TextSample, _ encoder: some TextEncoder) -> [(id: Int32, end: Int)] {
+    var tokens: [(id: Int32, end: Int)] = []
+    var start = 0
+    func appendText(upTo end: Int) {
+      guard start < end else { return }
+      tokens += encoder.tokens(of: Array(sample.text[start..<end])).map { ($0.id, $0.end + start) }
+    }
+    for control in sample.controls {
+      guard let id = encoder.controlToken(Array(sample.text[control])) else { continue }  // then it is text like the rest
+      appendText(upTo: control.lowerBound)
+      tokens.append((id, control.upperBound))
+      start = control.upperBound
+    }
+    appendText(upTo: sample.text.count)
+    return tokens
   }
 }

@@ -90,12 +90,15 @@ public enum TrainingData {
     for (n, message) in messages.enumerated() {
       let turn = LineFields(message, file: "\(fields.file), message \(n + 1)")
       let role = try turn.string("role")
-      sample.text += Array("<|im_start|>\(role)\n".utf8)
+      sample.appendControl("<|im_start|>")
+      sample.text += Array("\(role)\n".utf8)
       let start = sample.text.count
-      sample.text += Array("\(try turn.string("content"))<|im_end|>".utf8)
+      sample.text += Array((try turn.string("content")).utf8)
+      sample.appendControl("<|im_end|>")
       if role == "assistant" { sample.answers.append(start..<sample.text.count) }
       sample.text.append(UInt8(ascii: "\n"))
     }
+    sample.endsItself = true
     guard !sample.answers.isEmpty else {
       throw fields.error("messages", "no message of the assistant", "at least one, for only those are learnt")
     }
