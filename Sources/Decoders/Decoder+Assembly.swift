@@ -24,8 +24,8 @@ extension Decoder {
     let table = try assembly.base("model.embed_tokens.weight", Shape(v, c), matrix)
     // Only now is C known to be more than a number in a configuration, so that its table of angles may be made.
     let rotary = RotaryEmbedding(
-      base: configuration.ropeBase, scaling: configuration.ropeScaling, headWidth: configuration.headWidth, positions: positions,
-      on: backend)
+      base: configuration.ropeBase, scaling: configuration.ropeScaling, divisors: configuration.ropeDivisors,
+      headWidth: configuration.headWidth, positions: positions, on: backend)
     embedding = Embedding(path: "model.embed_tokens", weight: table)
     blocks = try (0..<configuration.layers).map { try assembly.block("model.layers.\($0)", index: $0, rotary) }
     norm = try assembly.norm("model.norm")

@@ -19,11 +19,12 @@ struct BenchTrainCommand: ParsableCommand {
 
       Examples:
         mixlora bench train --model SmolLM2-135M
+        mixlora bench train --model SmolLM2-135M-Instruct.Q4_1.gguf
         mixlora bench train --random-weights --model folder-with-config.json --phases
         mixlora bench train --random-weights --model folder-with-config.json --batch 4 --length 128 --rank 8 --json
       """)
 
-  @Option(help: ArgumentHelp("Hugging Face folder; with --random-weights its config.json is enough.", valueName: "folder"))
+  @Option(help: ArgumentHelp("Hugging Face folder or GGUF file; with --random-weights config.json is enough.", valueName: "path"))
   var model: String
 
   @Flag(help: "Draw the base weights instead of reading them.")
@@ -85,7 +86,7 @@ struct BenchTrainCommand: ParsableCommand {
 
   func run() throws {
     let backend = CPUFloat(threads: common.threadCount)
-    let configuration = try DecoderConfiguration(contentsOf: model + "/config.json")
+    let configuration = try ModelFiles.configuration(model)
     let lora = AdapterConfiguration.LoRA(rank: rank, alpha: 2 * Double(rank), dropout: dropout)
     let settings = AdapterConfiguration(
       lora: lora, mixture: method == .mixlora ? .init(experts: experts, expertsPerToken: topK, lora: lora) : nil)
@@ -95,9 +96,7 @@ struct BenchTrainCommand: ParsableCommand {
       decoder = try Decoder(
         configuration, weights: initial, adapter: (settings, initial), evaluation: evaluation, positions: length, on: backend)
     } else {
-      let weights = CheckpointWeights(try ShardedSafetensors.open(folder: model), on: backend)
-      decoder = try Decoder(
-        configuration, weights: weights, adapter: (settings, initial), evaluation: evaluation, positions: length, on: backend)
+      decoder = try ModelFiles(model).decoder(adapter: (settings, initial), evaluation: evaluation, positions: length, on: backend)
     }
     let bench = TrainingBench(decoder, randomBatch(configuration.vocabulary, on: backend), seed: seed, on: backend)
     let measured = try bench.measure(steps: steps, profiled: phases)

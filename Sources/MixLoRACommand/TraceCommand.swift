@@ -35,7 +35,8 @@ struct TraceCommand: ParsableCommand {
         mixlora trace --model llama --adapter mixlora --batch batch.safetensors --out trace.safetensors --activations 'model.layers.0.*'
       """)
 
-  @Option(help: ArgumentHelp("Hugging Face folder: config.json and model.safetensors or a sharded index.", valueName: "folder"))
+  @Option(
+    help: ArgumentHelp("Hugging Face folder (config.json and model.safetensors or a sharded index) or GGUF file.", valueName: "path"))
   var model: String
 
   @Option(help: ArgumentHelp("MixLoRA adapter folder: adapter_config.json and adapter_model.safetensors or .bin.", valueName: "folder"))
@@ -97,14 +98,14 @@ struct TraceCommand: ParsableCommand {
   }
 
   private func run<B: Backend>(on backend: B, writing type: ElementType) throws {
-    let configuration = try DecoderConfiguration(contentsOf: model + "/config.json")
-    let input = try TraceBatch(contentsOf: batch, vocabulary: configuration.vocabulary)
+    let files = try ModelFiles(model)
+    let input = try TraceBatch(contentsOf: batch, vocabulary: files.configuration.vocabulary)
     if !input.hasLabels, backward || steps != nil {
       throw ValidationError("\(backward ? "--backward" : "--steps") needs labels; \(batch) has none.")
     }
     let needsGradients = backward || steps != nil
-    let decoder = try ModelFolder.load(
-      model, adapter: adapter, trainsBase: needsGradients && adapter == nil, evaluation: evaluation,
+    let decoder = try files.decoder(
+      adapter: adapter, trainsBase: needsGradients && adapter == nil, evaluation: evaluation,
       balanceLoss: routerLoss, positions: input.columns, on: backend)
     var optimizer = AdamW(decoder.parameters, learningRate: lr, weightDecay: weightDecay, on: backend)
     var request = TraceRequest()

@@ -23,7 +23,7 @@ import Testing
   }
 
   private func load(model: String, adapter: String?) throws {
-    let decoder = try ModelFolder.load(
+    let decoder = try ModelFiles.load(
       model, adapter: adapter, trainsBase: false, evaluation: .sharedBase, positions: 3, on: CPUDouble(threads: 1))
     #expect(decoder.trainedTensors.isEmpty == (adapter == nil))
   }

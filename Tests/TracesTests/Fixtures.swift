@@ -24,7 +24,7 @@ enum Golden {
     throws
     -> Decoder<B>
   {
-    try ModelFolder.load(
+    try ModelFiles.load(
       folder(name) + "/model", adapter: withAdapter ? folder(name) + "/adapter" : nil, trainsBase: !withAdapter, evaluation: evaluation,
       positions: batch(name).columns, on: backend)
   }
