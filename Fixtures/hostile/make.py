@@ -11,6 +11,7 @@ for a configuration), or an error: `exit` (3 the input, 5 the system), `in` the 
 `place` (tensor, key, member or byte; absent: the file as a whole) and `says`, parts of the message with the offending numbers.
 
   safetensors    one file                              pytorch         one zip file of torch.save
+  gguf           one GGUF file                         gguf-model      one GGUF file, loaded as a model
   index          a folder, model.safetensors[.index]   config          config.json
   adapter-config adapter_config.json                   model, adapter  a folder, loaded with the other kind's `good`
 """
@@ -673,6 +674,198 @@ def adapter_config_cases():
     add("adapter-config", "adapter-config/not-there.json", None, ["errno 2 of stat"])
 
 
+# ---- GGUF
+
+TYPES = dict(u8=0, i8=1, u16=2, i16=3, u32=4, i32=5, f32=6, bool=7, string=8, array=9, u64=10, i64=11, f64=12)
+FORMS = dict(u8="B", i8="b", u16="H", i16="h", u32="I", i32="i", f32="f", bool="B", u64="Q", i64="q", f64="d")
+GGML = dict(F32=0, F16=1, Q4_0=2, Q4_1=3, Q8_0=8, I8=24, I16=25, I32=26, I64=27, F64=28, BF16=30)
+BLOCKS = dict(F32=(1, 4), F16=(1, 2), BF16=(1, 2), F64=(1, 8), I8=(1, 1), I16=(1, 2), I32=(1, 4), I64=(1, 8), Q8_0=(32, 34), Q4_0=(32, 18), Q4_1=(32, 20))
+
+
+def g_string(value): return u64(len(text(value))) + text(value)
+
+
+def g_value(kind, value):
+    """A value without its type; an array is (element kind, list)."""
+    if kind == "string": return g_string(value)
+    if kind == "array": return u32(TYPES[value[0]]) + u64(len(value[1])) + b"".join(g_value(value[0], v) for v in value[1])
+    return struct.pack("<" + FORMS[kind], value)
+
+
+def g_key(name, kind, value): return g_string(name) + u32(TYPES[kind]) + g_value(kind, value)
+def g_raw(name, code, content=b""): return g_string(name) + u32(code) + content
+def g_info(name, sizes, kind, offset): return g_string(name) + u32(len(sizes)) + b"".join(map(u64, sizes)) + u32(GGML.get(kind, kind)) + u64(offset)
+
+
+def g_size(kind, sizes):
+    count = 1
+    for size in sizes: count *= size
+    return count // BLOCKS[kind][0] * BLOCKS[kind][1]
+
+
+def gguf(keys=(), tensors=(), version=3, alignment=32, infos=None, data=None, counts=None, padded=True):
+    """A file. `tensors` are (name, sizes innermost first, type, bytes or None for zeros); the rest overrides what follows from them."""
+    made, body = [], b""
+    for name, sizes, kind, content in tensors:
+        made.append(g_info(name, sizes, kind, len(body)))
+        body += content if content is not None else bytes(g_size(kind, sizes))
+        if padded or name != tensors[-1][0]: body += bytes(-len(body) % alignment)
+    infos = made if infos is None else infos
+    head = b"GGUF" + u32(version) + b"".join(map(u64, counts or (len(infos), len(keys)))) + b"".join(keys) + b"".join(infos)
+    return head + bytes(-len(head) % alignment) + (body if data is None else data)
+
+
+G_KEYS = [g_key("general.architecture", "string", "test"), g_key("test.layers", "u32", 2), g_key("test.flag", "bool", 1),
+          g_key("test.names", "array", ("string", ["a", "", "\u00e9"])), g_key("test.scores", "array", ("f32", [0.5, -1.0]))]
+G_TENSORS = [("w", [3, 2], "F32", struct.pack("<6f", 1.5, -2, 0, 0.25, 3, 4)), ("q", [32, 2], "Q8_0", bytes(range(68))), ("scalar", [], "F32", None)]
+G_GOOD = gguf(G_KEYS, G_TENSORS)
+
+
+def gguf_cases():
+    def ok(name, content, tensors): add("gguf", f"gguf/{name}.gguf", content, tensors=tensors)
+    def bad(name, content, says, place=None): add("gguf", f"gguf/{name}.gguf", content, says, place)
+    def one(sizes, kind, size=4, offset=0): return gguf(infos=[g_info("x", sizes, kind, offset)], data=bytes(size))
+    FIRST = 24  # where the first key or tensor begins
+    names = ["w", "q", "scalar"]
+
+    ok("good", G_GOOD, names)
+    ok("version-2", gguf(G_KEYS, G_TENSORS, version=2), names)
+    ok("last-padding-missing", gguf(G_KEYS, G_TENSORS, padded=False), names)
+    ok("nothing", gguf(), [])
+    ok("nothing-and-no-padding", gguf()[:24], [])
+    ok("alignment-8", gguf([g_key("general.alignment", "u32", 8)], G_TENSORS, alignment=8), names)
+    ok("alignment-4096", gguf([g_key("general.alignment", "u32", 4096)], G_TENSORS, alignment=4096, padded=False), names)
+    ok("alignment-not-first", gguf(G_KEYS + [g_key("general.alignment", "u32", 64)], G_TENSORS, alignment=64), names)
+    ok("every-type-of-value", gguf([g_key(kind, kind, 1) for kind in FORMS] + [g_key("array." + kind, "array", (kind, [1, 0])) for kind in FORMS]), [])
+    ok("every-type-of-tensor", gguf(tensors=[(kind, [32, 2], kind, None) for kind in BLOCKS]), list(BLOCKS))
+    ok("empty-string-and-array", gguf([g_key("a", "string", ""), g_key("b", "array", ("u64", []))]), [])
+    ok("string-not-utf-8", gguf([g_key("a", "string", b"\xff\0\x1b")]), [])
+    ok("canonically-equal-names", gguf(tensors=[("\u00e9", [1], "F32", None), ("e\u0301", [1], "F32", None)]), ["\u00e9", "e\u0301"])
+    ok("nan-infinity", gguf(tensors=[("x", [3], "F32", NAN + struct.pack("<2f", float("inf"), float("-inf"))), ("s", [32], "Q8_0", b"\0\x7e" + bytes(32))]), ["x", "s"])
+    ok("name-of-63-bytes", gguf(tensors=[("n" * 63, [1], "F32", None)]), ["n" * 63])
+    ok("key-of-65535-bytes", gguf([g_key("k" * 65_535, "u8", 1)]), [])
+    ok("4-axes", gguf(tensors=[("x", [2, 1, 3, 1], "F32", None)]), ["x"])
+
+    # The beginning.
+    bad("empty", b"", ["0 more bytes", '4 bytes of the magic "GGUF"', "cut off"], byte(0))
+    bad("magic-ggml", b"lmgg" + G_GOOD[4:], ['the magic "lmgg"', "is this a GGUF file?"], byte(0))
+    bad("magic-lower-case", b"gguf" + G_GOOD[4:], ['the magic "gguf"'], byte(0))
+    bad("magic-reversed", b"FUGG" + G_GOOD[4:], ['the magic "FUGG"'], byte(0))
+    bad("magic-for-a-terminal", b"\x1b[2J" + G_GOOD[4:], ['the magic "\\u{1B}[2J"'], byte(0))
+    bad("a-safetensors-file", GOOD, ["the magic"], byte(0))
+    bad("version-0", gguf(version=0), ["version 0", "0 never was one"], byte(4))
+    bad("version-1", gguf(version=1), ["version 1", "other widths"], byte(4))
+    bad("version-4", gguf(version=4), ["version 4", "newer ones are unknown"], byte(4))
+    bad("version-big-endian", b"GGUF" + struct.pack(">I", 3) + G_GOOD[8:], ["version 50331648", "the file is big-endian"], byte(4))
+    bad("version-2-32", gguf(version=(1 << 32) - 1), ["version 4294967295"], byte(4))
+
+    # Counts that nothing in the file backs: an allocation of their size, or of their wrapped product, must not happen (CVE-2025-53630, CVE-2026-27940).
+    for name, count in [("2-63", 1 << 63), ("2-64", (1 << 64) - 1), ("times-25-wraps", ((1 << 64) // 25) + 1), ("2-32", 1 << 32)]:
+        bad("tensor-count-" + name, gguf(counts=(count, 0)), [f"{count} tensors in 16 more bytes", "at most 0"], byte(8))
+        bad("key-count-" + name, gguf(counts=(0, count)), [f"{count} keys in 8 more bytes", "at most 0"], byte(16))
+    bad("tensor-count-one-more", gguf(G_KEYS, G_TENSORS, counts=(4, 5)), ["an empty name of a tensor"], byte(333))
+    bad("tensor-count-one-less", gguf(G_KEYS, G_TENSORS, counts=(2, 5)), ["512 bytes", "at most 448: 320 before the data and 128 of data"])
+    bad("key-count-one-more", gguf(G_KEYS, G_TENSORS, counts=(3, 6)), ["a length of 562949953421312 of a tensor's name"], byte(236))
+    bad("key-count-one-less", gguf(G_KEYS, G_TENSORS, counts=(3, 4)), ["9 axes"], tensor("test.scores"))
+
+    # Keys.
+    bad("key-empty", gguf([g_key("", "u8", 1)]), ["an empty key"], byte(FIRST))
+    bad("key-not-ascii", gguf([g_key("\u00e9", "u8", 1)]), ['the key "\u00e9"', "printable ASCII"], byte(FIRST))
+    bad("key-with-nul", gguf([g_key("a\0b", "u8", 1)]), ["printable ASCII"], byte(FIRST))
+    bad("key-for-a-terminal", gguf([g_key("\x1b[2J", "u8", 1)]), ['the key "\\u{1B}[2J"'], byte(FIRST))
+    bad("key-of-65536-bytes", gguf([g_key("k" * 65_536, "u8", 1)]), ["a length of 65536 of a key", "at most 65535"], byte(FIRST))
+    bad("key-twice", gguf([g_key("a", "u8", 1), g_key("a", "u8", 1)]), ["it a second time at byte 38"], key("a"))
+    bad("key-twice-of-other-type", gguf([g_key("a", "u8", 1), g_key("a", "string", "")]), ["it a second time at byte 38"], key("a"))
+    bad("alignment-twice", gguf([g_key("general.alignment", "u32", 32)] * 2), ["it a second time"], key("general.alignment"))
+    for name, length, says in [("2-63", 1 << 63, "9223372036854775808 of a key"), ("2-64", (1 << 64) - 1, "18446744073709551615"), ("2-32", 1 << 32, "4294967296"), ("over-file", 100, "a length of 100 of a key")]:
+        bad("key-length-" + name, gguf([u64(length) + b"a" + bytes(40)]), [says, "at most"], byte(FIRST))
+
+    # Values.
+    bad("type-13", gguf([g_raw("a", 13, bytes(8))]), ["the type 13", "0 to 12"], key("a"))
+    bad("type-2-32", gguf([g_raw("a", (1 << 32) - 1, bytes(8))]), ["the type 4294967295"], key("a"))
+    bad("bool-2", gguf([g_key("a", "bool", 2)]), ["found 2 at byte 37", "a BOOL, 0 or 1"], key("a"))
+    bad("bool-255-in-array", gguf([g_key("a", "array", ("bool", [0, 1, 255]))]), ["found 255 at byte 51"], key("a"))
+    bad("string-length-over-file", gguf([g_raw("a", 8, u64(100) + b"abc")]), ['a length of 100 of "a"', "bytes that are left"], byte(37))
+    bad("string-length-over-cap", gguf([g_raw("a", 8, u64((1 << 30) + 1))]), ["a length of 1073741825", "at most 1073741824"], byte(37))
+    bad("string-length-2-64", gguf([g_raw("a", 8, u64((1 << 64) - 1))]), ["a length of 18446744073709551615"], byte(37))
+    bad("string-length-negative-int32", gguf([g_raw("a", 8, u64(0x80000000))]), ["a length of 2147483648"], byte(37))
+    bad("array-of-arrays", gguf([g_raw("a", 9, u32(9) + u64(1) + u32(0) + u64(1) + b"\1")]), ["an array of arrays"], key("a"))
+    bad("array-of-arrays-1000-deep", gguf([g_raw("a", 9, (u32(9) + u64(1)) * 1000)]), ["an array of arrays"], key("a"))
+    bad("array-type-13", gguf([g_raw("a", 9, u32(13) + u64(1) + bytes(8))]), ["the element type 13"], key("a"))
+    bad("array-count-over-cap", gguf([g_raw("a", 9, u32(0) + u64((1 << 30) + 1))]), ["an array of 1073741825 elements", "at most 1073741824"], key("a"))
+    bad("array-count-2-64", gguf([g_raw("a", 9, u32(10) + u64((1 << 64) - 1))]), ["an array of 18446744073709551615 elements"], key("a"))
+    bad("array-bytes-wrap", gguf([g_raw("a", 9, u32(10) + u64((1 << 61) + 1) + bytes(8))]), ["an array of 2305843009213693953 elements"], key("a"))
+    bad("array-bytes-wrap-32-bits", gguf([g_raw("a", 9, u32(4) + u64((1 << 30)) + bytes(4))]), ["an array of 1073741824 UINT32 in"], key("a"))
+    bad("array-one-short", gguf([g_raw("a", 9, u32(10) + u64(2) + bytes(8))])[:49 + 8], ["an array of 2 UINT64 in 8 more bytes", "at most 1"], key("a"))
+    bad("array-of-strings-without-strings", gguf([g_raw("a", 9, u32(8) + u64(1 << 29))]), ["an array of 536870912 STRING in"], key("a"))
+    bad("array-string-over-file", gguf([g_raw("a", 9, u32(8) + u64(2) + g_string("x") + u64(99))]), ['a length of 99 of an element of "a"'], byte(58))
+
+    # The alignment, whose padding is a product that may wrap (llama.cpp #26318).
+    for name, kind, value, says in [("0", "u32", 0, "found 0"), ("1", "u32", 1, "found 1"), ("4", "u32", 4, "found 4"), ("48", "u32", 48, "found 48"), ("2-32", "u32", (1 << 32) - 1, "found 4294967295")]:
+        bad("alignment-" + name, gguf([g_key("general.alignment", kind, value)], G_TENSORS), [says, "a power of two that is at least 8"], key("general.alignment"))
+    bad("alignment-u64", gguf([g_key("general.alignment", "u64", 32)], G_TENSORS), ["32 (UINT64)", "a UINT32"], key("general.alignment"))
+    bad("alignment-i32", gguf([g_key("general.alignment", "i32", 32)], G_TENSORS), ["32 (INT32)"], key("general.alignment"))
+    bad("alignment-string", gguf([g_key("general.alignment", "string", "32")], G_TENSORS), ['the string "32"'], key("general.alignment"))
+    bad("alignment-array", gguf([g_key("general.alignment", "array", ("u32", [32]))], G_TENSORS), ["an array of 1 UINT32"], key("general.alignment"))
+    bad("alignment-2-31", gguf([g_key("general.alignment", "u32", 1 << 31)], G_TENSORS), ["24 bytes for F32 [2, 3] at byte 2147483648", "at most 0"], tensor("w"))
+
+    # Names.
+    bad("name-empty", gguf(tensors=[("", [1], "F32", None)]), ["an empty name"], byte(FIRST))
+    bad("name-of-64-bytes", gguf(tensors=[("n" * 64, [1], "F32", None)]), ["a length of 64 of a tensor's name", "at most 63"], byte(FIRST))
+    bad("name-length-2-64", gguf(infos=[u64((1 << 64) - 1) + bytes(40)]), ["a length of 18446744073709551615"], byte(FIRST))
+    bad("name-not-utf-8", gguf(tensors=[(b"\xff", [1], "F32", None)]), ["a name of a tensor that is not UTF-8"], byte(FIRST))
+    bad("name-twice", gguf(tensors=[("a", [1], "F32", None), ("a", [1], "F32", None)]), ["the name twice"], tensor("a"))
+    bad("name-for-a-terminal", gguf(infos=[g_info("\x1b[2J\u202e", [1], 99, 0)], data=bytes(4)), ['tensor "\\u{1B}[2J\\u{202E}": found the unknown type 99'], tensor("\x1b[2J\u202e"))
+
+    # Sizes.
+    bad("axes-5", one([1] * 5, "F32"), ["5 axes", "at most 4"], tensor("x"))
+    bad("axes-2-32", gguf(infos=[g_string("x") + u32((1 << 32) - 1) + bytes(60)]), ["4294967295 axes"], tensor("x"))
+    bad("size-0", one([0], "F32"), ["size 0 of axis 0"], tensor("x"))
+    bad("size-0-second", one([32, 0], "Q8_0"), ["size 0 of axis 1"], tensor("x"))
+    bad("size-negative", one([(1 << 64) - 1], "F32"), ["size -1 of axis 0"], tensor("x"))
+    bad("size-2-63", one([1 << 63], "F32"), ["size -9223372036854775808 of axis 0"], tensor("x"))
+    bad("sizes-product-wraps-to-4", one([1 << 62, 4 + 1], "I8"), ["[5, 4611686018427387904] of I8", "beyond 2^63"], tensor("x"))
+    bad("sizes-product-wraps-to-0", one([1 << 32, 1 << 32], "F32"), ["beyond 2^63 bits"], tensor("x"))
+    bad("sizes-four-wrap", one([1 << 16] * 4, "F32"), ["beyond 2^63 bits"], tensor("x"))
+    bad("sizes-bits-wrap", one([1 << 60], "F32"), ["[1152921504606846976] of F32", "beyond 2^63 bits"], tensor("x"))
+    bad("sizes-blocks-wrap", one([1 << 62], "Q8_0"), ["[4611686018427387904] of Q8_0", "beyond 2^63 bits"], tensor("x"))
+    for kind in ("Q8_0", "Q4_0", "Q4_1"):
+        bad("row-of-33-" + kind.lower().replace("_", "-"), one([33], kind, 64), [f"[33] of {kind}", "rows of 33 are no whole number of blocks of 32"], tensor("x"))
+    bad("row-of-1-q4-0", one([1, 32], "Q4_0", 64), ["[32, 1] of Q4_0", "rows of 1"], tensor("x"))
+    bad("scalar-q8-0", one([], "Q8_0", 64), ["rows of 1"], tensor("x"))
+
+    # Types.
+    for code, says in [(4, "the unknown type 4"), (5, "the unknown type 5"), (12, "type 12, Q4_K"), (14, "type 14, Q6_K"), (39, "type 39, MXFP4"), (41, "the unknown type 41"), ((1 << 32) - 1, "the unknown type 4294967295")]:
+        bad(f"tensor-type-{code}", one([256], code, 256), [says, "F32, F16, BF16, Q8_0"], tensor("x"))
+
+    # Offsets: bytes beyond the file would be read from elsewhere in memory (CVE-2026-7482).
+    bad("offset-1", one([1], "F32", 64, 1), ["offset 1", "expected 0"], tensor("x"))
+    bad("offset-32", one([1], "F32", 64, 32), ["offset 32", "expected 0"], tensor("x"))
+    bad("offset-2-64", one([1], "F32", 64, (1 << 64) - 32), ["offset 18446744073709551584"], tensor("x"))
+    a = g_info("a", [3], "F32", 0)
+    bad("offset-unpadded", gguf(infos=[a, g_info("b", [1], "F32", 12)], data=bytes(64)), ["offset 12", "expected 32"], tensor("b"))
+    bad("offset-same", gguf(infos=[a, g_info("b", [3], "F32", 0)], data=bytes(64)), ["offset 0", "expected 32"], tensor("b"))
+    bad("offset-gap", gguf(infos=[a, g_info("b", [1], "F32", 64)], data=bytes(96)), ["offset 64", "expected 32"], tensor("b"))
+    bad("offset-order", gguf(infos=[g_info("b", [1], "F32", 32), a], data=bytes(64)), ["offset 32", "expected 0"], tensor("b"))
+    bad("data-missing", one([1], "F32", 0), ["4 bytes for F32 [1] at byte 64", "at most 0"], tensor("x"))
+    bad("data-one-short", one([1], "F32", 3), ["4 bytes for F32 [1] at byte 64", "at most 3"], tensor("x"))
+    bad("data-huge", one([1 << 40], "F32", 4), ["4398046511104 bytes", "at most 4"], tensor("x"))
+    bad("trailing-byte", G_GOOD + b"\0", [f"{len(G_GOOD) + 1} bytes", f"at most {len(G_GOOD)}"])
+    bad("trailing-zip", G_GOOD + b"PK\5\6" + bytes(18), [f"{len(G_GOOD) + 22} bytes"])
+    bad("nothing-and-trailing-byte", gguf() + b"\0", ["33 bytes", "at most 32"])
+
+    # Cut off at every field.
+    for name, length, says, place in [
+            ("in-magic", 3, ["3 more bytes", "4 bytes of the magic"], byte(0)), ("in-version", 6, ["2 more bytes", "4 bytes of the version"], byte(4)),
+            ("in-tensor-count", 12, ["4 more bytes", "8 bytes of the number of tensors"], byte(8)), ("before-tensors", 88, ["3 tensors in 72 more bytes", "at most 2"], byte(8)), ("before-keys", 24 + 69, ["5 keys in 69 more bytes", "at most 4"], byte(16)),
+            ("in-key-type", 200, ["3 more bytes", '4 bytes of the type of "test.scores"'], byte(197)), ("in-names", 168, ["more bytes", "test.names"], key("test.names"))]:
+        bad("cut-" + name, G_GOOD[:length], says, place)
+    four = gguf(infos=[g_info("x", [2, 1, 3, 1], "F32", 0)], data=b"")[:81]
+    for name, length, says in [
+            ("size", 37 + 8 + 4, "4 more bytes"), ("type", 37 + 32 + 3, "3 more bytes"), ("offset", 80, "7 more bytes")]:
+        bad("cut-in-" + name, four[:length], [says, 'of "x"', "cut off"], byte(length - int(says[0])))
+
+
 # ---- whole folders
 
 WIDTHS = {"F64": "d", "F32": "f", "F16": "e", "I32": "i", "I64": "q"}
@@ -808,7 +1001,7 @@ def folder_cases():
 
 def main(arguments):
     if arguments not in ([], ["--check"]): sys.exit(__doc__)
-    for cases in (safetensors_cases, pytorch_cases, index_cases, config_cases, adapter_config_cases, folder_cases): cases()
+    for cases in (safetensors_cases, pytorch_cases, gguf_cases, index_cases, config_cases, adapter_config_cases, folder_cases): cases()
     FILES["cases.json"] = ("[\n" + ",\n".join(json.dumps(case, sort_keys=False) for case in CASES) + "\n]\n").encode()
     present = {str(path.relative_to(HERE)) for path in HERE.rglob("*") if path.is_file()} - {"make.py", "README.md"}
     if arguments:

@@ -7,9 +7,26 @@ extension CPUBackend {
     defer { watch.stop() }
     switch table {
     case .dense(let tensor, transposed: false): return take("embedding", tensor, ids)
-    case .frozen(let matrix, transposed: false): return take("embedding", matrix.tensor, ids)
+    case .frozen(let matrix, transposed: false):
+      switch matrix.contents {
+      case .dense(let tensor): return take("embedding", tensor, ids)
+      case .encoded(let encoded): return decodedRows(encoded, ids)
+      }
     default: trap("embedding: the table \(table.shape) is transposed")
     }
+  }
+
+  private func decodedRows(_ table: EncodedMatrix, _ ids: Indices<Self>) -> Tensor<Self> {
+    let (y, ys) = fresh(Shape(ids.count, table.columns))
+    let index = ids.storage.pointer
+    forRanges(ys.count, cost: ys.width) { rows in
+      for n in rows {
+        let row = Int(index[n])
+        guard row >= 0, row < table.rows else { trap("embedding: index \(n) is row \(row) of (\(table.rows),\(table.columns))") }
+        table.decode(row: row, to: ys[n])
+      }
+    }
+    return y
   }
 
   /// The rows of x that `rows` names: x (N,C) → (count,C).

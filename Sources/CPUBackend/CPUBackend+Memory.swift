@@ -51,7 +51,7 @@ extension CPUBackend {
   public func upload(_ bytes: UnsafeRawBufferPointer, _ format: WeightFormat, _ shape: Shape) -> Tensor<Self> {
     let watch = core.watch("upload")
     defer { watch.stop() }
-    guard bytes.count == shape.count * format.byteWidth else {
+    guard bytes.count == shape.rows * format.rowBytes(shape.columns) else {
       trap("upload: \(bytes.count) bytes of \(format.rawValue) for the shape \(shape)")
     }
     let (y, ys) = fresh(shape)
@@ -60,8 +60,11 @@ extension CPUBackend {
     switch format {
     case .float32: decode(base, ys.base, shape.count) { (bits: UInt32) in Scalar(Float(bitPattern: bits)) }
     case .float64: decode(base, ys.base, shape.count) { (bits: UInt64) in Scalar(Double(bitPattern: bits)) }
-    case .float16: decode(base, ys.base, shape.count) { (bits: UInt16) in Scalar(float(half: bits)) }
-    case .bfloat16: decode(base, ys.base, shape.count) { (bits: UInt16) in Scalar(Float(bitPattern: UInt32(bits) << 16)) }
+    case .float16: EncodedMatrix.decode(Float16Encoding.self, base, shape.count, ys.base)
+    case .bfloat16: EncodedMatrix.decode(BFloat16Encoding.self, base, shape.count, ys.base)
+    case .q8_0: EncodedMatrix.decode(Q8_0Encoding.self, base, shape.count, ys.base)
+    case .q4_0: EncodedMatrix.decode(Q4_0Encoding.self, base, shape.count, ys.base)
+    case .q4_1: EncodedMatrix.decode(Q4_1Encoding.self, base, shape.count, ys.base)
     }
     return y
   }
@@ -97,18 +100,22 @@ extension CPUBackend {
     return Array(UnsafeBufferPointer(start: indices.storage.pointer, count: indices.count))
   }
 
-  /// Keeps a weight that never changes, decoded to scalars.
+  /// Keeps a weight that never changes: a 16-bit or quantised matrix as it is stored, everything else decoded to scalars.
   public func freeze(_ bytes: UnsafeRawBufferPointer, _ format: WeightFormat, _ shape: Shape) -> CPUMatrix<Self> {
-    CPUMatrix(tensor: upload(bytes, format, shape))
+    guard EncodedMatrix.keeps(format), !shape.isVector else { return CPUMatrix(upload(bytes, format, shape)) }
+    let watch = core.watch("upload")
+    defer { watch.stop() }
+    core.bytesToDevice += bytes.count
+    return CPUMatrix(EncodedMatrix(bytes, format, shape))
   }
 
   /// Keeps a tensor as a weight that never changes; the storage is shared.
-  public func freeze(_ tensor: Tensor<Self>) -> CPUMatrix<Self> { CPUMatrix(tensor: tensor) }
+  public func freeze(_ tensor: Tensor<Self>) -> CPUMatrix<Self> { CPUMatrix(tensor) }
 
   /// A frozen vector (a norm's weight, a bias) as a tensor; the storage is shared.
   public func vector(_ frozen: CPUMatrix<Self>) -> Tensor<Self> {
-    guard frozen.shape.isVector else { trap("vector: the frozen weight is \(frozen.shape)") }
-    return frozen.tensor
+    guard frozen.shape.isVector, case .dense(let tensor) = frozen.contents else { trap("vector: the frozen weight is \(frozen.shape)") }
+    return tensor
   }
 
   /// Returns at once: operations of this backend are done when they return.

@@ -15,16 +15,31 @@ extension CPUBackend {
     requireShapes(
       "gemm", ("b", Shape(b.shape.rows, n), Shape(k, n)), ("the destination in c", Shape(range.count, c.columnCount), Shape(m, n)))
     let cs = writable(&c)
-    multiply(Scalar(alpha), matrix(a), matrix(b), Scalar(beta), cs.matrix.from(row: range.lowerBound), m, n, k)
+    let destination = cs.matrix.from(row: range.lowerBound)
+    let a = dense(a)
+    if case .frozen(let frozen, let transposed) = b, case .encoded(let encoded) = frozen.contents {
+      return multiply(Scalar(alpha), matrix(a), encoded, isTransposed: transposed, Scalar(beta), destination, m, n, k)
+    }
+    multiply(Scalar(alpha), matrix(a), matrix(b), Scalar(beta), destination, m, n, k)
   }
 
-  /// An operand as BLAS reads it.
+  /// An operand whose matrix is dense. (A frozen left factor occurs in no layer, so an encoded one may cost a tensor.)
+  private func dense(_ operand: Operand<Self>) -> Operand<Self> {
+    guard case .frozen(let frozen, let transposed) = operand, case .encoded(let encoded) = frozen.contents else { return operand }
+    let (y, ys) = fresh(frozen.shape)
+    forRanges(encoded.rows, cost: encoded.columns) { for n in $0 { encoded.decode(row: n, to: ys[n]) } }
+    return .dense(y, transposed: transposed)
+  }
+
+  /// A dense operand as BLAS reads it.
   func matrix(_ operand: Operand<Self>) -> Matrix<Scalar> {
-    let (tensor, transposed) =
-      switch operand {
-      case .dense(let tensor, let transposed): (tensor, transposed)
-      case .frozen(let frozen, let transposed): (frozen.tensor, transposed)
-      }
+    let (tensor, transposed): (Tensor<Self>, Bool)
+    switch operand {
+    case .dense(let dense, let isTransposed): (tensor, transposed) = (dense, isTransposed)
+    case .frozen(let frozen, let isTransposed):
+      guard case .dense(let dense) = frozen.contents else { trap("gemm: the frozen matrix \(frozen.shape) is encoded") }
+      (tensor, transposed) = (dense, isTransposed)
+    }
     var matrix = rows(tensor).matrix
     matrix.isTransposed = transposed
     return matrix

@@ -22,6 +22,10 @@ final class CPUCore {
   var bytesToHost = 0
   var profile: Profile?
   var productThreading = ProductThreading.rows
+  /// Where encoded matrices are expanded: a `Buffer` of the backend's scalars, as large as was needed so far.
+  var scratch: AnyObject?
+  /// The most scalars that it may have: 16 MiB of float32, what a cache can hold a good part of.
+  var scratchCount = 1 << 22
 
   init(threads: Int, isPoisoned: Bool) {
     _ = Self.openBLASUsesOurThreads
@@ -41,7 +45,7 @@ public final class CPUFloat: CPUBackend {
   public typealias Storage = Buffer<Float>
   /// A pooled buffer of integers.
   public typealias IndexStorage = Buffer<Int32>
-  /// A weight decoded to scalars.
+  /// A weight as it is stored, or decoded to scalars.
   public typealias FrozenMatrix = CPUMatrix<CPUFloat>
   let core: CPUCore
 
@@ -57,7 +61,7 @@ public final class CPUDouble: CPUBackend {
   public typealias Storage = Buffer<Double>
   /// A pooled buffer of integers.
   public typealias IndexStorage = Buffer<Int32>
-  /// A weight decoded to scalars.
+  /// A weight as it is stored, or decoded to scalars.
   public typealias FrozenMatrix = CPUMatrix<CPUDouble>
   let core: CPUCore
 
@@ -65,11 +69,19 @@ public final class CPUDouble: CPUBackend {
   public init(threads: Int, isPoisoned: Bool = false) { core = CPUCore(threads: threads, isPoisoned: isPoisoned) }
 }
 
-/// A frozen weight on the CPU: decoded to scalars once.
+/// A frozen weight on the CPU: 16-bit and quantised matrices as they are stored, everything else decoded to scalars once.
 public struct CPUMatrix<B: Backend>: FrozenMatrixShape {
-  let tensor: Tensor<B>
+  enum Contents {
+    case dense(Tensor<B>)
+    case encoded(EncodedMatrix)
+  }
+
+  let contents: Contents
   /// Rows and columns, or the length of a vector.
-  public var shape: Shape { tensor.shape }
+  public let shape: Shape
+
+  init(_ tensor: Tensor<B>) { (contents, shape) = (.dense(tensor), tensor.shape) }
+  init(_ matrix: EncodedMatrix) { (contents, shape) = (.encoded(matrix), Shape(matrix.rows, matrix.columns)) }
 }
 
 /// A tensor as kernels see it. Whoever makes one keeps the tensor alive while it is used.

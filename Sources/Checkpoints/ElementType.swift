@@ -1,7 +1,7 @@
-/// The type of a tensor's elements, under the names of the safetensors format (its source, `Dtype`).
+/// The type of a tensor's elements, under the names of the safetensors format (its source, `Dtype`) and of ggml.
 ///
-/// The cases stand in the order of the reference implementation, which is by growing alignment: its writer sorts tensors by this
-/// order, descending, and so does ours.
+/// The cases of safetensors stand in the order of the reference implementation, which is by growing alignment: its writer sorts
+/// tensors by this order, descending, and so does ours. The quantised types after them occur in GGUF files alone.
 public enum ElementType: String, CaseIterable, Hashable, Sendable, CustomStringConvertible {
   /// One byte, 0 or 1.
   case bool = "BOOL"
@@ -47,10 +47,33 @@ public enum ElementType: String, CaseIterable, Hashable, Sendable, CustomStringC
   case int64 = "I64"
   /// Unsigned 64-bit integer.
   case uint64 = "U64"
+  /// 32 signed bytes with one half-precision scale: 34 bytes.
+  case q8_0 = "Q8_0"
+  /// 32 numbers of 4 bits around 8 with one half-precision scale: 18 bytes.
+  case q4_0 = "Q4_0"
+  /// 32 numbers of 4 bits with a half-precision scale and minimum: 20 bytes.
+  case q4_1 = "Q4_1"
 
-  /// The bits that one element takes in a file; types below 8 bits are packed.
-  public var bitWidth: Int {
+  /// The types that a safetensors file may hold.
+  public static let safetensors = allCases.filter { !$0.isQuantised }
+
+  /// Whether elements share a scale with their neighbours in the row.
+  public var isQuantised: Bool { blockElements > 1 }
+
+  /// The consecutive elements of a row that a file stores together: 1, or 32 of a quantised type.
+  public var blockElements: Int {
     switch self {
+    case .q8_0, .q4_0, .q4_1: 32
+    default: 1
+    }
+  }
+
+  /// The bits that one block takes in a file, hence those of an element unless the type is quantised; types below 8 bits are packed.
+  public var blockBits: Int {
+    switch self {
+    case .q8_0: 8 * 34
+    case .q4_0: 8 * 18
+    case .q4_1: 8 * 20
     case .float4: 4
     case .float6E2M3, .float6E3M2: 6
     case .bool, .uint8, .int8, .float8E5M2, .float8E4M3, .float8E8M0, .float8E4M3FNUZ, .float8E5M2FNUZ: 8
@@ -60,6 +83,6 @@ public enum ElementType: String, CaseIterable, Hashable, Sendable, CustomStringC
     }
   }
 
-  /// The name in the safetensors format, such as `F32`.
+  /// The name in the file format, such as `F32`.
   public var description: String { rawValue }
 }

@@ -94,6 +94,12 @@ public final class MappedFile: Sendable {
     return false
   }
 
+  /// Whether a path leads to a regular file, links followed; false where nothing is there or the system cannot tell.
+  public static func isRegularFile(_ path: String) -> Bool {
+    var status = stat()
+    return !path.utf8.contains(0) && stat(path, &status) == 0 && status.st_mode & S_IFMT == S_IFREG
+  }
+
   /// Checks that a path leads to a regular file.
   ///
   /// - Throws: `CheckpointError` naming what is there instead.

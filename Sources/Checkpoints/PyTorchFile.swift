@@ -88,7 +88,7 @@ public struct PyTorchFile: TensorSource {
   /// - Throws: `CheckpointError` if there is no such tensor, and what `body` throws.
   public func withBytes<R>(of name: String, _ body: (UnsafeRawBufferPointer) throws -> R) throws -> R {
     let (entry, location) = try table.find(name, in: file)
-    let elementSize = entry.elementType.bitWidth / 8
+    let elementSize = entry.elementType.blockBits / 8
     if entry.elementCount == 0 { return try body(UnsafeRawBufferPointer(start: nil, count: 0)) }
     if location.view.isContiguous {
       let start = location.storage.lowerBound + location.view.offset * elementSize
@@ -128,7 +128,7 @@ public struct PyTorchFile: TensorSource {
     guard let member = members.storages[ByteKey(storage.key)] else {
       throw failure("no member for its storage \(quoted(storage.key))", "\(quoted(members.root + "/data/" + storage.key))")
     }
-    let elementSize = tensor.elementType.bitWidth / 8
+    let elementSize = tensor.elementType.blockBits / 8
     // An untyped storage counts bytes.
     let (storageBytes, overflow) = storage.count.multipliedReportingOverflow(by: storage.elementType == nil ? 1 : elementSize)
     guard !overflow, storageBytes == member.range.count else {

@@ -32,8 +32,8 @@ struct SafetensorsPlacement {
       }
     }
     let dtype = try field("dtype")
-    guard let elementType = dtype.stringValue.flatMap(ElementType.init(rawValue:)) else {
-      throw failure("dtype \(dtype.summary)", "one of " + ElementType.allCases.map(\.rawValue).joined(separator: " "))
+    guard let elementType = dtype.stringValue.flatMap(ElementType.init(rawValue:)), !elementType.isQuantised else {
+      throw failure("dtype \(dtype.summary)", "one of " + ElementType.safetensors.map(\.rawValue).joined(separator: " "))
     }
     let offsets = try sizes("data_offsets")
     guard offsets.count == 2 else { throw failure("\(offsets.count) data_offsets", "two, [begin, end]") }

@@ -10,6 +10,8 @@ public struct TensorEntry: Equatable, Sendable, CustomStringConvertible {
     case tooManyAxes(Int)
     /// Packed elements that end inside a byte.
     case partialByte(shape: [Int], elementType: ElementType, bits: Int)
+    /// Rows of a quantised type that end inside a block.
+    case partialBlock(shape: [Int], elementType: ElementType)
 
     /// What was found, in words and numbers.
     public var description: String {
@@ -18,6 +20,8 @@ public struct TensorEntry: Equatable, Sendable, CustomStringConvertible {
       case .overflow(let shape, let type): "shape \(shape) of \(type), whose size is beyond 2^63 bits"
       case .tooManyAxes(let count): "a shape of \(count) axes, more than \(maximumAxes)"
       case .partialByte(let shape, let type, let bits): "shape \(shape) of \(type), whose \(bits) bits are no whole number of bytes"
+      case .partialBlock(let shape, let type):
+        "shape \(shape) of \(type), whose rows of \(shape.last ?? 1) are no whole number of blocks of \(type.blockElements)"
       }
     }
   }
@@ -49,7 +53,8 @@ public struct TensorEntry: Equatable, Sendable, CustomStringConvertible {
       guard !overflow else { throw .overflow(shape: shape, elementType: elementType) }
       count = product
     }
-    let (bits, overflow) = count.multipliedReportingOverflow(by: elementType.bitWidth)
+    guard (shape.last ?? 1) % elementType.blockElements == 0 else { throw .partialBlock(shape: shape, elementType: elementType) }
+    let (bits, overflow) = (count / elementType.blockElements).multipliedReportingOverflow(by: elementType.blockBits)
     guard !overflow else { throw .overflow(shape: shape, elementType: elementType) }
     guard bits % 8 == 0 else { throw .partialByte(shape: shape, elementType: elementType, bits: bits) }
     self.name = name

@@ -53,6 +53,7 @@ extension DecoderConfiguration {
     }
     normEpsilon = try reader.number("rms_norm_eps", default: 1e-6, "a number ≥ 0") { $0 >= 0 }
     (ropeBase, ropeScaling) = try Self.rope(&reader)
+    ropeDivisors = nil
     tiesHead = try reader.bool("tie_word_embeddings", default: false)
     initializerRange = try reader.number("initializer_range", default: 0.02, "a number ≥ 0") { $0 >= 0 }
     _ = try reader.string("hidden_act", default: "silu", oneOf: ["silu"])

@@ -24,6 +24,8 @@ public struct DecoderConfiguration: Equatable, Sendable {
   public var ropeBase: Double
   /// How the rotary angles are stretched for long contexts; nil if they are not.
   public var ropeScaling: RotaryScaling?
+  /// What each pair's rotary frequency is divided by, one number a pair of a head (GGUF's `rope_freqs.weight`); nil for 1.
+  public var ropeDivisors: [Double]?
   /// Whether q_proj, k_proj and v_proj have a bias.
   public var queryKeyValueBias: Bool
   /// Whether o_proj has a bias.

@@ -25,12 +25,17 @@ public enum InitialValue: Equatable, Sendable {
 /// Values read from tensor files. A missing, unread or mis-shaped tensor is an error that names it.
 public final class CheckpointWeights<B: Backend>: WeightSource {
   private let source: any TensorSource
+  private let layout: (any TensorLayout)?
   private let backend: B
   private var read: Set<String> = []
 
   /// Values of `source` for `backend`.
-  public init(_ source: any TensorSource, on backend: B) {
+  public convenience init(_ source: any TensorSource, on backend: B) { self.init(source, nil, on: backend) }
+
+  /// Values of `source`, which has names and an order of its own.
+  init(_ source: any TensorSource, _ layout: (any TensorLayout)?, on backend: B) {
     self.source = source
+    self.layout = layout
     self.backend = backend
   }
 
@@ -78,16 +83,39 @@ public final class CheckpointWeights<B: Backend>: WeightSource {
     read.insert(copy)
   }
 
-  private func withValues<R>(of name: String, _ shape: Shape, _ body: (UnsafeRawBufferPointer, WeightFormat) throws -> R) throws -> R {
+  private func withValues<R>(
+    of modelName: String, _ shape: Shape, _ body: (UnsafeRawBufferPointer, WeightFormat) throws -> R
+  ) throws -> R {
+    let name = layout?.name(modelName) ?? modelName
     let entry = try source.requiredEntry(name)
     guard entry.shape == shape.sizes else {
       throw CheckpointError(file: source.file, place: .tensor(name), found: "shape \(entry.shape)", expected: "shape \(shape.sizes)")
     }
     guard let format = WeightFormat(entry.elementType) else {
-      throw CheckpointError(file: source.file, place: .tensor(name), found: "dtype \(entry.elementType)", expected: "F32, F64, F16 or BF16")
+      throw CheckpointError(
+        file: source.file, place: .tensor(name), found: "dtype \(entry.elementType)",
+        expected: "F32, F64, F16 or BF16\(layout == nil ? "" : ", Q8_0, Q4_0 or Q4_1")")
     }
     read.insert(name)
-    return try source.withBytes(of: name) { try body($0, format) }
+    guard let order = layout?.rowOrder(modelName, rows: entry.shape[0]) else {
+      return try source.withBytes(of: name) { try body($0, format) }
+    }
+    return try reordered(name, order) { try body($0, format) }
+  }
+
+  /// Lends the rows of a tensor (of a vector, its elements) in another order.
+  private func reordered<R>(_ name: String, _ order: [Int], _ body: (UnsafeRawBufferPointer) throws -> R) throws -> R {
+    let moved = try source.withBytes(of: name) { bytes in
+      let width = bytes.count / order.count
+      return [UInt8](unsafeUninitializedCapacity: bytes.count) { moved, count in
+        for (to, from) in order.enumerated() {
+          let row = UnsafeMutableRawBufferPointer(rebasing: UnsafeMutableRawBufferPointer(moved)[to * width..<(to + 1) * width])
+          row.copyMemory(from: UnsafeRawBufferPointer(rebasing: bytes[from * width..<(from + 1) * width]))
+        }
+        count = bytes.count
+      }
+    }
+    return try moved.withUnsafeBytes(body)
   }
 }
 
@@ -125,6 +153,9 @@ extension WeightFormat {
     case .float64: self = .float64
     case .float16: self = .float16
     case .bfloat16: self = .bfloat16
+    case .q8_0: self = .q8_0
+    case .q4_0: self = .q4_0
+    case .q4_1: self = .q4_1
     default: return nil
     }
   }

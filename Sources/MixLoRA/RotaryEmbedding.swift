@@ -23,11 +23,14 @@ public struct RotaryEmbedding<B: Backend> {
   let table: Tensor<B>
 
   /// Tabulates the angles of `positions` positions, in float64.
-  public init(base: Double, scaling: RotaryScaling? = nil, headWidth: Int, positions: Int, on backend: B) {
+  ///
+  /// - Parameter divisors: what θ_j is divided by, D/2 numbers, as GGUF files keep a stretching; nil for 1.
+  public init(base: Double, scaling: RotaryScaling? = nil, divisors: [Double]? = nil, headWidth: Int, positions: Int, on backend: B) {
     self.headWidth = headWidth
     let half = headWidth / 2
+    if let divisors, divisors.count != half { trap("RotaryEmbedding: \(divisors.count) divisors for heads of width \(headWidth)") }
     let theta = (0..<half).map { j in
-      let theta = pow(base, -2 * Double(j) / Double(headWidth))
+      let theta = pow(base, -2 * Double(j) / Double(headWidth)) / (divisors?[j] ?? 1)
       return scaling?.scaled(theta) ?? theta
     }
     var values = [B.Scalar](repeating: 0, count: positions * headWidth)

@@ -20,11 +20,12 @@ struct BenchTrainCommand: ParsableCommand {
 
       Examples:
         mixlora bench train --model SmolLM2-135M
+        mixlora bench train --model SmolLM2-135M-Instruct.Q4_1.gguf
         mixlora bench train --random-weights --model folder-with-config.json --phases
         mixlora bench train --random-weights --model folder-with-config.json --batch 4 --length 128 --rank 8 --json
       """)
 
-  @Option(help: ArgumentHelp("Hugging Face folder; with --random-weights its config.json is enough.", valueName: "folder"))
+  @Option(help: ArgumentHelp("Hugging Face folder or GGUF file; with --random-weights config.json is enough.", valueName: "path"))
   var model: String
 
   @Flag(help: "Draw the base weights instead of reading them.")
@@ -89,7 +90,7 @@ struct BenchTrainCommand: ParsableCommand {
 
   func run() throws {
     let backend = CPUFloat(threads: common.threadCount)
-    let configuration = try DecoderConfiguration(contentsOf: model + "/config.json")
+    let configuration = try ModelFiles.configuration(model)
     let lora = AdapterConfiguration.LoRA(rank: rank, alpha: 2 * Double(rank), dropout: dropout)
     let settings = AdapterConfiguration(
       lora: lora, mixture: method == .mixlora ? .init(experts: experts, expertsPerToken: topK, lora: lora) : nil)
@@ -100,7 +101,7 @@ struct BenchTrainCommand: ParsableCommand {
       decoder = try Decoder(
         configuration, weights: initial, adapter: (settings, initial), evaluation: evaluation, positions: length, on: backend)
     } else {
-      decoder = try ModelFolder.load(
+      decoder = try ModelFiles.load(
         model, adapter: .new(settings, seed: seed), trainsBase: false, evaluation: evaluation, positions: length, on: backend)
     }
     let bench = TrainingBench(

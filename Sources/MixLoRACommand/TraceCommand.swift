@@ -40,7 +40,8 @@ struct TraceCommand: ParsableCommand {
         mixlora trace --model llama --adapter mixlora --batch batch.safetensors --out trace.safetensors --activations 'model.layers.0.*'
       """)
 
-  @Option(help: ArgumentHelp("Hugging Face folder: config.json and model.safetensors or a sharded index.", valueName: "folder"))
+  @Option(
+    help: ArgumentHelp("Hugging Face folder (config.json and model.safetensors or a sharded index) or GGUF file.", valueName: "path"))
   var model: String
 
   @Option(
@@ -103,15 +104,15 @@ struct TraceCommand: ParsableCommand {
   }
 
   private func run<B: Backend>(on backend: B, writing type: ElementType) throws {
-    let configuration = try DecoderConfiguration(contentsOf: model + "/config.json")
+    let files = try ModelFiles(model)
     try AtomicFile.check(out)
-    let input = try TraceBatch(contentsOf: batch, vocabulary: configuration.vocabulary)
+    let input = try TraceBatch(contentsOf: batch, vocabulary: files.configuration.vocabulary)
     if !input.hasLabels, backward || steps != nil {
       throw ValidationError("\(backward ? "--backward" : "--steps") needs labels; \(batch) has none.")
     }
     let needsGradients = backward || steps != nil
-    let decoder = try ModelFolder.load(
-      model, adapter: adapter.map { .folder($0) } ?? .none, trainsBase: needsGradients && adapter == nil, evaluation: evaluation,
+    let decoder = try files.decoder(
+      adapter: adapter.map { .folder($0) } ?? .none, trainsBase: needsGradients && adapter == nil, evaluation: evaluation,
       balanceLoss: routerLoss, positions: input.columns, on: backend)
     var optimizer = steps.map { _ in AdamW(decoder.parameters, learningRate: lr, weightDecay: weightDecay, on: backend) }
     var request = TraceRequest()

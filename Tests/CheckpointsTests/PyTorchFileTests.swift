@@ -70,7 +70,7 @@ import Testing
     ("DoubleStorage", .float64), ("ComplexFloatStorage", .complex64),
   ])
   func everyStorageTypeHasItsElementType(name: String, type: ElementType) throws {
-    let size = type.bitWidth / 8
+    let size = type.blockBits / 8
     let file = try open(
       tensor: PickleText.tensor(PickleText.storage("0", name, 3), offset: 1, [2], [1]), storage: [UInt8](0..<UInt8(3 * size)))
     #expect(file.entries == [try TensorEntry(name: "w", elementType: type, shape: [2])])

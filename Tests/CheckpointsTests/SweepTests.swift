@@ -3,7 +3,7 @@ import Testing
 
 @testable import Checkpoints
 
-/// Three small valid files, damaged in every way of one kind: never a trap, and what is still read is what was there.
+/// Four small valid files, damaged in every way of one kind: never a trap, and what is still read is what was there.
 @Suite struct SweepTests {
   private let folder: TemporaryFolder
 
@@ -126,5 +126,41 @@ import Testing
     // For each of five members, versions (2 bytes) and time (4) in its header, and versions (4), time (4) and attributes (6) in the
     // directory: they say nothing about the tensors.
     #expect(readable == 8 * 5 * (2 + 4 + 4 + 4 + 6))
+  }
+
+  // MARK: A GGUF file
+
+  private func openGGUF(_ bytes: [UInt8]) throws -> [Read] {
+    let file = try GGUF(path: folder.put("t.gguf", bytes))
+    for key in file.metadata.keys {  // every value is read too, whatever it became
+      guard case .array(let array) = try file.metadata.value(key) else { continue }
+      _ = succeeds { _ = try array.strings() }
+      _ = succeeds { _ = try array.integers() }
+      _ = succeeds { _ = try array.numbers() }
+      _ = succeeds { _ = try array.booleans() }
+    }
+    return try read(file)
+  }
+
+  @Test func aGGUFFileIsReadAtItsWholeLengthWithOrWithoutTheLastPadding() throws {
+    let bytes = try fixture("gguf/good.gguf")
+    // The last tensor is one F32, padded to 32 bytes.
+    #expect(try truncate(bytes, openGGUF) == Array(bytes.count - 28..<bytes.count))
+  }
+
+  @Test func aBitOfAGGUFHeaderMovesNoTensor() throws {
+    let bytes = try fixture("gguf/good.gguf")
+    let whole = try GGUF(path: folder.put("t.gguf", bytes))
+    let readable = try flip(bytes, in: 0..<bytes.count - 192, openGGUF) { whole, damaged in
+      // A name, a type or a shape may change, but what is read lies where it lay, a tensor after the other.
+      damaged.count == whole.count && damaged.allSatisfy { $0.bytes.count == $0.entry.byteCount }
+        && zip(whole, damaged).allSatisfy { whole, damaged in
+          let common = min(whole.bytes.count, damaged.bytes.count)
+          return whole.bytes[..<common] == damaged.bytes[..<common]
+        }
+    }
+    #expect(
+      readable > 0 && readable < 8 * (bytes.count - 192) / 2,
+      "\(readable) of \(8 * (bytes.count - 192)) bits, \(whole.entries.count) tensors")
   }
 }

@@ -23,8 +23,8 @@ import Testing
   }
 
   private func load(model: String, adapter: String?) throws {
-    let decoder = try ModelFolder.load(
-      model, adapter: adapter.map { .folder($0) } ?? .none, trainsBase: false, evaluation: .sharedBase, positions: 3,
+    let decoder = try ModelFiles.load(
+      model, adapter: adapter.map { .folder($0) } ?? .none, trainsBase: false, evaluation: .sharedBase, positions: 100_000,
       on: CPUDouble(threads: 1))
     #expect(decoder.trainedTensors.isEmpty == (adapter == nil))
   }

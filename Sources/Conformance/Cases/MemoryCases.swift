@@ -103,27 +103,24 @@ extension CaseList {
           try trial.expectExactly("x", x, expected)
         }
       }
+      let width = format.blockCount == 1 ? 9 : 3 * format.blockCount
       add("freeze", "bytes of \(format.rawValue)", [.contiguous]) { trial in
-        let m = trial.source.matrix(7, 9)
-        let bytes = m.values.flatMap { encode($0, format) }
-        let decoded = Matrix(7, 9, Naive.decode(bytes, format))
+        let bytes = encoded(7 * width, format, &trial.source)
+        let decoded = Matrix(7, width, Naive.decode(bytes, format))
         let moved = [0] + bytes
-        let frozen = moved.withUnsafeBytes { trial.backend.freeze(UnsafeRawBufferPointer(rebasing: $0[1...]), format, Shape(7, 9)) }
-        trial.expect(frozen.shape == Shape(7, 9), "the frozen matrix is \(frozen.shape), expected (7,9)")
-        let rows = trial.backend.embedding(trial.device(Array(0..<7)), .frozen(frozen, transposed: false))
-        try trial.expectExactly("its rows", rows, decoded)
-        let a = trial.source.matrix(3, 9)
-        var c = trial.writable(Matrix(3, 7))
-        trial.backend.gemm(1, trial.operand(a, transposed: false), .frozen(frozen, transposed: true), 0, into: &c.tensor, rows: nil)
-        let magnitude = Naive.product(a.magnitude, decoded.magnitude.transposed)
-        try trial.expect("a frozenᵀ", c, Naive.product(a, decoded.transposed), 9 + Roundings.factor, of: magnitude)
+        let frozen = moved.withUnsafeBytes { trial.backend.freeze(UnsafeRawBufferPointer(rebasing: $0[1...]), format, Shape(7, width)) }
+        trial.expect(frozen.shape == Shape(7, width), "the frozen matrix is \(frozen.shape), expected (7,\(width))")
+        let rows = trial.backend.embedding(trial.device([6, 0, 1, 2, 3, 4, 5, 0]), .frozen(frozen, transposed: false))
+        try trial.expectExactly("its rows", rows, Naive.embedding([6, 0, 1, 2, 3, 4, 5, 0], decoded))
       }
       add("vector", "frozen from bytes of \(format.rawValue)", [.contiguous]) { trial in
-        let bytes = trial.source.vector(17).flatMap { encode($0, format) }
-        let frozen = bytes.withUnsafeBytes { trial.backend.freeze($0, format, Shape(17)) }
-        trial.expect(frozen.shape == Shape(17), "the frozen vector is \(frozen.shape), expected (17)")
+        let count = format.blockCount == 1 ? 17 : 2 * format.blockCount
+        let bytes = encoded(count, format, &trial.source)
+        let frozen = bytes.withUnsafeBytes { trial.backend.freeze($0, format, Shape(count)) }
+        trial.expect(frozen.shape == Shape(count), "the frozen vector is \(frozen.shape), expected (\(count))")
         try trial.expectExactly("x", trial.backend.vector(frozen), Naive.decode(bytes, format))
       }
+      addFrozenProducts(format)
     }
     add("vector", "frozen from a tensor") { trial in
       let v = trial.source.vector(9)
@@ -140,11 +137,89 @@ extension CaseList {
   }
 }
 
+extension CaseList {
+  /// Products with a frozen matrix of each format on the right, transposed or not: one row and few (which may read the
+  /// encoding directly), one more than few and many, and once on the left.
+  private mutating func addFrozenProducts(_ format: WeightFormat) {
+    let widths = format.blockCount == 1 ? [9, 32, 75] : [format.blockCount, 5 * format.blockCount]
+    for (index, (m, rows)) in [(0, 5), (1, 1), (1, 37), (3, 17), (8, 9), (9, 8), (33, 35)].enumerated() {
+      for width in widths {
+        for transposed in [true, false] {
+          let (alpha, beta) = [(1.0, 0.0), (1, 1), (-0.5, 2)][(index + width / 8) % 3]
+          let form = "m \(m), frozen \(format.rawValue) (\(rows),\(width))\(transposed ? "ᵀ" : "") α \(alpha) β \(beta)"
+          add("gemm", form, isEmpty: m == 0) { trial in
+            let bytes = encoded(rows * width, format, &trial.source)
+            let w = Matrix(rows, width, Naive.decode(bytes, format))
+            let b = transposed ? w.transposed : w
+            let frozen = bytes.withUnsafeBytes { trial.backend.freeze($0, format, Shape(rows, width)) }
+            let (a, c0) = (trial.source.matrix(m, b.rows), trial.source.matrix(m, b.columns))
+            var c = trial.writable(c0)
+            trial.backend.gemm(
+              alpha, trial.operand(a, transposed: m == 3), .frozen(frozen, transposed: transposed), beta, into: &c.tensor, rows: nil)
+            let magnitude = Naive.gemm(abs(alpha), a.magnitude, b.magnitude, abs(beta), c0.magnitude)
+            try trial.expect("c", c, Naive.gemm(alpha, a, b, beta, c0), b.rows + Roundings.factor, of: magnitude)
+          }
+        }
+      }
+    }
+    let width = widths[1]
+    add("gemm", "frozen \(format.rawValue) on the left, into rows 1..<6 of 9") { trial in
+      let bytes = encoded(5 * width, format, &trial.source)
+      let w = Matrix(5, width, Naive.decode(bytes, format))
+      let frozen = bytes.withUnsafeBytes { trial.backend.freeze($0, format, Shape(5, width)) }
+      let b = trial.source.matrix(width, 7)
+      var c = trial.writable(Matrix(9, 7))
+      trial.backend.gemm(1, .frozen(frozen, transposed: false), trial.operand(b, transposed: false), 0, into: &c.tensor, rows: 1..<6)
+      let (product, magnitude) = (Naive.product(w, b), Naive.product(w.magnitude, b.magnitude))
+      let inside = { (i: Int) in (1..<6).contains(i) }
+      try trial.expect(
+        "c", c, Matrix(9, 7) { i, j in inside(i) ? product[i - 1, j] : 0 }, width + Roundings.factor,
+        of: Matrix(9, 7) { i, j in inside(i) ? magnitude[i - 1, j] : 0 })
+    }
+    add("gemm", "frozen \(format.rawValue), β = 0 does not read NaN in c") { trial in
+      let bytes = encoded(5 * width, format, &trial.source)
+      let w = Matrix(5, width, Naive.decode(bytes, format))
+      let frozen = bytes.withUnsafeBytes { trial.backend.freeze($0, format, Shape(5, width)) }
+      for (m, transposed) in [(2, true), (2, false), (11, true), (11, false)] {
+        let b = transposed ? w.transposed : w
+        let a = trial.source.matrix(m, b.rows)
+        var c = trial.writable(Matrix(m, b.columns, repeating: .nan))
+        trial.backend.gemm(1, trial.operand(a, transposed: false), .frozen(frozen, transposed: transposed), 0, into: &c.tensor, rows: nil)
+        try trial.expect("c", c, Naive.product(a, b), b.rows + Roundings.factor, of: Naive.product(a.magnitude, b.magnitude))
+      }
+    }
+  }
+}
+
+/// Bytes of finite numbers around 1: each encoded, or random blocks under scales from 1/64 to 1.
+private func encoded(_ count: Int, _ format: WeightFormat, _ source: inout RandomSource) -> [UInt8] {
+  if format.blockCount == 1 { return source.vector(count).flatMap { encode($0, format) } }
+  return (0..<count / format.blockCount).flatMap { _ in
+    let scales = format == .q4_1 ? 2 : 1
+    let head = (0..<scales).flatMap { _ in
+      encode((source.number() + 1.1) / (format == .q8_0 ? 128 : 16) * (source.bits() % 2 == 0 ? 1 : -1), .float16)
+    }
+    return head + (2 * scales..<format.blockBytes).map { _ in UInt8(source.bits() % 256) }
+  }
+}
+
 /// Bytes that hold every class of number: zeros, subnormal, normal, infinite, NaN.
 private func encodedNumbers(_ format: WeightFormat, _ source: inout RandomSource) -> [UInt8] {
   switch format {
   case .float16, .bfloat16:
     return stride(from: 0, through: 0xffff, by: 37).flatMap { [UInt8($0 & 255), UInt8($0 >> 8)] } + [0, 0x7c, 0x80, 0x7f]  // ∞ of each
+  case .q8_0, .q4_0, .q4_1:
+    // Scales (and minima) of every class, with every byte somewhere behind them.
+    let blocks = 64
+    return (0..<blocks).flatMap { block -> [UInt8] in
+      let scales = (0..<(format == .q4_1 ? 2 : 1)).flatMap { i in
+        let bits =
+          [0, 0x8000, 1, 0x03ff, 0x0400, 0x3c00, 0x7bff, 0x7c00, 0xfc00, 0x7e01][(block + 3 * i) % 10]
+          ^ (block > 40 ? Int(source.bits() % 0x7000) : 0)
+        return [UInt8(bits & 255), UInt8(bits >> 8 & 255)]
+      }
+      return scales + (scales.count..<format.blockBytes).map { UInt8(truncatingIfNeeded: block * 37 + $0 * 11) }
+    }
   case .float32, .float64:
     let special: [Double] = [0, -0.0, 1, -1, .infinity, -.infinity, .nan, 0x1p-126, 0x1p-149, 3.5e38, 1.0 / 3]
     return (special + source.vector(26)).flatMap { encode($0, format) }
@@ -157,6 +232,7 @@ private func encode(_ x: Double, _ format: WeightFormat) -> [UInt8] {
     (0..<bits.bitWidth / 8).map { UInt8(truncatingIfNeeded: bits >> (8 * $0)) }
   }
   switch format {
+  case .q8_0, .q4_0, .q4_1: trap("\(format.rawValue) has no single numbers")
   case .float64: return bytes(x.bitPattern)
   case .float32: return bytes(Float(x).bitPattern)
   case .bfloat16: return bytes(UInt16(truncatingIfNeeded: Float(x).bitPattern >> 16))

@@ -18,15 +18,41 @@ extension Naive {
 
   /// The numbers of a file's little-endian bytes.
   public static func decode(_ bytes: [UInt8], _ format: WeightFormat) -> [Double] {
-    (0..<bytes.count / format.byteWidth).map { i in
-      var bits: UInt64 = 0
-      for b in 0..<format.byteWidth { bits |= UInt64(bytes[i * format.byteWidth + b]) << (8 * b) }
+    (0..<bytes.count / format.blockBytes).flatMap { i -> [Double] in
+      let block = Array(bytes[i * format.blockBytes..<(i + 1) * format.blockBytes])
       switch format {
-      case .float32: return Double(Float(bitPattern: UInt32(bits)))
-      case .float64: return Double(bitPattern: bits)
-      case .float16: return float16(UInt16(bits))
-      case .bfloat16: return bfloat16(UInt16(bits))
+      case .float32: return [Double(Float(bitPattern: UInt32(bits(block))))]
+      case .float64: return [Double(bitPattern: bits(block))]
+      case .float16: return [float16(UInt16(bits(block)))]
+      case .bfloat16: return [bfloat16(UInt16(bits(block)))]
+      case .q8_0: return q8_0(block)
+      case .q4_0: return q4_0(block)
+      case .q4_1: return q4_1(block)
       }
     }
   }
+
+  /// The 32 numbers of a block of ggml's Q8_0: q d, rounded to float32.
+  public static func q8_0(_ block: [UInt8]) -> [Double] {
+    let d = Float(float16(UInt16(bits(block[0..<2]))))
+    return (0..<32).map { Double(Float(Int8(bitPattern: block[2 + $0])) * d) }
+  }
+
+  /// The 32 numbers of a block of ggml's Q4_0: (q − 8) d, rounded to float32.
+  public static func q4_0(_ block: [UInt8]) -> [Double] {
+    let d = Float(float16(UInt16(bits(block[0..<2]))))
+    return nibbles(block[2...]).map { Double(Float($0 - 8) * d) }
+  }
+
+  /// The 32 numbers of a block of ggml's Q4_1: q d + m, both operations rounded to float32.
+  public static func q4_1(_ block: [UInt8]) -> [Double] {
+    let (d, m) = (Float(float16(UInt16(bits(block[0..<2])))), Float(float16(UInt16(bits(block[2..<4])))))
+    return nibbles(block[4...]).map { Double(Float($0) * d + m) }
+  }
+
+  /// The lower halves of all bytes, then the upper ones.
+  private static func nibbles(_ bytes: ArraySlice<UInt8>) -> [Int] { bytes.map { Int($0) % 16 } + bytes.map { Int($0) / 16 } }
+
+  /// The number that little-endian bytes spell.
+  private static func bits(_ bytes: some Collection<UInt8>) -> UInt64 { bytes.reversed().reduce(0) { $0 << 8 | UInt64($1) } }
 }

@@ -1,0 +1,137 @@
+#!/usr/bin/env python3
+"""Makes the GGUF files in this folder with llama.cpp's own writer, and what they must give.
+
+usage: make.py [--check]     (--check writes nothing; exit 1 if anything differs)
+
+  blocks.gguf        random bytes in each format         blocks.safetensors       gguf.dequantize of them, float32
+  llama.gguf         tied, all six formats, a divisor    llama.safetensors        logits of batch.safetensors, float64
+                     for each rotary frequency
+  qwen2.gguf         untied, biases                      qwen2.safetensors        the same
+
+The logits come from `logits64` below, NumPy in float64, which never leaves the file's own order of rows: it rotates the pairs that
+llama.cpp rotates, (2j, 2j + 1) for llama and (j, j + D/2) for qwen2. Beside it Transformers runs the un-permuted weights in float32
+(peer.py, without divisors), which must agree to 2e-5. Needs numpy, gguf 0.19.0, safetensors; torch and transformers for the second.
+"""
+import sys, tempfile
+from pathlib import Path
+
+import gguf, numpy
+from gguf import GGMLQuantizationType as T
+from safetensors.numpy import load_file, save_file
+
+import peer
+
+HERE = Path(__file__).resolve().parent
+V, C, F, H, G, D, LAYERS, THETA, EPSILON = 40, 32, 64, 4, 2, 8, 2, 10000.0, 1e-5
+FORMATS = [T.F32, T.F16, T.BF16, T.Q8_0, T.Q4_0, T.Q4_1]
+IDS = numpy.array([[1, 5, 39, 0, 7, 12], [22, 3, 3, 31, 18, 9]], dtype=numpy.int64)
+
+
+def put(writer, name, values, kind):
+    if kind in (T.F32, T.F16): return writer.add_tensor(name, values.astype(numpy.float32 if kind == T.F32 else numpy.float16))
+    writer.add_tensor(name, gguf.quantize(values.astype(numpy.float32), kind), raw_dtype=kind)
+
+
+def write(path, kind, divisors):
+    """A random model; the i-th matrix is stored in the i-th format, counted round."""
+    random = numpy.random.RandomState(dict(llama=3, qwen2=4)[kind])
+    writer = gguf.GGUFWriter(path, kind)
+    for call, value in [(writer.add_block_count, LAYERS), (writer.add_context_length, 128), (writer.add_embedding_length, C), (writer.add_feed_forward_length, F),
+                        (writer.add_head_count, H), (writer.add_head_count_kv, G), (writer.add_layer_norm_rms_eps, EPSILON), (writer.add_rope_freq_base, THETA)]: call(value)
+    if kind == "llama": writer.add_rope_dimension_count(D)
+    writer.add_token_list([f"token {n}" for n in range(V)])
+    sizes = dict(attn_q=(H * D, C), attn_k=(G * D, C), attn_v=(G * D, C), attn_output=(C, H * D), ffn_gate=(F, C), ffn_up=(F, C), ffn_down=(C, F))
+    put(writer, "token_embd.weight", random.normal(0, 1, (V, C)), T.Q8_0)
+    count = 0
+    for layer in range(LAYERS):
+        for norm in ("attn_norm", "ffn_norm"): put(writer, f"blk.{layer}.{norm}.weight", random.normal(1, 0.1, C), T.F32)
+        for name, (o, i) in sizes.items():
+            put(writer, f"blk.{layer}.{name}.weight", random.normal(0, 1.5 / i ** 0.5, (o, i)), FORMATS[count % 6])
+            if kind == "qwen2" and name in ("attn_q", "attn_k", "attn_v"): put(writer, f"blk.{layer}.{name}.bias", random.normal(0, 0.5, o), T.F32)
+            count += 1
+    put(writer, "output_norm.weight", random.normal(1, 0.1, C), T.F32)
+    if kind == "qwen2": put(writer, "output.weight", random.normal(0, 1 / C ** 0.5, (V, C)), T.Q4_1)
+    if divisors is not None: writer.add_tensor("rope_freqs.weight", divisors)
+    writer.write_header_to_file(), writer.write_kv_data_to_file(), writer.write_tensors_to_file(), writer.close()
+
+
+def logits64(path, ids):
+    """The model in float64, straight from the file."""
+    reader = gguf.GGUFReader(path)
+    kind = reader.fields["general.architecture"].contents()
+    w = {t.name: gguf.dequantize(t.data, t.tensor_type).astype(numpy.float64).reshape([int(n) for n in reversed(t.shape)]) for t in reader.tensors}
+    norm = lambda x, name: x / numpy.sqrt((x * x).mean(-1, keepdims=True) + float(numpy.float32(EPSILON))) * w[name + ".weight"]
+    linear = lambda x, name: x @ w[name + ".weight"].T + w.get(name + ".bias", 0)
+    angles = numpy.arange(ids.shape[1])[:, None] * (THETA ** (-2 * numpy.arange(D // 2) / D) / w.get("rope_freqs.weight", 1))
+    cos, sin = numpy.cos(angles)[:, None], numpy.sin(angles)[:, None]
+
+    def rotate(x, heads):
+        x = x.reshape(*x.shape[:-1], heads, D)
+        first, second = (slice(0, D, 2), slice(1, D, 2)) if kind == "llama" else (slice(0, D // 2), slice(D // 2, D))
+        y = numpy.empty_like(x)
+        y[..., first], y[..., second] = x[..., first] * cos - x[..., second] * sin, x[..., first] * sin + x[..., second] * cos
+        return y
+
+    x = w["token_embd.weight"][ids]
+    for layer in range(LAYERS):
+        b = f"blk.{layer}."
+        n = norm(x, b + "attn_norm")
+        q, k = rotate(linear(n, b + "attn_q"), H), rotate(linear(n, b + "attn_k"), G).repeat(H // G, axis=-2)
+        v = linear(n, b + "attn_v").reshape(*n.shape[:-1], G, D).repeat(H // G, axis=-2)
+        scores = numpy.einsum("bthd,bshd->bhts", q, k) / D ** 0.5 + numpy.triu(numpy.full((ids.shape[1],) * 2, -numpy.inf), 1)
+        p = numpy.exp(scores - scores.max(-1, keepdims=True))
+        mixed = numpy.einsum("bhts,bshd->bthd", p / p.sum(-1, keepdims=True), v).reshape(*n.shape[:-1], H * D)
+        x = x + linear(mixed, b + "attn_output")
+        n = norm(x, b + "ffn_norm")
+        a = linear(n, b + "ffn_gate")
+        x = x + linear(a / (1 + numpy.exp(-a)) * linear(n, b + "ffn_up"), b + "ffn_down")
+    return norm(x, "output_norm") @ w.get("output.weight", w["token_embd.weight"]).T
+
+
+def blocks(path):
+    """Random bytes, so every class of scale and number occurs; returns what they decode to."""
+    random, expected = numpy.random.RandomState(5), {}
+    writer = gguf.GGUFWriter(path, "blocks")
+    for kind in FORMATS:
+        count, size = gguf.GGML_QUANT_SIZES[kind]
+        raw = random.randint(0, 256, (8, 128 // count * size)).astype(numpy.uint8)
+        data = raw.view({T.F32: numpy.float32, T.F16: numpy.float16}.get(kind, numpy.uint8))
+        writer.add_tensor(kind.name, data, raw_dtype=None if kind in (T.F32, T.F16) else kind)
+        with numpy.errstate(all="ignore"): expected[kind.name] = numpy.array(gguf.dequantize(data, kind), dtype=numpy.float32).reshape(8, 128)
+    writer.write_header_to_file(), writer.write_kv_data_to_file(), writer.write_tensors_to_file(), writer.close()
+    return expected
+
+
+def main(arguments):
+    if arguments not in ([], ["--check"]): sys.exit(__doc__)
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder)
+        save_file(blocks(out / "blocks.gguf"), out / "blocks.safetensors")
+        save_file({"input_ids": IDS}, out / "batch.safetensors")
+        for kind, divisors in [("llama", numpy.array([1, 1.5, 4, 8], dtype=numpy.float32)), ("qwen2", None)]:
+            write(out / f"{kind}.gguf", kind, divisors)
+            save_file({"logits": logits64(out / f"{kind}.gguf", IDS)}, out / f"{kind}.safetensors")
+            plain = out / "plain.gguf"
+            write(plain, kind, None)
+            peer.main([str(plain), str(out / "hugging-face")])
+            ours, theirs = logits64(plain, IDS), peer.logits(out / "hugging-face", IDS.tolist())
+            error = numpy.linalg.norm(ours - theirs) / numpy.linalg.norm(ours)
+            print(f"{kind}: Transformers' float32 is off by {error:.1e}")
+            if not error <= 2e-5: sys.exit("the definition and Transformers disagree")
+            plain.unlink()
+        made = {path.name: path.read_bytes() for path in out.iterdir() if path.is_file()}
+    differ = []
+    for name, content in made.items():
+        if arguments and name.endswith(".safetensors") and (HERE / name).exists():  # sums may differ in their last bits elsewhere
+            (HERE / "check.tmp").write_bytes(content)
+            a, b = load_file(HERE / "check.tmp"), load_file(HERE / name)
+            (HERE / "check.tmp").unlink()
+            if a.keys() != b.keys() or not all(numpy.allclose(a[k], b[k], rtol=1e-12, atol=1e-12, equal_nan=True) for k in a): differ.append(name)
+        elif arguments:
+            if not (HERE / name).exists() or (HERE / name).read_bytes() != content: differ.append(name)
+        else: (HERE / name).write_bytes(content)
+    if differ: sys.exit("differ: " + ", ".join(differ))
+    print(", ".join(f"{name} {len(content)}" for name, content in sorted(made.items())))
+
+
+if __name__ == "__main__": main(sys.argv[1:])

@@ -1,0 +1,149 @@
+import Tensors
+
+/// Products with a matrix that is kept as its file encodes it.
+///
+/// With more than `fewRows` rows on the other side the matrix is expanded into the backend's one scratch buffer, by blocks of rows
+/// if it is larger than that may be, and multiplied by OpenBLAS: expanding k·n numbers costs little beside 2·m·k·n flops. With few
+/// rows (generation) it is memory that counts: the blocks are read once, decoded in cache and used for all rows.
+extension CPUBackend {
+  /// Rows up to which a product reads the blocks directly.
+  static var fewRows: Int { 8 }
+
+  /// c ← α a b + β c for a dense and b encoded, of which `isTransposed` means bᵀ = W: a (m,k), c (m,n).
+  func multiply(
+    _ alpha: Scalar, _ a: Matrix<Scalar>, _ b: EncodedMatrix, isTransposed: Bool, _ beta: Scalar, _ c: Matrix<Scalar>, _ m: Int, _ n: Int,
+    _ k: Int
+  ) {
+    if m == 0 || n == 0 { return }
+    if m <= Self.fewRows, !a.isTransposed, k > 0 {
+      switch b.format {
+      case .float16: return multiplyFew(Float16Encoding.self, alpha, a, b, isTransposed, beta, c, m)
+      case .bfloat16: return multiplyFew(BFloat16Encoding.self, alpha, a, b, isTransposed, beta, c, m)
+      case .q8_0: return multiplyFew(Q8_0Encoding.self, alpha, a, b, isTransposed, beta, c, m)
+      case .q4_0: return multiplyFew(Q4_0Encoding.self, alpha, a, b, isTransposed, beta, c, m)
+      case .q4_1: return multiplyFew(Q4_1Encoding.self, alpha, a, b, isTransposed, beta, c, m)
+      case .float32, .float64: trap("gemm: \(b.format.rawValue) is not kept encoded")
+      }
+    }
+    if k == 0 { return multiply(alpha, a, Matrix(base: a.base, stride: 1), beta, c, m, n, 0) }
+    let blockRows = max(1, min(b.rows, core.scratchCount / max(1, b.columns)))
+    var beta = beta
+    for start in stride(from: 0, to: b.rows, by: blockRows) {
+      let rows = start..<min(start + blockRows, b.rows)
+      var block = expanded(b, rows)
+      block.isTransposed = isTransposed
+      if isTransposed {
+        multiply(alpha, a, block, beta, c.from(column: start), m, rows.count, k)  // some columns of c
+      } else {
+        multiply(alpha, a.from(column: start), block, beta, c, m, n, rows.count)  // a part of every sum
+        beta = 1
+      }
+    }
+  }
+
+  /// Rows of an encoded matrix in the scratch buffer, until it is used again.
+  func expanded(_ matrix: EncodedMatrix, _ rows: Range<Int>) -> Matrix<Scalar> {
+    let y = scratch(rows.count * matrix.columns).pointer
+    forRanges(rows.count, cost: matrix.columns) { range in
+      for n in range { matrix.decode(row: rows.lowerBound + n, to: y + n * matrix.columns) }
+    }
+    return Matrix(base: y, stride: matrix.columns)
+  }
+
+  /// The backend's scratch buffer, grown if it is too small.
+  private func scratch(_ count: Int) -> Buffer<Scalar> {
+    if let buffer = core.scratch as? Buffer<Scalar>, buffer.count >= count { return buffer }
+    core.scratch = nil  // back to the pool before another is taken
+    let buffer: Buffer<Scalar> = core.pool.buffer(count)
+    core.scratch = buffer
+    return buffer
+  }
+
+  /// c ← α a b + β c for few rows of a; b is read once.
+  @inline(__always)
+  private func multiplyFew<E: Encoding>(
+    _: E.Type, _ alpha: Scalar, _ a: Matrix<Scalar>, _ b: EncodedMatrix, _ isTransposed: Bool, _ beta: Scalar, _ c: Matrix<Scalar>,
+    _ m: Int
+  ) {
+    if isTransposed {
+      forRanges(b.rows, cost: (m + 1) * b.columns / 4) { rows in
+        withUnsafeTemporaryAllocation(of: Scalar.Vector.self, capacity: Self.fewRows + chunkCount / Scalar.Vector.scalarCount) { memory in
+          guard let sums = memory.baseAddress else { return }
+          let chunk = UnsafeMutableRawPointer(sums + Self.fewRows).assumingMemoryBound(to: Scalar.self)
+          for o in rows { dots(E.self, alpha, a, b, beta, c, m, o, sums, chunk) }
+        }
+      }
+    } else {
+      let chunks = (b.columns + chunkCount - 1) / chunkCount
+      forRanges(chunks, cost: (m + 1) * b.rows * chunkCount / 4) { range in
+        withUnsafeTemporaryAllocation(of: Scalar.Vector.self, capacity: chunkCount / Scalar.Vector.scalarCount) { memory in
+          guard let base = memory.baseAddress else { return }
+          let chunk = UnsafeMutableRawPointer(base).assumingMemoryBound(to: Scalar.self)
+          addRows(E.self, alpha, a, b, beta, c, m, range, chunk)
+        }
+      }
+    }
+  }
+
+  /// c[:, o] ← α ⟨a_i, b_o⟩ + β c[:, o]: row o of b is decoded chunk by chunk, each used for all m rows of a.
+  @inline(__always)
+  private func dots<E: Encoding>(
+    _: E.Type, _ alpha: Scalar, _ a: Matrix<Scalar>, _ b: EncodedMatrix, _ beta: Scalar, _ c: Matrix<Scalar>, _ m: Int, _ o: Int,
+    _ sums: UnsafeMutablePointer<Scalar.Vector>, _ chunk: UnsafeMutablePointer<Scalar>
+  ) {
+    let width = Scalar.Vector.scalarCount
+    var (source, j) = (b[o], 0)
+    for i in 0..<m { sums[i] = Scalar.Vector() }
+    while j + chunkCount <= b.columns {
+      E.decode(source, chunkCount, to: chunk)
+      for i in 0..<m {
+        let x = a.base + i * a.stride + j
+        var sum = sums[i]
+        for l in stride(from: 0, to: chunkCount, by: width) {
+          sum += chunk[Lanes(start: l, count: width)] * x[Lanes(start: l, count: width)]
+        }
+        sums[i] = sum
+      }
+      source += E.chunkBytes
+      j += chunkCount
+    }
+    if j < b.columns { E.decode(source, b.columns - j, to: chunk) }
+    for i in 0..<m {
+      var dot = sums[i].sum()
+      for l in j..<b.columns { dot += chunk[l - j] * a.base[i * a.stride + l] }
+      let y = c.base + i * c.stride + o
+      y.pointee = beta == 0 ? alpha * dot : alpha * dot + beta * y.pointee
+    }
+  }
+
+  /// c[:, j…] ← α Σ_o a[:, o] b_o[j…] + β c[:, j…] for the columns of some chunks, all rows of b in order.
+  @inline(__always)
+  private func addRows<E: Encoding>(
+    _: E.Type, _ alpha: Scalar, _ a: Matrix<Scalar>, _ b: EncodedMatrix, _ beta: Scalar, _ c: Matrix<Scalar>, _ m: Int,
+    _ chunks: Range<Int>, _ chunk: UnsafeMutablePointer<Scalar>
+  ) {
+    let columns = chunks.lowerBound * chunkCount..<min(chunks.upperBound * chunkCount, b.columns)
+    for i in 0..<m {
+      let y = c.base + i * c.stride
+      if beta == 0 {
+        (y + columns.lowerBound).update(repeating: 0, count: columns.count)
+      } else if beta != 1 {
+        Scalar.scale(y, columns, by: beta)
+      }
+    }
+    for o in 0..<b.rows {
+      var (source, j) = (b[o] + chunks.lowerBound * E.chunkBytes, columns.lowerBound)
+      while j < columns.upperBound {
+        let count = min(chunkCount, columns.upperBound - j)
+        E.decode(source, count, to: chunk)
+        for i in 0..<m {
+          let y = c.base + i * c.stride + j
+          let factor = alpha * a.base[i * a.stride + o]
+          for l in Scalar.lanes(0..<count) { y[l] = y[l] + factor * chunk[l] }
+        }
+        source += E.chunkBytes
+        j += count
+      }
+    }
+  }
+}

@@ -1,0 +1,61 @@
+import Tensors
+
+/// A frozen matrix in the encoding of its file, in memory of its own.
+final class EncodedMatrix {
+  let format: WeightFormat
+  let rows: Int
+  let columns: Int
+  /// Bytes from one row to the next.
+  let rowBytes: Int
+  private let bytes: UnsafeMutableRawPointer
+
+  /// Copies the bytes of a file.
+  ///
+  /// - Precondition: `source` holds exactly the matrix, and rows are whole blocks.
+  init(_ source: UnsafeRawBufferPointer, _ format: WeightFormat, _ shape: Shape) {
+    self.format = format
+    (rows, columns) = (shape.rows, shape.columns)
+    rowBytes = format.rowBytes(shape.columns)
+    guard source.count == rows * rowBytes else { trap("freeze: \(source.count) bytes of \(format.rawValue) for the shape \(shape)") }
+    bytes = .allocate(byteCount: max(1, source.count), alignment: 64)
+    if let base = source.baseAddress { bytes.copyMemory(from: base, byteCount: source.count) }
+  }
+
+  deinit { bytes.deallocate() }
+
+  /// The bytes of row `n`.
+  @inline(__always)
+  subscript(n: Int) -> UnsafeRawPointer { UnsafeRawPointer(bytes) + n * rowBytes }
+
+  /// Formats that are kept encoded; a wide number is kept as a scalar.
+  static func keeps(_ format: WeightFormat) -> Bool {
+    switch format {
+    case .float32, .float64: false
+    case .float16, .bfloat16, .q8_0, .q4_0, .q4_1: true
+    }
+  }
+
+  /// Decodes row `n` to `y`.
+  func decode<S: CPUScalar>(row n: Int, to y: UnsafeMutablePointer<S>) {
+    switch format {
+    case .float16: Self.decode(Float16Encoding.self, self[n], columns, y)
+    case .bfloat16: Self.decode(BFloat16Encoding.self, self[n], columns, y)
+    case .q8_0: Self.decode(Q8_0Encoding.self, self[n], columns, y)
+    case .q4_0: Self.decode(Q4_0Encoding.self, self[n], columns, y)
+    case .q4_1: Self.decode(Q4_1Encoding.self, self[n], columns, y)
+    case .float32, .float64: trap("\(format.rawValue) is not kept encoded")
+    }
+  }
+
+  /// Decodes a row of `columns` numbers.
+  @inline(__always)
+  static func decode<E: Encoding, S: CPUScalar>(_: E.Type, _ bytes: UnsafeRawPointer, _ columns: Int, _ y: UnsafeMutablePointer<S>) {
+    var (source, j) = (bytes, 0)
+    while j + chunkCount <= columns {
+      E.decode(source, chunkCount, to: y + j)
+      source += E.chunkBytes
+      j += chunkCount
+    }
+    if j < columns { E.decode(source, columns - j, to: y + j) }
+  }
+}

@@ -1,0 +1,64 @@
+import Checkpoints
+
+/// How a file names and orders the tensors that a model calls by Hugging Face's names.
+protocol TensorLayout: Sendable {
+  /// The file's name of a tensor.
+  func name(_ modelName: String) -> String
+  /// For each row of the model's tensor its row in the file; nil where they are the same.
+  func rowOrder(_ modelName: String, rows: Int) -> [Int]?
+  /// Whether a tensor, by the file's name, carries nothing that the model has to ask for.
+  func isInert(_ name: String) -> Bool
+}
+
+/// llama.cpp's names and, for its architecture "llama", its order of the rows of q and k.
+///
+/// That architecture (which carries Llama, SmolLM2 and Mistral) rotates the pairs (2j, 2j + 1) of a head, Hugging Face the pairs
+/// (j, j + D/2). The converter therefore moves row h·D/2 + j of every head, h = 0 or 1, to row 2j + h, and we move it back; with the
+/// wrong order everything still runs and every logit is wrong. Quantised blocks run along a row, so whole rows move. Other
+/// architectures (qwen2) pair as Hugging Face does and are left alone.
+struct GGUFLayout: TensorLayout {
+  /// The tensor with the divisors of the rotary frequencies, read with the configuration.
+  static let divisors = "rope_freqs.weight"
+
+  private let configuration: DecoderConfiguration
+  private let isPermuted: Bool
+
+  init(_ file: GGUF, _ configuration: DecoderConfiguration) {
+    self.configuration = configuration
+    isPermuted = (try? file.metadata.value("general.architecture")?.stringValue) == "llama"
+  }
+
+  func name(_ modelName: String) -> String {
+    switch modelName {
+    case "model.embed_tokens.weight": return "token_embd.weight"
+    case "model.norm.weight": return "output_norm.weight"
+    case "lm_head.weight": return "output.weight"
+    default: break
+    }
+    // model.layers.N.module….weight
+    let parts = modelName.split(separator: ".", omittingEmptySubsequences: false)
+    guard parts.count >= 5, parts[0] == "model", parts[1] == "layers", let kind = parts.last,
+      let module = Self.modules[parts[3..<parts.count - 1].joined(separator: ".")]
+    else { return modelName }
+    return "blk.\(parts[2]).\(module).\(kind)"
+  }
+
+  func rowOrder(_ modelName: String, rows: Int) -> [Int]? {
+    let width = configuration.headWidth
+    guard isPermuted, modelName.contains(".self_attn.q_proj.") || modelName.contains(".self_attn.k_proj."), rows % width == 0 else {
+      return nil
+    }
+    return (0..<rows).map { row in
+      let (h, j) = (row % width).quotientAndRemainder(dividingBy: width / 2)
+      return row - row % width + 2 * j + h
+    }
+  }
+
+  func isInert(_ name: String) -> Bool { name == Self.divisors }
+
+  private static let modules = [
+    "input_layernorm": "attn_norm", "self_attn.q_proj": "attn_q", "self_attn.k_proj": "attn_k", "self_attn.v_proj": "attn_v",
+    "self_attn.o_proj": "attn_output", "post_attention_layernorm": "ffn_norm", "mlp.gate_proj": "ffn_gate", "mlp.up_proj": "ffn_up",
+    "mlp.down_proj": "ffn_down",
+  ]
+}

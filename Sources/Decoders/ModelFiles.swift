@@ -1,0 +1,107 @@
+import Checkpoints
+import MixLoRA
+import Tensors
+
+/// Where a model's adapter comes from.
+public enum AdapterOrigin: Sendable {
+  /// There is none.
+  case none
+  /// A folder on disk.
+  case folder(String)
+  /// A new one of the given settings, its values drawn under a seed.
+  case new(AdapterConfiguration, seed: UInt64)
+}
+
+/// The files of a model: a Hugging Face folder, or one GGUF file.
+public struct ModelFiles {
+  /// What the files say about the model.
+  public let configuration: DecoderConfiguration
+  private let source: any TensorSource
+  private let layout: (any TensorLayout)?
+
+  /// Opens a model; no tensor is read yet.
+  ///
+  /// - Parameter path: a folder with `config.json` and `model.safetensors` or a sharded index; or a GGUF file.
+  /// - Throws: `CheckpointError` for everything that is missing, wrong or not built yet.
+  public init(_ path: String) throws {
+    if Self.isGGUF(path) {
+      let file = try GGUF(path: path)
+      configuration = try DecoderConfiguration(file)
+      (source, layout) = (file, GGUFLayout(file, configuration))
+    } else {
+      configuration = try DecoderConfiguration(contentsOf: path + "/config.json")
+      (source, layout) = (try ShardedSafetensors.open(folder: path), nil)
+    }
+  }
+
+  /// What the files at `path` say about a model whose tensors need not be there: of a folder only `config.json` is read.
+  ///
+  /// - Throws: `CheckpointError` as `init(_:)`.
+  public static func configuration(_ path: String) throws -> DecoderConfiguration {
+    isGGUF(path) ? try DecoderConfiguration(GGUF(path: path)) : try DecoderConfiguration(contentsOf: path + "/config.json")
+  }
+
+  /// Reads the model and its adapter.
+  ///
+  /// - Parameters:
+  ///   - adapter: none, a folder of `adapter_config.json` with `adapter_model.safetensors`, else `adapter_model.bin`, or a new one.
+  ///   - trainsBase: whether the base weights are trained (too).
+  ///   - positions: how many positions the longest sequence has.
+  /// - Throws: `CheckpointError` for everything that is missing, surplus, of the wrong shape or not built yet.
+  public func decoder<B: Backend>(
+    adapter: AdapterOrigin = .none, trainsBase: Bool, evaluation: ExpertEvaluation, balanceLoss: BalanceLossForm = .pooledTopK,
+    positions: Int, on backend: B
+  ) throws -> Decoder<B> {
+    let base = CheckpointWeights(source, layout, on: backend)
+    var file: CheckpointWeights<B>?
+    var parts: (configuration: AdapterConfiguration, weights: any WeightSource<B>)?
+    switch adapter {
+    case .none: break
+    case .folder(let folder):
+      let weights = CheckpointWeights(try Self.adapterFile(folder), on: backend)
+      file = weights
+      parts = (try AdapterConfiguration(contentsOf: folder + "/adapter_config.json"), weights)
+    case .new(let settings, let seed): parts = (settings, InitialWeights(seed: seed, on: backend))
+    }
+    let decoder = try Decoder(
+      configuration, weights: base, adapter: parts, trainsBase: trainsBase, evaluation: evaluation, balanceLoss: balanceLoss,
+      positions: positions, on: backend)
+    if configuration.tiesHead { try base.acceptCopy("lm_head.weight", of: "model.embed_tokens.weight") }
+    try base.finish(ignoring: layout.map { layout in { layout.isInert($0) } } ?? Self.isInert)
+    try file?.finish()
+    return decoder
+  }
+
+  /// Opens a model and reads it; see `init(_:)` and `decoder`.
+  ///
+  /// - Throws: `CheckpointError` for everything that is missing, surplus, of the wrong shape or not built yet.
+  public static func load<B: Backend>(
+    _ path: String, adapter: AdapterOrigin = .none, trainsBase: Bool, evaluation: ExpertEvaluation,
+    balanceLoss: BalanceLossForm = .pooledTopK, positions: Int, on backend: B
+  ) throws -> Decoder<B> {
+    try ModelFiles(path).decoder(
+      adapter: adapter, trainsBase: trainsBase, evaluation: evaluation, balanceLoss: balanceLoss, positions: positions, on: backend)
+  }
+
+  /// The tensors of an adapter folder: `adapter_model.safetensors`, else `adapter_model.bin`.
+  ///
+  /// - Throws: `CheckpointError` if neither can be read.
+  public static func adapterFile(_ folder: String) throws -> any TensorSource {
+    let safetensors = folder + "/adapter_model.safetensors"
+    do { return try Safetensors(path: safetensors) } catch let error as CheckpointError where error.isMissingFile {
+      do { return try PyTorchFile(path: folder + "/adapter_model.bin") } catch let error as CheckpointError where error.isMissingFile {
+        throw CheckpointError(
+          file: folder, found: "neither adapter_model.safetensors nor adapter_model.bin", expected: "one of them beside adapter_config.json"
+        )
+      }
+    }
+  }
+
+  /// Whether a path is that of a GGUF file: by its name, or because it is a file and no folder.
+  private static func isGGUF(_ path: String) -> Bool {
+    path.utf8.suffix(5).elementsEqual(".gguf".utf8) || MappedFile.isRegularFile(path)
+  }
+
+  /// Old checkpoints of Hugging Face carry the rotary frequencies, which follow from the configuration.
+  private static func isInert(_ name: String) -> Bool { name.hasSuffix(".self_attn.rotary_emb.inv_freq") }
+}
