@@ -81,6 +81,23 @@ import Traces
     #expect(try single.download(ofOne.u) == mask)
   }
 
+  /// Two experts alike, chosen by everybody: what they make of x is the same under the one mask of x, what A2 makes of
+  /// their hidden rows is not, for each (token, expert) has a mask.
+  @Test func expertsShareTheMaskOfTheirInputAndHaveTheirOwnOfTheirHiddenRow() throws {
+    func outputs(targets: [String], _ name: String) throws -> [[Double]] {
+      let decoder = try SmallModel.decoder(
+        SmallModel.adapter(targets: targets, dropout: 0.4, experts: 2, topK: 2), evaluation: .perExpert,
+        edit: { name, original in try original(name.replacing("experts.1.", with: "experts.0.")) }, on: backend)
+      let recorder = Recorder(on: backend) { $0.hasPrefix("model.layers.1.mlp.experts.") && $0.hasSuffix(name) }
+      _ = try SmallModel.trainingTensors(decoder, hooks: [recorder], on: backend)
+      return try (0..<2).map { try #require(recorder.records["model.layers.1.mlp.experts.\($0).\(name)"]).values }
+    }
+    let hidden = try outputs(targets: ["gate_proj", "up_proj"], "hidden")
+    #expect(hidden[0].count == SmallModel.tokens * 19 && hidden[0] == hidden[1])
+    let output = try outputs(targets: ["down_proj"], "down_proj.output")
+    #expect(output[0].count == SmallModel.tokens * 12 && !zip(output[0], output[1]).contains { $0 == $1 })
+  }
+
   @Test(arguments: ExpertEvaluation.allCases)
   func threadsChangeNoMaskOfAModel(_ evaluation: ExpertEvaluation) throws {
     func tensors(_ threads: Int) throws -> [Trace<Double>.NamedTensor] {
