@@ -2,12 +2,14 @@
 """Trains the small tokenizers of this folder and writes what tokenizers==0.20.3 makes of many strings with each of them.
 
 usage: make.py [--check]
-  (nothing)  writes NAME/tokenizer.json and NAME/expected.json
+  (nothing)  writes NAME/tokenizer.json, NAME/expected.json and unicode.json
   --check    writes nothing; exit 1 if a file is missing or differs
 
 Trained on the text below and words drawn with a fixed seed, so no licence needs naming; the same bytes every time.
 expected.json: a list of {"text", "ids" (control tokens stay text), "parsed" (they become tokens; absent where equal)}, and
 "decoded": a list of {"ids", "text"} of ids in any order, broken UTF-8 included.
+unicode.json: "nfc", pairs of a text and its normal form; "nfc_of_all", FNV-1a (64 bits) of the normal form of "a", the scalar, U+0334
+and a line end, for every scalar in order, each normalised by itself.
 """
 import json, random, sys
 from pathlib import Path
@@ -15,7 +17,7 @@ from pathlib import Path
 import tokenizers
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
-from strings import CODE, FIXED, strings, words
+from strings import CODE, FIXED, SCALARS, marks, strings, words
 
 HERE = Path(__file__).resolve().parent
 SEED = 20240415
@@ -102,21 +104,32 @@ def expected(tokenizer):
     return {"strings": cases, "decoded": [{"ids": ids, "text": tokenizer.decode(ids, skip_special_tokens=False)} for ids in lists]}
 
 
+def unicode():
+    normalize = normalizers.NFC().normalize_str
+    value = 0xCBF29CE484222325
+    for c in SCALARS:
+        for byte in normalize("a" + chr(c) + "\u0334\n").encode(): value = (value ^ byte) * 0x100000001B3 & 0xFFFFFFFFFFFFFFFF
+    pairs = [[text, normalize(text)] for text in marks(random.Random(SEED), 600)]
+    return '{"nfc_of_all":"%016x",\n"nfc":[%s]}\n' % (value, ",\n".join(json.dumps(pair, separators=(",", ":")) for pair in pairs))
+
+
 def main(arguments):
     if arguments not in ([], ["--check"]): sys.exit(__doc__)
     if tokenizers.__version__ != "0.20.3": sys.exit(f"needs tokenizers 0.20.3, found {tokenizers.__version__}")
     wrong = []
+    files = {"unicode.json": unicode()}
     for name, tokenizer in all_tokenizers():
         results = expected(tokenizer)
         lines = ["[" + ",\n".join(json.dumps(case, separators=(",", ":")) for case in results[key]) + "]" for key in ("strings", "decoded")]
-        files = {"tokenizer.json": tokenizer.to_str() + "\n", "expected.json": '{"strings":%s,\n"decoded":%s}\n' % tuple(lines)}
-        for file, text in files.items():
-            path = HERE / name / file
-            if not arguments:
-                path.parent.mkdir(exist_ok=True)
-                path.write_text(text)
-            elif not path.exists() or path.read_text() != text: wrong.append(str(path.relative_to(HERE)))
-            print(f"{name}/{file}: {len(text.encode())} bytes")
+        files[f"{name}/tokenizer.json"] = tokenizer.to_str() + "\n"
+        files[f"{name}/expected.json"] = '{"strings":%s,\n"decoded":%s}\n' % tuple(lines)
+    for file, text in files.items():
+        path = HERE / file
+        if not arguments:
+            path.parent.mkdir(exist_ok=True)
+            path.write_text(text)
+        elif not path.exists() or path.read_text() != text: wrong.append(file)
+        print(f"{file}: {len(text.encode())} bytes")
     if wrong: sys.exit("differ: " + ", ".join(wrong))
 
 
