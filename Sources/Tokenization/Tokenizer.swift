@@ -59,8 +59,10 @@ public struct Tokenizer: Sendable {
     }
     func shown(_ text: [UInt8]) -> String { quoted(String(decoding: text, as: UTF8.self)) }
     let ids = description.vocabulary.map(\.id) + description.addedTokens.map(\.id)
-    if let id = ids.first(where: { $0 < 0 || $0 >= TokenizerDescription.limit }) {
-      throw failure("vocab", "id \(id)", "ids from 0 to \(TokenizerDescription.limit - 1)")
+    // A table from id to token is as long as the greatest id, which a short file must not claim to be huge.
+    let limit = min(TokenizerDescription.limit, (1 << 16) + 2 * ids.count)
+    if let id = ids.first(where: { $0 < 0 || $0 >= limit }) {
+      throw failure("vocab", "id \(id) among \(ids.count) tokens", "ids from 0 to \(limit - 1), with fewer holes")
     }
     var spellings = [[UInt8]?](repeating: nil, count: Int(ids.max() ?? -1) + 1)
     var contents = spellings

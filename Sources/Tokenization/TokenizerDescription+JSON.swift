@@ -177,6 +177,8 @@ extension TokenizerDescription {
         names.append(name)
         _ = special.value("type_id")
         try special.finish()
+      } else {
+        throw template.error("single", "an item without token and text", "{\"SpecialToken\": …} or {\"Sequence\": …}")
       }
       try item.finish()
     }
