@@ -36,7 +36,8 @@ let package = Package(
   platforms: [.macOS(.v15)],
   products: [
     .library(
-      name: "MixLoRA", targets: ["Tensors", "CPUBackend", "MixLoRA", "Checkpoints", "Decoders", "Training", "Traces", "Conformance"]),
+      name: "MixLoRA",
+      targets: ["Tensors", "CPUBackend", "MixLoRA", "Checkpoints", "Decoders", "Tokenization", "Training", "Traces", "Conformance"]),
     .executable(name: "mixlora", targets: ["MixLoRACommand"]),
   ],
   dependencies: [
@@ -51,13 +52,15 @@ let package = Package(
     .target(name: "MixLoRA", dependencies: ["Tensors"]),
     .target(name: "Checkpoints", dependencies: ["Tensors"], swiftSettings: optimised),
     .target(name: "Decoders", dependencies: ["MixLoRA", "Checkpoints"]),
-    .target(name: "Training", dependencies: ["Decoders"]),
+    .target(name: "Tokenization", dependencies: ["Checkpoints"], exclude: ["Tables/make_tables.py"], swiftSettings: optimised),
+    .target(name: "Training", dependencies: ["Decoders", "Tokenization"]),
     .target(name: "Traces", dependencies: ["Decoders"]),
     .target(name: "Conformance", dependencies: ["Decoders", "Traces"], swiftSettings: optimised),
     .executableTarget(
       name: "MixLoRACommand",
       dependencies: [
-        "CPUBackend", "Decoders", "Training", "Traces", "Conformance", .product(name: "ArgumentParser", package: "swift-argument-parser"),
+        "CPUBackend", "Decoders", "Tokenization", "Training", "Traces", "Conformance",
+        .product(name: "ArgumentParser", package: "swift-argument-parser"),
       ]),
     .testTarget(name: "RuleTests"),
     .testTarget(name: "CPUBackendTests", dependencies: ["CPUBackend"]),
@@ -67,6 +70,7 @@ let package = Package(
       name: "CommandLineTests", dependencies: ["MixLoRACommand", "Checkpoints", "Conformance", "TestModels"], exclude: ["Snapshots"]),
     .target(name: "HostileCases", dependencies: ["Checkpoints"], path: "Tests/HostileCases"),
     .testTarget(name: "CheckpointsTests", dependencies: ["Checkpoints", "HostileCases"]),
+    .testTarget(name: "TokenizationTests", dependencies: ["Tokenization", "HostileCases"]),
     .testTarget(name: "DecodersTests", dependencies: ["CPUBackend", "Decoders", "HostileCases", "TestModels"]),
     .testTarget(name: "TracesTests", dependencies: ["CPUBackend", "Traces", "Training", "Conformance", "TestModels"]),
     .testTarget(name: "TrainingTests", dependencies: ["CPUBackend", "Training", "Conformance", "TestModels"]),

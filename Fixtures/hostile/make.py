@@ -14,6 +14,7 @@ for a configuration), or an error: `exit` (3 the input, 5 the system), `in` the 
   gguf           one GGUF file                         gguf-model      one GGUF file, loaded as a model
   index          a folder, model.safetensors[.index]   config          config.json
   adapter-config adapter_config.json                   model, adapter  a folder, loaded with the other kind's `good`
+  tokenizer      tokenizer.json
 """
 import json, struct, sys, zlib
 from pathlib import Path
@@ -999,9 +1000,117 @@ def folder_cases():
     adapter("pytorch-cut", ["no zip end record"], inside="adapter_model.bin", whole={FILE: None, "adapter_model.bin": state(boxed)[:-1]})
 
 
+# ---- tokenizer.json
+
+def tokenizer_json(**changes):
+    """A tokenizer of a few tokens; `changes` replace top-level keys, with None gone, and `model` is merged into the model."""
+    alphabet = [chr(c) for c in list(range(0x21, 0x7F)) + [0x120]]
+    words = ["th", "the", "\u0120the", "\u0120t", "\u0120th", "er"]
+    model = {"type": "BPE", "dropout": None, "unk_token": None, "continuing_subword_prefix": "", "end_of_word_suffix": "", "fuse_unk": False, "byte_fallback": False,
+             "ignore_merges": False, "vocab": {t: i for i, t in enumerate(alphabet + words)}, "merges": [["t", "h"], ["th", "e"], ["\u0120", "the"], ["e", "r"]]}
+    model.update(changes.pop("model", {}))
+    value = {"version": "1.0", "truncation": None, "padding": None, "added_tokens": [added_token(len(alphabet + words), "<end>")], "normalizer": None,
+             "pre_tokenizer": {"type": "Sequence", "pretokenizers": [{"type": "Digits", "individual_digits": True}, BYTE_LEVEL]},
+             "post_processor": None, "decoder": BYTE_LEVEL, "model": {k: v for k, v in model.items() if v is not REMOVED}}
+    value.update(changes)
+    return json.dumps({k: v for k, v in value.items() if v is not REMOVED}, ensure_ascii=False, separators=(",", ":"))
+
+
+REMOVED = object()
+BYTE_LEVEL = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
+TOKENS = 94 + 1 + 6
+
+
+def added_token(id, content, **changes):
+    return {**{"id": id, "content": content, "single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}, **changes}
+
+
+def tokenizer_cases():
+    def bad(name, says, place=None, **changes): add("tokenizer", f"tokenizer/{name}.json", tokenizer_json(**changes), says, place)
+    def ok(name, **changes): add("tokenizer", f"tokenizer/{name}.json", tokenizer_json(**changes))
+    vocab = json.loads(tokenizer_json())["model"]["vocab"]
+    split = lambda **changes: {"type": "Sequence", "pretokenizers": [{**{"type": "Split", "pattern": {"Regex": GPT2}, "behavior": "Isolated", "invert": False}, **changes}, BYTE_LEVEL]}
+    template = lambda single, tokens={"<end>": {"id": "<end>", "ids": [TOKENS], "tokens": ["<end>"]}}: {"type": "TemplateProcessing", "single": single, "pair": [], "special_tokens": tokens}
+    text, end = {"Sequence": {"id": "A", "type_id": 0}}, {"SpecialToken": {"id": "<end>", "type_id": 0}}
+    GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
+
+    ok("good")
+    ok("no-merges", model=dict(merges=[]))
+    ok("no-vocabulary", model=dict(vocab={}, merges=[]), added_tokens=[])
+    ok("canonically-equal-tokens", model=dict(vocab={**vocab, "\u00e9": TOKENS, "e\u0301": TOKENS + 1}), added_tokens=[])
+    ok("ids-with-holes", model=dict(vocab={**vocab, "x1": 60_000}), added_tokens=[])
+    ok("merges-of-version-first", model=dict(merges=["#version: 0.2", "t h"]))
+    ok("begin-token", post_processor=template([end, text]))
+    ok("truncation-and-padding", truncation={"max_length": 1}, padding={"strategy": "Fixed"})
+    ok("split", pre_tokenizer=split())
+
+    add("tokenizer", "tokenizer/empty.json", "", ["the end of the text"], byte(0))
+    add("tokenizer", "tokenizer/array.json", "[]", ["an array of 0", "an object"])
+    add("tokenizer", "tokenizer/not-utf-8.json", b'{"version":"\xff"}', ["byte 0xFF"], byte(12))
+    add("tokenizer", "tokenizer/not-there.json", None, ["errno 2 of stat"])
+    add("tokenizer", "tokenizer/token-twice.json", tokenizer_json().replace('"!":0', '"!":0,"!":0'), ["a second time"], key("!"))
+    bad("version", ["\"2.0\"", "\"1.0\""], key("version"), version="2.0")
+    bad("unknown-key", ["true", "not understood"], key("mystery"), mystery=True)
+    add("tokenizer", "tokenizer/model-missing.json", '{"version":"1.0"}', ["nothing", "a BPE model"], key("model"))
+    bad("model-unigram", ["\"Unigram\"", "\"BPE\""], key("model.type"), model=dict(type="Unigram"))
+    bad("model-unknown-key", ["1", "not understood"], key("model.mystery"), model=dict(mystery=1))
+    bad("dropout", ["0.1", "null"], key("model.dropout"), model=dict(dropout=0.1))
+    bad("byte-fallback", ["true", "false"], key("model.byte_fallback"), model=dict(byte_fallback=True))
+    bad("prefix", ["\"##\""], key("model.continuing_subword_prefix"), model=dict(continuing_subword_prefix="##"))
+    bad("suffix", ["</w>"], key("model.end_of_word_suffix"), model=dict(end_of_word_suffix="</w>"))
+    bad("unk-unknown", ["<unk>", "a token of the vocabulary"], key("unk_token"), model=dict(unk_token="<unk>"))
+    bad("unk-number", ["0", "a string"], key("model.unk_token"), model=dict(unk_token=0))
+    bad("vocabulary-missing", ["nothing"], key("model.vocab"), model=dict(vocab=REMOVED))
+    bad("vocabulary-array", ["an array of 1"], key("model.vocab"), model=dict(vocab=["a"]))
+    bad("id-negative", ["-1", "\"zz\""], key("model.vocab"), model=dict(vocab={**vocab, "zz": -1}))
+    bad("id-2-31", ["2147483648"], key("model.vocab"), model=dict(vocab={**vocab, "zz": 1 << 31}))
+    bad("id-huge", ["16777216"], key("model.vocab"), model=dict(vocab={**vocab, "zz": 1 << 24}))
+    bad("id-beyond-holes", ["id 16777215 among 102 tokens", "0 to 65739"], key("vocab"), model=dict(vocab={**vocab, "zz": (1 << 24) - 1}), added_tokens=[])
+    bad("id-fraction", ["1.5"], key("model.vocab"), model=dict(vocab={**vocab, "zz": 1.5}))
+    bad("id-twice", ["id 3 of \"$\" and of \"zz\""], key("vocab"), model=dict(vocab={**vocab, "zz": 3}), added_tokens=[])
+    bad("merges-missing", ["nothing", "an array"], key("model.merges"), model=dict(merges=REMOVED))
+    bad("merge-of-one", ["\"th\"", "at 1"], key("model.merges"), model=dict(merges=["t h", "th"]))
+    bad("merge-of-three", ["\"t h e\"", "at 0"], key("model.merges"), model=dict(merges=["t h e"]))
+    bad("merge-array-of-three", ["an array of 3"], key("model.merges"), model=dict(merges=[["t", "h", "e"]]))
+    bad("merge-of-numbers", ["an array of 2"], key("model.merges"), model=dict(merges=[[1, 2]]))
+    bad("merge-of-nothing", ["an array of 2"], key("model.merges"), model=dict(merges=[["", "t"]]))
+    bad("merge-unknown-part", ["\"t\" and \"\u00e9\" at 0"], key("merges"), model=dict(merges=[["t", "\u00e9"]]))
+    bad("merge-unknown-result", ["\"e\" and \"t\" at 0", "\"et\""], key("merges"), model=dict(merges=[["e", "t"]]))
+    bad("merge-twice", ["\"t\" and \"h\" again at 1"], key("merges"), model=dict(merges=["t h", "t h"]))
+    bad("added-not-next", [f"{TOKENS + 1} for \"<end>\"", str(TOKENS)], key("added_tokens[0].id"), added_tokens=[added_token(TOKENS + 1, "<end>")])
+    bad("added-other-id", ["5 for \"the\"", str(vocab["the"])], key("added_tokens[0].id"), added_tokens=[added_token(5, "the")])
+    bad("added-twice", ["\"the\" twice"], key("added_tokens"), added_tokens=[added_token(vocab["the"], "the")] * 2)
+    bad("added-empty", ["nothing", "the token's text"], key("added_tokens[0].content"), added_tokens=[added_token(TOKENS, "")])
+    bad("added-long", ["1025 bytes"], key("added_tokens"), added_tokens=[added_token(TOKENS, "x" * 1025)])
+    bad("added-flag", ["1", "true or false"], key("added_tokens[0].lstrip"), added_tokens=[added_token(TOKENS, "<a>", lstrip=1)])
+    bad("added-unknown-key", ["true"], key("added_tokens[0].mystery"), added_tokens=[added_token(TOKENS, "<a>", mystery=True)])
+    bad("added-control-characters", ["\\u{1B}[2J"], key("added_tokens[1].id"), added_tokens=[added_token(TOKENS, "<a>"), added_token(TOKENS, "\x1b[2J" + "x" * 300)])
+    bad("normalizer-nfkc", ["\"NFKC\""], key("normalizer.type"), normalizer={"type": "NFKC"})
+    bad("normalizer-in-sequence", ["\"Lowercase\""], key("normalizer.normalizers[1].type"), normalizer={"type": "Sequence", "normalizers": [{"type": "NFC"}, {"type": "Lowercase"}]})
+    bad("pre-tokenizer-missing", ["nothing", "ByteLevel"], key("pre_tokenizer"), pre_tokenizer=None)
+    bad("pre-tokenizer-metaspace", ["\"Metaspace\""], key("pre_tokenizer.type"), pre_tokenizer={"type": "Metaspace", "replacement": "\u2581", "prepend_scheme": "first", "split": True})
+    bad("pre-tokenizer-without-byte-level", ["\"Digits\" at the end"], key("pre_tokenizer.type"), pre_tokenizer={"type": "Digits", "individual_digits": True})
+    bad("pre-tokenizer-byte-level-first", ["before other steps"], key("pre_tokenizer.pretokenizers[0].type"), pre_tokenizer={"type": "Sequence", "pretokenizers": [BYTE_LEVEL, BYTE_LEVEL]})
+    bad("pre-tokenizer-empty", ["no steps"], key("pre_tokenizer.pretokenizers"), pre_tokenizer={"type": "Sequence", "pretokenizers": []})
+    bad("digits-together", ["false", "true"], key("pre_tokenizer.pretokenizers[0].individual_digits"), pre_tokenizer={"type": "Sequence", "pretokenizers": [{"type": "Digits", "individual_digits": False}, BYTE_LEVEL]})
+    bad("split-other-expression", ["d+", "Llama-3's"], key("pre_tokenizer.pretokenizers[0].pattern.Regex"), pre_tokenizer=split(pattern={"Regex": "\\d+"}))
+    bad("split-by-string", ["no Regex"], key("pre_tokenizer.pretokenizers[0].pattern"), pre_tokenizer=split(pattern={"String": " "}))
+    bad("split-removed", ["\"Removed\"", "\"Isolated\""], key("pre_tokenizer.pretokenizers[0].behavior"), pre_tokenizer=split(behavior="Removed"))
+    bad("split-inverted", ["true", "false"], key("pre_tokenizer.pretokenizers[0].invert"), pre_tokenizer=split(invert=True))
+    bad("decoder-missing", ["nothing", "ByteLevel"], key("decoder"), decoder=None)
+    bad("decoder-wordpiece", ["\"WordPiece\""], key("decoder.type"), decoder={"type": "WordPiece", "prefix": "##", "cleanup": True})
+    bad("processor-bert", ["\"BertProcessing\""], key("post_processor.type"), post_processor={"type": "BertProcessing", "sep": ["a", 1], "cls": ["b", 2]})
+    bad("template-end-token", ["after another or after the text"], key("post_processor.single[1].SpecialToken"), post_processor=template([text, end]))
+    bad("template-empty-item", ["without token and text"], key("post_processor.single"), post_processor=template([text, {}]))
+    bad("template-without-text", ["no text"], key("post_processor.single"), post_processor=template([end]))
+    bad("template-unknown-token", ["nothing"], key("post_processor.special_tokens.<end>"), post_processor=template([end, text], {}))
+    bad("template-no-such-id", ["[9999]"], key("post_processor.special_tokens.<end>.ids"), post_processor=template([end, text], {"<end>": {"id": "<end>", "ids": [9999], "tokens": ["<end>"]}}))
+    bad("template-two-ids", [f"[{TOKENS},1]"], key("post_processor.special_tokens.<end>.ids"), post_processor=template([end, text], {"<end>": {"id": "<end>", "ids": [TOKENS, 1], "tokens": ["<end>", "x"]}}))
+
+
 def main(arguments):
     if arguments not in ([], ["--check"]): sys.exit(__doc__)
-    for cases in (safetensors_cases, pytorch_cases, gguf_cases, index_cases, config_cases, adapter_config_cases, folder_cases): cases()
+    for cases in (safetensors_cases, pytorch_cases, gguf_cases, index_cases, config_cases, adapter_config_cases, folder_cases, tokenizer_cases): cases()
     FILES["cases.json"] = ("[\n" + ",\n".join(json.dumps(case, sort_keys=False) for case in CASES) + "\n]\n").encode()
     present = {str(path.relative_to(HERE)) for path in HERE.rglob("*") if path.is_file()} - {"make.py", "README.md"}
     if arguments:

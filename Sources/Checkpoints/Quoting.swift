@@ -1,5 +1,5 @@
 /// A name from a file, made safe for one line of a terminal: in quotes, control characters escaped, cut after 200 characters.
-func quoted(_ name: String) -> String { "\"" + presentable(name, escaping: ["\"", "\\"]) + "\"" }
+package func quoted(_ name: String) -> String { "\"" + presentable(name, escaping: ["\"", "\\"]) + "\"" }
 
 /// The first 200 characters of a text from a file, with control characters, and `marks`, escaped.
 func presentable(_ whole: String, escaping marks: [Unicode.Scalar] = []) -> String {

@@ -18,7 +18,7 @@ enum Program {
     return folder.appending(path: "mixlora")
   }()
 
-  static func run(_ arguments: [String], in folder: URL? = nil) throws -> Result {
+  static func run(_ arguments: [String], in folder: URL? = nil, input: String? = nil) throws -> Result {
     let process = Process()
     process.executableURL = url
     process.arguments = arguments
@@ -29,7 +29,13 @@ enum Program {
     for file in [out, err] { try Data().write(to: file) }
     process.standardOutput = try FileHandle(forWritingTo: out)
     process.standardError = try FileHandle(forWritingTo: err)
-    process.standardInput = FileHandle.nullDevice
+    if let input {
+      let file = scratch.url.appending(path: "in")
+      try Data(input.utf8).write(to: file)
+      process.standardInput = try FileHandle(forReadingFrom: file)
+    } else {
+      process.standardInput = FileHandle.nullDevice
+    }
     try process.run()
     process.waitUntilExit()
     return Result(
@@ -55,6 +61,12 @@ final class Scratch {
     let copy = url.appending(path: name)
     try FileManager.default.copyItem(at: root.appending(path: "Fixtures/golden/\(name)"), to: copy)
     return copy
+  }
+
+  /// The folder of a small tokenizer.
+  static func tokenizer(_ name: String, file: String = #filePath) -> String {
+    let root = URL(filePath: file).deletingLastPathComponent().deletingLastPathComponent().deletingLastPathComponent()
+    return root.appending(path: "Fixtures/tokenizers/\(name)").path
   }
 
   /// Replaces text in a file, once.

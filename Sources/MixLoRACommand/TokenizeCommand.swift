@@ -1,0 +1,84 @@
+import ArgumentParser
+import Checkpoints
+import Tokenization
+
+#if canImport(Glibc)
+  import Glibc
+#elseif canImport(Darwin)
+  import Darwin
+#endif
+
+/// Turns strings into token ids, or back.
+struct TokenizeCommand: ParsableCommand {
+  static let configuration = CommandConfiguration(
+    commandName: "tokenize",
+    abstract: "Turn a JSON array of strings into token ids, or back.",
+    discussion: """
+      Reads standard input and writes one line: for a JSON array of strings an array of arrays of ids, with --decode the \
+      reverse. No begin or end token is added. Text that spells a control token stays text unless --parse-special is given; \
+      --decode writes control tokens as their spelling, and U+FFFD for what is no UTF-8.
+
+      Examples:
+        echo '["Hello world", "2 + 2 ="]' | mixlora tokenize --model SmolLM2-135M
+        echo '["<|im_start|>user"]' | mixlora tokenize --model SmolLM2-135M --parse-special
+        echo '[[19556, 905]]' | mixlora tokenize --model SmolLM2-135M --decode
+      """)
+
+  @Option(help: ArgumentHelp("Hugging Face folder with tokenizer.json.", valueName: "folder"))
+  var model: String
+
+  @Flag(help: "Let text that spells a control token become that token.")
+  var parseSpecial = false
+
+  @Flag(help: "Turn arrays of ids into strings.")
+  var decode = false
+
+  @OptionGroup var common: CommonOptions
+
+  private static let input = "standard input"
+
+  func validate() throws {
+    if decode, parseSpecial { throw ValidationError("--parse-special is about text; --decode reads ids.") }
+  }
+
+  func run() throws {
+    let tokenizer = try Tokenizer(folder: model)
+    let expected = decode ? "a JSON array of arrays of ids" : "a JSON array of strings"
+    let json = try JSON(parsing: try readStandardInput(), file: Self.input)
+    guard let elements = json.arrayValue else { throw CheckpointError(file: Self.input, found: json.summary, expected: expected) }
+    let results: [JSON] = try elements.enumerated().map { index, element in
+      func failure(_ found: String, _ expected: String) -> CheckpointError {
+        CheckpointError(file: Self.input, place: .key("[\(index)]"), found: found, expected: expected)
+      }
+      guard decode else {
+        guard let text = element.stringValue else { throw failure(element.summary, expected) }
+        return .array(tokenizer.encode(text, parsingControlTokens: parseSpecial).map { JSON(Int($0)) })
+      }
+      guard let values = element.arrayValue else { throw failure(element.summary, expected) }
+      let ids = try values.map { value in
+        guard let id = value.intValue.flatMap(Int32.init(exactly:)), tokenizer.idToToken(id) != nil else {
+          throw failure(value.summary, "the id of a token, below \(tokenizer.vocabularySize)")
+        }
+        return id
+      }
+      return JSON(tokenizer.decodeText(ids))
+    }
+    print(JSON.array(results).serialized())
+  }
+
+  /// All bytes of standard input.
+  private func readStandardInput() throws -> [UInt8] {
+    var bytes: [UInt8] = []
+    var buffer = [UInt8](repeating: 0, count: 1 << 16)
+    while true {
+      let count = read(0, &buffer, buffer.count)
+      if count < 0, errno == EINTR { continue }
+      guard count >= 0 else { throw CheckpointError(file: Self.input, call: "read", code: errno, expected: "a JSON array") }
+      guard count > 0 else { return bytes }
+      bytes += buffer[..<count]
+      guard bytes.count <= JSON.Limits().bytes else {
+        throw CheckpointError(file: Self.input, found: "more bytes", expected: "at most \(JSON.Limits().bytes)")
+      }
+    }
+  }
+}

@@ -1,0 +1,210 @@
+import Checkpoints
+
+extension TokenizerDescription {
+  /// Reads `tokenizer.json` of a byte-level BPE tokenizer.
+  ///
+  /// Whatever would change ids and is not understood is an error that names its key. `truncation` and `padding` are left alone, since
+  /// they are about batches (transformers resets both too).
+  /// - Throws: `CheckpointError`.
+  public init(contentsOf file: String) throws {
+    try self.init(JSON(contentsOf: file), file: file)
+  }
+
+  /// Reads the value of a `tokenizer.json`; see `init(contentsOf:)`.
+  ///
+  /// - Throws: `CheckpointError`.
+  public init(_ json: JSON, file: String) throws {
+    self.init(source: file)
+    var reader = try ComponentReader(json, file: file, path: "")
+    try reader.require("version", ["1.0"], "\"1.0\"")
+    _ = reader.value("truncation")
+    _ = reader.value("padding")
+    var model = try reader.required("model", "a BPE model").component(of: reader, "model")
+    try readModel(&model)
+    try readAddedTokens(&reader)
+    if var normalizer = try reader.component("normalizer") { try readNormalizer(&normalizer) }
+    var steps = try reader.required("pre_tokenizer", "ByteLevel, perhaps after others").component(of: reader, "pre_tokenizer")
+    try readPreTokenizer(&steps)
+    if var processor = try reader.component("post_processor") { try readPostProcessor(&processor) }
+    var decoder = try reader.required("decoder", "ByteLevel").component(of: reader, "decoder")
+    _ = try decoder.type(oneOf: ["ByteLevel"])
+    for key in ["add_prefix_space", "trim_offsets", "use_regex"] { _ = try decoder.bool(key, default: true) }  // of no effect in a decoder
+    try decoder.finish()
+    try reader.finish()
+  }
+
+  // MARK: Model
+
+  private mutating func readModel(_ model: inout ComponentReader) throws {
+    _ = model.value("type") == nil ? "BPE" : try model.type(oneOf: ["BPE"])
+    try model.require("dropout", [0, .number(.init(0))], "null: with dropout the same text has other tokens each time")
+    try model.require("continuing_subword_prefix", [""], "null or \"\"")
+    try model.require("end_of_word_suffix", [""], "null or \"\"")
+    try model.require("byte_fallback", [false], "false")
+    unknownToken = try model.bytes("unk_token")
+    fusesUnknown = try model.bool("fuse_unk", default: false)
+    ignoresMerges = try model.bool("ignore_merges", default: false)
+    let words = try model.required("vocab", "an object of token: id")
+    guard let members = words.objectValue?.members else { throw model.error("vocab", words.summary, "an object of token: id") }
+    vocabulary = try members.map { member in
+      guard let id = member.value.intValue, (0..<Self.limit).contains(id) else {
+        throw model.error("vocab", "\(member.value.summary) for \(quoted(member.key))", "an id from 0 to \(Self.limit - 1)")
+      }
+      return Entry(text: Array(member.key.utf8), id: Int32(id))
+    }
+    let list = try model.array("merges")
+    merges.reserveCapacity(list.count)
+    for (rank, json) in list.enumerated() {
+      if let text = json.stringValue {
+        if rank == 0, text.utf8.starts(with: "#version".utf8) { continue }
+        if let merge = Self.merge(Array(text.utf8)) {
+          merges.append(merge)
+          continue
+        }
+      } else if let pair = json.arrayValue, pair.count == 2, let left = pair[0].stringValue, let right = pair[1].stringValue,
+        !left.utf8.isEmpty, !right.utf8.isEmpty
+      {
+        merges.append(Merge(left: Array(left.utf8), right: Array(right.utf8)))
+        continue
+      }
+      throw model.error("merges", "\(json.summary) at \(rank)", "two tokens, as \"left right\" or [\"left\", \"right\"]")
+    }
+    try model.finish()
+  }
+
+  private mutating func readAddedTokens(_ reader: inout ComponentReader) throws {
+    guard reader.value("added_tokens") != nil else { return }
+    var next = Int32(vocabulary.count)
+    let ids = Dictionary(vocabulary.map { ($0.text, $0.id) }) { first, _ in first }
+    for var token in try reader.components("added_tokens") {
+      let id = try token.id("id")
+      guard let content = try token.bytes("content"), !content.isEmpty else { throw token.error("content", "nothing", "the token's text") }
+      // A token that the vocabulary lacks gets the next free id, whatever the file says.
+      guard id == ids[content] ?? next else {
+        throw token.error(
+          "id", "\(id) for \(quoted(String(decoding: content, as: UTF8.self)))",
+          "\(ids[content] ?? next), its id in the vocabulary or the next free one")
+      }
+      next = max(next, id + 1)
+      addedTokens.append(
+        AddedToken(
+          id: id, content: content, isSpecial: try token.bool("special", default: false),
+          isSingleWord: try token.bool("single_word", default: false), stripsLeft: try token.bool("lstrip", default: false),
+          stripsRight: try token.bool("rstrip", default: false), isNormalized: try token.bool("normalized", default: true)))
+      try token.finish()
+    }
+  }
+
+  // MARK: Pipeline
+
+  private mutating func readNormalizer(_ normalizer: inout ComponentReader) throws {
+    if try normalizer.type(oneOf: ["NFC", "Sequence"]) == "NFC" {
+      composes = true
+    } else {
+      for var part in try normalizer.components("normalizers") { try readNormalizer(&part) }
+    }
+    try normalizer.finish()
+  }
+
+  private mutating func readPreTokenizer(_ step: inout ComponentReader, isLast: Bool = true) throws {
+    switch try step.type(oneOf: ["Sequence", "Digits", "Split", "ByteLevel"]) {
+    case "Sequence":
+      let parts = try step.components("pretokenizers")
+      guard !parts.isEmpty else { throw step.error("pretokenizers", "no steps", "ByteLevel, perhaps after others") }
+      for (index, part) in parts.enumerated() {
+        var part = part
+        try readPreTokenizer(&part, isLast: isLast && index == parts.count - 1)
+      }
+    case "Digits":
+      guard !isLast else { throw step.error("type", "\"Digits\" at the end", "ByteLevel as the last step") }
+      guard try step.bool("individual_digits", default: false) else {
+        throw step.error("individual_digits", "false", "true; other values are not built yet")
+      }
+      preTokenizers.append(.individualDigits)
+    case "Split":
+      guard !isLast else { throw step.error("type", "\"Split\" at the end", "ByteLevel as the last step") }
+      preTokenizers.append(.split(try Self.pattern(&step)))
+      try step.require("behavior", ["Isolated"], "\"Isolated\"")
+      _ = try step.required("behavior", "\"Isolated\"")
+      try step.require("invert", [false], "false")
+    default:
+      // What follows would see the alphabet in place of the bytes.
+      guard isLast else { throw step.error("type", "\"ByteLevel\" before other steps", "it as the last step") }
+      if try step.bool("add_prefix_space", default: true) { preTokenizers.append(.prefixSpace) }
+      if try step.bool("use_regex", default: true) { preTokenizers.append(.split(.gpt2)) }
+      _ = try step.bool("trim_offsets", default: true)  // about offsets without their white space; ours are of the whole token
+    }
+    try step.finish()
+  }
+
+  private static func pattern(_ step: inout ComponentReader) throws -> SplitPattern {
+    guard var pattern = try step.component("pattern") else { throw step.error("pattern", "nothing", "{\"Regex\": …}") }
+    guard let text = try pattern.bytes("Regex") else { throw step.error("pattern", "no Regex", "{\"Regex\": …}; others are not built yet") }
+    try pattern.finish()
+    guard let known = SplitPattern.allCases.first(where: { $0.rawValue.utf8.elementsEqual(text) }) else {
+      throw pattern.error(
+        "Regex", quoted(String(decoding: text, as: UTF8.self)), "GPT-2's, Llama-3's or Qwen2's expression; others are not built yet")
+    }
+    return known
+  }
+
+  /// Finds the begin token of a template: `[begin] $A`.
+  private mutating func readPostProcessor(_ processor: inout ComponentReader) throws {
+    switch try processor.type(oneOf: ["ByteLevel", "TemplateProcessing", "Sequence"]) {
+    case "ByteLevel": for key in ["add_prefix_space", "trim_offsets", "use_regex"] { _ = try processor.bool(key, default: true) }
+    case "Sequence":
+      for var part in try processor.components("processors") { try readPostProcessor(&part) }
+    default: try readTemplate(&processor)
+    }
+    try processor.finish()
+  }
+
+  private mutating func readTemplate(_ template: inout ComponentReader) throws {
+    _ = template.value("pair")
+    var names: [[UInt8]] = []
+    var hasText = false
+    for var item in try template.components("single") {
+      if var sequence = try item.component("Sequence") {
+        guard !hasText, try sequence.bytes("id") == Array("A".utf8) else { throw item.error("Sequence", "another text", "the text A once") }
+        hasText = true
+        _ = sequence.value("type_id")
+        try sequence.finish()
+      } else if var special = try item.component("SpecialToken") {
+        guard !hasText, names.isEmpty, !addsBeginToken, let name = try special.bytes("id") else {
+          throw item.error(
+            "SpecialToken", "a token after another or after the text", "at most one begin token before the text; others are not built yet")
+        }
+        names.append(name)
+        _ = special.value("type_id")
+        try special.finish()
+      } else {
+        throw template.error("single", "an item without token and text", "{\"SpecialToken\": …} or {\"Sequence\": …}")
+      }
+      try item.finish()
+    }
+    guard hasText else { throw template.error("single", "no text", "the text A once") }
+    guard var tokens = try template.component("special_tokens") else {
+      guard names.isEmpty else { throw template.error("special_tokens", "nothing", "the ids of the template's tokens") }
+      return
+    }
+    if let name = names.first {
+      let key = String(decoding: name, as: UTF8.self)
+      guard var token = try tokens.component(key) else { throw tokens.error(key, "nothing", "the id of a token of the template") }
+      let expected = "a list of one id"
+      guard let ids = try token.array("ids").first?.intValue, try token.array("ids").count == 1, (0..<Self.limit).contains(ids) else {
+        throw token.error("ids", try token.required("ids", expected).excerpt, expected)
+      }
+      guard vocabulary.contains(where: { $0.id == ids }) || addedTokens.contains(where: { $0.id == ids }) else {
+        throw token.error("ids", "[\(ids)]", "the id of a token")
+      }
+      (beginToken, addsBeginToken) = (Int32(ids), true)
+    }
+  }
+}
+
+extension JSON {
+  /// This value, found under `key`, as a component.
+  fileprivate func component(of reader: ComponentReader, _ key: String) throws -> ComponentReader {
+    try ComponentReader(self, file: reader.file, path: reader.name(key))
+  }
+}

@@ -1,0 +1,75 @@
+import Checkpoints
+
+extension TokenizerDescription {
+  /// What a GGUF file says of a tokenizer whose `tokenizer.ggml.model` is "gpt2".
+  ///
+  /// The pre-tokenizer has a name there: `gpt-2`; `smollm`, which splits digits first; `llama-bpe`, whose whole words go before merges;
+  /// `qwen2`, whose text is normalised first, although llama.cpp leaves it as it is. Tokens of type 3 (control) and 2 (unknown) are
+  /// special, those of type 4 (user-defined) are found in every text.
+  /// - Parameters:
+  ///   - source: the file, for messages.
+  ///   - tokens: `tokenizer.ggml.tokens`; the index is the id.
+  ///   - types: `tokenizer.ggml.token_type`; nil if it is absent, then all are normal.
+  ///   - merges: `tokenizer.ggml.merges`, each "left right".
+  ///   - pre: `tokenizer.ggml.pre`.
+  ///   - beginToken: `tokenizer.ggml.bos_token_id`.
+  ///   - endToken: `tokenizer.ggml.eos_token_id`.
+  ///   - addsBeginToken: `tokenizer.ggml.add_bos_token`; nil if it is absent, then `llama-bpe` alone adds it.
+  /// - Throws: `CheckpointError` naming the metadata key.
+  public init(
+    source: String, tokens: [[UInt8]], types: [Int]?, merges: [[UInt8]], pre: String, beginToken: Int? = nil, endToken: Int? = nil,
+    addsBeginToken: Bool? = nil
+  ) throws {
+    func failure(_ key: String, _ found: String, _ expected: String) -> CheckpointError {
+      CheckpointError(file: source, place: .key("tokenizer.ggml." + key), found: found, expected: expected)
+    }
+    self.init(source: source)
+    switch pre {
+    case "gpt-2": preTokenizers = [.split(.gpt2)]
+    case "smollm": preTokenizers = [.individualDigits, .split(.gpt2)]
+    case "llama-bpe": (preTokenizers, ignoresMerges) = ([.split(.llama3)], true)
+    case "qwen2": (preTokenizers, composes) = ([.split(.qwen2)], true)
+    default: throw failure("pre", quoted(pre), "\"gpt-2\", \"smollm\", \"llama-bpe\" or \"qwen2\"; others are not built yet")
+    }
+    guard tokens.count <= Self.limit else { throw failure("tokens", "\(tokens.count) tokens", "at most \(Self.limit)") }
+    if let types, types.count != tokens.count {
+      throw failure("token_type", "\(types.count) types", "one for each of \(tokens.count) tokens")
+    }
+    for (index, token) in tokens.enumerated() {
+      switch types?[index] ?? 1 {
+      case 1: vocabulary.append(Entry(text: token, id: Int32(index)))
+      case 5: break  // unused: has an id, stands for nothing
+      case let type where (2...4).contains(type):
+        addedTokens.append(AddedToken(id: Int32(index), content: token, isSpecial: type != 4))
+      case let type:
+        throw failure("token_type", "type \(type) of token \(index)", "1 to 5; byte tokens belong to another kind of tokenizer")
+      }
+    }
+    self.merges = try merges.enumerated().map { rank, merge in
+      guard let merge = Self.merge(merge) else {
+        throw failure("merges", "\(quoted(String(decoding: merge, as: UTF8.self))) at \(rank)", "two tokens with a blank between them")
+      }
+      return merge
+    }
+    func token(_ id: Int?, _ key: String) throws -> Int32? {
+      guard let id else { return nil }
+      guard tokens.indices.contains(id) else { throw failure(key, "\(id)", "an id below \(tokens.count)") }
+      return Int32(id)
+    }
+    self.beginToken = try token(beginToken, "bos_token_id")
+    self.endToken = try token(endToken, "eos_token_id")
+    self.addsBeginToken = addsBeginToken ?? (pre == "llama-bpe")
+    if addsBeginToken == true, beginToken == nil { throw failure("add_bos_token", "true", "a bos_token_id beside it") }
+    self.addsBeginToken = self.addsBeginToken && beginToken != nil
+  }
+
+  /// The most tokens and the greatest id: far more than any vocabulary has.
+  static let limit = 1 << 24
+
+  /// "left right"; nil unless there is exactly one blank with something on both sides.
+  static func merge(_ text: [UInt8]) -> Merge? {
+    let parts = text.split(separator: UInt8(ascii: " "), omittingEmptySubsequences: false)
+    guard parts.count == 2, !parts[0].isEmpty, !parts[1].isEmpty else { return nil }
+    return Merge(left: Array(parts[0]), right: Array(parts[1]))
+  }
+}
