@@ -27,6 +27,7 @@ enum Main {
     case let error as NumericalFailure:
       writeError("error: \(error)\n")
       exit(4)
+    case is Interrupted: exit(130)
     default:
       // Everything else is ArgumentParser's: help and version (0) or a usage error (its 64 is our 2).
       let message = MixLoRACommand.fullMessage(for: error)

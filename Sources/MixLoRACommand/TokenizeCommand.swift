@@ -1,6 +1,7 @@
 import ArgumentParser
 import Checkpoints
 import Tokenization
+import Training
 
 #if canImport(Glibc)
   import Glibc
@@ -42,7 +43,7 @@ struct TokenizeCommand: ParsableCommand {
   }
 
   func run() throws {
-    let tokenizer = try Tokenizer(folder: model)
+    let tokenizer = try Tokenizer(model: model)
     let expected = decode ? "a JSON array of arrays of ids" : "a JSON array of strings"
     let json = try JSON(parsing: try readStandardInput(), file: Self.input)
     guard let elements = json.arrayValue else { throw CheckpointError(file: Self.input, found: json.summary, expected: expected) }

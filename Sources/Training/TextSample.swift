@@ -1,3 +1,5 @@
+import Tokenization
+
 /// A text to learn from, and which parts of it are answers.
 public struct TextSample: Equatable, Sendable {
   /// The whole text, UTF-8.
@@ -22,6 +24,20 @@ public struct TextSample: Equatable, Sendable {
     controls.append(start..<text.count)
   }
 
+  /// A conversation in ChatML, of which every turn of the assistant is an answer, its end included.
+  public init(conversation: [ChatMessage]) {
+    (text, answers, endsItself) = ([], [], true)
+    for message in conversation {
+      appendControl("<|im_start|>")
+      text += Array("\(message.role)\n".utf8)
+      let start = text.count
+      text += Array(message.content.utf8)
+      appendControl("<|im_end|>")
+      if message.role == "assistant" { answers.append(start..<text.count) }
+      text.append(UInt8(ascii: "\n"))
+    }
+  }
+
   /// A prompt and the answer that follows it without anything between.
   public init(prompt: String, answer: String) {
     let prompt = Array(prompt.utf8)
@@ -40,7 +56,7 @@ public protocol TextEncoder: Sendable {
   /// The control token of this spelling, if there is one.
   func controlToken(_ spelling: [UInt8]) -> Int32?
   /// The token that begins every text, where the tokenizer adds one.
-  var beginToken: Int32? { get }
+  var leadingToken: Int32? { get }
   /// The token that ends an answer.
   var endToken: Int32? { get }
 }
@@ -67,7 +83,7 @@ public struct EncodedSample: Equatable, Sendable {
   /// What is longer than `length` loses tokens of the prompt from the left, after the begin token; an answer is never cut,
   /// so a sample whose answers alone are longer stays longer.
   public init(_ sample: TextSample, with encoder: some TextEncoder, lossOn columns: LossColumns, length: Int, addsEndToken: Bool) {
-    let begin = encoder.beginToken.map { [$0] } ?? []
+    let begin = encoder.leadingToken.map { [$0] } ?? []
     let tokens = Self.tokens(of: sample, encoder)
     var ids = begin + tokens.map(\.id)
     var isAnswer = begin.map { _ in false }

@@ -109,17 +109,22 @@ public enum TrainingCheckpoint {
   private static func elementType<B: Backend>(_: B.Type) -> ElementType { MemoryLayout<B.Scalar>.size == 8 ? .float64 : .float32 }
 }
 
-/// Folders on disk, as a checkpoint needs them. Errors are `CheckpointError`s of the system.
-enum Folder {
-  static func exists(_ path: String) -> Bool { access(path, F_OK) == 0 }
+/// Folders on disk, as a run needs them. Errors are `CheckpointError`s of the system.
+public enum Folder {
+  /// Whether there is something of this name.
+  public static func exists(_ path: String) -> Bool { access(path, F_OK) == 0 }
 
-  static func create(_ path: String) throws {
+  /// Makes a folder unless it is there.
+  ///
+  /// - Throws: `CheckpointError` if the system refuses.
+  public static func create(_ path: String) throws {
     guard mkdir(path, 0o777) == 0 || errno == EEXIST else {
       throw CheckpointError(file: path, call: "mkdir", code: errno, expected: "a folder that can be made")
     }
   }
 
-  static func names(in path: String) -> [String] {
+  /// The names of what a folder holds, in order; none if it cannot be read.
+  public static func names(in path: String) -> [String] {
     guard let directory = opendir(path) else { return [] }
     defer { closedir(directory) }
     var names: [String] = []
@@ -128,6 +133,13 @@ enum Folder {
       if name != ".", name != ".." { names.append(name) }
     }
     return names.sorted()
+  }
+
+  /// Whether there is a folder of this name.
+  public static func isFolder(_ path: String) -> Bool {
+    guard let directory = opendir(path) else { return false }
+    closedir(directory)
+    return true
   }
 
   static func sync(_ path: String) throws {

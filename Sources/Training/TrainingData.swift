@@ -1,4 +1,5 @@
 import Checkpoints
+import Tokenization
 
 /// Reads files of samples: the paper's tasks, or lines of one's own.
 public enum TrainingData {
@@ -59,18 +60,20 @@ public enum TrainingData {
   /// - `messages`, a list of `role` and `content`: ChatML, every assistant turn is learnt.
   ///
   /// - Throws: `CheckpointError` naming file and line, also for an empty file.
-  public static func samples(_ path: String, template: some PromptTemplate) throws -> [TextSample] {
+  public static func samples(_ path: String, template: PromptTemplate) throws -> [TextSample] {
     let samples = try records(path).map { try sample(LineFields($0.json, file: $0.name), template) }
     guard !samples.isEmpty else { throw CheckpointError(file: path, found: "no record", expected: "at least one JSON object") }
     return samples
   }
 
-  private static func sample(_ fields: LineFields, _ template: some PromptTemplate) throws -> TextSample {
+  private static func sample(_ fields: LineFields, _ template: PromptTemplate) throws -> TextSample {
     if fields.json["messages"] != nil { return try conversation(fields) }
     if fields.json["instruction"] != nil {
       let input = fields.json["input"] == nil || fields.json["input"] == .null ? nil : try fields.string("input")
-      return TextSample(
-        prompt: template.prompt(instruction: try fields.string("instruction"), input: input), answer: try fields.string("output"))
+      let (instruction, output) = (try fields.string("instruction"), try fields.string("output"))
+      guard template == .chatML else { return TextSample(prompt: template.prompt(instruction: instruction, input: input), answer: output) }
+      let question = (input ?? "").isEmpty ? instruction : "\(instruction)\n\n\(input ?? "")"
+      return TextSample(conversation: [ChatMessage(role: "user", content: question), ChatMessage(role: "assistant", content: output)])
     }
     if fields.json["prompt"] != nil { return TextSample(prompt: try fields.string("prompt"), answer: try fields.string("completion")) }
     guard fields.json["text"] != nil else {
@@ -86,30 +89,16 @@ public enum TrainingData {
     guard let messages = fields.json["messages"]?.arrayValue, !messages.isEmpty else {
       throw fields.error("messages", fields.json["messages"]?.summary ?? "nothing", "a list of messages with role and content")
     }
-    var sample = TextSample(text: [], answers: [])
-    for (n, message) in messages.enumerated() {
-      let turn = LineFields(message, file: "\(fields.file), message \(n + 1)")
-      let role = try turn.string("role")
-      sample.appendControl("<|im_start|>")
-      sample.text += Array("\(role)\n".utf8)
-      let start = sample.text.count
-      sample.text += Array((try turn.string("content")).utf8)
-      sample.appendControl("<|im_end|>")
-      if role == "assistant" { sample.answers.append(start..<sample.text.count) }
-      sample.text.append(UInt8(ascii: "\n"))
-    }
-    sample.endsItself = true
+    let sample = TextSample(
+      conversation: try messages.enumerated().map { n, message in
+        let turn = LineFields(message, file: "\(fields.file), message \(n + 1)")
+        return ChatMessage(role: try turn.string("role"), content: try turn.string("content"))
+      })
     guard !sample.answers.isEmpty else {
       throw fields.error("messages", "no message of the assistant", "at least one, for only those are learnt")
     }
     return sample
   }
-}
-
-/// How an instruction becomes a prompt.
-public protocol PromptTemplate: Sendable {
-  /// The text after which the output follows without a space.
-  func prompt(instruction: String, input: String?) -> String
 }
 
 extension UInt8 {

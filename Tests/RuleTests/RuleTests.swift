@@ -21,7 +21,7 @@ import Testing
     "Glibc": ["CPUBackend", "MixLoRA", "Checkpoints", "Training", "Conformance", "MixLoRACommand"],
     "Darwin": ["CPUBackend", "MixLoRA", "Checkpoints", "Training", "Conformance", "MixLoRACommand"],
     "Musl": ["CPUBackend", "Conformance"],
-    "Synchronization": ["CPUBackend"],
+    "Synchronization": ["CPUBackend", "MixLoRACommand"],
     "ArgumentParser": ["MixLoRACommand"],
   ]
 

@@ -1,0 +1,179 @@
+import ArgumentParser
+import CPUBackend
+import Checkpoints
+import Decoders
+import MixLoRA
+import Tensors
+import Tokenization
+import Training
+
+/// Fine-tunes a model with an adapter.
+struct TrainCommand: ParsableCommand {
+  static let configuration = CommandConfiguration(
+    commandName: "train",
+    abstract: "Fine-tune a model with a MixLoRA or LoRA adapter.",
+    discussion: """
+      --data is a folder of TASK/train.jsonl (arc-e, arc-c, boolq, obqa, piqa, siqa, winogrande; --task chooses, several \
+      separated by ';'), or a JSON or JSON Lines file whose records have instruction, input, output; or prompt, completion; \
+      or text; or messages. Metrics, checkpoints and the adapter are written to --out.
+
+      Examples:
+        mixlora train --model SmolLM2-135M --data tasks --task 'arc-e;boolq;obqa' --out run --steps 300 --batch 8 --rank 8 --alpha 16
+        mixlora train --model SmolLM2-135M --data mine.jsonl --out run --epochs 2 --validation held-out.jsonl --evaluate-every 50
+        mixlora train --model SmolLM2-135M --data mine.jsonl --out run --dry-run
+        mixlora train --model SmolLM2-135M --data mine.jsonl --out run --resume
+      """)
+
+  @Option(help: ArgumentHelp("Model to fine-tune: a Hugging Face folder or a GGUF file.", valueName: "path"))
+  var model: String
+  @Option(help: ArgumentHelp("Folder of tasks, or a file.", valueName: "path"))
+  var data: String
+  @Option(help: ArgumentHelp("Tasks of a folder, separated by ';' (default: all that are there).", valueName: "tasks"))
+  var task: String?
+  @Option(help: ArgumentHelp("Folder for everything that is written.", valueName: "folder"))
+  var out: String
+  @Option(help: "What is trained: mixlora, or lora without experts.")
+  var method = TrainMethod.mixlora
+  @Option(help: ArgumentHelp("Adapter to start from; its settings hold.", valueName: "folder"))
+  var adapter: String?
+
+  @Option(help: "Rank of the low-rank branches.")
+  var rank = 16
+  @Option(help: "alpha; branches are scaled by alpha/rank.")
+  var alpha = 32.0
+  @Flag(help: "Scale branches by alpha/√rank.")
+  var rslora = false
+  @Option(help: "Dropout of what the branches read.")
+  var dropout = 0.05
+  @Option(name: .customLong("init"), help: "How every A is drawn: kaiming or gaussian.")
+  var initialisation = AdapterConfiguration.Initialisation.kaiming
+  @Option(help: "Experts.")
+  var experts = 8
+  @Option(help: "Experts per token.")
+  var topK = 2
+  @Option(help: ArgumentHelp("Linear layers with branches, separated by ','.", valueName: "names"))
+  var targets = LinearName.allCases.map(\.rawValue).joined(separator: ",")
+  @Option(help: "Form of the balance loss.")
+  var routerLoss = BalanceLossForm.pooledTopK
+  @Option(help: "Coefficient of the balance loss.")
+  var routerCoefficient = 0.001
+  @Option(help: "How the experts are computed; equal up to rounding.")
+  var evaluation = ExpertEvaluation.sharedBase
+  @Flag(help: "Form each block's caches again in backward: less memory, more time, the same bits.")
+  var recompute = false
+
+  @Option(help: "Steps to make (default: --epochs).")
+  var steps: Int?
+  @Option(help: "Passes over the data.")
+  var epochs = 2
+  @Option(help: "Samples in a step.")
+  var batch = 16
+  @Option(help: "Equal parts that a step is computed in.")
+  var accumulate = 1
+  @Option(help: "Tokens that a sample may have; a longer prompt is cut from the left.")
+  var length = 512
+  @Option(help: "adamw or sgd.")
+  var optimizer = OptimizerName.adamw
+  @Option(help: "Momentum of sgd.")
+  var momentum = 0.0
+  @Option(help: "Learning rate.")
+  var lr = 2e-4
+  @Option(help: "How the learning rate changes.")
+  var schedule = LearningRateSchedule.constant
+  @Option(help: "Share of the steps that are warm-up.")
+  var warmup = 0.0
+  @Option(help: "Largest norm of the gradient; 0 for no limit.")
+  var clip = 1.0
+  @Option(help: "Weight decay.")
+  var weightDecay = 0.01
+  @Option(help: "What every B's learning rate is multiplied with.")
+  var loraPlus = 1.0
+  @Option(help: "Prompt of instruction records: moe_peft, alpaca or chatml.")
+  var template = PromptTemplate.moePEFT
+  @Option(help: "Which columns the loss counts: answer or all.")
+  var lossOn = EncodedSample.LossColumns.answer
+  @Flag(help: "Do not end a sample with the end token.")
+  var noEndToken = false
+  @Option(help: ArgumentHelp("File of samples whose loss is reported.", valueName: "file"))
+  var validation: String?
+  @Option(help: "Steps between validations (default: at the end).")
+  var evaluateEvery: Int?
+  @Option(help: "Seed of everything random.")
+  var seed: UInt64 = 42
+  @Option(help: "Steps between checkpoints.")
+  var saveEvery = 100
+  @Option(help: "Checkpoints to keep.")
+  var keep = 2
+  @Flag(help: "Go on from the newest checkpoint in --out.")
+  var resume = false
+  @Flag(help: "Print parameters, memory and the first sample, and stop.")
+  var dryRun = false
+  @Flag(help: "Print one JSON object at the end.")
+  var json = false
+  @OptionGroup var common: CommonOptions
+
+  func validate() throws {
+    for (name, value) in [
+      ("--rank", rank), ("--experts", experts), ("--top-k", topK), ("--epochs", epochs), ("--batch", batch), ("--accumulate", accumulate),
+      ("--length", length), ("--save-every", saveEvery), ("--keep", keep), ("--steps", steps ?? 1),
+      ("--evaluate-every", evaluateEvery ?? 1),
+    ] where value < 1 { throw ValidationError("\(name) is \(value), expected at least 1.") }
+    guard topK <= experts else { throw ValidationError("--top-k is \(topK), expected at most --experts, \(experts).") }
+    guard batch % accumulate == 0 else { throw ValidationError("--accumulate is \(accumulate), expected a divisor of --batch, \(batch).") }
+    guard length >= 2 else { throw ValidationError("--length is \(length), expected at least 2.") }
+    guard dropout >= 0, dropout < 1 else { throw ValidationError("--dropout is \(dropout), expected a number in [0, 1).") }
+    for (name, value) in [
+      ("--lr", lr), ("--weight-decay", weightDecay), ("--clip", clip), ("--momentum", momentum),
+      ("--router-coefficient", routerCoefficient),
+    ] where !(value >= 0 && value.isFinite) { throw ValidationError("\(name) is \(value), expected a number ≥ 0.") }
+    guard warmup >= 0, warmup <= 1 else { throw ValidationError("--warmup is \(warmup), expected a share between 0 and 1.") }
+    guard warmup == 0 || schedule != .constant else {
+      throw ValidationError("--warmup with --schedule constant: use constant_with_warmup, which has one.")
+    }
+    guard loraPlus >= 1, loraPlus.isFinite else { throw ValidationError("--lora-plus is \(loraPlus), expected at least 1.") }
+    _ = try targetNames()
+    _ = try taskNames()
+  }
+
+  func run() throws {
+    try TrainingRun(self).run()
+  }
+
+  func targetNames() throws -> Set<LinearName> {
+    Set(
+      try targets.split(separator: ",").map { name in
+        guard let target = LinearName(rawValue: String(name)) else {
+          throw ValidationError(
+            "--targets names '\(name)', expected names among \(LinearName.allCases.map(\.rawValue).joined(separator: ","))")
+        }
+        return target
+      })
+  }
+
+  func taskNames() throws -> [QuestionTask]? {
+    try task?.split(separator: ";").map { name in
+      guard let task = QuestionTask(rawValue: String(name)) else {
+        throw ValidationError(
+          "--task names '\(name)', expected names among \(QuestionTask.allCases.map(\.rawValue).joined(separator: ";"))")
+      }
+      return task
+    }
+  }
+}
+
+/// What is trained.
+enum TrainMethod: String, ExpressibleByArgument, CaseIterable {
+  case mixlora
+  case lora
+}
+
+/// The optimisers by name.
+enum OptimizerName: String, ExpressibleByArgument, CaseIterable {
+  case adamw
+  case sgd
+}
+
+extension AdapterConfiguration.Initialisation: ExpressibleByArgument {}
+extension LearningRateSchedule: ExpressibleByArgument {}
+extension EncodedSample.LossColumns: ExpressibleByArgument {}
+extension PromptTemplate: ExpressibleByArgument {}

@@ -1,0 +1,44 @@
+import Checkpoints
+import Tokenization
+
+extension Tokenizer: TextEncoder {
+  /// The tokens of a text; text that spells a control token stays text.
+  public func tokens(of text: [UInt8]) -> [(id: Int32, end: Int)] { encodeWithOffsets(text).map { ($0.id, $0.range.upperBound) } }
+
+  /// The begin token, if it is added to every text.
+  public var leadingToken: Int32? { addsBeginToken ? beginToken : nil }
+
+  /// The control token of this spelling.
+  public func controlToken(_ spelling: [UInt8]) -> Int32? { controlToken(String(decoding: spelling, as: UTF8.self)) }
+}
+
+extension Tokenizer {
+  /// The tokenizer of a model: of a Hugging Face folder its `tokenizer.json`, of a GGUF file the one inside.
+  ///
+  /// - Throws: `CheckpointError` naming what is missing, wrong or not understood.
+  public init(model path: String) throws {
+    guard path.hasSuffix(".gguf") || MappedFile.isRegularFile(path) else {
+      try self.init(folder: path)
+      return
+    }
+    let file = try GGUF(path: path)
+    let metadata = file.metadata
+    func key(_ name: String) -> String { "tokenizer.ggml." + name }
+    func array(_ name: String) throws -> GGUFArray {
+      guard let array = try metadata.array(key(name)) else {
+        throw metadata.error(key(name), "nothing", "an array: the file's own tokenizer")
+      }
+      return array
+    }
+    let kind = try metadata.value(key("model"))?.stringValue
+    guard kind == "gpt2" else { throw metadata.error(key("model"), kind.map { "\"\($0)\"" } ?? "nothing", "\"gpt2\", byte-level BPE") }
+    var addsBegin: Bool?
+    if case .bool(let value) = try metadata.value(key("add_bos_token")) { addsBegin = value }
+    try self.init(
+      TokenizerDescription(
+        source: path, tokens: try array("tokens").strings(), types: try metadata.array(key("token_type"))?.integers(),
+        merges: try array("merges").strings(), pre: try metadata.value(key("pre"))?.stringValue ?? "",
+        beginToken: try metadata.value(key("bos_token_id"))?.intValue, endToken: try metadata.value(key("eos_token_id"))?.intValue,
+        addsBeginToken: addsBegin))
+  }
+}
