@@ -867,6 +867,93 @@ def gguf_cases():
         bad("cut-in-" + name, four[:length], [says, 'of "x"', "cut off"], byte(length - int(says[0])))
 
 
+# ---- GGUF models
+
+G_CONFIG = [("general.architecture", "string", "llama"), ("llama.block_count", "u32", 1), ("llama.embedding_length", "u32", 32), ("llama.feed_forward_length", "u32", 32),
+            ("llama.attention.head_count", "u32", 2), ("llama.attention.head_count_kv", "u32", 1), ("llama.attention.layer_norm_rms_epsilon", "f32", 1e-5),
+            ("llama.vocab_size", "u32", 5)]
+G_MODEL = {"token_embd.weight": ([32, 5], "Q8_0"), "output_norm.weight": ([32], "F32"), "blk.0.attn_norm.weight": ([32], "F32"), "blk.0.ffn_norm.weight": ([32], "F32"),
+           "blk.0.attn_q.weight": ([32, 32], "Q4_1"), "blk.0.attn_k.weight": ([32, 16], "Q4_0"), "blk.0.attn_v.weight": ([32, 16], "Q4_0"),
+           "blk.0.attn_output.weight": ([32, 32], "Q4_1"), "blk.0.ffn_gate.weight": ([32, 32], "Q4_0"), "blk.0.ffn_up.weight": ([32, 32], "Q4_0"),
+           "blk.0.ffn_down.weight": ([32, 32], "Q8_0")}
+
+
+def gguf_model_cases():
+    def content(settings, tensors):
+        keys = {key: (kind, value) for key, kind, value in G_CONFIG}
+        keys.update(settings)
+        keys = [g_key(key, *value) for key, value in keys.items() if value]
+        kept = {name: value for name, value in {**G_MODEL, **tensors}.items() if value}
+        return gguf(keys, [(name, value[0], value[1], value[2] if len(value) > 2 else None) for name, value in kept.items()])
+
+    def ok(name, settings={}, tensors={}): add("gguf-model", f"gguf-model/{name}.gguf", content(settings, tensors))
+    def bad(name, says, place=None, settings={}, tensors={}): add("gguf-model", f"gguf-model/{name}.gguf", content(settings, tensors), says, place)
+    def setting(name, key_, value, says, expected="a whole number in"): bad(name, [says, expected], key("llama." + key_), {"llama." + key_: value})
+
+    ok("good")
+    ok("head-of-its-own", tensors={"output.weight": ([32, 5], "Q4_1")})
+    ok("vocabulary-by-tokens", {"llama.vocab_size": None, "tokenizer.ggml.tokens": ("array", ("string", list("abcde")))})
+    ok("unknown-keys", {"llama.something": ("u32", 1), "other.key": ("string", "x"), "tokenizer.ggml.scores": ("array", ("u8", [1]))})
+    ok("biases", tensors={"blk.0.attn_q.bias": ([32], "F32"), "blk.0.attn_k.bias": ([16], "F16"), "blk.0.attn_v.bias": ([16], "F32")})
+    ok("rope-divisors", tensors={"rope_freqs.weight": ([8], "F32", struct.pack("<8f", *[1.0] * 8))})
+    ok("nan-scales", tensors={"blk.0.attn_q.weight": ([32, 32], "Q4_1", b"\xff" * 640)})
+    ok("features-that-are-off", {"llama.rope.scaling.type": ("string", "none"), "llama.expert_count": ("u32", 0), "llama.rope.dimension_count": ("u64", 16), "llama.attention.causal": ("bool", 1)})
+
+    bad("architecture-missing", ["found nothing", '"llama" or "qwen2"'], key("general.architecture"), {"general.architecture": None})
+    bad("architecture-phi3", ['the string "phi3"', "not built yet"], key("general.architecture"), {"general.architecture": ("string", "phi3")})
+    bad("architecture-number", ["found 1"], key("general.architecture"), {"general.architecture": ("u32", 1)})
+    bad("architecture-other-keys", ["found nothing"], key("qwen2.block_count"), {"general.architecture": ("string", "qwen2")})
+    bad("split", ["found 2", "parts are not built yet"], key("split.count"), {"split.count": ("u16", 2)})
+    for name in ["block_count", "embedding_length", "feed_forward_length", "attention.head_count"]:
+        setting(name.replace("_", "-").replace(".", "-") + "-missing", name, None, "found nothing")
+        setting(name.replace("_", "-").replace(".", "-") + "-0", name, ("u32", 0), "found 0")
+    setting("block-count-2-64", "block_count", ("u64", (1 << 64) - 1), "found 18446744073709551615")
+    setting("block-count-negative", "block_count", ("i32", -1), "found -1")
+    setting("block-count-float", "block_count", ("f32", 1.0), "found 1.0")
+    setting("block-count-string", "block_count", ("string", "-1"), 'the string "-1"')
+    setting("block-count-10001", "block_count", ("u32", 10_001), "found 10001")
+    setting("heads-an-array", "attention.head_count", ("array", ("u32", [2])), "an array of 1 UINT32")
+    setting("heads-no-divisor", "attention.head_count", ("u32", 3), "3 heads for 32 channels", "heads of equal width")
+    setting("key-value-heads-no-divisor", "attention.head_count_kv", ("u32", 3), "3 for 2 query heads", "a divisor of 2")
+    setting("key-value-heads-0", "attention.head_count_kv", ("u32", 0), "found 0")
+    setting("head-width-odd", "attention.key_length", ("u32", 15), "heads of width 15", "an even width")
+    setting("value-width-differs", "attention.value_length", ("u32", 8), "found 8", "16, the width of a head")
+    setting("rotation-of-a-part", "rope.dimension_count", ("u32", 8), "found 8", "16, the width of a head")
+    setting("vocabulary-missing", "vocab_size", None, "found nothing")
+    setting("epsilon-missing", "attention.layer_norm_rms_epsilon", None, "found nothing", "a number ≥ 0")
+    setting("epsilon-nan", "attention.layer_norm_rms_epsilon", ("f32", float("nan")), "found nan", "a number ≥ 0")
+    setting("rope-base-0", "rope.freq_base", ("f32", 0.0), "found 0.0", "a number > 0")
+    setting("rope-base-infinite", "rope.freq_base", ("f32", float("inf")), "found inf", "a number > 0")
+    for kind in ("linear", "yarn", "longrope"):
+        setting("rope-scaling-" + kind, "rope.scaling.type", ("string", kind), f'the string "{kind}"', "not built yet")
+    setting("rope-scaling-factor", "rope.scaling.factor", ("f32", 4.0), "found 4.0", "not built yet")
+    setting("window", "attention.sliding_window", ("u32", 4096), "found 4096", "not built yet")
+    setting("experts", "expert_count", ("u32", 8), "found 8", "not built yet")
+    setting("softcap", "final_logit_softcapping", ("f32", 30.0), "found 30.0", "not built yet")
+    setting("not-causal", "attention.causal", ("bool", 0), "found false", "true")
+    bad("tokens-no-array", ['the string "a"', "an array"], key("tokenizer.ggml.tokens"), {"llama.vocab_size": None, "tokenizer.ggml.tokens": ("string", "a")})
+
+    q, embed = "blk.0.attn_q.weight", "token_embd.weight"
+    bad("tensor-missing", ["no tensor of this name among 10"], tensor(q), tensors={q: None})
+    bad("embedding-missing", ["no tensor of this name among 10"], tensor(embed), tensors={embed: None})
+    bad("layer-missing", ["no tensor of this name among 11"], tensor("blk.1.attn_norm.weight"), {"llama.block_count": ("u32", 2)})
+    bad("layers-10000", ["no tensor of this name among 11"], tensor("blk.1.attn_norm.weight"), {"llama.block_count": ("u32", 10_000)})
+    bad("layer-surplus", ["F32 [32] that nothing reads"], tensor("blk.1.attn_norm.weight"), tensors={"blk.1.attn_norm.weight": ([32], "F32")})
+    bad("tensor-surplus", ["F32 [32] that nothing reads"], tensor("blk.0.attn_sub_norm.weight"), tensors={"blk.0.attn_sub_norm.weight": ([32], "F32")})
+    bad("hugging-face-name", ["that nothing reads"], tensor("model.norm.weight"), tensors={"model.norm.weight": ([32], "F32")})
+    bad("bias-of-q-alone", ["no tensor of this name"], tensor("blk.0.attn_k.bias"), tensors={"blk.0.attn_q.bias": ([32], "F32")})
+    bad("shape-of-q", ["shape [16, 32]", "shape [32, 32]"], tensor(q), tensors={q: ([32, 16], "Q4_1")})
+    bad("shape-flat", ["shape [1024]"], tensor(q), tensors={q: ([1024], "Q4_1")})
+    bad("shape-transposed", ["shape [32, 32]", "shape [5, 32]"], tensor(embed), tensors={embed: ([32, 32], "Q8_0")})
+    bad("channels-2-24", ["shape [5, 32]", "shape [5, 16777216]"], tensor(embed), {"llama.embedding_length": ("u32", 1 << 24)})
+    bad("vocabulary-2-24", ["shape [5, 32]", "shape [16777216, 32]"], tensor(embed), {"llama.vocab_size": ("u32", 1 << 24)})
+    bad("type-i8", ["dtype I8", "Q8_0, Q4_0 or Q4_1"], tensor(q), tensors={q: ([32, 32], "I8")})
+    for name, value, says in [("shape", ([4], "F32"), "F32 [4]"), ("type", ([8], "F16"), "F16 [8]"), ("zero", ([8], "F32"), "0.0 at 0"),
+                              ("nan", ([8], "F32", NAN * 8), "nan at 0"), ("negative", ([8], "F32", struct.pack("<8f", *[1.0] * 7, -1.0)), "-1.0 at 7")]:
+        bad("rope-divisors-" + name, [says], tensor("rope_freqs.weight"), tensors={"rope_freqs.weight": value})
+    add("gguf-model", "gguf-model/not-there.gguf", None, ["errno 2 of stat"])
+
+
 # ---- whole folders
 
 WIDTHS = {"F64": "d", "F32": "f", "F16": "e", "I32": "i", "I64": "q"}
@@ -1110,7 +1197,7 @@ def tokenizer_cases():
 
 def main(arguments):
     if arguments not in ([], ["--check"]): sys.exit(__doc__)
-    for cases in (safetensors_cases, pytorch_cases, gguf_cases, index_cases, config_cases, adapter_config_cases, folder_cases, tokenizer_cases): cases()
+    for cases in (safetensors_cases, pytorch_cases, gguf_cases, index_cases, config_cases, adapter_config_cases, folder_cases, tokenizer_cases, gguf_model_cases): cases()
     FILES["cases.json"] = ("[\n" + ",\n".join(json.dumps(case, sort_keys=False) for case in CASES) + "\n]\n").encode()
     present = {str(path.relative_to(HERE)) for path in HERE.rglob("*") if path.is_file()} - {"make.py", "README.md"}
     if arguments:

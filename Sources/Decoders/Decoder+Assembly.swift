@@ -71,8 +71,8 @@ private struct Assembly<B: Backend> {
     let rotary =
       self.rotary
       ?? RotaryEmbedding(
-        base: configuration.ropeBase, scaling: configuration.ropeScaling, headWidth: configuration.headWidth, positions: positions,
-        on: backend)
+        base: configuration.ropeBase, scaling: configuration.ropeScaling, divisors: configuration.ropeDivisors,
+        headWidth: configuration.headWidth, positions: positions, on: backend)
     self.rotary = rotary
     return Attention(
       path: path, q: q, k: k, v: v, o: o, heads: configuration.heads, keyValueHeads: configuration.keyValueHeads,

@@ -43,6 +43,23 @@ import Testing
     #expect(trace.entries.allSatisfy { $0.elementType == .float32 })
   }
 
+  @Test(arguments: ["llama", "qwen2"]) func aGGUFFileIsAModelToo(kind: String) throws {
+    let scratch = try Scratch()
+    let folder = try scratch.golden("topk").path
+    let fixtures = URL(filePath: #filePath).deletingLastPathComponent().path + "/../../Fixtures/gguf/"
+    let result = try Program.run([
+      "trace", "--model", fixtures + kind + ".gguf", "--batch", fixtures + "batch.safetensors", "--out", folder + "/out.safetensors",
+      "--dtype", "float64",
+    ])
+    #expect(result.code == 0, "\(result.error)")
+    let (trace, expected) = (try Safetensors(path: folder + "/out.safetensors"), try Safetensors(path: fixtures + kind + ".safetensors"))
+    #expect(trace.entry("logits")?.shape == expected.entry("logits")?.shape)
+    let wrong = try Program.run([
+      "trace", "--model", fixtures + "blocks.gguf", "--batch", fixtures + "batch.safetensors", "--out", folder + "/out.safetensors",
+    ])
+    #expect(wrong.code == 3 && wrong.error.contains("general.architecture"), "\(wrong.error)")
+  }
+
   @Test(arguments: [
     (["--steps", "0"], "--steps is 0"), (["--backend", "cuda"], "cuda"), (["--evaluation", "fast"], "fast"),
     (["--dtype", "float16"], "float16"), (["model.*"], "--activations"), (["--router-loss", "none"], "--router-loss"),

@@ -22,6 +22,10 @@ import Testing
     expectOutcome(name) { try load(model: HostileCases.folder + "/model/good", adapter: $0) }
   }
 
+  @Test(arguments: HostileCases.names("gguf-model")) func ggufModel(name: String) {
+    expectOutcome(name) { try load(model: $0, adapter: nil) }
+  }
+
   private func load(model: String, adapter: String?) throws {
     let decoder = try ModelFiles.load(
       model, adapter: adapter.map { .folder($0) } ?? .none, trainsBase: false, evaluation: .sharedBase, positions: 100_000,

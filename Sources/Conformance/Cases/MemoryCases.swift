@@ -142,7 +142,7 @@ extension CaseList {
   /// encoding directly), one more than few and many, and once on the left.
   private mutating func addFrozenProducts(_ format: WeightFormat) {
     let widths = format.blockCount == 1 ? [9, 32, 75] : [format.blockCount, 5 * format.blockCount]
-    for (index, (m, rows)) in [(0, 5), (1, 1), (1, 37), (3, 17), (8, 9), (9, 8), (33, 35)].enumerated() {
+    for (index, (m, rows)) in [(0, 5), (1, 1), (1, 37), (3, 17), (8, 9), (8, 131), (9, 8), (33, 35)].enumerated() {
       for width in widths {
         for transposed in [true, false] {
           let (alpha, beta) = [(1.0, 0.0), (1, 1), (-0.5, 2)][(index + width / 8) % 3]
