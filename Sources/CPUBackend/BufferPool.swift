@@ -10,8 +10,11 @@ final class BufferPool {
   private var free: [[UnsafeMutableRawPointer]] = []
 
   static let alignment = 64
-  /// How many classes up a free block is taken from: four octaves.
+  /// How many classes up a settled pool takes a free block from: four octaves.
   private static let reach = 16
+  /// Whether the longest batch has been seen. Before, a block serves its own class alone: lending it to a smaller buffer
+  /// would only make the next large one be allocated twice.
+  var isSettled = false
 
   init(isPoisoned: Bool) { self.isPoisoned = isPoisoned }
 
@@ -25,8 +28,8 @@ final class BufferPool {
   func buffer<Element: BitwiseCopyable>(_ count: Int, of _: Element.Type = Element.self) -> Buffer<Element> {
     let fitting = Self.sizeClass(count * MemoryLayout<Element>.stride)
     while free.count <= fitting + Self.reach { free.append([]) }
-    // A shorter batch takes the longer one's blocks: the smallest that is free, within reach.
-    let sizeClass = (fitting...fitting + Self.reach).first { !free[$0].isEmpty } ?? fitting
+    // A shorter batch takes the longest one's blocks: the smallest that is free, within reach.
+    let sizeClass = (fitting...fitting + (isSettled ? Self.reach : 0)).first { !free[$0].isEmpty } ?? fitting
     let block: UnsafeMutableRawPointer
     if let reused = free[sizeClass].popLast() {
       block = reused

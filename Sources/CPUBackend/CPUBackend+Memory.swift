@@ -119,6 +119,9 @@ extension CPUBackend {
   }
 
   /// Returns at once: operations of this backend are done when they return.
+  /// Lets the pool hand a larger block to a smaller buffer from here on.
+  public func settle() { core.pool.isSettled = true }
+
   public func synchronize() throws {}
 
   /// Decodes `count` little-endian words that need not be aligned.

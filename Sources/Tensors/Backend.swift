@@ -47,6 +47,8 @@ public protocol Backend: AnyObject {
   func freeze(_ tensor: Tensor<Self>) -> FrozenMatrix
   /// A frozen vector (a norm's weight, a bias) as a tensor; vectors are not kept encoded.
   func vector(_ frozen: FrozenMatrix) -> Tensor<Self>
+  /// Says that the longest batch of the run has been seen: from here on, shorter ones live from its buffers.
+  func settle()
   /// Waits for everything enqueued and reports what went wrong on the device.
   func synchronize() throws
   /// Random numbers: element i of the row-major result comes from number i % 4 of Philox block i / 4 under `key`.
@@ -180,6 +182,11 @@ public protocol Backend: AnyObject {
   ///     b ← μ b + g + λ x      x ← x − lr b
   func sgd(
     _ x: inout Tensor<Self>, gradient: Tensor<Self>, factor: Tensor<Self>?, momentum b: inout Tensor<Self>, _ settings: SGDSettings)
+}
+
+extension Backend {
+  /// Nothing, for a backend without a pool.
+  public func settle() {}
 }
 
 /// Sizes and rules of one attention operation.

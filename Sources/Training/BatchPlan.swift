@@ -28,7 +28,16 @@ public struct BatchPlan: Equatable, Sendable {
   /// The micro-batches of step `step`, counted from 0, as sample numbers in the order of the data.
   public func microBatches(step: Int) -> [[Int]] {
     let (epoch, index) = step.quotientAndRemainder(dividingBy: stepsPerEpoch)
-    let order = order(epoch: epoch)
+    return microBatches(index, of: order(epoch: epoch))
+  }
+
+  /// The micro-batches of every step of the epoch that `step` lies in.
+  func epoch(ofStep step: Int) -> [[[Int]]] {
+    let order = order(epoch: step / stepsPerEpoch)
+    return (0..<stepsPerEpoch).map { microBatches($0, of: order) }
+  }
+
+  private func microBatches(_ index: Int, of order: [Int]) -> [[Int]] {
     let chosen = order[index * batch..<min((index + 1) * batch, samples)]
     let size = batch / accumulate
     return stride(from: chosen.startIndex, to: chosen.endIndex, by: size).map { Array(chosen[$0..<min($0 + size, chosen.endIndex)]) }

@@ -57,6 +57,7 @@ public final class Trainer<B: Backend, O: Optimizer<B>> {
   private let clock: () -> Double
   /// Steps made so far.
   public private(set) var step = 0
+  private var isWarm = false
 
   /// A loop over `samples`; `clock` gives seconds.
   public init(
@@ -101,13 +102,11 @@ public final class Trainer<B: Backend, O: Optimizer<B>> {
     let number = step + 1
     optimizer.learningRate = settings.schedule.learningRate(
       atStep: step, of: settings.steps, warmup: settings.warmup, base: settings.learningRate)
-    var first = 0
-    let batches = sequences(ofStep: step).map { part in
-      defer { first += part.count }
-      return PackedBatch(part, firstSample: first, on: backend)
-    }
     let training = TrainingStep(
       decoder, key: RandomKey(seed: settings.seed), clip: settings.clip, recomputes: settings.recomputes, on: backend)
+    if !isWarm { try training.warmUp(batches(sequences(ofStep: longestStep()))) }
+    isWarm = true
+    let batches = batches(sequences(ofStep: step))
     let result = try training.run(batches, number: number, &optimizer)
     let loss = Double(try backend.download(result.loss)[0])
     let auxiliary = try result.balanceLoss.map { Double(try backend.download($0)[0]) } ?? 0
@@ -129,6 +128,22 @@ public final class Trainer<B: Backend, O: Optimizer<B>> {
       metrics.validationLoss = try validationLoss()
     }
     return metrics
+  }
+
+  /// The micro-batches of a step, their samples numbered through.
+  private func batches(_ parts: [[PackedSequence]]) -> [PackedBatch<B>] {
+    var first = 0
+    return parts.map { part in
+      defer { first += part.count }
+      return PackedBatch(part, firstSample: first, on: backend)
+    }
+  }
+
+  /// The step of this epoch that has the longest micro-batch.
+  private func longestStep() -> Int {
+    let tokens = plan.epoch(ofStep: step).map { $0.map { $0.reduce(0) { $0 + samples[$1].ids.count } }.max() ?? 0 }
+    let longest = tokens.indices.max { tokens[$0] < tokens[$1] } ?? 0
+    return step / plan.stepsPerEpoch * plan.stepsPerEpoch + longest
   }
 
   /// The mean cross-entropy over the counted columns of the validation data.

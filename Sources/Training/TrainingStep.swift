@@ -51,6 +51,16 @@ public struct TrainingStep<B: Backend> {
     return Result(loss: loss, balanceLoss: balance, expertCounts: counts, gradientNorm: norm)
   }
 
+  /// Runs forward and backward on the longest batches of a run and drops the result, so that no later step allocates a buffer.
+  ///
+  /// - Throws: what the device reports.
+  public func warmUp(_ batches: [PackedBatch<B>]) throws {
+    _ = try forwardBackward(batches, number: 0, hooks: [])
+    _ = squaredNorm()
+    for parameter in decoder.parameters { backend.scale(0, &parameter.gradient) }
+    backend.settle()
+  }
+
   /// The first tensor of step `number` that holds a value that is not finite, by its path; nil if there is none.
   ///
   /// Activations and their gradients come first, then `loss`, `aux_loss`, `grad.<name>` of a parameter and `grad_norm`.

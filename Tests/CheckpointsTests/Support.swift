@@ -13,7 +13,8 @@ final class TemporaryFolder {
   let path: String
 
   init() throws {
-    var template = Array("/tmp/checkpoints-XXXXXX".utf8CString)
+    let root = getenv("TMPDIR").map { String(cString: $0) } ?? "/tmp"
+    var template = Array("\(root)/checkpoints-XXXXXX".utf8CString)
     path = try #require(mkdtemp(&template)).withMemoryRebound(to: UInt8.self, capacity: template.count) { String(cString: $0) }
   }
 

@@ -41,7 +41,9 @@ import Testing
     #expect(result.code == 0, "\(result.error)")
     #expect(result.error.isEmpty, "progress belongs to terminals")
     let report = try JSON(parsing: result.output, file: "output")
-    for key in ["steps", "loss_first", "loss_last", "tokens", "seconds", "tokens_per_second", "trainable_parameters", "peak_resident_bytes"] {
+    for key in [
+      "steps", "loss_first", "loss_last", "tokens", "seconds", "tokens_per_second", "trainable_parameters", "peak_resident_bytes",
+    ] {
       #expect((report[key]?.doubleValue ?? 0) > 0, "\(key)")
     }
     #expect((report["loss_last"]?.doubleValue ?? .infinity) < (report["loss_first"]?.doubleValue ?? 0))

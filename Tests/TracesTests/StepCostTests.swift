@@ -45,6 +45,7 @@ import Training
       _ = try TrainingStep(decoder, key: RandomKey(seed: 1), on: backend).run([batch], number: number, &optimizer)
     }
     for number in 1...2 { try step(16, number) }
+    backend.settle()
     let before = backend.counters
     for (number, tokens) in [12, 9, 7, 5, 2, 16, 11].enumerated() { try step(tokens, number + 3) }
     #expect((backend.counters - before).poolMisses == 0)
