@@ -118,10 +118,10 @@ extension CPUBackend {
     return tensor
   }
 
-  /// Returns at once: operations of this backend are done when they return.
   /// Lets the pool hand a larger block to a smaller buffer from here on.
   public func settle() { core.pool.isSettled = true }
 
+  /// Returns at once: operations of this backend are done when they return.
   public func synchronize() throws {}
 
   /// Decodes `count` little-endian words that need not be aligned.
