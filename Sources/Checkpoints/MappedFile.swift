@@ -100,6 +100,12 @@ public final class MappedFile: Sendable {
     return !path.utf8.contains(0) && stat(path, &status) == 0 && status.st_mode & S_IFMT == S_IFREG
   }
 
+  /// Whether a path leads to a folder, links followed; false where nothing is there or the system cannot tell.
+  public static func isFolder(_ path: String) -> Bool {
+    var status = stat()
+    return !path.utf8.contains(0) && stat(path, &status) == 0 && status.st_mode & S_IFMT == S_IFDIR
+  }
+
   /// Checks that a path leads to a regular file.
   ///
   /// - Throws: `CheckpointError` naming what is there instead.

@@ -30,6 +30,7 @@ extension AdapterConfiguration {
     mixture.hasBalanceLoss = try reader.bool("router_loss", default: true)
     mixture.balanceCoefficient = try reader.number("router_aux_loss_coef", default: 0.001, "a number ≥ 0") { $0 >= 0 }
     mixture.routerInitializerRange = try reader.number("router_init_range", default: 0.02, "a number ≥ 0") { $0 >= 0 }
+    mixture.jitterNoise = try reader.number("jitter_noise", default: 0, "a number ≥ 0") { $0 >= 0 }
     if let overlay = reader.value("expert_lora") {
       guard overlay.objectValue != nil else { throw reader.error("expert_lora", overlay, "an object with r, lora_alpha …") }
       var inner = try ConfigurationReader(overlay, file: file + ", expert_lora")
@@ -38,7 +39,7 @@ extension AdapterConfiguration {
       unknownKeys += try inner.quietUnknownKeys(inert: Self.inertKeys)
     }
     self.mixture = mixture
-    unknownKeys += try reader.quietUnknownKeys(inert: Self.inertKeys.union(["jitter_noise"]))  // jitter acts while training only
+    unknownKeys += try reader.quietUnknownKeys(inert: Self.inertKeys)
   }
 
   private static func lora(_ reader: inout ConfigurationReader, over base: LoRA?) throws -> LoRA {

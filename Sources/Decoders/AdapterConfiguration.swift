@@ -55,6 +55,8 @@ public struct AdapterConfiguration: Equatable, Sendable {
     public var balanceCoefficient = 0.001
     /// Whether there is a balance loss: `router_loss`.
     public var hasBalanceLoss = true
+    /// Noise on the block's input while training: `jitter_noise`. Read, and refused by training, which has none yet.
+    public var jitterNoise = 0.0
     /// Deviation of a new router's weights: `router_init_range`.
     public var routerInitializerRange = 0.02
 

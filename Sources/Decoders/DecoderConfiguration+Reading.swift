@@ -23,6 +23,12 @@ extension DecoderConfiguration {
     default: self = try .llama(&reader)
     }
     try reader.refuse("quantization_config")
+    for key in ["attention_multiplier", "residual_multiplier", "embedding_multiplier", "logits_scaling", "logit_scale"] {
+      try reader.refuse(key, unless: { $0.doubleValue == 1 }, "1 or nothing: scaled residuals, scores and logits are not built yet")
+    }
+    for key in ["attn_logit_softcapping", "final_logit_softcapping", "query_pre_attn_scalar", "qk_norm", "use_qk_norm", "clip_qkv"] {
+      try reader.refuse(key)
+    }
     unknownKeys = reader.unknownKeys(inert: Self.inertKeys)
   }
 

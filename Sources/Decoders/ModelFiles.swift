@@ -87,6 +87,10 @@ public struct ModelFiles {
   ///
   /// - Throws: `CheckpointError` if neither can be read.
   public static func adapterFile(_ folder: String) throws -> any TensorSource {
+    guard MappedFile.isFolder(folder) else {
+      throw CheckpointError(
+        file: folder, found: MappedFile.isRegularFile(folder) ? "a file" : "nothing of this name", expected: "an adapter's folder")
+    }
     let safetensors = folder + "/adapter_model.safetensors"
     do { return try Safetensors(path: safetensors) } catch let error as CheckpointError where error.isMissingFile {
       do { return try PyTorchFile(path: folder + "/adapter_model.bin") } catch let error as CheckpointError where error.isMissingFile {

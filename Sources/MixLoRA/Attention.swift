@@ -4,17 +4,19 @@ import Tensors
 /// arXiv:2305.13245).
 ///
 /// N tokens of packed sequences, C channels, H query heads, G key/value heads, D head width; query head h reads
-/// group h / (H/G). i and j are rows of the same sequence, j ≤ i, and i − j < W where the layer has a window W:
+/// group h / (H/G). i and j are rows of the same sequence, j ≤ i, and i − j < window where the layer has one.
+/// u is x, or x with some elements dropped while training (``InputDropout``):
 ///
 ///     q, k, v = x Wqᵀ, x Wkᵀ, x Wvᵀ      (N,H·D), (N,G·D), (N,G·D)     each with its branches and bias
 ///     q, k    = rotated by position
 ///     P_ij    = softmax_j (q_i·k_j / √D)                               a head at a time
-///     o_i     = Σ_j P_ij v_j              (N,H·D)        dv_j = Σ_i P_ij do_i        (summed over the group's heads)
+///     o_i     = Σ_j P_ij v_j              (N,H·D)        dv_j = Σ_i P_ij do_i
 ///     y       = o Woᵀ                     (N,C)          dP_ij = do_i·v_j
 ///                                                        dS_ij = P_ij (dP_ij − Σ_l P_il dP_il)
 ///                                                        dq_i = Σ_j dS_ij k_j / √D       dk_j = Σ_i dS_ij q_i / √D
 ///
-/// P is formed again in backward from log Σ exp of the scores, so memory grows with N, not with N².
+/// dk and dv of a group sum over the query heads that read it; dq and dk are then rotated back. P is formed again in
+/// backward from log Σ exp of the scores, so memory grows with N, not with N².
 ///
 /// - Complexity: 4·N·C·(H + G)·D flops in the projections and about 2·N·T·H·D for sequences of length T, forward.
 public struct Attention<B: Backend> {
@@ -94,7 +96,7 @@ public struct Attention<B: Backend> {
     rotary.backward(&dk, positions: batch.positions, run)
     rotary.backward(&dq, positions: batch.positions, run)
     // forward: q, k, v = x Wᵀ
-    let input = inputDropout.forward(cache.x, run)
+    let input = inputDropout.forward(cache.x, run)  // the same key, so the same mask
     var gradient = LoRAInput<B>.Gradient()
     v.backward(dv, input, cache.branches.v, into: &gradient, run)
     k.backward(dk, input, cache.branches.k, into: &gradient, run)

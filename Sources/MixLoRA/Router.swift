@@ -10,7 +10,8 @@ import Tensors
 ///     chosen = the K largest p, ties to the lower index    dWg  += dzᵀ x                        (E,C)
 ///     w_j = p_j / Σ_chosen p                   (M)         dx   += dz Wg                        (N,C)
 ///
-/// The sum over the full softmax cancels in w, hence the short dz. With K = 1, w is 1 and the router learns from
+/// balance (E) is the gradient of the balance loss with respect to p, the same for every row (``BalanceLoss``). The sum over the
+/// full softmax cancels in w, hence the short dz. With K = 1, w is 1 and the router learns from
 /// the balance loss alone. Which experts are chosen has no gradient.
 public struct Router<B: Backend> {
   /// Module path: `model.layers.3.mlp.moe_gate`.
@@ -54,14 +55,14 @@ public struct Router<B: Backend> {
     let p = run.backend.softmax(z)  // (N,E)
     var choice = run.backend.topK(p, expertsPerToken)  // (N·K)
     run.hook(choice: &choice, path, "choice")
-    let routing = run.backend.route(p, choice: choice, expertsPerToken)
+    let routing = run.backend.route(p, choice: choice, expertsPerToken)  // (M)  w = p / Σ_chosen p, rows ordered by expert
     var importance = run.backend.zeros(Shape(routing.experts))  // (E)
     run.backend.addColumnSums(p, weights: nil, into: &importance)
     let load = Load(tokens: routing.tokens, counts: routing.counts, firstCounts: routing.firstCounts, importance: importance)
     return (load, Cache(x: x, p: p, routing: routing))
   }
 
-  /// Adds dz Wg to dx; dw (M) comes from the experts, balance (E) from ``BalanceLoss``.
+  /// Adds dz Wg to dx (nil counts as zero); dw (M) comes from the experts in the routing's order, balance (E) from ``BalanceLoss``.
   public func backward(_ dw: Tensor<B>, balance: Tensor<B>, _ cache: consuming Cache, into dx: inout Tensor<B>?, _ run: Run<B>) {
     // forward: w = p / Σ_chosen p, p = softmax(z)
     var dz = run.backend.routerBackward(dw, cache.p, cache.routing, balance: balance)  // (N,E)

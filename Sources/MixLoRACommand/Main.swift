@@ -24,6 +24,9 @@ enum Main {
     case let error as CheckpointError:
       writeError("error: \(error)\n")
       exit(error.isSystemFailure ? 5 : 3)
+    case let error as UsageError:
+      writeError("error: \(error)\n")
+      exit(2)
     case let error as NumericalFailure:
       writeError("error: \(error)\n")
       exit(4)
@@ -36,6 +39,13 @@ enum Main {
       exit(code.isSuccess ? 0 : code == .validationFailure ? 2 : code.rawValue)
     }
   }
+}
+
+/// Options that do not fit what the files say; exit code 2.
+struct UsageError: Error, CustomStringConvertible {
+  let description: String
+
+  init(_ description: String) { self.description = description }
 }
 
 /// A result that is not a number; exit code 4.

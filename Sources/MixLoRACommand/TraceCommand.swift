@@ -28,16 +28,22 @@ struct TraceCommand: ParsableCommand {
 
       --backward adds the gradients of loss + aux_loss: grad.<name in the adapter file>, without an adapter those of all \
       base tensors.
-      --steps adds loss_curve (N), the loss before each step, and after.<name>.
-      --activations adds (B,T,width) under Hugging Face's module paths, each .output, and under --backward their gradients \
-      as grad.<path>.output; the rows of an expert as model.layers.N.mlp.experts.E.… with .tokens, where an evaluation \
-      forms them; W1 x and W3 x as mlp.{gate,up}_proj.base.output where experts share them.
+      --steps adds loss_curve (N), loss + aux_loss before each step, and after.<name>.
+      --activations adds the output of every module, (B,T,width) under Hugging Face's module paths (model.layers.0.mlp.output), \
+      and under --backward their gradients as grad.<path>; W1 x and W3 x as mlp.{gate,up}_proj.base.output where experts share \
+      them; each token's experts as mlp.moe_gate.choice; and the rows of expert E, where an evaluation forms them, as \
+      mlp.experts.E.{gate_proj.output, up_proj.output, hidden, down_proj.output} with mlp.experts.E.tokens, the place \
+      b·T + t of each row's token. A pattern chooses among them; quote it.
+
+      The names stand in the file's metadata under "order" in the order of the run, forward then backward: the first that \
+      differs from another program's is where to look.
 
       Examples:
-        mixlora trace --model llama --batch batch.safetensors --out trace.safetensors
-        mixlora trace --model llama --adapter mixlora --batch batch.safetensors --out trace.safetensors --backward --dtype float64
-        mixlora trace --model llama --adapter mixlora --batch batch.safetensors --out trace.safetensors --steps 3 --lr 1e-2
-        mixlora trace --model llama --adapter mixlora --batch batch.safetensors --out trace.safetensors --activations 'model.layers.0.*'
+        mixlora trace --model m --batch b.st --out t.st
+        mixlora trace --model m --adapter a --batch b.st --out t.st --backward
+        mixlora trace --model m --adapter a --batch b.st --out t.st --steps 3
+        mixlora trace --model m --adapter a --batch b.st --out t.st \\
+          --activations 'model.layers.0.*' --dtype float64
       """)
 
   @Option(
@@ -105,10 +111,11 @@ struct TraceCommand: ParsableCommand {
 
   private func run<B: Backend>(on backend: B, writing type: ElementType) throws {
     let files = try ModelFiles(model)
+    try requireSafeOutput()
     try AtomicFile.check(out)
     let input = try TraceBatch(contentsOf: batch, vocabulary: files.configuration.vocabulary)
     if !input.hasLabels, backward || steps != nil {
-      throw ValidationError("\(backward ? "--backward" : "--steps") needs labels; \(batch) has none.")
+      throw UsageError("\(backward ? "--backward" : "--steps") needs labels; \(batch) has none.")
     }
     let needsGradients = backward || steps != nil
     let decoder = try files.decoder(
@@ -123,15 +130,41 @@ struct TraceCommand: ParsableCommand {
     let trace = try Trace.record(decoder, input, request, on: backend) { optimizer?.step($0) }
 
     if activations, !trace.hasActivations {
-      throw ValidationError("No activation's path matches '\(pattern ?? "*")'; they are like 'model.layers.0.self_attn.q_proj.output'.")
+      throw UsageError("No activation's path matches '\(pattern ?? "*")'; they are like 'model.layers.0.self_attn.q_proj.output'.")
     }
     let entries = try trace.tensors.map { try TensorEntry(name: $0.name, elementType: type, shape: $0.shape) }
+    let order = JSON.array(trace.tensors.map { JSON($0.name) })
     let values = Dictionary(uniqueKeysWithValues: trace.tensors.map { ($0.name, $0.values) })
-    try SafetensorsWriter.write(to: out, entries: entries, metadata: ["format": "mixlora trace", "version": version]) { entry, emit in
+    try SafetensorsWriter.write(
+      to: out, entries: entries, metadata: ["format": "mixlora trace", "version": version, "order": order.serialized()]
+    ) { entry, emit in
       try values[entry.name]?.withUnsafeBytes { try emit($0) }
+    }
+    if !common.quiet, isatty(2) == 1 {
+      let losses = ["loss", "aux_loss"].compactMap { name in values[name].map { "\(name) \(fixed(Double($0[0]), 4))" } }
+      writeError("\(trace.tensors.count) tensors\(losses.map { ", " + $0 }.joined()) → \(out)\n")
     }
     if let bad = trace.firstNonFinite {
       throw NumericalFailure(description: "\(out): tensor \(bad.name) has a value that is not finite; everything was written as it is")
+    }
+  }
+}
+
+extension TraceCommand {
+  /// Refuses to write over what it reads: the batch, or a file in the model's or adapter's folder.
+  private func requireSafeOutput() throws {
+    func resolved(_ path: String) -> String? {
+      guard let real = realpath(path, nil) else { return nil }
+      defer { free(real) }
+      return String(cString: real)
+    }
+    let folder = out.split(separator: "/", omittingEmptySubsequences: false).dropLast().joined(separator: "/")
+    let parent = resolved(folder.isEmpty ? (out.hasPrefix("/") ? "/" : ".") : folder)
+    for (name, input) in [("--batch", batch), ("--model", model), ("--adapter", adapter)] {
+      guard let input, let real = resolved(input) else { continue }
+      guard real != resolved(out), real != parent else {
+        throw UsageError("--out \(out) would write into what \(name) reads, \(input); choose another place.")
+      }
     }
   }
 }

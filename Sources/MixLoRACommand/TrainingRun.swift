@@ -33,6 +33,11 @@ struct TrainingRun {
     let decoder: Decoder<CPUFloat> = try ModelFiles.load(
       options.model, adapter: try origin(), trainsBase: false, evaluation: options.evaluation, balanceLoss: options.routerLoss,
       positions: longest, on: backend)
+    if let jitter = decoder.adapter?.mixture?.jitterNoise, jitter != 0 {
+      throw CheckpointError(
+        file: (options.adapter ?? "") + "/adapter_config.json", place: .key("jitter_noise"), found: "\(jitter)",
+        expected: "0: jitter while training is not built yet")
+    }
     if options.dryRun { return print(dryRun(decoder, samples, tokenizer, plan, steps)) }
     try? Folder.create(options.out)
     switch options.optimizer {
@@ -105,7 +110,7 @@ struct TrainingRun {
 
   private func textSamples() throws -> [TextSample] {
     guard Folder.isFolder(options.data) else {
-      if options.task != nil { throw ValidationError("--task goes with a folder; \(options.data) is a file.") }
+      if options.task != nil { throw UsageError("--task goes with a folder; \(options.data) is a file.") }
       return try TrainingData.samples(options.data, template: options.template)
     }
     let tasks = try options.taskNames() ?? QuestionTask.allCases.filter { Folder.exists("\(options.data)/\($0.rawValue)/train.jsonl") }
@@ -151,7 +156,7 @@ struct TrainingRun {
     let isUsed = !Folder.names(in: options.out).isEmpty
     guard options.resume else {
       if isUsed, !options.dryRun {
-        throw ValidationError("--out \(options.out) is not empty; --resume goes on with a run, or choose another folder.")
+        throw UsageError("--out \(options.out) is not empty; --resume goes on with a run, or choose another folder.")
       }
       return nil
     }
@@ -165,7 +170,7 @@ struct TrainingRun {
     let new = settingsJSON(steps: options.steps ?? 0, samples: 0)
     for member in new.objectValue?.members ?? [] where !["steps", "samples", "threads"].contains(member.key) {
       guard old[member.key] == member.value else {
-        throw ValidationError(
+        throw UsageError(
           "--\(member.key) is \(member.value.serialized()), but the run was started with \(old[member.key]?.serialized() ?? "nothing").")
       }
     }

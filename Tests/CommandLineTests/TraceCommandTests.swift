@@ -99,6 +99,35 @@ import Testing
     #expect(!FileManager.default.fileExists(atPath: folder.path + "/out.safetensors"))
   }
 
+  @Test(arguments: ["batch.safetensors", "model/model.safetensors", "adapter/new.safetensors"])
+  func whatATraceReadsIsNeverWrittenOver(_ name: String) throws {
+    let scratch = try Scratch()
+    let folder = try scratch.golden("topk")
+    let before = try? Data(contentsOf: folder.appending(path: name))
+    var arguments = arguments(folder)
+    arguments[arguments.count - 1] = folder.path + "/" + name
+    let result = try Program.run(arguments)
+    #expect(result.code == 2 && result.error.contains("--out"), "\(result.error)")
+    #expect((try? Data(contentsOf: folder.appending(path: name))) == before)
+  }
+
+  /// The order in which a fault is looked for: forward, then backward; `layers.10` sorts before `layers.2`, and gradients first.
+  @Test func theMetadataListsTheTensorsInTheOrderOfTheRun() throws {
+    let scratch = try Scratch()
+    let folder = try scratch.golden("topk")
+    #expect(try Program.run(arguments(folder, "--backward", "--activations")).code == 0)
+    let trace = try Safetensors(path: folder.path + "/out.safetensors")
+    let listed =
+      try JSON(parsing: try #require(trace.metadata["order"]?.stringValue), file: "order").arrayValue?.compactMap(\.stringValue) ?? []
+    #expect(Set(listed) == Set(trace.entries.map(\.name)) && listed.count == trace.entries.count)
+    let milestones = [
+      "model.embed_tokens.output", "model.layers.0.self_attn.q_proj.output", "model.layers.0.output", "model.layers.1.output", "logits",
+      "loss",
+      "grad.model.layers.1.output", "grad.model.layers.0.self_attn.q_proj.output", "grad.model.embed_tokens.output",
+    ].map { listed.firstIndex(of: $0) ?? -1 }
+    #expect(milestones.first == 0 && milestones == milestones.sorted(), "\(milestones)")
+  }
+
   @Test func aMissingFolderIsNamed() throws {
     let scratch = try Scratch()
     let folder = try scratch.golden("topk")
