@@ -104,6 +104,13 @@ public struct Decoder<B: Backend> {
     head.lossAlone(hidden, batch.labels, run)
   }
 
+  /// −log of the probability of every label of the batch, in order: for scoring answers.
+  ///
+  /// - Throws: what the device reports.
+  public func labelLosses(_ hidden: Tensor<B>, _ batch: PackedBatch<B>, _ run: Run<B>) throws -> [B.Scalar] {
+    try head.losses(hidden, batch.labels, run).flatMap { try run.backend.download($0) }
+  }
+
   /// Adds the gradients of everything trained, from that of `hidden` (N,C) and of the balance loss.
   ///
   /// - Precondition: `output` comes from `forward` with caches, with the same batch and run.

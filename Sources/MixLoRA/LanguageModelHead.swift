@@ -44,12 +44,16 @@ public struct LanguageModelHead<B: Backend> {
   /// The cross-entropy over the labelled rows (1), divided by their number; no gradient is formed.
   public func lossAlone(_ x: Tensor<B>, _ labels: Labels<B>, _ run: Run<B>) -> Tensor<B> {
     var loss = run.backend.zeros(Shape(1))
-    for chunk in labels.chunks {
-      var z = run.matmul(run.backend.gather(x, rows: chunk.rows), weight.T)  // (n,V)
-      let losses = run.backend.crossEntropy(&z, labels: chunk.labels, scale: 0)  // (n)
-      run.backend.add(1 / Double(labels.count), run.backend.sum(losses), into: &loss)
-    }
+    for losses in losses(x, labels, run) { run.backend.add(1 / Double(labels.count), run.backend.sum(losses), into: &loss) }
     return loss
+  }
+
+  /// −log softmax(z_i)[y_i] of every labelled row, chunk by chunk, in order.
+  public func losses(_ x: Tensor<B>, _ labels: Labels<B>, _ run: Run<B>) -> [Tensor<B>] {
+    labels.chunks.map { chunk in
+      var z = run.matmul(run.backend.gather(x, rows: chunk.rows), weight.T)  // (n,V)
+      return run.backend.crossEntropy(&z, labels: chunk.labels, scale: 0)  // (n)
+    }
   }
 }
 

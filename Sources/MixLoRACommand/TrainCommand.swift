@@ -150,15 +150,7 @@ struct TrainCommand: ParsableCommand {
       })
   }
 
-  func taskNames() throws -> [QuestionTask]? {
-    try task?.split(separator: ";").map { name in
-      guard let task = QuestionTask(rawValue: String(name)) else {
-        throw ValidationError(
-          "--task names '\(name)', expected names among \(QuestionTask.allCases.map(\.rawValue).joined(separator: ";"))")
-      }
-      return task
-    }
-  }
+  func taskNames() throws -> [QuestionTask]? { try QuestionTask.list(task) }
 }
 
 /// What is trained.

@@ -1,0 +1,109 @@
+import ArgumentParser
+import CPUBackend
+import Checkpoints
+import Decoders
+import Tokenization
+import Training
+
+/// Asks a model the questions of the paper's tasks.
+struct EvaluateCommand: ParsableCommand {
+  static let configuration = CommandConfiguration(
+    commandName: "evaluate",
+    abstract: "Measure how well a model answers the questions of the paper's tasks.",
+    discussion: """
+      --data is a folder of TASK/test.jsonl. accuracy_label is the authors' way: the likeliest label after the prompt; \
+      accuracy_likelihood takes the candidate whose text is likeliest, accuracy_likelihood_per_byte the likeliest a byte. Each \
+      comes with its 95 % interval (Wilson); majority_baseline is what always giving the commonest answer would reach.
+
+      Examples:
+        mixlora evaluate --model m --data tasks --task 'arc-e;boolq' --limit 200
+        mixlora evaluate --model m --adapter run --data tasks --json
+      """)
+
+  @Option(help: ArgumentHelp("Model: a Hugging Face folder or a GGUF file.", valueName: "path"))
+  var model: String
+  @Option(help: ArgumentHelp("Adapter folder; may be given several times. Without one the base model answers.", valueName: "folder"))
+  var adapter: [String] = []
+  @Option(help: ArgumentHelp("Folder of tasks.", valueName: "folder"))
+  var data: String
+  @Option(help: ArgumentHelp("Tasks, separated by ';' (default: all that are there).", valueName: "tasks"))
+  var task: String?
+  @Option(help: "Which file of a task: train or test.")
+  var split = "test"
+  @Option(help: ArgumentHelp("Ask the first N questions of each task.", valueName: "n"))
+  var limit: Int?
+  @Flag(help: "Print one JSON object for each adapter and task.")
+  var json = false
+  @OptionGroup var common: CommonOptions
+
+  func validate() throws {
+    if let limit, limit < 1 { throw ValidationError("--limit is \(limit), expected at least 1.") }
+    guard ["train", "test"].contains(split) else { throw ValidationError("--split is '\(split)', expected train or test.") }
+    _ = try QuestionTask.list(task)
+  }
+
+  func run() throws {
+    let tasks =
+      try QuestionTask.list(task) ?? QuestionTask.allCases.filter { Folder.exists("\(data)/\($0.rawValue)/\(split).jsonl") }
+    guard !tasks.isEmpty else { throw CheckpointError(file: data, found: "no TASK/\(split).jsonl", expected: "a folder of tasks") }
+    let tokenizer = try Tokenizer(model: model)
+    let questions = try tasks.map { ($0, try TrainingData.questions(data, $0, split: split, limit: limit ?? .max)) }
+    let longest = questions.flatMap(\.1).map { $0.prompt.utf8.count + ($0.candidates.map(\.text.utf8.count).max() ?? 0) + 2 }.max() ?? 2
+    let backend = CPUFloat(threads: common.threadCount)
+    for adapter in adapter.isEmpty ? [nil] : adapter.map({ Optional($0) }) {
+      // A token is at least a byte of the normalised text, which is at most three times as long: enough positions for all.
+      let decoder: Decoder<CPUFloat> = try ModelFiles.load(
+        model, adapter: adapter.map { .folder($0) } ?? .none, trainsBase: false, evaluation: .sharedBase, positions: 3 * longest,
+        on: backend)
+      for (task, questions) in questions {
+        let result = try AnswerScoring(decoder, on: backend).score(questions, task, with: tokenizer)
+        print(json ? line(adapter, task, result).serialized() : text(adapter, task, result))
+      }
+    }
+  }
+
+  private func figures(_ result: AnswerScoring<CPUFloat>.Result) -> [(name: String, right: Int)] {
+    [
+      ("accuracy_label", result.byLabel), ("accuracy_likelihood", result.byLikelihood),
+      ("accuracy_likelihood_per_byte", result.byLikelihoodPerByte),
+    ]
+  }
+
+  private func line(_ adapter: String?, _ task: QuestionTask, _ result: AnswerScoring<CPUFloat>.Result) -> JSON {
+    var object = JSON.Object()
+    object["adapter"] = adapter.map { .string($0) } ?? .null
+    object["task"] = .string(task.rawValue)
+    object["count"] = JSON(result.count)
+    for (name, right) in figures(result) {
+      object[name] = JSON(Double(right) / Double(result.count))
+      let interval = wilsonInterval(right: right, count: result.count)
+      object[name + "_interval"] = [JSON(interval.low), JSON(interval.high)]
+    }
+    object["majority_baseline"] = JSON(Double(result.majority) / Double(result.count))
+    return .object(object)
+  }
+
+  private func text(_ adapter: String?, _ task: QuestionTask, _ result: AnswerScoring<CPUFloat>.Result) -> String {
+    let parts = figures(result).map { name, right in
+      let interval = wilsonInterval(right: right, count: result.count)
+      let share = fixed(100 * Double(right) / Double(result.count), 1)
+      return "\(name.replacing("accuracy_", with: "")) \(share) % [\(fixed(100 * interval.low, 1)), \(fixed(100 * interval.high, 1))]"
+    }
+    let baseline = fixed(100 * Double(result.majority) / Double(result.count), 1)
+    return "\(adapter ?? "base")  \(pad(task.rawValue, 10)) \(result.count) questions  " + parts.joined(separator: "  ")
+      + "  majority \(baseline) %"
+  }
+}
+
+extension QuestionTask {
+  /// The tasks of a list separated by ';'; nil without a list.
+  static func list(_ names: String?) throws -> [QuestionTask]? {
+    try names?.split(separator: ";").map { name in
+      guard let task = QuestionTask(rawValue: String(name)) else {
+        throw ValidationError(
+          "--task names '\(name)', expected names among \(QuestionTask.allCases.map(\.rawValue).joined(separator: ";"))")
+      }
+      return task
+    }
+  }
+}
