@@ -67,7 +67,8 @@ let package = Package(
     .testTarget(name: "ConformanceTests", dependencies: ["CPUBackend", "Conformance"]),
     .target(name: "TestModels", dependencies: ["Decoders", "Traces", "Training", "Conformance"], path: "Tests/TestModels"),
     .testTarget(
-      name: "CommandLineTests", dependencies: ["MixLoRACommand", "Checkpoints", "Training", "Conformance", "TestModels"], exclude: ["Snapshots"]),
+      name: "CommandLineTests", dependencies: ["MixLoRACommand", "Checkpoints", "Training", "Conformance", "TestModels"],
+      exclude: ["Snapshots"]),
     .target(name: "HostileCases", dependencies: ["Checkpoints"], path: "Tests/HostileCases"),
     .testTarget(name: "CheckpointsTests", dependencies: ["Checkpoints", "HostileCases"]),
     .testTarget(name: "TokenizationTests", dependencies: ["Tokenization", "HostileCases"]),

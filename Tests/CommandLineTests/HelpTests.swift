@@ -4,7 +4,8 @@ import Testing
 /// Help and version as they were last approved; set MIXLORA_UPDATE_SNAPSHOTS=1 to approve a change.
 @Suite struct HelpTests {
   static let pages = [
-    ["--help"], ["--version"], ["train", "--help"], ["evaluate", "--help"], ["trace", "--help"], ["tokenize", "--help"], ["bench", "--help"],
+    ["--help"], ["--version"],
+    ["train", "--help"], ["evaluate", "--help"], ["trace", "--help"], ["tokenize", "--help"], ["bench", "--help"],
     ["bench", "train", "--help"],
   ]
 
