@@ -39,7 +39,7 @@ struct TrainingRun {
         expected: "0: jitter while training is not built yet")
     }
     if options.dryRun { return print(dryRun(decoder, samples, tokenizer, plan, steps)) }
-    try? Folder.create(options.out)
+    try Folder.create(options.out)
     switch options.optimizer {
     case .adamw:
       let adamW = AdamW(
