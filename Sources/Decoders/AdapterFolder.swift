@@ -3,6 +3,8 @@ import Tensors
 
 /// Adapters written to disk, as MoE-PEFT and PEFT name and read them.
 public enum AdapterFolder {
+  static let tensorsFile = "adapter_model.safetensors"
+
   /// Writes `adapter_model.safetensors`, then `adapter_config.json`, into an existing folder; each whole or not at all.
   ///
   /// All values are float32, as both libraries expect. A plain LoRA folder is PEFT's; a MixLoRA folder has MoE-PEFT's
@@ -14,17 +16,7 @@ public enum AdapterFolder {
     guard let adapter = decoder.adapter else { trap("AdapterFolder.write: the model has no adapter") }
     let prefix = adapter.mixture == nil ? "base_model." : "mixlora."
     let tensors = decoder.trainedTensors.filter { $0.name.hasPrefix(prefix) }
-    var byName: [String: TrainedTensor<B>] = [:]
-    for tensor in tensors { byName[tensor.name] = tensor }
-    let entries = try tensors.map {
-      try TensorEntry(name: $0.name, elementType: .float32, shape: $0.view(of: $0.parameter.value).shape.sizes)
-    }
-    let format = adapter.mixture == nil ? "pt" : "mixlora"
-    try SafetensorsWriter.write(to: folder + "/adapter_model.safetensors", entries: entries, metadata: ["format": format]) { entry, emit in
-      guard let tensor = byName[entry.name] else { return }
-      let values = try backend.download(tensor.view(of: tensor.parameter.value)).map { Float($0) }
-      try values.withUnsafeBytes { try emit($0) }
-    }
+    try TrainedTensor.write(tensors, to: "\(folder)/\(tensorsFile)", format: adapter.mixture == nil ? "pt" : "mixlora", on: backend)
     try AtomicFile.write(adapter.json(baseModel: baseModel).serialized(.indented(2)) + "\n", to: folder + "/adapter_config.json")
   }
 }

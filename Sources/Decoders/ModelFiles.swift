@@ -16,23 +16,30 @@ public enum AdapterOrigin: Sendable {
 public struct ModelFiles {
   /// What the files say about the model.
   public let configuration: DecoderConfiguration
-  private let source: any TensorSource
+  private let source: (any TensorSource)?  // nil for a new model
+  private let seed: UInt64?
   private let layout: (any TensorLayout)?
 
   /// Opens a model; no tensor is read yet.
   ///
-  /// - Parameter path: a folder with `config.json` and `model.safetensors` or a sharded index; or a GGUF file.
+  /// - Parameters:
+  ///   - path: a folder with `config.json` and `model.safetensors` or a sharded index; or a GGUF file.
+  ///   - seed: if not nil, a folder without any weights is a new model whose values are drawn under it.
   /// - Throws: `CheckpointError` for everything that is missing, wrong or not built yet.
-  public init(_ path: String) throws {
+  public init(_ path: String, drawnUnder seed: UInt64? = nil) throws {
+    self.seed = seed
     if Self.isGGUF(path) {
       let file = try GGUF(path: path)
       configuration = try DecoderConfiguration(file)
       (source, layout) = (file, GGUFLayout(file, configuration))
     } else {
       configuration = try DecoderConfiguration(contentsOf: path + "/config.json")
-      (source, layout) = (try ShardedSafetensors.open(folder: path), nil)
+      (source, layout) = (seed == nil || Self.hasWeights(path) ? try ShardedSafetensors.open(folder: path) : nil, nil)
     }
   }
+
+  /// Whether the model's values are drawn, because its folder has none.
+  public var isNew: Bool { source == nil }
 
   /// What the files at `path` say about a model whose tensors need not be there: of a folder only `config.json` is read.
   ///
@@ -52,7 +59,8 @@ public struct ModelFiles {
     adapter: AdapterOrigin = .none, trainsBase: Bool, evaluation: ExpertEvaluation, balanceLoss: BalanceLossForm = .pooledTopK,
     positions: Int, on backend: B
   ) throws -> Decoder<B> {
-    let base = CheckpointWeights(source, layout, on: backend)
+    let base = source.map { CheckpointWeights($0, layout, on: backend) }
+    let weights: any WeightSource<B> = base ?? InitialWeights(seed: seed ?? 0, on: backend)
     var file: CheckpointWeights<B>?
     var parts: (configuration: AdapterConfiguration, weights: any WeightSource<B>)?
     switch adapter {
@@ -64,10 +72,10 @@ public struct ModelFiles {
     case .new(let settings, let seed): parts = (settings, InitialWeights(seed: seed, on: backend))
     }
     let decoder = try Decoder(
-      configuration, weights: base, adapter: parts, trainsBase: trainsBase, evaluation: evaluation, balanceLoss: balanceLoss,
+      configuration, weights: weights, adapter: parts, trainsBase: trainsBase, evaluation: evaluation, balanceLoss: balanceLoss,
       positions: positions, on: backend)
-    if configuration.tiesHead { try base.acceptCopy("lm_head.weight", of: "model.embed_tokens.weight") }
-    try base.finish(ignoring: layout.map { layout in { layout.isInert($0) } } ?? Self.isInert)
+    if configuration.tiesHead { try base?.acceptCopy("lm_head.weight", of: "model.embed_tokens.weight") }
+    try base?.finish(ignoring: layout.map { layout in { layout.isInert($0) } } ?? Self.isInert)
     try file?.finish()
     return decoder
   }
@@ -102,8 +110,13 @@ public struct ModelFiles {
   }
 
   /// Whether a path is that of a GGUF file: by its name, or because it is a file and no folder.
-  private static func isGGUF(_ path: String) -> Bool {
+  static func isGGUF(_ path: String) -> Bool {
     path.utf8.suffix(5).elementsEqual(".gguf".utf8) || MappedFile.isRegularFile(path)
+  }
+
+  /// Whether a folder has weights, of whatever name and form: only one without any may be a new model.
+  private static func hasWeights(_ folder: String) -> Bool {
+    Folder.names(in: folder).contains { name in ["safetensors", "index.json", "bin", "pth", "pt", "gguf"].contains { name.hasSuffix("." + $0) } }
   }
 
   /// Old checkpoints of Hugging Face carry the rotary frequencies, which follow from the configuration.

@@ -96,7 +96,7 @@ struct BenchTrainCommand: ParsableCommand {
       lora: lora, mixture: method == .mixlora ? .init(experts: experts, expertsPerToken: topK, lora: lora) : nil)
     let decoder: Decoder<CPUFloat>
     if randomWeights {
-      try requireMemory(configuration)
+      try Machine.requireMemory(for: configuration, bytesEach: 4, file: model + "/config.json")
       let initial = InitialWeights(seed: seed, on: backend)
       decoder = try Decoder(
         configuration, weights: initial, adapter: (settings, initial), evaluation: evaluation, positions: length, on: backend)
@@ -108,18 +108,6 @@ struct BenchTrainCommand: ParsableCommand {
       decoder, randomBatch(configuration.vocabulary, on: backend), seed: seed, recomputes: recompute, on: backend)
     let measured = try bench.measure(steps: steps, profiled: phases)
     print(json ? measured.json(phases: phases) : measured.text(phases: phases))
-  }
-
-  /// Random weights are not limited by a file: refuses what this machine cannot hold.
-  private func requireMemory(_ configuration: DecoderConfiguration) throws {
-    let block = LinearName.allCases.map { Double(configuration.linearSizes($0).outputs) * Double(configuration.linearSizes($0).inputs) }
-    let heads = Double(configuration.vocabulary) * Double(configuration.channels) * (configuration.tiesHead ? 1 : 2)
-    let bytes = 4 * (Double(configuration.layers) * block.reduce(0, +) + heads)
-    guard bytes < Machine.memoryBytes else {
-      throw CheckpointError(
-        file: model + "/config.json", found: "sizes that make \(fixed(bytes / 1_073_741_824, 1)) GiB of weights",
-        expected: "at most the \(fixed(Machine.memoryBytes / 1_073_741_824, 1)) GiB of this machine")
-    }
   }
 
   /// Random tokens; every column but each row's first is a label.

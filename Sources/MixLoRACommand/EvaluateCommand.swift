@@ -43,9 +43,7 @@ struct EvaluateCommand: ParsableCommand {
   }
 
   func run() throws {
-    let tasks =
-      try QuestionTask.list(task) ?? QuestionTask.allCases.filter { Folder.exists("\(data)/\($0.rawValue)/\(split).jsonl") }
-    guard !tasks.isEmpty else { throw CheckpointError(file: data, found: "no TASK/\(split).jsonl", expected: "a folder of tasks") }
+    let tasks = try QuestionTask.chosen(task, in: data, split: split)
     let tokenizer = try Tokenizer(model: model)
     let questions = try tasks.map { ($0, try TrainingData.questions(data, $0, split: split, limit: limit ?? .max)) }
     let longest = questions.flatMap(\.1).map { $0.prompt.utf8.count + ($0.candidates.map(\.text.utf8.count).max() ?? 0) + 2 }.max() ?? 2
@@ -105,5 +103,15 @@ extension QuestionTask {
       }
       return task
     }
+  }
+
+  /// The tasks of a list, else those that a folder has a file of.
+  static func chosen(_ names: String?, in folder: String, split: String) throws -> [QuestionTask] {
+    let tasks = try list(names) ?? allCases.filter { Folder.exists("\(folder)/\($0.rawValue)/\(split).jsonl") }
+    guard !tasks.isEmpty else {
+      throw CheckpointError(
+        file: folder, found: "no TASK/\(split).jsonl", expected: "one of \(allCases.map(\.rawValue).joined(separator: ", "))")
+    }
+    return tasks
   }
 }

@@ -1,3 +1,6 @@
+import Checkpoints
+import Decoders
+
 #if canImport(Glibc)
   import Glibc
 #elseif canImport(Darwin)
@@ -44,6 +47,20 @@ enum Machine {
 
   /// The memory of this machine, in bytes.
   static var memoryBytes: Double { Double(sysconf(Int32(_SC_PHYS_PAGES))) * Double(sysconf(Int32(_SC_PAGESIZE))) }
+
+  /// Random weights are not limited by a file: refuses what this machine cannot hold.
+  ///
+  /// - Parameter bytesEach: of a number, with its gradient and moments where it is trained.
+  static func requireMemory(for configuration: DecoderConfiguration, bytesEach: Double, file: String) throws {
+    let block = LinearName.allCases.map { Double(configuration.linearSizes($0).outputs) * Double(configuration.linearSizes($0).inputs) }
+    let heads = Double(configuration.vocabulary) * Double(configuration.channels) * (configuration.tiesHead ? 1 : 2)
+    let bytes = bytesEach * (Double(configuration.layers) * block.reduce(0, +) + heads)
+    guard bytes < memoryBytes else {
+      throw CheckpointError(
+        file: file, found: "sizes that need \(fixed(bytes / 1_073_741_824, 1)) GiB for the weights",
+        expected: "at most the \(fixed(memoryBytes / 1_073_741_824, 1)) GiB of this machine")
+    }
+  }
 
   /// Seconds of a clock that only moves forward.
   static var seconds: Double {

@@ -7,15 +7,17 @@ import Tensors
 import Tokenization
 import Training
 
-/// Fine-tunes a model with an adapter.
+/// Fine-tunes a model with an adapter, or trains all of it.
 struct TrainCommand: ParsableCommand {
   static let configuration = CommandConfiguration(
     commandName: "train",
-    abstract: "Fine-tune a model with a MixLoRA or LoRA adapter.",
+    abstract: "Fine-tune a model with a MixLoRA or LoRA adapter, or train all of it.",
     discussion: """
       --data is a folder of TASK/train.jsonl (arc-e, arc-c, boolq, obqa, piqa, siqa, winogrande; --task chooses, several \
       separated by ';'), or a JSON or JSON Lines file whose records have instruction, input, output; or prompt, completion; \
-      or text; or messages. Metrics, checkpoints and the adapter are written to --out.
+      or text; or messages. Metrics, checkpoints and the adapter are written to --out. With --method full \
+      the whole model is: a Hugging Face folder, ready for --model; it may begin from a folder with only config.json and the \
+      tokenizer, whose weights are then drawn.
 
       Examples:
         mixlora train --model SmolLM2-135M --data tasks --task 'arc-e;boolq;obqa' --out run --steps 300 --batch 8 --rank 8 --alpha 16
@@ -32,7 +34,7 @@ struct TrainCommand: ParsableCommand {
   var task: String?
   @Option(help: ArgumentHelp("Folder for everything that is written.", valueName: "folder"))
   var out: String
-  @Option(help: "What is trained: mixlora, or lora without experts.")
+  @Option(help: "What is trained: mixlora; lora, without experts; full, all weights of the model.")
   var method = TrainMethod.mixlora
   @Option(help: ArgumentHelp("Adapter to start from; its settings hold.", valueName: "folder"))
   var adapter: String?
@@ -70,8 +72,6 @@ struct TrainCommand: ParsableCommand {
   var batch = 16
   @Option(help: "Equal parts that a step is computed in.")
   var accumulate = 1
-  @Option(help: "Tokens that a sample may have; a longer prompt is cut from the left.")
-  var length = 512
   @Option(help: "adamw or sgd.")
   var optimizer = OptimizerName.adamw
   @Option(help: "Momentum of sgd.")
@@ -88,12 +88,7 @@ struct TrainCommand: ParsableCommand {
   var weightDecay = 0.01
   @Option(help: "What every B's learning rate is multiplied with.")
   var loraPlus = 1.0
-  @Option(help: "Prompt of instruction records: moe_peft, alpaca or chatml.")
-  var template = PromptTemplate.moePEFT
-  @Option(help: "Which columns the loss counts: answer or all.")
-  var lossOn = EncodedSample.LossColumns.answer
-  @Flag(help: "Do not end a sample with the end token.")
-  var noEndToken = false
+  @OptionGroup var sampling: SampleOptions
   @Option(help: ArgumentHelp("File of samples whose loss is reported.", valueName: "file"))
   var validation: String?
   @Option(help: "Steps between validations (default: at the end).")
@@ -115,12 +110,11 @@ struct TrainCommand: ParsableCommand {
   func validate() throws {
     for (name, value) in [
       ("--rank", rank), ("--experts", experts), ("--top-k", topK), ("--epochs", epochs), ("--batch", batch), ("--accumulate", accumulate),
-      ("--length", length), ("--save-every", saveEvery), ("--keep", keep), ("--steps", steps ?? 1),
+      ("--save-every", saveEvery), ("--keep", keep), ("--steps", steps ?? 1),
       ("--evaluate-every", evaluateEvery ?? 1),
     ] where value < 1 { throw ValidationError("\(name) is \(value), expected at least 1.") }
     guard topK <= experts else { throw ValidationError("--top-k is \(topK), expected at most --experts, \(experts).") }
     guard batch % accumulate == 0 else { throw ValidationError("--accumulate is \(accumulate), expected a divisor of --batch, \(batch).") }
-    guard length >= 2 else { throw ValidationError("--length is \(length), expected at least 2.") }
     guard dropout >= 0, dropout < 1 else { throw ValidationError("--dropout is \(dropout), expected a number in [0, 1).") }
     for (name, value) in [
       ("--lr", lr), ("--weight-decay", weightDecay), ("--clip", clip), ("--momentum", momentum),
@@ -132,7 +126,8 @@ struct TrainCommand: ParsableCommand {
     }
     guard loraPlus >= 1, loraPlus.isFinite else { throw ValidationError("--lora-plus is \(loraPlus), expected at least 1.") }
     _ = try targetNames()
-    _ = try taskNames()
+    _ = try QuestionTask.list(task)
+    if method == .full { try refuseAdapterOptions() }
   }
 
   func run() throws {
@@ -150,13 +145,23 @@ struct TrainCommand: ParsableCommand {
       })
   }
 
-  func taskNames() throws -> [QuestionTask]? { try QuestionTask.list(task) }
+  /// Training all weights has no adapter, so what describes one would be ignored.
+  private func refuseAdapterOptions() throws {
+    let names = [
+      "--adapter", "--rank", "--alpha", "--rslora", "--dropout", "--init", "--experts", "--top-k", "--targets", "--router-loss",
+      "--router-coefficient", "--evaluation", "--lora-plus",
+    ]
+    if let name = names.first(where: GivenOptions.names.contains) {
+      throw ValidationError("\(name) goes with an adapter; --method full trains the model's own weights.")
+    }
+  }
 }
 
 /// What is trained.
 enum TrainMethod: String, ExpressibleByArgument, CaseIterable {
   case mixlora
   case lora
+  case full
 }
 
 /// The optimisers by name.
@@ -167,5 +172,3 @@ enum OptimizerName: String, ExpressibleByArgument, CaseIterable {
 
 extension AdapterConfiguration.Initialisation: ExpressibleByArgument {}
 extension LearningRateSchedule: ExpressibleByArgument {}
-extension EncodedSample.LossColumns: ExpressibleByArgument {}
-extension PromptTemplate: ExpressibleByArgument {}

@@ -53,17 +53,17 @@ public final class Trainer<B: Backend, O: Optimizer<B>> {
   private let samples: [EncodedSample]
   private let validation: [EncodedSample]
   private let settings: Settings
+  private let form: TrainedFolder
   private let backend: B
   private let clock: () -> Double
   /// Steps made so far.
   public private(set) var step = 0
   private var isWarm = false
 
-  /// A loop over `samples`; `clock` gives seconds.
+  /// A loop over `samples`; `form` is how trained values are written, `clock` gives seconds.
   public init(
     _ decoder: Decoder<B>, _ optimizer: O, _ plan: BatchPlan, samples: [EncodedSample], validation: [EncodedSample] = [],
-    _ settings: Settings,
-    clock: @escaping () -> Double, on backend: B
+    _ settings: Settings, writing form: TrainedFolder, clock: @escaping () -> Double, on backend: B
   ) {
     self.decoder = decoder
     self.optimizer = optimizer
@@ -71,6 +71,7 @@ public final class Trainer<B: Backend, O: Optimizer<B>> {
     self.samples = samples
     self.validation = validation
     self.settings = settings
+    self.form = form
     self.clock = clock
     self.backend = backend
   }
@@ -79,15 +80,15 @@ public final class Trainer<B: Backend, O: Optimizer<B>> {
   ///
   /// - Throws: `CheckpointError` for a damaged checkpoint.
   public func restore(from folder: String, step: Int) throws {
-    try TrainingCheckpoint.restore(decoder, &optimizer, from: folder, step: step, on: backend)
+    try TrainingCheckpoint.restore(decoder, &optimizer, from: folder, step: step, as: form, on: backend)
     self.step = step
   }
 
   /// Writes the checkpoint of the current step.
   ///
   /// - Throws: `CheckpointError` if the system fails.
-  public func save(to folder: String, settings json: JSON, baseModel: String?, sparing best: Set<Int> = []) throws {
-    try TrainingCheckpoint.save(decoder, optimizer, step: step, settings: json, baseModel: baseModel, to: folder, on: backend)
+  public func save(to folder: String, settings json: JSON, sparing best: Set<Int> = []) throws {
+    try TrainingCheckpoint.save(decoder, optimizer, step: step, settings: json, as: form, to: folder, on: backend)
     TrainingCheckpoint.prune(folder, keep: settings.keep, sparing: best)
   }
 

@@ -8,7 +8,7 @@ import Tensors
   import Darwin
 #endif
 
-/// `checkpoint-<step>` folders: the adapter, the optimiser's moments and what the run was started with.
+/// `checkpoint-<step>` folders: the adapter or the model, the optimiser's moments and what the run was started with.
 ///
 /// A folder is written under another name, every file and the folder synced, then renamed; so it is complete or absent.
 /// There is nothing else to save: data order and masks are functions of seed and step.
@@ -30,17 +30,19 @@ public enum TrainingCheckpoint {
 
   /// Writes the checkpoint of a step.
   ///
-  /// - Parameter settings: what the run was started with; a resumed run must have the same.
+  /// - Parameters:
+  ///   - settings: what the run was started with; a resumed run must have the same.
+  ///   - form: in which form the trained values are written.
   /// - Throws: `CheckpointError` if the system fails; what was there is untouched.
   public static func save<B: Backend>(
-    _ decoder: Decoder<B>, _ optimizer: some Optimizer<B>, step: Int, settings: JSON, baseModel: String?, to folder: String, on backend: B
+    _ decoder: Decoder<B>, _ optimizer: some Optimizer<B>, step: Int, settings: JSON, as form: TrainedFolder, to folder: String, on backend: B
   ) throws {
     let final = path(folder, step: step)
     guard !Folder.exists(final) else { return }
     let partial = "\(folder)/.\(prefix)\(step).partial-\(getpid())"
     try Folder.create(partial)
     do {
-      try AdapterFolder.write(decoder, to: partial, baseModel: baseModel, on: backend)
+      try form.write(decoder, to: partial, on: backend)
       let moments = optimizer.moments
       let entries = try moments.map { try TensorEntry(name: $0.name, elementType: elementType(B.self), shape: $0.value.shape.sizes) }
       var byName: [String: Tensor<B>] = [:]
@@ -75,7 +77,7 @@ public enum TrainingCheckpoint {
   ///
   /// - Throws: `CheckpointError` for a missing, surplus or mis-shaped tensor.
   public static func restore<B: Backend>(
-    _ decoder: Decoder<B>, _ optimizer: inout some Optimizer<B>, from folder: String, step: Int, on backend: B
+    _ decoder: Decoder<B>, _ optimizer: inout some Optimizer<B>, from folder: String, step: Int, as form: TrainedFolder, on backend: B
   ) throws {
     let path = path(folder, step: step)
     let state = try JSON(contentsOf: "\(path)/\(stateFile)")
@@ -83,7 +85,7 @@ public enum TrainingCheckpoint {
       throw CheckpointError(
         file: "\(path)/\(stateFile)", place: .key("step"), found: state["step"]?.summary ?? "nothing", expected: "\(step)")
     }
-    let values = CheckpointWeights(try Safetensors(path: "\(path)/adapter_model.safetensors"), on: backend)
+    let values = CheckpointWeights(try Safetensors(path: "\(path)/\(form.tensorsFile)"), on: backend)
     for tensor in decoder.trainedTensors {
       let shape = tensor.view(of: tensor.parameter.value).shape
       tensor.set(try values.tensor(tensor.name, shape, .constant(0)), on: backend)
@@ -107,62 +109,4 @@ public enum TrainingCheckpoint {
   }
 
   private static func elementType<B: Backend>(_: B.Type) -> ElementType { MemoryLayout<B.Scalar>.size == 8 ? .float64 : .float32 }
-}
-
-/// Folders on disk, as a run needs them. Errors are `CheckpointError`s of the system.
-public enum Folder {
-  /// Whether there is something of this name.
-  public static func exists(_ path: String) -> Bool { access(path, F_OK) == 0 }
-
-  /// Makes a folder unless it is there.
-  ///
-  /// - Throws: `CheckpointError` if the system refuses.
-  public static func create(_ path: String) throws {
-    guard mkdir(path, 0o777) == 0 || errno == EEXIST else {
-      throw CheckpointError(file: path, call: "mkdir", code: errno, expected: "a folder that can be made")
-    }
-  }
-
-  /// The names of what a folder holds, in order; none if it cannot be read.
-  public static func names(in path: String) -> [String] {
-    guard let directory = opendir(path) else { return [] }
-    defer { closedir(directory) }
-    var names: [String] = []
-    while let entry = readdir(directory) {
-      let name = withUnsafeBytes(of: entry.pointee.d_name) { String(decoding: $0.prefix { $0 != 0 }, as: UTF8.self) }
-      if name != ".", name != ".." { names.append(name) }
-    }
-    return names.sorted()
-  }
-
-  /// Whether there is a folder of this name.
-  public static func isFolder(_ path: String) -> Bool {
-    guard let directory = opendir(path) else { return false }
-    closedir(directory)
-    return true
-  }
-
-  static func sync(_ path: String) throws {
-    let descriptor = open(path, O_RDONLY)
-    guard descriptor >= 0 else { throw CheckpointError(file: path, call: "open", code: errno, expected: "a folder that can be synced") }
-    defer { close(descriptor) }
-    guard fsync(descriptor) == 0 else {
-      throw CheckpointError(file: path, call: "fsync", code: errno, expected: "a folder that can be synced")
-    }
-  }
-
-  static func rename(_ path: String, to target: String) throws {
-    #if canImport(Glibc)
-      let result = Glibc.rename(path, target)
-    #else
-      let result = Darwin.rename(path, target)
-    #endif
-    guard result == 0 else { throw CheckpointError(file: target, call: "rename", code: errno, expected: "a name that is free") }
-  }
-
-  /// Removes a folder of plain files; what cannot be removed stays.
-  static func remove(_ path: String) {
-    for name in names(in: path) { unlink("\(path)/\(name)") }
-    rmdir(path)
-  }
 }

@@ -1,0 +1,53 @@
+import Synchronization
+import Training
+
+#if canImport(Glibc)
+  import Glibc
+#elseif canImport(Darwin)
+  import Darwin
+#endif
+
+/// A run that was stopped by a signal; exit code 130.
+struct Interrupted: Error {}
+
+/// SIGINT and SIGTERM ask for an end after the current step.
+struct StopSignals {
+  private static let asked = Atomic<Bool>(false)
+
+  init() {
+    for number in [SIGINT, SIGTERM] { signal(number) { _ in StopSignals.asked.store(true, ordering: .relaxed) } }
+  }
+
+  var isAsked: Bool { Self.asked.load(ordering: .relaxed) }
+}
+
+/// A line on standard error that is written over: only on a terminal, and not if asked to be quiet.
+struct Progress {
+  private let isShown: Bool
+  private let steps: Int
+  private var first: (step: Int, seconds: Double)?
+
+  init(quiet: Bool, steps: Int) {
+    isShown = !quiet && isatty(2) == 1
+    self.steps = steps
+  }
+
+  mutating func show(_ line: Metrics) {
+    guard isShown else { return }
+    let now = Machine.seconds
+    let start = first ?? (line.step, now)
+    first = start
+    let left = line.step > start.step ? (now - start.seconds) / Double(line.step - start.step) * Double(steps - line.step) : .nan
+    let eta = left.isFinite ? "\(Int(left) / 60)m\(Int(left) % 60)s left" : ""
+    var load = ""
+    if let layers = line.expertLoad, let experts = layers.first?.count {
+      let mean = (0..<experts).map { e in layers.reduce(0) { $0 + $1[e] } / Double(layers.count) }
+      load = "  load " + mean.map { "\(Int((100 * $0).rounded()))" }.joined(separator: "/")
+    }
+    writeError(
+      "\r\u{1b}[Kstep \(line.step)/\(steps)  loss \(fixed(line.loss, 4))  lr \(line.learningRate)  \(fixed(line.tokensPerSecond, 0)) tokens/s  \(eta)\(load)"
+    )
+  }
+
+  func end() { if isShown, first != nil { writeError("\n") } }
+}

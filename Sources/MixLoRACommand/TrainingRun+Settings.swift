@@ -1,0 +1,52 @@
+import Checkpoints
+import Training
+
+extension TrainingRun {
+  /// The step to go on from: nil for a new run, 0 if there is no complete checkpoint.
+  func resumedStep() throws -> Int? {
+    guard options.resume else {
+      if !Folder.names(in: options.out).isEmpty, !options.dryRun {
+        throw UsageError("--out \(options.out) is not empty; --resume goes on with a run, or choose another folder.")
+      }
+      return nil
+    }
+    return TrainingCheckpoint.steps(in: options.out).last ?? 0
+  }
+
+  /// The threads to compute with: of a resumed run those that it was started with, for bits depend on them.
+  ///
+  /// - Throws: `UsageError` naming a setting that is not what the run was started with.
+  func threads(_ resumed: Int?) throws -> Int {
+    guard let resumed, resumed > 0 else { return options.common.threadCount }
+    let old = try TrainingCheckpoint.settings(options.out, step: resumed)
+    let threads = options.common.threads ?? old["threads"]?.intValue ?? options.common.threadCount
+    let new = settingsJSON(threads: threads).objectValue?.members ?? []
+    for setting in new where old[setting.key] != setting.value {
+      let (key, found, expected) = (setting.key, setting.value.serialized(), old[setting.key]?.serialized() ?? "nothing")
+      throw UsageError(
+        key == "samples"
+          ? "--data has \(found) samples, but had \(expected) when the run was started."
+          : "--\(key) is \(found), but the run was started with \(expected).")
+    }
+    return threads
+  }
+
+  /// Everything that a resumed run must have in common with the run that it goes on with; a path is what was given.
+  func settingsJSON(threads: Int) -> JSON {
+    let o = options
+    return [
+      "model": JSON(o.model), "data": JSON(o.data), "task": o.task.map { JSON($0) } ?? nil, "samples": JSON(samples.count),
+      "epochs": JSON(o.epochs), "steps": JSON(steps), "method": JSON(o.method.rawValue), "adapter": o.adapter.map { JSON($0) } ?? nil,
+      "rank": JSON(o.rank), "alpha": JSON(o.alpha), "rslora": JSON(o.rslora), "dropout": JSON(o.dropout),
+      "init": JSON(o.initialisation.rawValue), "experts": JSON(o.experts), "top-k": JSON(o.topK), "targets": JSON(o.targets),
+      "router-loss": JSON(o.routerLoss.rawValue), "router-coefficient": JSON(o.routerCoefficient),
+      "evaluation": JSON(o.evaluation.rawValue), "recompute": JSON(o.recompute), "batch": JSON(o.batch),
+      "accumulate": JSON(o.accumulate), "length": JSON(o.sampling.length), "optimizer": JSON(o.optimizer.rawValue),
+      "momentum": JSON(o.momentum), "lr": JSON(o.lr), "schedule": JSON(o.schedule.rawValue), "warmup": JSON(o.warmup),
+      "clip": JSON(o.clip), "weight-decay": JSON(o.weightDecay), "lora-plus": JSON(o.loraPlus),
+      "template": JSON(o.sampling.template.rawValue), "loss-on": JSON(o.sampling.lossOn.rawValue),
+      "no-end-token": JSON(o.sampling.noEndToken), "validation": o.validation.map { JSON($0) } ?? nil,
+      "evaluate-every": o.evaluateEvery.map { JSON($0) } ?? nil, "seed": .number(JSON.Number(o.seed)), "threads": JSON(threads),
+    ]
+  }
+}
