@@ -116,7 +116,9 @@ public struct ModelFiles {
 
   /// Whether a folder has weights, of whatever name and form: only one without any may be a new model.
   private static func hasWeights(_ folder: String) -> Bool {
-    Folder.names(in: folder).contains { name in ["safetensors", "index.json", "bin", "pth", "pt", "gguf"].contains { name.hasSuffix("." + $0) } }
+    Folder.names(in: folder).contains { name in
+      ["safetensors", "index.json", "bin", "pth", "pt", "gguf"].contains { name.hasSuffix("." + $0) }
+    }
   }
 
   /// Old checkpoints of Hugging Face carry the rotary frequencies, which follow from the configuration.

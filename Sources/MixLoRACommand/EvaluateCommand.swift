@@ -5,34 +5,45 @@ import Decoders
 import Tokenization
 import Training
 
-/// Asks a model the questions of the paper's tasks.
+#if canImport(Glibc)
+  import Glibc
+#elseif canImport(Darwin)
+  import Darwin
+#endif
+
+/// Asks a model the questions of the paper's tasks, or measures its loss on a file.
 struct EvaluateCommand: ParsableCommand {
   static let configuration = CommandConfiguration(
     commandName: "evaluate",
-    abstract: "Measure how well a model answers the questions of the paper's tasks.",
+    abstract: "Measure how well a model answers the paper's tasks, or predicts a file.",
     discussion: """
-      --data is a folder of TASK/test.jsonl. accuracy_label is the authors' way: the likeliest label after the prompt; \
+      --data is a folder of TASK/test.jsonl, or a file as train takes it. Of a file the mean cross-entropy of the columns that count is \
+      printed: what train calls validation_loss; perplexity is its exponential, tokens are those columns.
+
+      Of tasks, accuracy_label is the authors' way: the likeliest label after the prompt; \
       accuracy_likelihood takes the candidate whose text is likeliest, accuracy_likelihood_per_byte the likeliest a byte. Each \
       comes with its 95 % interval (Wilson); majority_baseline is what always giving the commonest answer would reach.
 
       Examples:
         mixlora evaluate --model m --data tasks --task 'arc-e;boolq' --limit 200
         mixlora evaluate --model m --adapter run --data tasks --json
+        mixlora evaluate --model m --adapter run --adapter other --data held-out.jsonl --loss-on answer
       """)
 
   @Option(help: ArgumentHelp("Model: a Hugging Face folder or a GGUF file.", valueName: "path"))
   var model: String
   @Option(help: ArgumentHelp("Adapter folder; may be given several times. Without one the base model answers.", valueName: "folder"))
   var adapter: [String] = []
-  @Option(help: ArgumentHelp("Folder of tasks.", valueName: "folder"))
+  @Option(help: ArgumentHelp("Folder of tasks, or a file.", valueName: "path"))
   var data: String
   @Option(help: ArgumentHelp("Tasks, separated by ';' (default: all that are there).", valueName: "tasks"))
   var task: String?
   @Option(help: "Which file of a task: train or test.")
   var split = "test"
-  @Option(help: ArgumentHelp("Ask the first N questions of each task.", valueName: "n"))
+  @Option(help: ArgumentHelp("Take the first N questions of each task, or records of a file.", valueName: "n"))
   var limit: Int?
-  @Flag(help: "Print one JSON object for each adapter and task.")
+  @OptionGroup var sampling: SampleOptions
+  @Flag(help: "Print one JSON object for each adapter, and task.")
   var json = false
   @OptionGroup var common: CommonOptions
 
@@ -43,12 +54,49 @@ struct EvaluateCommand: ParsableCommand {
   }
 
   func run() throws {
+    let isFolder = MappedFile.isFolder(data)
+    let others = isFolder ? ["--template", "--loss-on", "--length", "--no-end-token"] : ["--task", "--split"]
+    if let name = others.first(where: Arguments.names.contains) {
+      throw UsageError("\(name) goes with a \(isFolder ? "file" : "folder of tasks"); \(data) is \(isFolder ? "a folder" : "none").")
+    }
+    try isFolder ? answerTasks() : measureLoss()
+  }
+
+  /// The loss of each adapter on a file.
+  private func measureLoss() throws {
+    let tokenizer = try Tokenizer(model: model)
+    let files = try ModelFiles(model)
+    let samples = try sampling.encoded(
+      TrainingData.samples(data, template: sampling.template, limit: limit ?? .max), with: tokenizer,
+      vocabulary: files.configuration.vocabulary, from: data)
+    let longest = samples.map(\.ids.count).max() ?? 2
+    let backend = CPUFloat(threads: common.threadCount)
+    for adapter in origins {
+      let decoder: Decoder<CPUFloat> = try files.decoder(
+        adapter: adapter.map { .folder($0) } ?? .none, trainsBase: false, evaluation: .sharedBase, positions: longest, on: backend)
+      let (loss, tokens) = try decoder.meanLoss(of: samples, batch: 16, on: backend)
+      guard loss.isFinite else { throw NumericalFailure(description: "\(adapter ?? model): the loss on \(data) is \(loss)") }
+      let line: JSON = [
+        "adapter": adapter.map { .string($0) } ?? .null, "loss": JSON(loss), "perplexity": JSON(exp(loss)), "tokens": JSON(tokens),
+      ]
+      print(
+        json
+          ? line.serialized()
+          : "\(adapter ?? "base")  loss \(fixed(loss, 4))  perplexity \(fixed(exp(loss), 3))  \(tokens) tokens of \(samples.count) records")
+    }
+  }
+
+  /// The adapters; nil is the base model.
+  private var origins: [String?] { adapter.isEmpty ? [nil] : adapter.map { Optional($0) } }
+
+  /// The accuracies of each adapter on each task.
+  private func answerTasks() throws {
     let tasks = try QuestionTask.chosen(task, in: data, split: split)
     let tokenizer = try Tokenizer(model: model)
     let questions = try tasks.map { ($0, try TrainingData.questions(data, $0, split: split, limit: limit ?? .max)) }
     let longest = questions.flatMap(\.1).map { $0.prompt.utf8.count + ($0.candidates.map(\.text.utf8.count).max() ?? 0) + 2 }.max() ?? 2
     let backend = CPUFloat(threads: common.threadCount)
-    for adapter in adapter.isEmpty ? [nil] : adapter.map({ Optional($0) }) {
+    for adapter in origins {
       // A token is at least a byte of the normalised text, which is at most three times as long: enough positions for all.
       let decoder: Decoder<CPUFloat> = try ModelFiles.load(
         model, adapter: adapter.map { .folder($0) } ?? .none, trainsBase: false, evaluation: .sharedBase, positions: 3 * longest,

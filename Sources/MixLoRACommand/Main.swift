@@ -12,7 +12,7 @@ import Checkpoints
 enum Main {
   static func main() {
     do {
-      var command = try MixLoRACommand.parseAsRoot()
+      var command = try MixLoRACommand.parseAsRoot(try Arguments.all())
       try command.run()
     } catch {
       end(with: error)

@@ -19,11 +19,20 @@ struct TrainCommand: ParsableCommand {
       the whole model is: a Hugging Face folder, ready for --model; it may begin from a folder with only config.json and the \
       tokenizer, whose weights are then drawn.
 
+      --config reads what MoE-PEFT's launcher writes for one adapter. Its data is relative to the working directory; tasks need \
+      --data here. warmup_steps is ignored, as there. On purpose other than there: the loss counts answers and their end token, no \
+      prompt and no padding (--loss-on all adds the prompts); a long sample loses its prompt's beginning, not its answer; every \
+      epoch is shuffled anew; gradients are clipped (--clip 0 turns that off).
+
+      --dump-batches writes step.N.input_ids, step.N.attention_mask and step.N.labels of every step N from 1, I64 (B,T), padded on \
+      the right; without the prefix they are a batch for mixlora trace.
+
       Examples:
         mixlora train --model SmolLM2-135M --data tasks --task 'arc-e;boolq;obqa' --out run --steps 300 --batch 8 --rank 8 --alpha 16
         mixlora train --model SmolLM2-135M --data mine.jsonl --out run --epochs 2 --validation held-out.jsonl --evaluate-every 50
         mixlora train --model SmolLM2-135M --data mine.jsonl --out run --dry-run
         mixlora train --model SmolLM2-135M --data mine.jsonl --out run --resume
+        mixlora train --model SmolLM2-135M --data tasks --config moe_peft.json --out run
       """)
 
   @Option(help: ArgumentHelp("Model to fine-tune: a Hugging Face folder or a GGUF file.", valueName: "path"))
@@ -103,6 +112,10 @@ struct TrainCommand: ParsableCommand {
   var resume = false
   @Flag(help: "Print parameters, memory and the first sample, and stop.")
   var dryRun = false
+  @Option(help: ArgumentHelp("Write every step's ids, mask and labels to this safetensors file first.", valueName: "file"))
+  var dumpBatches: String?
+  @Option(help: ArgumentHelp("Options from a training JSON of MoE-PEFT; those given here win.", valueName: "file"))
+  var config: String?
   @Flag(help: "Print one JSON object at the end.")
   var json = false
   @OptionGroup var common: CommonOptions
@@ -151,7 +164,7 @@ struct TrainCommand: ParsableCommand {
       "--adapter", "--rank", "--alpha", "--rslora", "--dropout", "--init", "--experts", "--top-k", "--targets", "--router-loss",
       "--router-coefficient", "--evaluation", "--lora-plus",
     ]
-    if let name = names.first(where: GivenOptions.names.contains) {
+    if let name = names.first(where: Arguments.names.contains) {
       throw ValidationError("\(name) goes with an adapter; --method full trains the model's own weights.")
     }
   }

@@ -15,7 +15,8 @@ extension TrainingRun {
         "loss_last": lines.last.map { JSON($0.loss) } ?? nil,
         "tokens": JSON(lines.reduce(0) { $0 + $1.tokens }), "seconds": JSON(seconds),
         "tokens_per_second": JSON(Double(tokens) / max(seconds, 1e-9)),
-        "trainable_parameters": JSON(parameters), "peak_resident_bytes": JSON(Machine.peakResidentBytes), options.method == .full ? "model" : "adapter": JSON(options.out),
+        "trainable_parameters": JSON(parameters), "peak_resident_bytes": JSON(Machine.peakResidentBytes),
+        options.method == .full ? "model" : "adapter": JSON(options.out),
       ]
       return print(object.serialized())
     }

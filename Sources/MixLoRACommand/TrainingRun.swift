@@ -51,8 +51,13 @@ struct TrainingRun {
         file: (options.adapter ?? "") + "/adapter_config.json", place: .key("jitter_noise"), found: "\(jitter)",
         expected: "0: jitter while training is not built yet")
     }
+    if !options.dryRun { try Folder.create(options.out) }
+    if let file = options.dumpBatches {
+      let (template, seed) = (options.sampling.template.rawValue, "\(options.seed)")
+      try BatchFile.write(
+        to: file, plan, samples, steps: steps, metadata: ["format": "mixlora batches", "template": template, "seed": seed])
+    }
     if options.dryRun { return print(dryRun(decoder)) }
-    try Folder.create(options.out)
     switch options.optimizer {
     case .adamw:
       let adamW = AdamW(

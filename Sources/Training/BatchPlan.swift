@@ -4,7 +4,7 @@ import Tensors
 ///
 /// Every epoch is one shuffle of all samples (Fisher & Yates, numbers by Philox under the epoch's key), cut into batches;
 /// the last, short batch of an epoch is a step as well.
-public struct BatchPlan: Equatable, Sendable {
+public struct BatchPlan: Sendable {
   /// Number of samples.
   public let samples: Int
   /// Samples in a step.
@@ -12,6 +12,7 @@ public struct BatchPlan: Equatable, Sendable {
   /// Equal parts that a step is computed in.
   public let accumulate: Int
   private let key: RandomKey
+  private var current: (epoch: Int, order: [Int])?  // an epoch is shuffled once: a step then costs its own samples only
 
   /// A plan over `samples` samples. `accumulate` divides `batch`.
   public init(samples: Int, batch: Int, accumulate: Int, seed: UInt64) {
@@ -26,18 +27,12 @@ public struct BatchPlan: Equatable, Sendable {
   public var stepsPerEpoch: Int { (samples + batch - 1) / batch }
 
   /// The micro-batches of step `step`, counted from 0, as sample numbers in the order of the data.
-  public func microBatches(step: Int) -> [[Int]] {
+  ///
+  /// - Complexity: O(batch); O(samples) where another epoch than the last one asked for begins.
+  public mutating func microBatches(step: Int) -> [[Int]] {
     let (epoch, index) = step.quotientAndRemainder(dividingBy: stepsPerEpoch)
-    return microBatches(index, of: order(epoch: epoch))
-  }
-
-  /// The micro-batches of every step of the epoch that `step` lies in.
-  func epoch(ofStep step: Int) -> [[[Int]]] {
-    let order = order(epoch: step / stepsPerEpoch)
-    return (0..<stepsPerEpoch).map { microBatches($0, of: order) }
-  }
-
-  private func microBatches(_ index: Int, of order: [Int]) -> [[Int]] {
+    let order = current?.epoch == epoch ? current?.order ?? [] : self.order(epoch: epoch)
+    current = (epoch, order)
     let chosen = order[index * batch..<min((index + 1) * batch, samples)]
     let size = batch / accumulate
     return stride(from: chosen.startIndex, to: chosen.endIndex, by: size).map { Array(chosen[$0..<min($0 + size, chosen.endIndex)]) }

@@ -19,8 +19,6 @@ public final class Trainer<B: Backend, O: Optimizer<B>> {
     public var clip = 1.0
     /// Whether backward forms the blocks' caches again.
     public var recomputes = false
-    /// Steps between checkpoints.
-    public var saveEvery = 100
     /// Checkpoints kept.
     public var keep = 2
     /// Steps between validations; 0 for none.
@@ -49,7 +47,7 @@ public final class Trainer<B: Backend, O: Optimizer<B>> {
 
   private let decoder: Decoder<B>
   private var optimizer: O
-  private let plan: BatchPlan
+  private var plan: BatchPlan
   private let samples: [EncodedSample]
   private let validation: [EncodedSample]
   private let settings: Settings
@@ -92,9 +90,6 @@ public final class Trainer<B: Backend, O: Optimizer<B>> {
     TrainingCheckpoint.prune(folder, keep: settings.keep, sparing: best)
   }
 
-  /// The next step's batches, on the host.
-  public func sequences(ofStep step: Int) -> [[PackedSequence]] { plan.microBatches(step: step).map { $0.map { samples[$0].sequence } } }
-
   /// Makes the next step.
   ///
   /// - Throws: ``NonFiniteStep``, and what the device reports.
@@ -105,9 +100,9 @@ public final class Trainer<B: Backend, O: Optimizer<B>> {
       atStep: step, of: settings.steps, warmup: settings.warmup, base: settings.learningRate)
     let training = TrainingStep(
       decoder, key: RandomKey(seed: settings.seed), clip: settings.clip, recomputes: settings.recomputes, on: backend)
-    if !isWarm { try training.warmUp(batches(sequences(ofStep: longestStep()))) }
+    if !isWarm { try training.warmUp(batches(ofStep: longestStep())) }
     isWarm = true
-    let batches = batches(sequences(ofStep: step))
+    let batches = batches(ofStep: step)
     let result = try training.run(batches, number: number, &optimizer)
     let loss = Double(try backend.download(result.loss)[0])
     let auxiliary = try result.balanceLoss.map { Double(try backend.download($0)[0]) } ?? 0
@@ -126,41 +121,29 @@ public final class Trainer<B: Backend, O: Optimizer<B>> {
       step: number, loss: loss, auxLoss: auxiliary, learningRate: optimizer.learningRate, gradientNorm: norm, tokens: tokens,
       tokensPerSecond: Double(tokens) / max(clock() - start, 1e-9), expertLoad: load.isEmpty ? nil : load)
     if settings.evaluateEvery > 0, !validation.isEmpty, number % settings.evaluateEvery == 0 || number == settings.steps {
-      metrics.validationLoss = try validationLoss()
+      metrics.validationLoss = try decoder.meanLoss(of: validation, batch: plan.batch, on: backend).loss
     }
     return metrics
   }
 
   /// The micro-batches of a step, their samples numbered through.
-  private func batches(_ parts: [[PackedSequence]]) -> [PackedBatch<B>] {
+  private func batches(ofStep step: Int) -> [PackedBatch<B>] {
     var first = 0
-    return parts.map { part in
+    return plan.microBatches(step: step).map { part in
       defer { first += part.count }
-      return PackedBatch(part, firstSample: first, on: backend)
+      return PackedBatch(part.map { samples[$0].sequence }, firstSample: first, on: backend)
     }
   }
 
   /// The step of this epoch that has the longest micro-batch.
   private func longestStep() -> Int {
-    let tokens = plan.epoch(ofStep: step).map { $0.map { $0.reduce(0) { $0 + samples[$1].ids.count } }.max() ?? 0 }
-    let longest = tokens.indices.max { tokens[$0] < tokens[$1] } ?? 0
-    return step / plan.stepsPerEpoch * plan.stepsPerEpoch + longest
-  }
-
-  /// The mean cross-entropy over the counted columns of the validation data.
-  func validationLoss() throws -> Double {
-    var sum = 0.0
-    var count = 0
-    for start in stride(from: 0, to: validation.count, by: plan.batch) {
-      let batch = PackedBatch(validation[start..<min(start + plan.batch, validation.count)].map(\.sequence), on: backend)
-      guard batch.labels.count > 0 else { continue }
-      let run = Run(backend)
-      let output = decoder.forward(batch, run, caches: .none)
-      let loss = decoder.lossAlone(output.hidden, batch, run)
-      sum += Double(try backend.download(loss)[0]) * Double(batch.labels.count)
-      count += batch.labels.count
+    let start = step / plan.stepsPerEpoch * plan.stepsPerEpoch
+    var longest = (step: start, tokens: 0)
+    for step in start..<start + plan.stepsPerEpoch {
+      let tokens = plan.microBatches(step: step).map { $0.reduce(0) { $0 + samples[$1].ids.count } }.max() ?? 0
+      if tokens > longest.tokens { longest = (step, tokens) }
     }
-    return sum / Double(count)
+    return longest.step
   }
 }
 

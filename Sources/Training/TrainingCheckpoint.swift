@@ -35,7 +35,8 @@ public enum TrainingCheckpoint {
   ///   - form: in which form the trained values are written.
   /// - Throws: `CheckpointError` if the system fails; what was there is untouched.
   public static func save<B: Backend>(
-    _ decoder: Decoder<B>, _ optimizer: some Optimizer<B>, step: Int, settings: JSON, as form: TrainedFolder, to folder: String, on backend: B
+    _ decoder: Decoder<B>, _ optimizer: some Optimizer<B>, step: Int, settings: JSON, as form: TrainedFolder, to folder: String,
+    on backend: B
   ) throws {
     let final = path(folder, step: step)
     guard !Folder.exists(final) else { return }

@@ -60,8 +60,8 @@ public enum TrainingData {
   /// - `messages`, a list of `role` and `content`: ChatML, every assistant turn is learnt.
   ///
   /// - Throws: `CheckpointError` naming file and line, also for an empty file.
-  public static func samples(_ path: String, template: PromptTemplate) throws -> [TextSample] {
-    let samples = try records(path).map { try sample(LineFields($0.json, file: $0.name), template) }
+  public static func samples(_ path: String, template: PromptTemplate, limit: Int = .max) throws -> [TextSample] {
+    let samples = try records(path, limit: limit).map { try sample(LineFields($0.json, file: $0.name), template) }
     guard !samples.isEmpty else { throw CheckpointError(file: path, found: "no record", expected: "at least one JSON object") }
     return samples
   }

@@ -4,40 +4,11 @@ import Testing
 
 /// A tiny model with a tokenizer of its own and a few lines to learn: what `mixlora train` does with them.
 @Suite struct TrainCommandTests {
-  /// The golden model with 61 tokens, a tokenizer of that size, and lines of data.
-  private func run(_ scratch: Scratch) throws -> URL {
-    let folder = try scratch.golden("ffn-only")
-    var vocabulary = JSON.Object()
-    let letters = (0..<26).map { String(UnicodeScalar(UInt8(97 + $0))) } + ["Ġ", "Ċ", ":", "?", "."] + (0..<10).map { "\($0)" }
-    for (id, letter) in (letters + (letters.count..<60).map { "<\($0)>" }).enumerated() { vocabulary[letter] = JSON(id) }
-    let byteLevel: JSON = ["type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": true]
-    let tokenizer: JSON = [
-      "version": "1.0", "truncation": nil, "padding": nil, "normalizer": nil, "pre_tokenizer": byteLevel, "post_processor": nil,
-      "decoder": byteLevel,
-      "added_tokens": [
-        ["id": 60, "content": "<end>", "single_word": false, "lstrip": false, "rstrip": false, "normalized": false, "special": true]
-      ], "model": ["type": "BPE", "vocab": .object(vocabulary), "merges": []],
-    ]
-    let model = folder.appending(path: "model")
-    try AtomicFile.write(tokenizer.serialized(), to: model.path + "/tokenizer.json")
-    try AtomicFile.write(#"{"eos_token":"<end>"}"#, to: model.path + "/tokenizer_config.json")
-    let lines = (0..<11).map { #"{"prompt":"what is \#($0)?","completion":" \#($0) is \#($0 + 1)."}"# }
-    try AtomicFile.write(lines.joined(separator: "\n") + "\n", to: folder.path + "/data.jsonl")
-    return folder
-  }
-
-  private func arguments(_ folder: URL, _ out: String, _ extra: String...) -> [String] {
-    [
-      "train", "--model", folder.path + "/model", "--data", folder.path + "/data.jsonl", "--out", folder.path + "/" + out, "--batch", "4",
-      "--accumulate", "2", "--rank", "2", "--alpha", "4", "--experts", "3", "--lr", "0.01", "--schedule", "cosine", "--warmup", "0.2",
-      "--save-every", "3", "--threads", "1",
-    ] + extra
-  }
-
   @Test func aRunLearnsAndLeavesTheFilesOfItsContract() throws {
     let scratch = try Scratch()
-    let folder = try run(scratch)
-    let result = try Program.run(arguments(folder, "run", "--steps", "12", "--json", "--validation", folder.path + "/data.jsonl"))
+    let folder = try TrainingCase.folder(scratch)
+    let result = try Program.run(
+      TrainingCase.arguments(folder, "run", "--steps", "12", "--json", "--validation", folder.path + "/data.jsonl"))
     #expect(result.code == 0, "\(result.error)")
     #expect(result.error.isEmpty, "progress belongs to terminals")
     let report = try JSON(parsing: result.output, file: "output")
@@ -60,9 +31,9 @@ import Testing
 
   @Test func aResumedRunGivesTheBitsOfTheUnbrokenOne() throws {
     let scratch = try Scratch()
-    let folder = try run(scratch)
-    #expect(try Program.run(arguments(folder, "whole", "--steps", "8")).code == 0)
-    #expect(try Program.run(arguments(folder, "broken", "--steps", "8")).code == 0)
+    let folder = try TrainingCase.folder(scratch)
+    #expect(try Program.run(TrainingCase.arguments(folder, "whole", "--steps", "8")).code == 0)
+    #expect(try Program.run(TrainingCase.arguments(folder, "broken", "--steps", "8")).code == 0)
     // What a run that was killed after step 6 and in the middle of a save would leave.
     let broken = folder.path + "/broken"
     for name in ["checkpoint-8", "adapter_model.safetensors", "adapter_config.json", "loss.svg", "experts.svg"] {
@@ -73,36 +44,51 @@ import Testing
     try handle.seekToEnd()
     try handle.write(contentsOf: Data(#"{"step": 9, "los"#.utf8))
     try handle.close()
-    let resumed = try Program.run(arguments(folder, "broken", "--steps", "8", "--resume"))
+    let resumed = try Program.run(TrainingCase.arguments(folder, "broken", "--steps", "8", "--resume"))
     #expect(resumed.code == 0, "\(resumed.error)")
     func bytes(_ path: String) throws -> Data { try Data(contentsOf: URL(filePath: folder.path + "/" + path)) }
     for file in ["adapter_model.safetensors", "checkpoint-8/optimizer.safetensors", "loss.svg", "experts.svg"] {
       #expect(try bytes("whole/" + file) == bytes("broken/" + file), "\(file)")
     }
-    #expect(try Program.run(arguments(folder, "broken", "--steps", "8", "--resume")).code == 0, "a finished run is resumed without a step")
+    #expect(
+      try Program.run(TrainingCase.arguments(folder, "broken", "--steps", "8", "--resume")).code == 0,
+      "a finished run is resumed without a step")
     #expect(!FileManager.default.fileExists(atPath: broken + "/.checkpoint-8.partial-1"))
   }
 
   @Test func whatCannotBeTrainedIsSaid() throws {
     let scratch = try Scratch()
-    let folder = try run(scratch)
-    #expect(try Program.run(arguments(folder, "run", "--steps", "3")).code == 0)
-    let again = try Program.run(arguments(folder, "run", "--steps", "3"))
+    let folder = try TrainingCase.folder(scratch)
+    #expect(try Program.run(TrainingCase.arguments(folder, "run", "--steps", "3")).code == 0)
+    let again = try Program.run(TrainingCase.arguments(folder, "run", "--steps", "3"))
     #expect(again.code == 2 && again.error.contains("not empty"), "\(again.error)")
-    let changed = try Program.run(arguments(folder, "run", "--steps", "3", "--resume", "--dropout", "0.5"))
-    #expect(changed.code == 2 && changed.error.contains("--dropout"), "\(changed.error)")
-    let task = try Program.run(arguments(folder, "other", "--task", "hellaswag"))
+    for (option, value, old) in [("--dropout", "0.5", "0.05"), ("--steps", "5", "3"), ("--threads", "2", "1"), ("--seed", "7", "42")] {
+      let changed = try Program.run(TrainingCase.arguments(folder, "run", "--steps", "3", "--resume", option, value))
+      #expect(changed.code == 2, "\(changed.error)")
+      for part in [option, value, old] { #expect(changed.error.contains(part), "\(changed.error)") }
+    }
+    let task = try Program.run(TrainingCase.arguments(folder, "other", "--task", "hellaswag"))
     #expect(task.code == 2 && task.error.contains("hellaswag"), "\(task.error)")
     try AtomicFile.write("{\"prompt\":\"a\",\"completion\":\"b\"}\n{\"prompt\":\"a\"}\n", to: folder.path + "/data.jsonl")
-    let line = try Program.run(arguments(folder, "other"))
+    let line = try Program.run(TrainingCase.arguments(folder, "other"))
     #expect(line.code == 3 && line.error.contains("data.jsonl, line 2") && line.error.contains("completion"), "\(line.error)")
     #expect(!FileManager.default.fileExists(atPath: folder.path + "/other"))
   }
 
+  @Test func aResumedRunHasTheThreadsOfItsCheckpoint() throws {
+    let scratch = try Scratch()
+    let folder = try TrainingCase.folder(scratch)
+    #expect(try Program.run(TrainingCase.arguments(folder, "run", "--steps", "3", "--threads", "3")).code == 0)
+    let again = TrainingCase.arguments(folder, "run", "--steps", "3", "--resume")
+    let threads = try #require(again.firstIndex(of: "--threads"))
+    let result = try Program.run(again.enumerated().filter { $0.offset != threads && $0.offset != threads + 1 }.map(\.element))
+    #expect(result.code == 0, "\(result.error)")
+  }
+
   @Test func aDryRunMarksTheCountedTokens() throws {
     let scratch = try Scratch()
-    let folder = try run(scratch)
-    let result = try Program.run(arguments(folder, "run", "--steps", "3", "--dry-run"))
+    let folder = try TrainingCase.folder(scratch)
+    let result = try Program.run(TrainingCase.arguments(folder, "run", "--steps", "3", "--dry-run"))
     #expect(result.code == 0, "\(result.error)")
     #expect(result.output.contains("what is 0?[ ][0][ ][i][s][ ][1][.][<end>]"), "\(result.output)")
     #expect(!FileManager.default.fileExists(atPath: folder.path + "/run"))

@@ -1,0 +1,212 @@
+import Checkpoints
+import Decoders
+import Tokenization
+import Training
+
+/// MoE-PEFT's training JSON as options of `mixlora train`.
+///
+/// A key that is absent or null leaves our default, which is MoE-PEFT's where both have one. `data` is a path as MoE-PEFT opens it:
+/// relative to the working directory, not to the file. Keys that only steer what one run with one adapter does not have are checked and
+/// dropped: `name`, `train_strategy`, the numbers of adapters at once, `evaluate_batch_size`, and `warmup_steps`, which MoE-PEFT
+/// does not read either. A key that is unknown, or asks for what is not built yet, is an error.
+///
+/// What a run does differs from MoE-PEFT's in this, on purpose: the loss counts the answers and not the padding (`--loss-on all` adds
+/// the prompts), an end token follows, a long prompt is cut from the left and no answer ever, micro-batches are weighted by their
+/// tokens, every epoch is shuffled anew, and the gradient is clipped (`--clip 0` turns that off).
+struct TrainingConfiguration {
+  /// The options, as they would stand on the command line.
+  private(set) var arguments: [String] = []
+
+  /// Reads a file.
+  ///
+  /// - Throws: `CheckpointError` naming file and key.
+  init(contentsOf file: String) throws {
+    var top = try ComponentReader(JSON(contentsOf: file), file: file, path: "")
+    try integer("cutoff_len", of: &top, as: "--length", from: 2)
+    let saveStep = try top.positive("save_step")
+    _ = try top.string("train_strategy", oneOf: ["optim", "none"])
+    for key in ["train_lora_simultaneously_num", "train_lora_candidate_num", "inference_lora_simultaneously_num"] {
+      _ = try top.positive(key)
+    }
+    for key in ["eval_lora_simultaneously_num", "eval_rollback_retrying_steps"] { _ = try top.positive(key) }
+    _ = try top.bytes("evaluate_result")
+    let adapters = try top.components("lora")
+    guard adapters.count == 1, var adapter = adapters.first else {
+      throw top.error("lora", "\(adapters.count) adapters", "one; several in one run are not built yet")
+    }
+    try readData(&adapter)
+    let parts = try readBatches(&adapter)
+    // MoE-PEFT counts micro-batches here.
+    if let saveStep { arguments += ["--save-every", "\(max(1, saveStep / parts))"] }
+    try readOptimizer(&adapter)
+    try readBranches(&adapter)
+    try readRouting(&adapter)
+    try adapter.finish(Self.unknown)
+    try top.finish(Self.unknown)
+  }
+
+  private static let unknown = "no such key; every key of a training configuration must be understood"
+
+  // MARK: Data and optimiser
+
+  private mutating func readData(_ adapter: inout ComponentReader) throws {
+    _ = try adapter.bytes("name")
+    if let path = try adapter.text("data"), !path.isEmpty {
+      guard !path.contains(";") else {
+        throw adapter.error("data", "\"\(path)\"", "one folder of TASK/train.jsonl or one file; a list of paths is not built yet")
+      }
+      arguments += ["--data", path]
+    }
+    // "casual" is MoE-PEFT's name for records of one's own; its launcher writes "causal".
+    if let tasks = try adapter.text("task_name"), !["", "casual", "causal"].contains(tasks) {
+      for name in tasks.split(separator: ";") where QuestionTask(rawValue: String(name)) == nil {
+        throw adapter.error(
+          "task_name", "\"\(name)\"", QuestionTask.allCases.map(\.rawValue).joined(separator: ", ") + "; others are not built yet")
+      }
+      arguments += ["--task", tasks]
+    }
+    if let prompt = try adapter.text("prompt") {
+      guard PromptTemplate(rawValue: prompt) != nil else {
+        throw adapter.error("prompt", "\"\(prompt)\"", "moe_peft, alpaca or chatml; a file with a template is not built yet")
+      }
+      arguments += ["--template", prompt]
+    }
+    try adapter.require("group_by_length", [false], "false")
+    try adapter.require("evaluate_steps", [], "null: evaluating tasks while training is")
+  }
+
+  /// Returns the parts that a batch is computed in.
+  private mutating func readBatches(_ adapter: inout ComponentReader) throws -> Int {
+    let batch = try adapter.positive("batch_size")
+    let micro = try adapter.positive("micro_batch_size")
+    _ = try adapter.positive("evaluate_batch_size")
+    try integer("num_epochs", of: &adapter, as: "--epochs")
+    if let batch { arguments += ["--batch", "\(batch)"] }
+    guard let micro else { return 1 }
+    guard let batch, batch % micro == 0 else {
+      throw adapter.error("micro_batch_size", "\(micro)", "a divisor of batch_size\(batch.map { ", \($0)" } ?? ", which is not there")")
+    }
+    arguments += ["--accumulate", "\(batch / micro)"]
+    return batch / micro
+  }
+
+  private mutating func readOptimizer(_ adapter: inout ComponentReader) throws {
+    if let name = try adapter.string("optim", oneOf: OptimizerName.allCases.map(\.rawValue)) { arguments += ["--optimizer", name] }
+    if let name = try adapter.string("scheduler_type", oneOf: LearningRateSchedule.allCases.map(\.rawValue)) {
+      arguments += ["--schedule", name]
+    }
+    for (key, option) in [("lr", "--lr"), ("weight_decay", "--weight-decay"), ("momentum", "--momentum")] {
+      try number(key, of: &adapter, as: option, "a number ≥ 0") { $0 >= 0 }
+    }
+    _ = try adapter.number("warmup_steps", "a number") { _ in true }
+    try number("warmup_ratio", of: &adapter, as: "--warmup", "a share between 0 and 1") { (0...1).contains($0) }
+    try number("loraplus_lr_ratio", of: &adapter, as: "--lora-plus", "a number ≥ 1") { $0 >= 1 }
+  }
+
+  // MARK: Adapter
+
+  private mutating func readBranches(_ adapter: inout ComponentReader) throws {
+    try integer("r", of: &adapter, as: "--rank")
+    try number("lora_alpha", of: &adapter, as: "--alpha", "a number > 0") { $0 > 0 }
+    try number("lora_dropout", of: &adapter, as: "--dropout", "a number in [0, 1)") { (0..<1).contains($0) }
+    try adapter.require("use_dora", [false], "false")
+    if try adapter.bool("use_rslora", default: false) { arguments.append("--rslora") }
+    if let name = try adapter.string("lora_init", oneOf: ["original", "gaussian"]) {
+      arguments += ["--init", name == "original" ? "kaiming" : name]
+    }
+    if let json = adapter.value("target_modules") { arguments += ["--targets", try targets(json, adapter)] }
+  }
+
+  /// The layers of a list of names or an object of name: bool.
+  private func targets(_ json: JSON, _ adapter: ComponentReader) throws -> String {
+    let key = "target_modules"
+    let known = LinearName.allCases.map(\.rawValue)
+    // Layers of other families, which MoE-PEFT's templates may list.
+    let foreign = ["dense", "fc1", "fc2", "qkv_proj", "gate_up_proj", "dense_h_to_4h", "dense_4h_to_h"]
+    func error(_ found: String, _ expected: String) -> CheckpointError { adapter.error(key, found, expected) }
+    var chosen: Set<String> = []
+    func read(_ name: String, _ isOn: Bool) throws {
+      guard known.contains(name) || foreign.contains(name) else {
+        throw error("\"\(name)\"", "names among \(known.joined(separator: ", "))")
+      }
+      guard isOn else { return }
+      guard known.contains(name) else { throw error("\"\(name)\"", "layers that the models here have; this family is not built yet") }
+      chosen.insert(name)
+    }
+    if let names = json.arrayValue {
+      for name in names {
+        guard let name = name.stringValue else { throw error(name.summary, "the name of a layer") }
+        try read(name, true)
+      }
+    } else if let members = json.objectValue?.members {
+      for member in members {
+        guard let isOn = member.value.boolValue else { throw error("\(member.value.summary) for \"\(member.key)\"", "true or false") }
+        try read(member.key, isOn)
+      }
+    } else {
+      throw error(json.summary, "a list of names, or an object of name: true or false")
+    }
+    guard !chosen.isEmpty else { throw error("no layer", "at least one") }
+    return known.filter(chosen.contains).joined(separator: ",")
+  }
+
+  private mutating func readRouting(_ adapter: inout ComponentReader) throws {
+    func unbuilt(_ key: String, _ value: String, _ expected: String) -> CheckpointError {
+      adapter.error(key, "\"\(value)\"", expected + "; others are not built yet")
+    }
+    let type = try adapter.text("peft_type")
+    let strategy = try adapter.text("routing_strategy")
+    if let type, !["LORA", "MIXLORA"].contains(type) { throw unbuilt("peft_type", type, "LORA or MIXLORA") }
+    if let strategy, strategy != "mixlora" { throw unbuilt("routing_strategy", strategy, "mixlora") }
+    let hasRouter = type.map { $0 == "MIXLORA" } ?? (strategy != nil)
+    arguments += ["--method", hasRouter ? "mixlora" : "lora"]
+    try integer("num_experts", of: &adapter, as: "--experts")
+    try integer("top_k", of: &adapter, as: "--top-k")
+    let hasLoss = try adapter.bool("router_loss", default: true)
+    try number("router_aux_loss_coef", of: &adapter, as: "--router-coefficient", "a number ≥ 0") { $0 >= 0 }
+    if !hasLoss { arguments += ["--router-coefficient", "0"] }
+    for (key, only) in [("router_init_range", 0.02), ("jitter_noise", 0)] {
+      _ = try adapter.number(key, "\(only); other values are not built yet") { $0 == only }
+    }
+    try adapter.require("act_fn", ["silu"], "\"silu\", the models' own")
+    try adapter.require("expert_lora", [.object(JSON.Object())], "nothing: the experts have the rank of the other layers;")
+    for key in ["top_p", "temperature", "expert_capacity", "ffn_dropout", "router_z_loss_coef", "sparse_step"] {
+      try adapter.require(key, [], "nothing: it belongs to another routing")
+    }
+  }
+
+  // MARK: From a key to an option
+
+  private mutating func integer(_ key: String, of reader: inout ComponentReader, as option: String, from least: Int = 1) throws {
+    if let value = try reader.positive(key, from: least) { arguments += [option, "\(value)"] }
+  }
+
+  private mutating func number(
+    _ key: String, of reader: inout ComponentReader, as option: String, _ expected: String, where isValid: (Double) -> Bool
+  ) throws {
+    if let value = try reader.number(key, expected, where: isValid) { arguments += [option, "\(value)"] }
+  }
+}
+
+extension ComponentReader {
+  /// A whole number; nil if it is absent or null.
+  fileprivate mutating func positive(_ key: String, from least: Int = 1) throws -> Int? {
+    guard let value = value(key) else { return nil }
+    guard let integer = value.intValue, integer >= least else { throw error(key, value.summary, "a whole number ≥ \(least)") }
+    return integer
+  }
+
+  fileprivate mutating func number(_ key: String, _ expected: String, where isValid: (Double) -> Bool) throws -> Double? {
+    guard let value = value(key) else { return nil }
+    guard let number = value.doubleValue, number.isFinite, isValid(number) else { throw error(key, value.summary, expected) }
+    return number
+  }
+
+  fileprivate mutating func text(_ key: String) throws -> String? { try bytes(key).map { String(decoding: $0, as: UTF8.self) } }
+
+  fileprivate mutating func string(_ key: String, oneOf allowed: [String]) throws -> String? {
+    guard let text = try text(key) else { return nil }
+    guard allowed.contains(text) else { throw error(key, "\"\(text)\"", allowed.joined(separator: ", ")) }
+    return text
+  }
+}

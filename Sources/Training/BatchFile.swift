@@ -1,0 +1,52 @@
+import Checkpoints
+import Tensors
+
+/// The batches of a run as a safetensors file, so that another program can train on the same ones.
+///
+/// For every step N, counted from 1, all micro-batches of the step together, padded on the right:
+///
+///     step.N.input_ids        I64 (B,T)   0 at padding
+///     step.N.attention_mask   I64 (B,T)   1 where there is a token
+///     step.N.labels           I64 (B,T)   the token itself where its column counts, else −100 (Hugging Face shifts them)
+public enum BatchFile {
+  private enum Field: String, CaseIterable {
+    case ids = "input_ids"
+    case mask = "attention_mask"
+    case labels
+  }
+
+  /// Writes the batches of the first `steps` steps; one tensor at a time is in memory.
+  ///
+  /// - Throws: `CheckpointError` if the system fails or the steps are more than the format's header can list.
+  public static func write(
+    to path: String, _ plan: BatchPlan, _ samples: [EncodedSample], steps: Int, metadata: KeyValuePairs<String, String>
+  ) throws {
+    var plan = plan
+    // The file lists steps by name, 10 before 2, so which samples they have is found out first, in their own order.
+    let batches = (0..<steps).map { plan.microBatches(step: $0).flatMap { $0 } }
+    var places: [String: (step: Int, field: Field)] = [:]
+    var entries: [TensorEntry] = []
+    for (step, batch) in batches.enumerated() {
+      let columns = batch.map { samples[$0].ids.count }.max() ?? 0
+      for field in Field.allCases {
+        let name = "step.\(step + 1).\(field.rawValue)"
+        entries.append(try TensorEntry(name: name, elementType: .int64, shape: [batch.count, columns]))
+        places[name] = (step, field)
+      }
+    }
+    try SafetensorsWriter.write(to: path, entries: entries, metadata: metadata) { entry, emit in
+      guard let (step, field) = places[entry.name] else { return }
+      var values: [Int64] = []
+      values.reserveCapacity(entry.shape[0] * entry.shape[1])
+      for sample in batches[step].map({ samples[$0] }) {
+        switch field {
+        case .ids: values += sample.ids.map { Int64($0) }
+        case .mask: values += sample.ids.map { _ in 1 }
+        case .labels: values += sample.ids.indices.map { sample.counts[$0] ? Int64(sample.ids[$0]) : -100 }
+        }
+        values += repeatElement(field == .labels ? -100 : 0, count: entry.shape[1] - sample.ids.count)
+      }
+      try values.withUnsafeBytes { try emit($0) }
+    }
+  }
+}
