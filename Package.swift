@@ -48,7 +48,9 @@ let package = Package(
     .target(name: "Tensors"),
     .target(
       name: "CPUBackend", dependencies: ["Tensors", "COpenBLAS"],
-      swiftSettings: optimised + (vectorFlags.isEmpty ? [] : [.unsafeFlags(vectorFlags)])),
+      swiftSettings: optimised + (vectorFlags.isEmpty ? [] : [.unsafeFlags(vectorFlags)]),
+      // Debian has LAPACK's C interface in a library of its own; elsewhere it is in OpenBLAS.
+      linkerSettings: [.linkedLibrary("lapacke", .when(platforms: [.linux]))]),
     .target(name: "MixLoRA", dependencies: ["Tensors"]),
     .target(name: "Checkpoints", dependencies: ["Tensors"], swiftSettings: optimised),
     .target(name: "Decoders", dependencies: ["MixLoRA", "Checkpoints"]),
@@ -63,11 +65,12 @@ let package = Package(
         .product(name: "ArgumentParser", package: "swift-argument-parser"),
       ]),
     .testTarget(name: "RuleTests"),
-    .testTarget(name: "CPUBackendTests", dependencies: ["CPUBackend"]),
+    .testTarget(name: "CPUBackendTests", dependencies: ["CPUBackend", "Conformance"]),
     .testTarget(name: "ConformanceTests", dependencies: ["CPUBackend", "Conformance"]),
     .target(name: "TestModels", dependencies: ["Decoders", "Traces", "Training", "Conformance"], path: "Tests/TestModels"),
     .testTarget(
-      name: "CommandLineTests", dependencies: ["MixLoRACommand", "Checkpoints", "Training", "Conformance", "TestModels"],
+      name: "CommandLineTests",
+      dependencies: ["MixLoRACommand", "Checkpoints", "Training", "Conformance", "TestModels", "HostileCases"],
       exclude: ["Snapshots"]),
     .target(name: "HostileCases", dependencies: ["Checkpoints"], path: "Tests/HostileCases"),
     .testTarget(name: "CheckpointsTests", dependencies: ["Checkpoints", "HostileCases"]),

@@ -76,8 +76,6 @@ extension CPUCore {
 extension CPUFloat {
   /// Threads that this backend computes with.
   public var threadCount: Int { core.threads.threads }
-  /// What OpenBLAS calls this processor: the kernels that it uses.
-  public static var productLibrary: String { String(cString: openblas_get_corename()) }
 
   /// Who shares large products among the threads; OpenBLAS's threads are a setting of the whole process.
   public var productThreading: ProductThreading {

@@ -2,7 +2,7 @@
 package func quoted(_ name: String) -> String { "\"" + presentable(name, escaping: ["\"", "\\"]) + "\"" }
 
 /// The first 200 characters of a text from a file, with control characters, and `marks`, escaped.
-func presentable(_ whole: String, escaping marks: [Unicode.Scalar] = []) -> String {
+package func presentable(_ whole: String, escaping marks: [Unicode.Scalar] = []) -> String {
   let limit = 200
   var text = ""
   for scalar in whole.unicodeScalars.prefix(limit) {

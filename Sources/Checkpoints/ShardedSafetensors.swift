@@ -35,6 +35,15 @@ public struct ShardedSafetensors: TensorSource {
     return try ShardedSafetensors(folder: folder, index: index)
   }
 
+  /// Opens the shards that an index names, which lie beside it.
+  ///
+  /// - Parameter index: the path of a `….safetensors.index.json`.
+  /// - Throws: as `open(folder:)`.
+  public static func open(index: String) throws -> ShardedSafetensors {
+    let folder = index.utf8.lastIndex(of: UInt8(ascii: "/")).map { String(index[..<$0]) }
+    return try ShardedSafetensors(folder: folder ?? ".", index: index)
+  }
+
   /// The tensor of this name, compared by bytes; nil if there is none.
   public func entry(_ name: String) -> TensorEntry? { table[name]?.entry }
 

@@ -139,9 +139,13 @@ private struct GGUFReader {
     }
   }
 
-  /// Keys of the architecture that nobody asked for.
+  /// Keys that nobody asked for, but for those that say nothing about the mathematics: descriptions, the tokenizer (which has a
+  /// reader of its own), and how the file was split and quantised.
   func unknownKeys() -> [String] {
-    file.metadata.keys.filter { $0.hasPrefix(architecture + ".") && !known.contains($0) && $0 != full("context_length") }
+    let inert = ["general.", "tokenizer.", "split.", "quantize."]
+    return file.metadata.keys.filter { key in
+      !known.contains(key) && key != full("context_length") && !inert.contains { key.hasPrefix($0) }
+    }
   }
 
   func error(_ key: String, _ found: String, _ expected: String) -> CheckpointError { file.metadata.error(full(key), found, expected) }

@@ -147,7 +147,7 @@ public struct InitialWeights<B: Backend>: WeightSource {
 
 extension WeightFormat {
   /// The format of a file's element type; nil if it is not floating-point.
-  init?(_ type: ElementType) {
+  public init?(_ type: ElementType) {
     switch type {
     case .float32: self = .float32
     case .float64: self = .float64

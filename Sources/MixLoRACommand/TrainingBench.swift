@@ -140,7 +140,7 @@ extension TrainingBench.Result {
 
   func text(phases: Bool) -> String {
     var lines = [
-      "\(Machine.processorName), \(threads) thread\(threads == 1 ? "" : "s"), OpenBLAS \(CPUFloat.productLibrary)",
+      "\(Machine.processorName), \(threads) thread\(threads == 1 ? "" : "s"), OpenBLAS \(OpenBLAS.coreType)",
       "step      \(fixed(stepSeconds, 3)) s median of \(steps.count)   \(fixed(tokensPerSecond, 1)) tokens/s",
       "floor     \(fixed(floorSeconds, 3)) s frozen products   \(fixed(floorTokensPerSecond, 1)) tokens/s at \(fixed(floorFlops / floorSeconds * 1e-9, 0)) GFLOP/s",
       "ratio     \(fixed(floorRatio, 3)) of the floor, forward + backward",
