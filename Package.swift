@@ -45,6 +45,7 @@ let package = Package(
   ],
   targets: [
     .systemLibrary(name: "COpenBLAS"),
+    .target(name: "CEmbedded", exclude: ["Demo"]),
     .target(name: "Tensors"),
     .target(
       name: "CPUBackend", dependencies: ["Tensors", "COpenBLAS"],
@@ -61,7 +62,7 @@ let package = Package(
     .executableTarget(
       name: "MixLoRACommand",
       dependencies: [
-        "CPUBackend", "Decoders", "Tokenization", "Training", "Traces", "Conformance",
+        "CEmbedded", "CPUBackend", "Decoders", "Tokenization", "Training", "Traces", "Conformance",
         .product(name: "ArgumentParser", package: "swift-argument-parser"),
       ]),
     .testTarget(name: "RuleTests"),
@@ -79,5 +80,6 @@ let package = Package(
     .testTarget(name: "TracesTests", dependencies: ["CPUBackend", "Traces", "Training", "Conformance", "TestModels"]),
     .testTarget(name: "TrainingTests", dependencies: ["CPUBackend", "Training", "Conformance", "TestModels"]),
   ],
-  swiftLanguageModes: [.v6]
+  swiftLanguageModes: [.v6],
+  cLanguageStandard: .c2x
 )

@@ -9,6 +9,17 @@ public enum Folder {
   /// Whether there is something of this name.
   public static func exists(_ path: String) -> Bool { access(path, F_OK) == 0 }
 
+  /// The absolute path of what is there, without links.
+  ///
+  /// - Throws: `CheckpointError` if nothing is.
+  public static func absolute(_ path: String) throws -> String {
+    guard let resolved = realpath(path, nil) else {
+      throw CheckpointError(file: path, call: "realpath", code: errno, expected: "a path that exists")
+    }
+    defer { free(resolved) }
+    return String(cString: resolved)
+  }
+
   /// Makes a folder unless it is there.
   ///
   /// - Throws: `CheckpointError` if the system refuses.

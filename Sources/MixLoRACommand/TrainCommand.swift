@@ -144,7 +144,8 @@ struct TrainCommand: ParsableCommand {
   }
 
   func run() throws {
-    try TrainingRun(self).run()
+    let run = try TrainingRun(self)
+    if let summary = try run.run() { run.report(summary) }
   }
 
   func targetNames() throws -> Set<LinearName> {

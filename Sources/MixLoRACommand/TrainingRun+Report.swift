@@ -7,22 +7,23 @@ import Training
 
 extension TrainingRun {
   /// Says how the run went.
-  func report(_ lines: [Metrics], _ decoder: Decoder<CPUFloat>, tokens: Int, seconds: Double) {
-    let parameters = decoder.parameters.reduce(0) { $0 + $1.value.shape.count }
+  func report(_ summary: Summary) {
+    let lines = summary.metrics
+    let rate = Double(summary.tokens) / max(summary.seconds, 1e-9)
     if options.json {
       let object: JSON = [
         "steps": JSON(lines.count), "loss_first": lines.first.map { JSON($0.loss) } ?? nil,
         "loss_last": lines.last.map { JSON($0.loss) } ?? nil,
-        "tokens": JSON(lines.reduce(0) { $0 + $1.tokens }), "seconds": JSON(seconds),
-        "tokens_per_second": JSON(Double(tokens) / max(seconds, 1e-9)),
-        "trainable_parameters": JSON(parameters), "peak_resident_bytes": JSON(Machine.peakResidentBytes),
+        "tokens": JSON(lines.reduce(0) { $0 + $1.tokens }), "seconds": JSON(summary.seconds),
+        "tokens_per_second": JSON(rate),
+        "trainable_parameters": JSON(summary.parameters), "peak_resident_bytes": JSON(Machine.peakResidentBytes),
         options.method == .full ? "model" : "adapter": JSON(options.out),
       ]
       return print(object.serialized())
     }
     print(
       "\(lines.count) steps, loss \(fixed(lines.first?.loss ?? .nan, 4)) → \(fixed(lines.last?.loss ?? .nan, 4)), "
-        + "\(fixed(Double(tokens) / max(seconds, 1e-9), 1)) tokens/s; "
+        + "\(fixed(rate, 1)) tokens/s; "
         + "\(options.method == .full ? "the model, metrics.jsonl and loss.svg" : "adapter, metrics.jsonl, loss.svg and experts.svg") are in \(options.out)"
     )
   }

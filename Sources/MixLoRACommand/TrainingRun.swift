@@ -35,7 +35,19 @@ struct TrainingRun {
     steps = options.steps ?? options.epochs * plan.stepsPerEpoch
   }
 
-  func run() throws {
+  /// What a finished run can say of itself.
+  struct Summary {
+    /// The line of every step, of an earlier part of the run too.
+    let metrics: [Metrics]
+    /// How many numbers were trained.
+    let parameters: Int
+    /// Tokens and seconds of this part of the run.
+    let tokens: Int
+    let seconds: Double
+  }
+
+  /// Makes the run; nil if it was a dry one.
+  func run() throws -> Summary? {
     let resumed = try resumedStep()
     let threads = try threads(resumed)
     if model.isNew {
@@ -57,24 +69,27 @@ struct TrainingRun {
       try BatchFile.write(
         to: file, plan, samples, steps: steps, metadata: ["format": "mixlora batches", "template": template, "seed": seed])
     }
-    if options.dryRun { return print(dryRun(decoder)) }
+    if options.dryRun {
+      print(dryRun(decoder))
+      return nil
+    }
     switch options.optimizer {
     case .adamw:
       let adamW = AdamW(
         decoder.parameters, learningRate: options.lr, weightDecay: options.weightDecay, loraPlusRatio: options.loraPlus, on: backend)
-      try train(decoder, adamW, from: resumed ?? 0, threads: threads, on: backend)
+      return try train(decoder, adamW, from: resumed ?? 0, threads: threads, on: backend)
     case .sgd:
       let sgd = SGD(
         decoder.parameters, learningRate: options.lr, weightDecay: options.weightDecay, momentum: options.momentum,
         loraPlusRatio: options.loraPlus, on: backend)
-      try train(decoder, sgd, from: resumed ?? 0, threads: threads, on: backend)
+      return try train(decoder, sgd, from: resumed ?? 0, threads: threads, on: backend)
     }
   }
 
   /// The loop, from the checkpoint of step `resumed`; 0 is the beginning.
   private func train<O: Optimizer<CPUFloat>>(
     _ decoder: Decoder<CPUFloat>, _ optimizer: O, from resumed: Int, threads: Int, on backend: CPUFloat
-  ) throws {
+  ) throws -> Summary {
     var settings = Trainer<CPUFloat, O>.Settings(steps: steps, learningRate: options.lr)
     settings.schedule = options.schedule
     settings.warmup = Int((options.warmup * Double(steps)).rounded(.up))
@@ -118,7 +133,9 @@ struct TrainingRun {
     try form.write(decoder, to: options.out, on: backend)
     try AtomicFile.write(Charts.loss(metrics.lines), to: options.out + "/loss.svg")
     if options.method != .full { try AtomicFile.write(Charts.experts(metrics.lines), to: options.out + "/experts.svg") }
-    report(metrics.lines, decoder, tokens: tokens, seconds: Machine.seconds - start)
+    return Summary(
+      metrics: metrics.lines, parameters: decoder.parameters.reduce(0) { $0 + $1.value.shape.count }, tokens: tokens,
+      seconds: Machine.seconds - start)
   }
 
   // MARK: What the options say

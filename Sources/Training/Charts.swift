@@ -118,14 +118,14 @@ struct SVG {
     return svg.text(x, frame.right, frame.bottom + 32, anchor: "end").text(y, frame.left - 44, frame.top - 8)
   }
 
-  private func adding(_ piece: String) -> SVG {
+  func adding(_ piece: String) -> SVG {
     var svg = self
     svg.pieces.append(piece)
     return svg
   }
 
   /// Two decimals, enough for a picture.
-  private func short(_ value: Double) -> String {
+  func short(_ value: Double) -> String {
     guard value.isFinite else { return "0" }
     let hundredths = Int((value * 100).rounded())
     let (whole, rest) = abs(hundredths).quotientAndRemainder(dividingBy: 100)

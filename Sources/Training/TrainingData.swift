@@ -66,6 +66,19 @@ public enum TrainingData {
     return samples
   }
 
+  /// The samples of a file whose records also name their `task`, by task, in the order of the names.
+  ///
+  /// - Throws: `CheckpointError` as above.
+  public static func samplesByTask(_ path: String, template: PromptTemplate) throws -> [(task: String, samples: [TextSample])] {
+    var tasks: [String: [TextSample]] = [:]
+    for record in try records(path) {
+      let fields = LineFields(record.json, file: record.name)
+      tasks[try fields.string("task"), default: []].append(try sample(fields, template))
+    }
+    guard !tasks.isEmpty else { throw CheckpointError(file: path, found: "no record", expected: "at least one JSON object") }
+    return tasks.sorted { $0.key < $1.key }.map { ($0.key, $0.value) }
+  }
+
   private static func sample(_ fields: LineFields, _ template: PromptTemplate) throws -> TextSample {
     if fields.json["messages"] != nil { return try conversation(fields) }
     if fields.json["instruction"] != nil {

@@ -1,0 +1,31 @@
+#include "CEmbedded.h"
+
+// C23's #embed reads each file at compile time, so the program carries them wherever it is moved to.
+
+static const unsigned char config[] = {
+#embed "Demo/config.json"
+};
+static const unsigned char tokenizer[] = {
+#embed "Demo/tokenizer.json"
+};
+static const unsigned char model[] = {
+#embed "Demo/model.safetensors"
+};
+static const unsigned char train[] = {
+#embed "Demo/train.jsonl"
+};
+static const unsigned char test[] = {
+#embed "Demo/test.jsonl"
+};
+
+static const struct embedded_file files[] = {
+    {"base/config.json", config, sizeof config},
+    {"base/tokenizer.json", tokenizer, sizeof tokenizer},
+    {"base/model.safetensors", model, sizeof model},
+    {"data/train.jsonl", train, sizeof train},
+    {"data/test.jsonl", test, sizeof test},
+};
+
+size_t embedded_file_count(void) { return sizeof files / sizeof files[0]; }
+
+struct embedded_file embedded_file_at(size_t index) { return files[index]; }

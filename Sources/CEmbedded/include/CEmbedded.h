@@ -1,0 +1,19 @@
+#ifndef CEMBEDDED_H
+#define CEMBEDDED_H
+
+#include <stddef.h>
+
+/// A file that was put into the binary when it was compiled.
+struct embedded_file {
+  const char *_Nonnull name;
+  const unsigned char *_Nonnull bytes;
+  size_t size;
+};
+
+/// How many there are.
+size_t embedded_file_count(void);
+
+/// The file of this number.
+struct embedded_file embedded_file_at(size_t index);
+
+#endif

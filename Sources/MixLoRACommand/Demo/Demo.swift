@@ -1,0 +1,115 @@
+import CPUBackend
+import Checkpoints
+import Decoders
+import MixLoRA
+import Tokenization
+import Training
+
+/// One run of `mixlora demo`: two trainings, three evaluations, a page that shows them.
+struct Demo {
+  private let options: DemoCommand
+  private let out: String
+
+  init(_ options: DemoCommand, out: String) {
+    self.options = options
+    self.out = out
+  }
+
+  /// One method's run and what it reached.
+  struct Outcome {
+    /// Its name in tables and pictures.
+    let name: String
+    let colour: String
+    /// Trained parameters; 0 for the base model.
+    var parameters = 0
+    /// The loss of each step.
+    var losses: [Double] = []
+    /// By task, in the order of the tasks.
+    var results: [AnswerMatching<CPUFloat>.Result] = []
+    /// What it answers to each task's first question.
+    var samples: [String] = []
+  }
+
+  /// A task's questions.
+  struct Task {
+    let name: String
+    let questions: [PackedSequence]
+    /// The first question as text, with the answer that it should get.
+    let prompt: String
+    let answer: String
+  }
+
+  func run() throws {
+    let start = Machine.seconds
+    say(
+      """
+      MixLoRA demo: a small base model learns six tasks in one run, by MixLoRA and by plain LoRA of equal size.
+      Nothing is needed but this program; everything is written to \(out).
+
+      """)
+    try DemoFiles.write(to: out)
+    let tokenizer = try Tokenizer(model: out + "/base")
+    let tasks = try readTasks(tokenizer)
+
+    var base = Outcome(name: "base", colour: "#b4b9c1")
+    try ask(&base, tasks, adapter: nil, tokenizer)
+    var plain = Outcome(name: "LoRA", colour: "#c2571a")
+    try train(&plain, .lora)
+    try ask(&plain, tasks, adapter: "lora", tokenizer)
+    var mixture = Outcome(name: "MixLoRA", colour: "#1f5fa8")
+    try train(&mixture, .mixlora)
+    try ask(&mixture, tasks, adapter: "mixlora", tokenizer)
+
+    let report = DemoReport(
+      tasks: tasks, outcomes: [base, plain, mixture], out: out, options: options, seconds: Machine.seconds - start)
+    try report.writeFiles()
+    print(options.json ? try report.json().serialized() : report.text)
+  }
+
+  // MARK: Its parts
+
+  /// The tasks of `data/test.jsonl`, in the order of their names.
+  private func readTasks(_ tokenizer: Tokenizer) throws -> [Task] {
+    try TrainingData.samplesByTask(out + "/data/test.jsonl", template: .moePEFT).map { name, samples in
+      let first = samples[0]
+      let answer = first.answers[0]
+      return Task(
+        name: name,
+        questions: samples.map {
+          EncodedSample($0, with: tokenizer, lossOn: .answer, length: .max, addsEndToken: true).sequence
+        },
+        prompt: String(decoding: first.text[..<answer.lowerBound], as: UTF8.self),
+        answer: String(decoding: first.text[answer], as: UTF8.self))
+    }
+  }
+
+  /// Trains as `mixlora train` does, with the same options: the demo has no loop of its own.
+  private func train(_ outcome: inout Outcome, _ method: TrainMethod) throws {
+    say("\(outcome.name): \(options.steps) steps of \(DemoSettings.batch) samples\n")
+    var arguments = DemoSettings.trainArguments(method, folder: out, steps: options.steps, seed: options.seed)
+    if let threads = options.common.threads { arguments += ["--threads", "\(threads)"] }
+    if options.common.quiet || options.json { arguments.append("--quiet") }
+    guard let summary = try TrainingRun(TrainCommand.parse(arguments)).run() else { return }
+    outcome.parameters = summary.parameters
+    outcome.losses = summary.metrics.map(\.loss)
+  }
+
+  private func ask(_ outcome: inout Outcome, _ tasks: [Task], adapter: String?, _ tokenizer: Tokenizer) throws {
+    let backend = CPUFloat(threads: options.common.threadCount)
+    let longest = tasks.flatMap(\.questions).map(\.ids.count).max() ?? 2
+    let decoder: Decoder<CPUFloat> = try ModelFiles.load(
+      out + "/base", adapter: adapter.map { .folder("\(out)/\($0)") } ?? .none, trainsBase: false, evaluation: .sharedBase,
+      positions: 2 * longest, on: backend)
+    let matching = AnswerMatching(decoder, on: backend)
+    outcome.results = try tasks.map { try matching.ask($0.questions) }
+    outcome.samples = try answers(tasks.map(\.prompt), decoder, tokenizer, on: backend)
+  }
+
+  /// What the model writes after each prompt.
+  private func answers(_ prompts: [String], _ decoder: Decoder<CPUFloat>, _ tokenizer: Tokenizer, on backend: CPUFloat) throws -> [String] {
+    prompts.map { _ in "" }
+  }
+
+  /// Prints to standard output for a person; a machine gets its one line at the end.
+  private func say(_ text: String) { if !options.json { print(text) } }
+}
