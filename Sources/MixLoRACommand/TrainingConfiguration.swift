@@ -37,7 +37,7 @@ struct TrainingConfiguration {
     try readData(&adapter)
     let parts = try readBatches(&adapter)
     // MoE-PEFT counts micro-batches here.
-    if let saveStep { arguments += ["--save-every", "\(max(1, saveStep / parts))"] }
+    if let saveStep { add("--save-every", max(1, saveStep / parts)) }
     try readOptimizer(&adapter)
     try readBranches(&adapter)
     try readRouting(&adapter)
@@ -55,7 +55,7 @@ struct TrainingConfiguration {
       guard !path.contains(";") else {
         throw adapter.error("data", "\"\(path)\"", "one folder of TASK/train.jsonl or one file; a list of paths is not built yet")
       }
-      arguments += ["--data", path]
+      add("--data", path)
     }
     // "casual" is MoE-PEFT's name for records of one's own; its launcher writes "causal".
     if let tasks = try adapter.text("task_name"), !["", "casual", "causal"].contains(tasks) {
@@ -63,13 +63,13 @@ struct TrainingConfiguration {
         throw adapter.error(
           "task_name", "\"\(name)\"", QuestionTask.allCases.map(\.rawValue).joined(separator: ", ") + "; others are not built yet")
       }
-      arguments += ["--task", tasks]
+      add("--task", tasks)
     }
     if let prompt = try adapter.text("prompt") {
       guard PromptTemplate(rawValue: prompt) != nil else {
         throw adapter.error("prompt", "\"\(prompt)\"", "moe_peft, alpaca or chatml; a file with a template is not built yet")
       }
-      arguments += ["--template", prompt]
+      add("--template", prompt)
     }
     try adapter.require("group_by_length", [false], "false")
     try adapter.require("evaluate_steps", [], "null: evaluating tasks while training is")
@@ -81,19 +81,19 @@ struct TrainingConfiguration {
     let micro = try adapter.positive("micro_batch_size")
     _ = try adapter.positive("evaluate_batch_size")
     try integer("num_epochs", of: &adapter, as: "--epochs")
-    if let batch { arguments += ["--batch", "\(batch)"] }
+    if let batch { add("--batch", batch) }
     guard let micro else { return 1 }
     guard let batch, batch % micro == 0 else {
       throw adapter.error("micro_batch_size", "\(micro)", "a divisor of batch_size\(batch.map { ", \($0)" } ?? ", which is not there")")
     }
-    arguments += ["--accumulate", "\(batch / micro)"]
+    add("--accumulate", batch / micro)
     return batch / micro
   }
 
   private mutating func readOptimizer(_ adapter: inout ComponentReader) throws {
-    if let name = try adapter.string("optim", oneOf: OptimizerName.allCases.map(\.rawValue)) { arguments += ["--optimizer", name] }
+    if let name = try adapter.string("optim", oneOf: OptimizerName.allCases.map(\.rawValue)) { add("--optimizer", name) }
     if let name = try adapter.string("scheduler_type", oneOf: LearningRateSchedule.allCases.map(\.rawValue)) {
-      arguments += ["--schedule", name]
+      add("--schedule", name)
     }
     for (key, option) in [("lr", "--lr"), ("weight_decay", "--weight-decay"), ("momentum", "--momentum")] {
       try number(key, of: &adapter, as: option, "a number ≥ 0") { $0 >= 0 }
@@ -112,9 +112,9 @@ struct TrainingConfiguration {
     try adapter.require("use_dora", [false], "false")
     if try adapter.bool("use_rslora", default: false) { arguments.append("--rslora") }
     if let name = try adapter.string("lora_init", oneOf: ["original", "gaussian"]) {
-      arguments += ["--init", name == "original" ? "kaiming" : name]
+      add("--init", name == "original" ? "kaiming" : name)
     }
-    if let json = adapter.value("target_modules") { arguments += ["--targets", try targets(json, adapter)] }
+    if let json = adapter.value("target_modules") { add("--targets", try targets(json, adapter)) }
   }
 
   /// The layers of a list of names or an object of name: bool.
@@ -159,12 +159,12 @@ struct TrainingConfiguration {
     if let type, !["LORA", "MIXLORA"].contains(type) { throw unbuilt("peft_type", type, "LORA or MIXLORA") }
     if let strategy, strategy != "mixlora" { throw unbuilt("routing_strategy", strategy, "mixlora") }
     let hasRouter = type.map { $0 == "MIXLORA" } ?? (strategy != nil)
-    arguments += ["--method", hasRouter ? "mixlora" : "lora"]
+    add("--method", hasRouter ? "mixlora" : "lora")
     try integer("num_experts", of: &adapter, as: "--experts")
     try integer("top_k", of: &adapter, as: "--top-k")
     let hasLoss = try adapter.bool("router_loss", default: true)
     try number("router_aux_loss_coef", of: &adapter, as: "--router-coefficient", "a number ≥ 0") { $0 >= 0 }
-    if !hasLoss { arguments += ["--router-coefficient", "0"] }
+    if !hasLoss { add("--router-coefficient", 0) }
     for (key, only) in [("router_init_range", 0.02), ("jitter_noise", 0)] {
       _ = try adapter.number(key, "\(only); other values are not built yet") { $0 == only }
     }
@@ -177,14 +177,16 @@ struct TrainingConfiguration {
 
   // MARK: From a key to an option
 
+  private mutating func add(_ option: String, _ value: some CustomStringConvertible) { arguments.append("\(option)=\(value)") }
+
   private mutating func integer(_ key: String, of reader: inout ComponentReader, as option: String, from least: Int = 1) throws {
-    if let value = try reader.positive(key, from: least) { arguments += [option, "\(value)"] }
+    if let value = try reader.positive(key, from: least) { add(option, value) }
   }
 
   private mutating func number(
     _ key: String, of reader: inout ComponentReader, as option: String, _ expected: String, where isValid: (Double) -> Bool
   ) throws {
-    if let value = try reader.number(key, expected, where: isValid) { arguments += [option, "\(value)"] }
+    if let value = try reader.number(key, expected, where: isValid) { add(option, value) }
   }
 }
 
