@@ -53,7 +53,7 @@ struct TrainingConfiguration {
     _ = try adapter.bytes("name")
     if let path = try adapter.text("data"), !path.isEmpty {
       guard !path.contains(";") else {
-        throw adapter.error("data", "\"\(path)\"", "one folder of TASK/train.jsonl or one file; a list of paths is not built yet")
+        throw adapter.error("data", quoted(path), "one folder of TASK/train.jsonl or one file; a list of paths is not built yet")
       }
       add("--data", path)
     }
@@ -61,18 +61,18 @@ struct TrainingConfiguration {
     if let tasks = try adapter.text("task_name"), !["", "casual", "causal"].contains(tasks) {
       for name in tasks.split(separator: ";") where QuestionTask(rawValue: String(name)) == nil {
         throw adapter.error(
-          "task_name", "\"\(name)\"", QuestionTask.allCases.map(\.rawValue).joined(separator: ", ") + "; others are not built yet")
+          "task_name", quoted(name), QuestionTask.allCases.map(\.rawValue).joined(separator: ", ") + "; others are not built yet")
       }
       add("--task", tasks)
     }
     if let prompt = try adapter.text("prompt") {
       guard PromptTemplate(rawValue: prompt) != nil else {
-        throw adapter.error("prompt", "\"\(prompt)\"", "moe_peft, alpaca or chatml; a file with a template is not built yet")
+        throw adapter.error("prompt", quoted(prompt), "moe_peft, alpaca or chatml; a file with a template is not built yet")
       }
       add("--template", prompt)
     }
     try adapter.require("group_by_length", [false], "false")
-    try adapter.require("evaluate_steps", [], "null: evaluating tasks while training is")
+    try adapter.require("evaluate_steps", [], "null: tasks are not evaluated while training")
   }
 
   /// Returns the parts that a batch is computed in.
@@ -127,10 +127,10 @@ struct TrainingConfiguration {
     var chosen: Set<String> = []
     func read(_ name: String, _ isOn: Bool) throws {
       guard known.contains(name) || foreign.contains(name) else {
-        throw error("\"\(name)\"", "names among \(known.joined(separator: ", "))")
+        throw error(quoted(name), "names among \(known.joined(separator: ", "))")
       }
       guard isOn else { return }
-      guard known.contains(name) else { throw error("\"\(name)\"", "layers that the models here have; this family is not built yet") }
+      guard known.contains(name) else { throw error(quoted(name), "layers that the models here have; this family is not built yet") }
       chosen.insert(name)
     }
     if let names = json.arrayValue {
@@ -152,7 +152,7 @@ struct TrainingConfiguration {
 
   private mutating func readRouting(_ adapter: inout ComponentReader) throws {
     func unbuilt(_ key: String, _ value: String, _ expected: String) -> CheckpointError {
-      adapter.error(key, "\"\(value)\"", expected + "; others are not built yet")
+      adapter.error(key, quoted(value), expected + "; others are not built yet")
     }
     let type = try adapter.text("peft_type")
     let strategy = try adapter.text("routing_strategy")
@@ -169,7 +169,7 @@ struct TrainingConfiguration {
       _ = try adapter.number(key, "\(only); other values are not built yet") { $0 == only }
     }
     try adapter.require("act_fn", ["silu"], "\"silu\", the models' own")
-    try adapter.require("expert_lora", [.object(JSON.Object())], "nothing: the experts have the rank of the other layers;")
+    try adapter.require("expert_lora", [.object(JSON.Object())], "nothing: the experts are like the other layers")
     for key in ["top_p", "temperature", "expert_capacity", "ffn_dropout", "router_z_loss_coef", "sparse_step"] {
       try adapter.require(key, [], "nothing: it belongs to another routing")
     }
@@ -208,7 +208,7 @@ extension ComponentReader {
 
   fileprivate mutating func string(_ key: String, oneOf allowed: [String]) throws -> String? {
     guard let text = try text(key) else { return nil }
-    guard allowed.contains(text) else { throw error(key, "\"\(text)\"", allowed.joined(separator: ", ")) }
+    guard allowed.contains(text) else { throw error(key, quoted(text), allowed.joined(separator: ", ")) }
     return text
   }
 }
