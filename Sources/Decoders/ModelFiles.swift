@@ -110,7 +110,7 @@ public struct ModelFiles {
   }
 
   /// Whether a path is that of a GGUF file: by its name, or because it is a file and no folder.
-  static func isGGUF(_ path: String) -> Bool {
+  public static func isGGUF(_ path: String) -> Bool {
     path.utf8.suffix(5).elementsEqual(".gguf".utf8) || MappedFile.isRegularFile(path)
   }
 

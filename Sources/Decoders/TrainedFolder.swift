@@ -42,10 +42,6 @@ public struct ModelFolder: Sendable {
   /// They are read at once, so that a checkpoint hours later still has them.
   /// - Throws: `CheckpointError` if one cannot be read, or if there is no `config.json`.
   public init(of folder: String) throws {
-    guard !ModelFiles.isGGUF(folder) else {
-      throw CheckpointError(
-        file: folder, found: "a GGUF file", expected: "a Hugging Face folder: only one can be written as what it was read from")
-    }
     files = try Self.names.compactMap { name in
       do {
         let file = try MappedFile(path: "\(folder)/\(name)")
@@ -54,6 +50,11 @@ public struct ModelFolder: Sendable {
         return nil
       }
     }
+  }
+
+  /// Files that were made, `config.json` last.
+  public init(_ files: [(name: String, json: JSON)]) {
+    self.files = files.map { ($0.name, Array(($0.json.serialized(.indented(2)) + "\n").utf8)) }
   }
 
   /// Writes `model.safetensors`, float32, with Hugging Face's names (a tied head once, as the embedding), and the files beside it.

@@ -16,7 +16,7 @@ struct BenchTrainCommand: ParsableCommand {
       The floor is the time of the step's frozen products alone (forward, and the gradient of their inputs), in the same process \
       on the same threads, by the faster of two ways to share a product among threads. forward_seconds reaches to the loss and \
       includes the head's gradient, which is formed in the same pass. floor_ratio is the floor's share of forward and backward; \
-      the optimiser, which is in tokens_per_second, is not in it.
+      the optimiser, which is in tokens_per_second, is not in it. alpha is twice the rank.
 
       Examples:
         mixlora bench train --model SmolLM2-135M
@@ -37,26 +37,10 @@ struct BenchTrainCommand: ParsableCommand {
   @Option(help: "Tokens in a sequence.")
   var length = 256
 
-  @Option(help: "Rank of the low-rank branches; alpha is twice the rank.")
-  var rank = 16
-
-  @Option(help: "Experts.")
-  var experts = 8
-
-  @Option(help: "Experts per token.")
-  var topK = 2
+  @OptionGroup var branches: BranchOptions
 
   @Option(help: "What is trained: mixlora, or lora without experts.")
   var method = Method.mixlora
-
-  @Option(help: "Dropout of the branches.")
-  var dropout = 0.05
-
-  @Option(help: "How the experts are computed; equal up to rounding.")
-  var evaluation = ExpertEvaluation.sharedBase
-
-  @Flag(help: "Form each block's caches again in backward: less memory, more time.")
-  var recompute = false
 
   @Option(help: "Timed steps, after one that is not.")
   var steps = 5
@@ -78,34 +62,33 @@ struct BenchTrainCommand: ParsableCommand {
   }
 
   func validate() throws {
-    for (name, value) in [("--batch", batch), ("--rank", rank), ("--experts", experts), ("--top-k", topK), ("--steps", steps)] {
+    for (name, value) in [("--batch", batch), ("--steps", steps)] {
       guard (1...1_000_000).contains(value) else { throw ValidationError("\(name) is \(value), expected 1 to 1000000.") }
     }
     guard (2...1_000_000).contains(length) else {
       throw ValidationError("--length is \(length), expected at least 2, so that a column is labelled.")
     }
-    guard topK <= experts else { throw ValidationError("--top-k is \(topK), expected at most --experts, \(experts).") }
-    guard dropout >= 0, dropout < 1 else { throw ValidationError("--dropout is \(dropout), expected a number in [0, 1).") }
   }
 
   func run() throws {
     let backend = CPUFloat(threads: common.threadCount)
     let configuration = try ModelFiles.configuration(model)
-    let lora = AdapterConfiguration.LoRA(rank: rank, alpha: 2 * Double(rank), dropout: dropout)
+    let lora = AdapterConfiguration.LoRA(
+      rank: branches.rank, alpha: 2 * Double(branches.rank), dropout: branches.dropout)
     let settings = AdapterConfiguration(
-      lora: lora, mixture: method == .mixlora ? .init(experts: experts, expertsPerToken: topK, lora: lora) : nil)
+      lora: lora, mixture: method == .mixlora ? .init(experts: branches.experts, expertsPerToken: branches.topK, lora: lora) : nil)
     let decoder: Decoder<CPUFloat>
     if randomWeights {
       try Machine.requireMemory(for: configuration, bytesEach: 4, file: model + "/config.json")
       let initial = InitialWeights(seed: seed, on: backend)
       decoder = try Decoder(
-        configuration, weights: initial, adapter: (settings, initial), evaluation: evaluation, positions: length, on: backend)
+        configuration, weights: initial, adapter: (settings, initial), evaluation: branches.evaluation, positions: length, on: backend)
     } else {
       decoder = try ModelFiles.load(
-        model, adapter: .new(settings, seed: seed), trainsBase: false, evaluation: evaluation, positions: length, on: backend)
+        model, adapter: .new(settings, seed: seed), trainsBase: false, evaluation: branches.evaluation, positions: length, on: backend)
     }
     let bench = TrainingBench(
-      decoder, randomBatch(configuration.vocabulary, on: backend), seed: seed, recomputes: recompute, on: backend)
+      decoder, randomBatch(configuration.vocabulary, on: backend), seed: seed, recomputes: branches.recompute, on: backend)
     let measured = try bench.measure(steps: steps, profiled: phases)
     print(json ? measured.json(phases: phases) : measured.text(phases: phases))
   }

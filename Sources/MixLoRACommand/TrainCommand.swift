@@ -48,30 +48,19 @@ struct TrainCommand: ParsableCommand {
   @Option(help: ArgumentHelp("Adapter to start from; its settings hold.", valueName: "folder"))
   var adapter: String?
 
-  @Option(help: "Rank of the low-rank branches.")
-  var rank = 16
+  @OptionGroup var branches: BranchOptions
   @Option(help: "alpha; branches are scaled by alpha/rank.")
   var alpha = 32.0
   @Flag(help: "Scale branches by alpha/√rank.")
   var rslora = false
-  @Option(help: "Dropout of what the branches read.")
-  var dropout = 0.05
   @Option(name: .customLong("init"), help: "How every A is drawn: kaiming or gaussian.")
   var initialisation = AdapterConfiguration.Initialisation.kaiming
-  @Option(help: "Experts.")
-  var experts = 8
-  @Option(help: "Experts per token.")
-  var topK = 2
   @Option(help: ArgumentHelp("Linear layers with branches, separated by ','.", valueName: "names"))
   var targets = LinearName.allCases.map(\.rawValue).joined(separator: ",")
   @Option(help: "Form of the balance loss.")
   var routerLoss = BalanceLossForm.pooledTopK
   @Option(help: "Coefficient of the balance loss.")
   var routerCoefficient = 0.001
-  @Option(help: "How the experts are computed; equal up to rounding.")
-  var evaluation = ExpertEvaluation.sharedBase
-  @Flag(help: "Form each block's caches again in backward: less memory, more time, the same bits.")
-  var recompute = false
 
   @Option(help: "Steps to make (default: --epochs).")
   var steps: Int?
@@ -122,13 +111,11 @@ struct TrainCommand: ParsableCommand {
 
   func validate() throws {
     for (name, value) in [
-      ("--rank", rank), ("--experts", experts), ("--top-k", topK), ("--epochs", epochs), ("--batch", batch), ("--accumulate", accumulate),
+      ("--epochs", epochs), ("--batch", batch), ("--accumulate", accumulate),
       ("--save-every", saveEvery), ("--keep", keep), ("--steps", steps ?? 1),
       ("--evaluate-every", evaluateEvery ?? 1),
     ] where value < 1 { throw ValidationError("\(name) is \(value), expected at least 1.") }
-    guard topK <= experts else { throw ValidationError("--top-k is \(topK), expected at most --experts, \(experts).") }
     guard batch % accumulate == 0 else { throw ValidationError("--accumulate is \(accumulate), expected a divisor of --batch, \(batch).") }
-    guard dropout >= 0, dropout < 1 else { throw ValidationError("--dropout is \(dropout), expected a number in [0, 1).") }
     for (name, value) in [
       ("--lr", lr), ("--weight-decay", weightDecay), ("--clip", clip), ("--momentum", momentum),
       ("--router-coefficient", routerCoefficient),

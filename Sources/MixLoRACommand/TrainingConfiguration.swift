@@ -37,7 +37,7 @@ struct TrainingConfiguration {
     try readData(&adapter)
     let parts = try readBatches(&adapter)
     // MoE-PEFT counts micro-batches here.
-    if let saveStep { arguments += ["--save-every", "\(max(1, saveStep / parts))"] }
+    if let saveStep { add("--save-every", max(1, saveStep / parts)) }
     try readOptimizer(&adapter)
     try readBranches(&adapter)
     try readRouting(&adapter)
@@ -53,26 +53,26 @@ struct TrainingConfiguration {
     _ = try adapter.bytes("name")
     if let path = try adapter.text("data"), !path.isEmpty {
       guard !path.contains(";") else {
-        throw adapter.error("data", "\"\(path)\"", "one folder of TASK/train.jsonl or one file; a list of paths is not built yet")
+        throw adapter.error("data", quoted(path), "one folder of TASK/train.jsonl or one file; a list of paths is not built yet")
       }
-      arguments += ["--data", path]
+      add("--data", path)
     }
     // "casual" is MoE-PEFT's name for records of one's own; its launcher writes "causal".
     if let tasks = try adapter.text("task_name"), !["", "casual", "causal"].contains(tasks) {
       for name in tasks.split(separator: ";") where QuestionTask(rawValue: String(name)) == nil {
         throw adapter.error(
-          "task_name", "\"\(name)\"", QuestionTask.allCases.map(\.rawValue).joined(separator: ", ") + "; others are not built yet")
+          "task_name", quoted(name), QuestionTask.allCases.map(\.rawValue).joined(separator: ", ") + "; others are not built yet")
       }
-      arguments += ["--task", tasks]
+      add("--task", tasks)
     }
     if let prompt = try adapter.text("prompt") {
       guard PromptTemplate(rawValue: prompt) != nil else {
-        throw adapter.error("prompt", "\"\(prompt)\"", "moe_peft, alpaca or chatml; a file with a template is not built yet")
+        throw adapter.error("prompt", quoted(prompt), "moe_peft, alpaca or chatml; a file with a template is not built yet")
       }
-      arguments += ["--template", prompt]
+      add("--template", prompt)
     }
     try adapter.require("group_by_length", [false], "false")
-    try adapter.require("evaluate_steps", [], "null: evaluating tasks while training is")
+    try adapter.require("evaluate_steps", [], "null: tasks are not evaluated while training")
   }
 
   /// Returns the parts that a batch is computed in.
@@ -81,19 +81,19 @@ struct TrainingConfiguration {
     let micro = try adapter.positive("micro_batch_size")
     _ = try adapter.positive("evaluate_batch_size")
     try integer("num_epochs", of: &adapter, as: "--epochs")
-    if let batch { arguments += ["--batch", "\(batch)"] }
+    if let batch { add("--batch", batch) }
     guard let micro else { return 1 }
     guard let batch, batch % micro == 0 else {
       throw adapter.error("micro_batch_size", "\(micro)", "a divisor of batch_size\(batch.map { ", \($0)" } ?? ", which is not there")")
     }
-    arguments += ["--accumulate", "\(batch / micro)"]
+    add("--accumulate", batch / micro)
     return batch / micro
   }
 
   private mutating func readOptimizer(_ adapter: inout ComponentReader) throws {
-    if let name = try adapter.string("optim", oneOf: OptimizerName.allCases.map(\.rawValue)) { arguments += ["--optimizer", name] }
+    if let name = try adapter.string("optim", oneOf: OptimizerName.allCases.map(\.rawValue)) { add("--optimizer", name) }
     if let name = try adapter.string("scheduler_type", oneOf: LearningRateSchedule.allCases.map(\.rawValue)) {
-      arguments += ["--schedule", name]
+      add("--schedule", name)
     }
     for (key, option) in [("lr", "--lr"), ("weight_decay", "--weight-decay"), ("momentum", "--momentum")] {
       try number(key, of: &adapter, as: option, "a number ≥ 0") { $0 >= 0 }
@@ -112,9 +112,9 @@ struct TrainingConfiguration {
     try adapter.require("use_dora", [false], "false")
     if try adapter.bool("use_rslora", default: false) { arguments.append("--rslora") }
     if let name = try adapter.string("lora_init", oneOf: ["original", "gaussian"]) {
-      arguments += ["--init", name == "original" ? "kaiming" : name]
+      add("--init", name == "original" ? "kaiming" : name)
     }
-    if let json = adapter.value("target_modules") { arguments += ["--targets", try targets(json, adapter)] }
+    if let json = adapter.value("target_modules") { add("--targets", try targets(json, adapter)) }
   }
 
   /// The layers of a list of names or an object of name: bool.
@@ -127,10 +127,10 @@ struct TrainingConfiguration {
     var chosen: Set<String> = []
     func read(_ name: String, _ isOn: Bool) throws {
       guard known.contains(name) || foreign.contains(name) else {
-        throw error("\"\(name)\"", "names among \(known.joined(separator: ", "))")
+        throw error(quoted(name), "names among \(known.joined(separator: ", "))")
       }
       guard isOn else { return }
-      guard known.contains(name) else { throw error("\"\(name)\"", "layers that the models here have; this family is not built yet") }
+      guard known.contains(name) else { throw error(quoted(name), "layers that the models here have; this family is not built yet") }
       chosen.insert(name)
     }
     if let names = json.arrayValue {
@@ -152,24 +152,24 @@ struct TrainingConfiguration {
 
   private mutating func readRouting(_ adapter: inout ComponentReader) throws {
     func unbuilt(_ key: String, _ value: String, _ expected: String) -> CheckpointError {
-      adapter.error(key, "\"\(value)\"", expected + "; others are not built yet")
+      adapter.error(key, quoted(value), expected + "; others are not built yet")
     }
     let type = try adapter.text("peft_type")
     let strategy = try adapter.text("routing_strategy")
     if let type, !["LORA", "MIXLORA"].contains(type) { throw unbuilt("peft_type", type, "LORA or MIXLORA") }
     if let strategy, strategy != "mixlora" { throw unbuilt("routing_strategy", strategy, "mixlora") }
     let hasRouter = type.map { $0 == "MIXLORA" } ?? (strategy != nil)
-    arguments += ["--method", hasRouter ? "mixlora" : "lora"]
+    add("--method", hasRouter ? "mixlora" : "lora")
     try integer("num_experts", of: &adapter, as: "--experts")
     try integer("top_k", of: &adapter, as: "--top-k")
     let hasLoss = try adapter.bool("router_loss", default: true)
     try number("router_aux_loss_coef", of: &adapter, as: "--router-coefficient", "a number ≥ 0") { $0 >= 0 }
-    if !hasLoss { arguments += ["--router-coefficient", "0"] }
+    if !hasLoss { add("--router-coefficient", 0) }
     for (key, only) in [("router_init_range", 0.02), ("jitter_noise", 0)] {
       _ = try adapter.number(key, "\(only); other values are not built yet") { $0 == only }
     }
     try adapter.require("act_fn", ["silu"], "\"silu\", the models' own")
-    try adapter.require("expert_lora", [.object(JSON.Object())], "nothing: the experts have the rank of the other layers;")
+    try adapter.require("expert_lora", [.object(JSON.Object())], "nothing: the experts are like the other layers")
     for key in ["top_p", "temperature", "expert_capacity", "ffn_dropout", "router_z_loss_coef", "sparse_step"] {
       try adapter.require(key, [], "nothing: it belongs to another routing")
     }
@@ -177,14 +177,16 @@ struct TrainingConfiguration {
 
   // MARK: From a key to an option
 
+  private mutating func add(_ option: String, _ value: some CustomStringConvertible) { arguments.append("\(option)=\(value)") }
+
   private mutating func integer(_ key: String, of reader: inout ComponentReader, as option: String, from least: Int = 1) throws {
-    if let value = try reader.positive(key, from: least) { arguments += [option, "\(value)"] }
+    if let value = try reader.positive(key, from: least) { add(option, value) }
   }
 
   private mutating func number(
     _ key: String, of reader: inout ComponentReader, as option: String, _ expected: String, where isValid: (Double) -> Bool
   ) throws {
-    if let value = try reader.number(key, expected, where: isValid) { arguments += [option, "\(value)"] }
+    if let value = try reader.number(key, expected, where: isValid) { add(option, value) }
   }
 }
 
@@ -206,7 +208,7 @@ extension ComponentReader {
 
   fileprivate mutating func string(_ key: String, oneOf allowed: [String]) throws -> String? {
     guard let text = try text(key) else { return nil }
-    guard allowed.contains(text) else { throw error(key, "\"\(text)\"", allowed.joined(separator: ", ")) }
+    guard allowed.contains(text) else { throw error(key, quoted(text), allowed.joined(separator: ", ")) }
     return text
   }
 }

@@ -21,7 +21,7 @@ struct TrainingRun {
   init(_ options: TrainCommand) throws {
     self.options = options
     model = try ModelFiles(options.model, drawnUnder: options.method == .full ? options.seed : nil)
-    form = options.method == .full ? .model(try ModelFolder(of: options.model)) : .adapter(baseModel: options.model)
+    form = options.method == .full ? .model(try ModelFolder(model: options.model)) : .adapter(baseModel: options.model)
     let tokenizer = try Tokenizer(model: options.model)
     let vocabulary = model.configuration.vocabulary
     func encoded(_ texts: [TextSample], from file: String) throws -> [EncodedSample] {
@@ -56,7 +56,7 @@ struct TrainingRun {
     }
     let backend = CPUFloat(threads: threads)
     let decoder: Decoder<CPUFloat> = try model.decoder(
-      adapter: try origin(), trainsBase: options.method == .full, evaluation: options.evaluation, balanceLoss: options.routerLoss,
+      adapter: try origin(), trainsBase: options.method == .full, evaluation: options.branches.evaluation, balanceLoss: options.routerLoss,
       positions: (samples + validation).map(\.ids.count).max() ?? 2, on: backend)
     if let jitter = decoder.adapter?.mixture?.jitterNoise, jitter != 0 {
       throw CheckpointError(
@@ -94,7 +94,7 @@ struct TrainingRun {
     settings.schedule = options.schedule
     settings.warmup = Int((options.warmup * Double(steps)).rounded(.up))
     settings.clip = options.clip
-    settings.recomputes = options.recompute
+    settings.recomputes = options.branches.recompute
     settings.keep = options.keep
     settings.evaluateEvery = validation.isEmpty ? 0 : options.evaluateEvery ?? steps
     settings.seed = options.seed
@@ -152,11 +152,11 @@ struct TrainingRun {
     if options.method == .full { return .none }
     if let adapter = options.adapter { return .folder(adapter) }
     var lora = AdapterConfiguration.LoRA(
-      rank: options.rank, alpha: options.alpha, dropout: options.dropout, isRankStabilised: options.rslora)
+      rank: options.branches.rank, alpha: options.alpha, dropout: options.branches.dropout, isRankStabilised: options.rslora)
     lora.initialisation = options.initialisation
     var mixture: AdapterConfiguration.Mixture?
     if options.method == .mixlora {
-      var settings = AdapterConfiguration.Mixture(experts: options.experts, expertsPerToken: options.topK, lora: lora)
+      var settings = AdapterConfiguration.Mixture(experts: options.branches.experts, expertsPerToken: options.branches.topK, lora: lora)
       settings.balanceCoefficient = options.routerCoefficient
       mixture = settings
     }

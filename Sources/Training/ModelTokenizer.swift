@@ -1,4 +1,5 @@
 import Checkpoints
+import Decoders
 import Tokenization
 
 extension Tokenizer: TextEncoder {
@@ -17,11 +18,48 @@ extension Tokenizer {
   ///
   /// - Throws: `CheckpointError` naming what is missing, wrong or not understood.
   public init(model path: String) throws {
-    guard path.hasSuffix(".gguf") || MappedFile.isRegularFile(path) else {
+    if ModelFiles.isGGUF(path) {
+      try self.init(TokenizerDescription(GGUF(path: path)))
+    } else {
       try self.init(folder: path)
+    }
+  }
+}
+
+extension ModelFolder {
+  /// The files of a folder for a model that is trained from `path`: a folder's own, byte for byte; of a GGUF file what it says of model
+  /// and tokenizer, as Hugging Face writes it.
+  ///
+  /// - Throws: `CheckpointError` for what is missing or cannot be written.
+  public init(model path: String) throws {
+    guard ModelFiles.isGGUF(path) else {
+      try self.init(of: path)
       return
     }
     let file = try GGUF(path: path)
+    let configuration = try DecoderConfiguration(file)
+    let tokenizer = try TokenizerDescription(file)
+    let length = try file.metadata.value("\(file.metadata.value("general.architecture")?.stringValue ?? "").context_length")?.intValue
+    var settings = JSON.Object()
+    settings["tokenizer_class"] = "PreTrainedTokenizerFast"
+    settings["bos_token"] = tokenizer.spelling(of: tokenizer.beginToken).map { JSON($0) } ?? .null
+    settings["eos_token"] = tokenizer.spelling(of: tokenizer.endToken).map { JSON($0) } ?? .null
+    settings["clean_up_tokenization_spaces"] = false
+    if let template = try file.metadata.value("tokenizer.chat_template")?.stringValue { settings["chat_template"] = JSON(template) }
+    self.init([
+      ("tokenizer.json", tokenizer.json()), ("tokenizer_config.json", .object(settings)),
+      (
+        "config.json",
+        try configuration.json(
+          file: path, beginToken: tokenizer.beginToken, endToken: tokenizer.endToken, positions: length ?? 2048)
+      ),
+    ])
+  }
+}
+
+extension TokenizerDescription {
+  /// The tokenizer inside a GGUF file.
+  fileprivate init(_ file: GGUF) throws {
     let metadata = file.metadata
     func key(_ name: String) -> String { "tokenizer.ggml." + name }
     func array(_ name: String) throws -> GGUFArray {
@@ -35,10 +73,9 @@ extension Tokenizer {
     var addsBegin: Bool?
     if case .bool(let value) = try metadata.value(key("add_bos_token")) { addsBegin = value }
     try self.init(
-      TokenizerDescription(
-        source: path, tokens: try array("tokens").strings(), types: try metadata.array(key("token_type"))?.integers(),
-        merges: try array("merges").strings(), pre: try metadata.value(key("pre"))?.stringValue ?? "",
-        beginToken: try metadata.value(key("bos_token_id"))?.intValue, endToken: try metadata.value(key("eos_token_id"))?.intValue,
-        addsBeginToken: addsBegin))
+      source: file.file, tokens: try array("tokens").strings(), types: try metadata.array(key("token_type"))?.integers(),
+      merges: try array("merges").strings(), pre: try metadata.value(key("pre"))?.stringValue ?? "",
+      beginToken: try metadata.value(key("bos_token_id"))?.intValue, endToken: try metadata.value(key("eos_token_id"))?.intValue,
+      addsBeginToken: addsBegin)
   }
 }

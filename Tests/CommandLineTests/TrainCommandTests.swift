@@ -78,11 +78,13 @@ import Testing
   @Test func aResumedRunHasTheThreadsOfItsCheckpoint() throws {
     let scratch = try Scratch()
     let folder = try TrainingCase.folder(scratch)
-    #expect(try Program.run(TrainingCase.arguments(folder, "run", "--steps", "3", "--threads", "3")).code == 0)
-    let again = TrainingCase.arguments(folder, "run", "--steps", "3", "--resume")
+    #expect(try Program.run(TrainingCase.arguments(folder, "run", "--steps", "4", "--threads", "3")).code == 0)
+    try FileManager.default.removeItem(atPath: folder.path + "/run/checkpoint-4")
+    let again = TrainingCase.arguments(folder, "run", "--steps", "4", "--resume")
     let threads = try #require(again.firstIndex(of: "--threads"))
     let result = try Program.run(again.enumerated().filter { $0.offset != threads && $0.offset != threads + 1 }.map(\.element))
     #expect(result.code == 0, "\(result.error)")
+    #expect(try JSON(contentsOf: folder.path + "/run/checkpoint-4/state.json")["settings"]?["threads"] == 3)
   }
 
   @Test func aDryRunMarksTheCountedTokens() throws {

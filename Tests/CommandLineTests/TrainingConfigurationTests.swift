@@ -10,9 +10,9 @@ import Testing
     var adapter = JSON.Object()
     let members: KeyValuePairs<String, JSON> = [
       "name": "mixlora_0", "task_name": "", "optim": "adamw", "scheduler_type": "constant", "warmup_steps": 0,
-      "lr": .number(JSON.Number(2e-4)!),
+      "lr": 2e-4,
       "batch_size": 16, "micro_batch_size": 8, "evaluate_batch_size": 16, "num_epochs": 2, "r": 16, "lora_alpha": 32,
-      "lora_dropout": .number(JSON.Number(0.05)!), "target_modules": object(on), "routing_strategy": "mixlora", "num_experts": 8,
+      "lora_dropout": 0.05, "target_modules": object(on), "routing_strategy": "mixlora", "num_experts": 8,
       "top_k": 2,
       "group_by_length": false,
     ]
@@ -63,8 +63,8 @@ import Testing
     let folder = try TrainingCase.folder(scratch)
     let json = template(
       [
-        "data": "data.jsonl", "optim": "sgd", "momentum": .number(JSON.Number(0.5)!), "weight_decay": 0, "scheduler_type": "cosine",
-        "warmup_ratio": .number(JSON.Number(0.25)!), "loraplus_lr_ratio": 4, "r": 2, "use_rslora": true, "lora_init": "gaussian",
+        "data": "data.jsonl", "optim": "sgd", "momentum": 0.5, "weight_decay": 0, "scheduler_type": "cosine",
+        "warmup_ratio": 0.25, "loraplus_lr_ratio": 4, "r": 2, "use_rslora": true, "lora_init": "gaussian",
         "target_modules": ["up_proj", "q_proj"], "peft_type": "LORA", "prompt": "alpaca", "num_epochs": 1, "batch_size": 8,
         "micro_batch_size": 2, "router_loss": false,
       ], top: ["cutoff_len": 64, "save_step": 8])

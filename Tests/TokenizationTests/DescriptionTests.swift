@@ -35,6 +35,20 @@ import Testing
     }
   }
 
+  /// A tokenizer written as `tokenizer.json` gives the same ids, whether it came from such a file or from a GGUF file's metadata.
+  @Test(arguments: ["smollm", "llama3", "qwen2"]) func aWrittenTokenizerIsTheSame(name: String) throws {
+    let fixture = try Fixture(name)
+    let description = try TokenizerDescription(contentsOf: "\(Fixture.folder)/\(name)/tokenizer.json")
+    let json = try JSON(parsing: description.json().serialized(), file: "written")
+    let written = try TokenizerDescription(json, file: "written")
+    #expect(written.addsBeginToken == description.addsBeginToken && written.beginToken == description.beginToken)
+    let tokenizer = try Tokenizer(written)
+    for item in fixture.cases {
+      #expect(tokenizer.encode(item.text) == item.ids)
+      #expect(tokenizer.encode(item.text, parsingControlTokens: true) == item.parsed)
+    }
+  }
+
   @Test func controlTokensAreTextUnlessAskedForAndUsersTokensNever() throws {
     let tokenizer = try metadata(["<a>", "<b>", "xy"], types: [3, 4, 5], begin: 256, end: 256, addsBegin: true)
     #expect(tokenizer.encode("<a><b>", parsingControlTokens: true) == [256, 257])
