@@ -10,7 +10,10 @@ struct MixLoRACommand: ParsableCommand {
       4 numerical failure · 5 the system failed while reading or writing · 130 interrupted.
       """,
     version: version,
-    subcommands: [TrainCommand.self, EvaluateCommand.self, TraceCommand.self, TokenizeCommand.self, InspectCommand.self, BenchCommand.self])
+    subcommands: [
+      TrainCommand.self, EvaluateCommand.self, TraceCommand.self, TokenizeCommand.self, InspectCommand.self, BenchCommand.self,
+      DoctorCommand.self,
+    ])
 }
 
 /// The version that `--version` prints.
