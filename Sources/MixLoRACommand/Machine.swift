@@ -11,12 +11,50 @@ import Decoders
 enum Machine {
   /// Cores that this process may use: its affinity, cut by a cgroup's quota.
   static var usableCores: Int {
-    let online = Int(sysconf(Int32(_SC_NPROCESSORS_ONLN)))
-    return max(1, min(allowedCores ?? online, cgroupQuota ?? online))
+    max(1, min(allowedCores ?? presentCores, cgroupQuota ?? presentCores))
   }
 
+  /// Cores that are switched on.
+  static var presentCores: Int { Int(sysconf(Int32(_SC_NPROCESSORS_ONLN))) }
+
   /// The name that the processor gives itself.
-  static var processorName: String { value(of: "model name", in: "/proc/cpuinfo") ?? "unknown processor" }
+  static var processorName: String {
+    #if canImport(Darwin)
+      var name = [CChar](repeating: 0, count: 256)
+      var size = name.count - 1
+      if sysctlbyname("machdep.cpu.brand_string", &name, &size, nil, 0) == 0 { return String(cString: name) }
+    #endif
+    return value(of: "model name", in: "/proc/cpuinfo") ?? "unknown processor"
+  }
+
+  /// Whether the processor has AVX2 and FMA; nil where it is no x86 or does not say.
+  static var hasAVX2: Bool? {
+    guard let flags = value(of: "flags", in: "/proc/cpuinfo")?.split(separator: " ") else { return nil }
+    return flags.contains("avx2") && flags.contains("fma")
+  }
+
+  /// Name and release of the system, and the kind of machine.
+  static var system: String {
+    var names = utsname()
+    guard uname(&names) == 0 else { return "unknown system" }
+    func text<T>(_ field: T) -> String {
+      withUnsafeBytes(of: field) { String(decoding: $0.prefix { $0 != 0 }, as: UTF8.self) }
+    }
+    return "\(text(names.sysname)) \(text(names.release)), \(text(names.machine))"
+  }
+
+  /// A variable of the environment; nil if it is not set.
+  static func environment(_ name: String) -> String? { getenv(name).map { String(cString: $0) } }
+
+  /// Where temporary files go.
+  static var temporaryFolder: String { environment("TMPDIR").flatMap { $0.isEmpty ? nil : $0 } ?? "/tmp" }
+
+  /// Bytes that an ordinary user may still write to the disk of a folder; nil if the system does not tell.
+  static func freeBytes(_ path: String) -> Double? {
+    var disk = statvfs()
+    guard statvfs(path, &disk) == 0 else { return nil }
+    return Double(disk.f_bavail) * Double(disk.f_frsize)
+  }
 
   /// Cores in the affinity mask: hexadecimal words, separated by commas, in /proc/self/status; nil where there is none.
   private static var allowedCores: Int? {
@@ -60,6 +98,22 @@ enum Machine {
         file: file, found: "sizes that need \(fixed(bytes / 1_073_741_824, 1)) GiB for the weights",
         expected: "at most the \(fixed(memoryBytes / 1_073_741_824, 1)) GiB of this machine")
     }
+  }
+
+  /// Memory that could be taken without swapping, in bytes; nil where the system does not tell.
+  static var availableBytes: Double? {
+    guard let words = value(of: "MemAvailable", in: "/proc/meminfo")?.split(separator: " "),
+      let kilobytes = words.first.flatMap({ Double($0) })
+    else { return nil }
+    return 1024 * kilobytes
+  }
+
+  /// The most bytes that this process's cgroup allows (version 2, else 1); nil if there is no limit.
+  static var memoryLimit: Double? {
+    for file in ["/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"] {
+      if let limit = lines(of: file).first.flatMap({ Double($0) }), limit > 0, limit < memoryBytes { return limit }
+    }
+    return nil
   }
 
   /// Seconds of a clock that only moves forward.

@@ -11,8 +11,10 @@ struct MixLoRACommand: ParsableCommand {
       """,
     version: version,
     subcommands: [
+    subcommands: [
       DemoCommand.self, TrainCommand.self, EvaluateCommand.self, TraceCommand.self, TokenizeCommand.self, InspectCommand.self,
-      BenchCommand.self,
+      BenchCommand.self, DoctorCommand.self,
+    ])
     ])
 }
 

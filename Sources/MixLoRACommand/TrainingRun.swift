@@ -108,7 +108,9 @@ struct TrainingRun {
     let start = Machine.seconds
     var tokens = 0
     var best = metrics.lines.filter { $0.validationLoss != nil }.min { ($0.validationLoss ?? 0) < ($1.validationLoss ?? 0) }
-    func save() throws { try trainer.save(to: options.out, settings: state, sparing: best.map { [$0.step] } ?? []) }
+    var spared: Set<Int> { best.map { [$0.step] } ?? [] }
+    func save() throws { try trainer.save(to: options.out, settings: state, sparing: spared) }
+    TrainingCheckpoint.prune(options.out, keep: options.keep, sparing: spared)  // a killed run may not have come to it
 
     while trainer.step < steps {
       let line: Metrics
@@ -122,8 +124,9 @@ struct TrainingRun {
       let isBest = line.validationLoss.map { $0 < best?.validationLoss ?? .infinity } ?? false
       if isBest { best = line }
       let isLast = trainer.step == steps
-      if stop.isAsked || isLast || isBest || trainer.step % options.saveEvery == 0 { try save() }
-      if stop.isAsked, !isLast {
+      let isStopped = stop.isAsked  // read once: a signal between two looks would end the run unsaved
+      if isStopped || isLast || isBest || trainer.step % options.saveEvery == 0 { try save() }
+      if isStopped, !isLast {
         progress.end()
         writeError("interrupted after step \(trainer.step); --resume goes on from there\n")
         throw Interrupted()

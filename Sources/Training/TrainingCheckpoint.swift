@@ -97,15 +97,17 @@ public enum TrainingCheckpoint {
     try moments.finish()
   }
 
-  /// Removes all but the newest `keep` checkpoints, and `spared`, and what killed runs left half-written.
+  /// Removes all but the newest `keep` checkpoints and `spared`, and what killed runs left half-written: checkpoints, and files of
+  /// `AtomicFile`.
   public static func prune(_ folder: String, keep: Int, sparing spared: Set<Int>) {
     for step in steps(in: folder).dropLast(keep) where !spared.contains(step) {
       // Renamed first: a run killed while it removes must not leave half a checkpoint under a checkpoint's name.
       let doomed = "\(folder)/.\(prefix)\(step).partial-old"
       if (try? Folder.rename(path(folder, step: step), to: doomed)) != nil { Folder.remove(doomed) }
     }
-    for name in Folder.names(in: folder) where name.hasPrefix(".\(prefix)") && name.contains(".partial-") {
-      Folder.remove("\(folder)/\(name)")
+    for name in Folder.names(in: folder) {
+      if name.hasPrefix(".\(prefix)"), name.contains(".partial-") { Folder.remove("\(folder)/\(name)") }
+      if name.hasPrefix(".partial-") { unlink("\(folder)/\(name)") }
     }
   }
 

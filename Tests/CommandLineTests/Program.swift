@@ -18,9 +18,10 @@ enum Program {
     return folder.appending(path: "mixlora")
   }()
 
-  static func run(_ arguments: [String], in folder: URL? = nil, input: String? = nil) throws -> Result {
+  /// Runs it, or another program, to its end.
+  static func run(_ arguments: [String], in folder: URL? = nil, input: String? = nil, program: String? = nil) throws -> Result {
     let process = Process()
-    process.executableURL = url
+    process.executableURL = program.map { URL(filePath: $0) } ?? url
     process.arguments = arguments
     process.environment = ProcessInfo.processInfo.environment.merging(["COLUMNS": "80"]) { $1 }
     if let folder { process.currentDirectoryURL = folder }

@@ -1,0 +1,69 @@
+import ArgumentParser
+import Checkpoints
+
+/// Looks at this machine and runs a short conformance suite on it.
+struct DoctorCommand: ParsableCommand {
+  static let configuration = CommandConfiguration(
+    commandName: "doctor",
+    abstract: "Look at this machine and check that its numbers are right.",
+    discussion: """
+      A line a check: what was found, and what to do where something is missing or slow. The conformance runs compare the \
+      operations of the float64 and the float32 backend with their naive definitions; what does not fit into the few seconds that \
+      they get is counted, and nothing compared is a failure. It takes less than 20 s. Exit code 0 without a failure, else 1.
+
+      --json: an object a line with check, status (ok, fail or not run) and detail.
+      """)
+
+  @Flag(help: "Print one JSON object a line.")
+  var json = false
+
+  @OptionGroup var common: CommonOptions
+
+  func run() throws {
+    var failures = 0
+    for check in Doctor(threads: common.threadCount).checks {
+      let result = check.run()
+      failures += result.status == .fail ? 1 : 0
+      print(json ? result.json(check.name).serialized() : result.text(check.name))
+    }
+    if !json { print(failures == 0 ? "\nno check failed" : "\n\(failures) failed") }
+    if failures > 0 { throw ExitCode(1) }
+  }
+}
+
+/// One thing that is looked at.
+struct DoctorCheck {
+  let name: String
+  let run: () -> Result
+
+  init(_ name: String, _ run: @escaping () throws -> Result) {
+    self.name = name
+    self.run = { do { return try run() } catch { return .fail("\(error)") } }
+  }
+
+  struct Result {
+    enum Status: String {
+      case ok
+      case fail
+      case notRun = "not run"
+    }
+
+    let status: Status
+    let detail: String
+
+    static func ok(_ detail: String) -> Result { Result(status: .ok, detail: detail) }
+    static func fail(_ detail: String) -> Result { Result(status: .fail, detail: detail) }
+
+    func json(_ name: String) -> JSON { ["check": JSON(name), "status": JSON(status.rawValue), "detail": JSON(detail)] }
+
+    func text(_ name: String) -> String {
+      let mark =
+        switch status {
+        case .ok: "✓"
+        case .fail: "✗"
+        case .notRun: "–"
+        }
+      return "\(mark) \(pad(name, 26))\(detail.replacing("\n", with: "\n" + pad("", 28)))"
+    }
+  }
+}

@@ -1,0 +1,29 @@
+import Checkpoints
+import Foundation
+import Testing
+
+@Suite struct DoctorCommandTests {
+  @Test func everyCheckIsALineAndNoneFailsHere() throws {
+    let start = Date()
+    let result = try Program.run(["doctor", "--json"])
+    #expect(result.code == 0 && result.error.isEmpty, "\(result.output) \(result.error)")
+    let lines = try result.output.split(separator: "\n").map { try JSON(parsing: String($0), file: "output") }
+    #expect(lines.count >= 14)
+    for line in lines {
+      #expect(line.objectValue?.keys == ["check", "status", "detail"] && line["status"] == "ok", "\(line)")
+      #expect(line["detail"]?.stringValue?.isEmpty == false)
+    }
+    let operations = lines.filter { $0["check"]?.stringValue?.hasPrefix("operations in") == true }
+    let counts = operations.compactMap { Int($0["detail"]?.stringValue?.split(separator: " ").first ?? "") }
+    #expect(counts.count == 2 && counts.allSatisfy { $0 >= 48 }, "a case of every operation at least: \(counts)")
+    #expect(Date().timeIntervalSince(start) < 20)
+  }
+
+  #if os(Linux)
+    @Test func aFolderThatCannotBeWrittenToFailsByName() throws {
+      let result = try Program.run(["doctor", "--threads", "1"], in: URL(filePath: "/proc"))
+      #expect(result.code == 1 && result.output.contains("✗ current folder") && result.output.contains("1 failed"), "\(result.output)")
+      #expect(!result.output.contains("\u{1b}"), "colours belong to terminals")
+    }
+  #endif
+}
