@@ -61,7 +61,7 @@ struct TrainingConfiguration {
     if let tasks = try adapter.text("task_name"), !["", "casual", "causal"].contains(tasks) {
       for name in tasks.split(separator: ";") where QuestionTask(rawValue: String(name)) == nil {
         throw adapter.error(
-          "task_name", quoted(name), QuestionTask.allCases.map(\.rawValue).joined(separator: ", ") + "; others are not built yet")
+          "task_name", quoted(String(name)), QuestionTask.allCases.map(\.rawValue).joined(separator: ", ") + "; others are not built yet")
       }
       add("--task", tasks)
     }

@@ -1,3 +1,4 @@
+import Checkpoints
 import Decoders
 import MixLoRA
 import Tensors
@@ -38,7 +39,7 @@ public struct AnswerScoring<B: Backend> {
 
   /// Asks all questions of a task.
   ///
-  /// - Throws: what the device reports.
+  /// - Throws: `CheckpointError` for a token that the model does not have, and what the device reports.
   public func score(_ questions: [QuestionTask.Question], _ task: QuestionTask, with encoder: some TextEncoder) throws -> Result {
     var result = Result(count: questions.count)
     var golds: [String: Int] = [:]
@@ -47,6 +48,14 @@ public struct AnswerScoring<B: Backend> {
     let labelTokens = task.labels.map { label in encoder.tokens(of: Array(" \(label)".utf8)).last?.id }
 
     let prompts = questions.map { encode($0.prompt, nil, encoder) }
+    let candidates = questions.flatMap { question in question.candidates.map { encode(question.prompt, " " + $0.text, encoder) } }
+    let vocabulary = decoder.configuration.vocabulary
+    let ids = labelTokens.lazy.compactMap { $0 } + (prompts + candidates).lazy.flatMap(\.ids)
+    if let id = ids.first(where: { $0 >= vocabulary }) {
+      throw CheckpointError(
+        file: task.rawValue, found: "text with the tokenizer's token \(id)",
+        expected: "tokens below \(vocabulary), the vocabulary of the model")
+    }
     for range in batches(prompts) {
       let logits = try lastLogits(Array(prompts[range]))
       for (row, index) in zip(logits, range) {
@@ -57,7 +66,6 @@ public struct AnswerScoring<B: Backend> {
       }
     }
 
-    let candidates = questions.flatMap { question in question.candidates.map { encode(question.prompt, " " + $0.text, encoder) } }
     var likelihoods: [Double] = []
     for range in batches(candidates) { likelihoods += try logLikelihoods(Array(candidates[range])) }
     var first = 0

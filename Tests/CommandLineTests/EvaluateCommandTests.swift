@@ -56,6 +56,21 @@ import Training
     }
   }
 
+  @Test func aTokenThatTheModelDoesNotHaveIsSaid() throws {
+    let scratch = try Scratch()
+    let folder = try TrainingCase.folder(scratch)
+    try FileManager.default.removeItem(atPath: folder.path + "/model/model.safetensors")
+    try scratch.edit(folder.appending(path: "model/config.json"), "\"vocab_size\": 61", "\"vocab_size\": 35")
+    try AtomicFile.write(#"{"text":"letters alone"}"#, to: folder.path + "/data.jsonl")
+    let made = try Program.run(TrainingCase.fullArguments(folder, "made", "--steps", "1", "--no-end-token"))
+    #expect(made.code == 0, "\(made.error)")
+    try FileManager.default.createDirectory(atPath: folder.path + "/tasks/boolq", withIntermediateDirectories: true)
+    let line = #"{"question":"is nine 9","passage":"nine is 9","answer":true}"#
+    try AtomicFile.write(line, to: folder.path + "/tasks/boolq/test.jsonl")
+    let result = try Program.run(["evaluate", "--model", folder.path + "/made", "--data", folder.path + "/tasks"])
+    #expect(result.code == 3 && result.error.contains("token 40") && result.error.contains("below 35"), "\(result.error)")
+  }
+
   @Test func aFolderWithoutTasksIsNamed() throws {
     let scratch = try Scratch()
     let result = try Program.run(["evaluate", "--model", "m", "--data", scratch.url.path])
