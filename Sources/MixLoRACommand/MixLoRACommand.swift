@@ -11,10 +11,8 @@ struct MixLoRACommand: ParsableCommand {
       """,
     version: version,
     subcommands: [
-    subcommands: [
-      DemoCommand.self, TrainCommand.self, EvaluateCommand.self, TraceCommand.self, TokenizeCommand.self, InspectCommand.self,
-      BenchCommand.self, DoctorCommand.self,
-    ])
+      DemoCommand.self, TrainCommand.self, EvaluateCommand.self, TraceCommand.self, GenerateCommand.self, ChatCommand.self,
+      TokenizeCommand.self, InspectCommand.self, BenchCommand.self, DoctorCommand.self,
     ])
 }
 
