@@ -37,7 +37,9 @@ let package = Package(
   products: [
     .library(
       name: "MixLoRA",
-      targets: ["Tensors", "CPUBackend", "MixLoRA", "Checkpoints", "Decoders", "Tokenization", "Training", "Traces", "Conformance"]),
+      targets: [
+        "Tensors", "CPUBackend", "MixLoRA", "Checkpoints", "Decoders", "Tokenization", "Training", "Generation", "Traces", "Conformance",
+      ]),
     .executable(name: "mixlora", targets: ["MixLoRACommand"]),
   ],
   dependencies: [
@@ -57,12 +59,13 @@ let package = Package(
     .target(name: "Decoders", dependencies: ["MixLoRA", "Checkpoints"]),
     .target(name: "Tokenization", dependencies: ["Checkpoints"], exclude: ["Tables/make_tables.py"], swiftSettings: optimised),
     .target(name: "Training", dependencies: ["Decoders", "Tokenization"]),
+    .target(name: "Generation", dependencies: ["Decoders", "Tokenization"]),
     .target(name: "Traces", dependencies: ["Decoders"]),
     .target(name: "Conformance", dependencies: ["Decoders", "Traces"], swiftSettings: optimised),
     .executableTarget(
       name: "MixLoRACommand",
       dependencies: [
-        "CEmbedded", "CPUBackend", "Decoders", "Tokenization", "Training", "Traces", "Conformance",
+        "CEmbedded", "CPUBackend", "Decoders", "Tokenization", "Training", "Generation", "Traces", "Conformance",
         .product(name: "ArgumentParser", package: "swift-argument-parser"),
       ]),
     .testTarget(name: "RuleTests"),
@@ -78,6 +81,7 @@ let package = Package(
     .testTarget(name: "TokenizationTests", dependencies: ["Tokenization", "HostileCases"]),
     .testTarget(name: "DecodersTests", dependencies: ["CPUBackend", "Decoders", "HostileCases", "TestModels"]),
     .testTarget(name: "TracesTests", dependencies: ["CPUBackend", "Traces", "Training", "Conformance", "TestModels"]),
+    .testTarget(name: "GenerationTests", dependencies: ["CPUBackend", "Generation", "Conformance", "TestModels"]),
     .testTarget(name: "TrainingTests", dependencies: ["CPUBackend", "Training", "Conformance", "TestModels"]),
   ],
   swiftLanguageModes: [.v6],

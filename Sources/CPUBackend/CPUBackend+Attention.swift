@@ -6,6 +6,8 @@ import Tensors
 //     dV += Pᵀ dO         dP = dO Vᵀ            dS = P ⊙ (dP − δ), δ_i = ⟨P_i, dP_i⟩
 //     dQ = scale dS K     dK += scale dSᵀ Q
 //
+// With rows from before (keyRows) query i stands at row past + i of its sequence's keys.
+//
 // A block of 64 rows takes the keys from where its first row's window begins (i − j < window) to its last row. Of a
 // sequence of T rows a share of about 64/T of the products lies beyond the diagonal and is for nothing; they are BLAS's,
 // which reads a head as columns of the packed rows.
@@ -15,6 +17,8 @@ private let blockRows = 64
 
 extension CPUBackend {
   /// Causal attention within each sequence: q (N,H·D), k and v (N,G·D) → output (N,H·D), log Σ exp of the scores (N,H).
+  ///
+  /// With `form.keyRows` k and v are (P,G·D) and also hold the rows that came before those of q.
   public func attention(_ q: Tensor<Self>, _ k: Tensor<Self>, _ v: Tensor<Self>, _ form: AttentionForm)
     -> (output: Tensor<Self>, logSumExp: Tensor<Self>)
   {
@@ -26,40 +30,39 @@ extension CPUBackend {
     let (logSumExp, logSums) = fresh(Shape(n, h))
     let (qs, ks, vs) = (rows(q).matrix, rows(k).matrix, rows(v).matrix)
     let scale = Scalar(form.scale)
-    let sequences = form.offsets.count - 1
     let longest = longestSequence(form)
     let stride = scoreStride(longest)
-    let scratch = core.pool.buffer(core.threads.threads * blockRows * stride, of: Scalar.self)
+    let scoreRows = min(blockRows, n)
+    let scratch = core.pool.buffer(core.threads.threads * scoreRows * stride, of: Scalar.self)
     let group = h / form.keyValueHeads
     let window = form.window ?? .max / 2
-    form.offsets.withUnsafeBufferPointer { offsets in
-      forParts(sequences * h, work: n * h * d * longest) { part, thread in
-        let (sequence, head) = part.quotientAndRemainder(dividingBy: h)
-        let (begin, length) = (offsets[sequence], offsets[sequence + 1] - offsets[sequence])
-        let scores = Matrix(base: scratch.pointer + thread * blockRows * stride, stride: stride)
-        let q = qs.from(row: begin, column: head * d)
-        let k = ks.from(row: begin, column: head / group * d)
-        let v = vs.from(row: begin, column: head / group * d)
-        let o = outputs.matrix.from(row: begin, column: head * d)
-        var i = 0
-        while i < length {
-          let count = min(blockRows, length - i)
-          let first = max(0, i - window + 1)
-          let keys = i + count - first
-          multiplyHere(scale, q.from(row: i), k.from(row: first).transposed, 0, scores, count, keys, d)
-          for row in 0..<count {
-            let visible = max(0, i + row - window + 1) - first..<i + row + 1 - first
-            let all = scores.base + row * stride
-            let s = all + visible.lowerBound
-            let largest = Scalar.maximum(s, visible.count)
-            let sum = Scalar.exponentials(s, visible.count, minus: largest)
-            Scalar.scale(s, 0..<visible.count, by: Scalar(1 / sum))
-            clear(all, keys, except: visible)
-            logSums[begin + i + row][head] = largest + Scalar.log(Scalar(sum))
-          }
-          multiplyHere(1, scores, v.from(row: first), 0, o.from(row: i), count, d, keys)
-          i += count
+    forParts(form.sequences * h, work: n * h * d * longest) { part, thread in
+      let (sequence, head) = part.quotientAndRemainder(dividingBy: h)
+      let (queries, keyRows) = (form.queries(sequence), form.keys(sequence))
+      let past = keyRows.count - queries.count
+      let scores = Matrix(base: scratch.pointer + thread * scoreRows * stride, stride: stride)
+      let q = qs.from(row: queries.lowerBound, column: head * d)
+      let k = ks.from(row: keyRows.lowerBound, column: head / group * d)
+      let v = vs.from(row: keyRows.lowerBound, column: head / group * d)
+      let o = outputs.matrix.from(row: queries.lowerBound, column: head * d)
+      var i = 0
+      while i < queries.count {
+        let count = min(blockRows, queries.count - i)
+        let first = max(0, past + i - window + 1)
+        let keys = past + i + count - first
+        multiplyHere(scale, q.from(row: i), k.from(row: first).transposed, 0, scores, count, keys, d)
+        for row in 0..<count {
+          let visible = max(0, past + i + row - window + 1) - first..<past + i + row + 1 - first
+          let all = scores.base + row * stride
+          let s = all + visible.lowerBound
+          let largest = Scalar.maximum(s, visible.count)
+          let sum = Scalar.exponentials(s, visible.count, minus: largest)
+          Scalar.scale(s, 0..<visible.count, by: Scalar(1 / sum))
+          clear(all, keys, except: visible)
+          logSums[queries.lowerBound + i + row][head] = largest + Scalar.log(Scalar(sum))
         }
+        multiplyHere(1, scores, v.from(row: first), 0, o.from(row: i), count, d, keys)
+        i += count
       }
     }
     withExtendedLifetime(scratch) {}
@@ -76,6 +79,7 @@ extension CPUBackend {
     defer { watch.stop() }
     let (n, h, d) = (q.rowCount, form.heads, form.headWidth)
     requireAttention("attentionBackward", q, k, v, form)
+    if form.keyRows != nil { trap("attentionBackward: rows from before have no gradient") }
     requireShapes("attentionBackward", ("dy", dy.shape, q.shape), ("logSumExp", logSumExp.shape, Shape(n, h)))
     let (dq, dqs) = fresh(q.shape)
     let (dk, dks) = fresh(k.shape)
@@ -83,7 +87,6 @@ extension CPUBackend {
     let (dys, logSums) = (rows(dy), rows(logSumExp))
     let (qs, ks, vs) = (rows(q).matrix, rows(k).matrix, rows(v).matrix)
     let scale = Scalar(form.scale)
-    let sequences = form.offsets.count - 1
     let longest = longestSequence(form)
     let stride = scoreStride(longest)
     let scratch = core.pool.buffer(2 * core.threads.threads * blockRows * stride, of: Scalar.self)
@@ -91,7 +94,7 @@ extension CPUBackend {
     let group = h / groups
     let window = form.window ?? .max / 2
     form.offsets.withUnsafeBufferPointer { offsets in
-      forParts(sequences * groups, work: 3 * n * h * d * longest) { part, thread in
+      forParts(form.sequences * groups, work: 3 * n * h * d * longest) { part, thread in
         let (sequence, g) = part.quotientAndRemainder(dividingBy: groups)
         let (begin, length) = (offsets[sequence], offsets[sequence + 1] - offsets[sequence])
         let p = Matrix(base: scratch.pointer + 2 * thread * blockRows * stride, stride: stride)
@@ -143,12 +146,16 @@ extension CPUBackend {
     _ operation: StaticString, _ q: Tensor<Self>, _ k: Tensor<Self>, _ v: Tensor<Self>, _ form: AttentionForm
   ) {
     let (n, h, g, d) = (q.rowCount, form.heads, form.keyValueHeads, form.headWidth)
+    let p = form.keyRows == nil ? n : k.rowCount
     guard g > 0, h % g == 0 else { trap("\(operation): \(h) query heads over \(g) key and value heads") }
-    requireShapes(operation, ("q", q.shape, Shape(n, h * d)), ("k", k.shape, Shape(n, g * d)), ("v", v.shape, Shape(n, g * d)))
+    requireShapes(operation, ("q", q.shape, Shape(n, h * d)), ("k", k.shape, Shape(p, g * d)), ("v", v.shape, Shape(p, g * d)))
     if let window = form.window, window < 1 { trap("\(operation): a window of \(window) rows") }
     guard form.offsets.first == 0, form.offsets.last == n, zip(form.offsets, form.offsets.dropFirst()).allSatisfy({ $0 <= $1 }) else {
       trap("\(operation): offsets \(form.offsets) for \(n) rows")
     }
+    guard form.keyRows.map({ $0.count == form.sequences }) ?? true,
+      (0..<form.sequences).allSatisfy({ form.keys($0).count >= form.queries($0).count && form.keys($0).upperBound <= p })
+    else { trap("\(operation): keys in rows \(form.keyRows ?? []) of \(p) for offsets \(form.offsets)") }
   }
 
   /// Zeros in a row of `keys` scores outside those that are visible.
@@ -159,9 +166,7 @@ extension CPUBackend {
   }
 
   private func longestSequence(_ form: AttentionForm) -> Int {
-    var longest = 0
-    for sequence in 1..<form.offsets.count { longest = max(longest, form.offsets[sequence] - form.offsets[sequence - 1]) }
-    return longest
+    (0..<form.sequences).map { form.keys($0).count }.max() ?? 0
   }
 
   /// Distance of two rows of scores: whole cache lines and an odd number of them, so that rows spread over the cache's sets.

@@ -98,11 +98,11 @@ extension CPUBackend {
       E.decode(source, chunkCount, to: chunk)
       for i in 0..<m {
         let x = a.base + i * a.stride + j
-        var sum = sums[i]
+        var sum = Scalar.Vector()  // a chunk's own, so that only one sum in four waits for the one before
         for l in stride(from: 0, to: chunkCount, by: width) {
           sum += chunk[Lanes(start: l, count: width)] * x[Lanes(start: l, count: width)]
         }
-        sums[i] = sum
+        sums[i] += sum
       }
       source += E.chunkBytes
       j += chunkCount

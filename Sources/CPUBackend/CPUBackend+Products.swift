@@ -47,10 +47,23 @@ extension CPUBackend {
 
   /// c ← α a b + β c, cut along the longer side of c into two pieces per thread, so that a thread held up elsewhere delays less.
   ///
-  /// Sizes may be 0. Small products stay on this thread.
+  /// Sizes may be 0. Small products stay on this thread. Few rows times a transposed matrix (generation) are dot products with its rows:
+  /// BLAS would first copy the matrix into panels, and it is its one trip through memory that counts.
   func multiply(
     _ alpha: Scalar, _ a: Matrix<Scalar>, _ b: Matrix<Scalar>, _ beta: Scalar, _ c: Matrix<Scalar>, _ m: Int, _ n: Int, _ k: Int
   ) {
+    if m <= Self.fewRows, n > m, b.isTransposed, !a.isTransposed, k > 0 {
+      forRanges(n, cost: m * k / 4) { rows in
+        for o in rows {
+          let w = b.base + o * b.stride
+          for i in 0..<m {
+            let (dot, y) = (Scalar.product(w, a.base + i * a.stride, k), c.base + i * c.stride + o)
+            y.pointee = beta == 0 ? alpha * dot : alpha * dot + beta * y.pointee
+          }
+        }
+      }
+      return
+    }
     let cost = m * n * max(k, 1)
     let threads = cost < 64 * Self.worthAThread || core.productThreading == .library ? 1 : core.threads.threads
     let unit = 16

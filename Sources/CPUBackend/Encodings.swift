@@ -53,7 +53,7 @@ enum Q8_0Encoding: Encoding {
     let d = float(half: half(bytes, 0))
     for i in stride(from: 0, to: chunkCount, by: 8) {
       // A signed byte q with its sign bit turned over is q + 128.
-      let q = wholeNumbers(spread(bytes, 2 + i, 0xff) ^ 0x80) - 0x1.0001p23
+      let q = wholeNumbers(widened(bytes, 2 + i) ^ 0x80) - 0x1.0001p23
       S.store(q * d, to: y + i)
     }
   }
@@ -67,8 +67,9 @@ enum Q4_0Encoding: Encoding {
   static func decode<S: CPUScalar>(_ bytes: UnsafeRawPointer, _ count: Int, to y: UnsafeMutablePointer<S>) {
     let d = float(half: half(bytes, 0))
     for i in stride(from: 0, to: chunkCount / 2, by: 8) {
-      let low = wholeNumbers(spread(bytes, 2 + i, 0x0f)) - 8_388_616
-      let high = wholeNumbers(spread(bytes, 2 + i, 0xf0) &>> 4) - 8_388_616
+      let pairs = widened(bytes, 2 + i)
+      let low = wholeNumbers(pairs & 0x0f) - 8_388_616
+      let high = wholeNumbers(pairs &>> 4) - 8_388_616
       S.store(low * d, to: y + i)
       S.store(high * d, to: y + i + chunkCount / 2)
     }
@@ -83,8 +84,9 @@ enum Q4_1Encoding: Encoding {
   static func decode<S: CPUScalar>(_ bytes: UnsafeRawPointer, _ count: Int, to y: UnsafeMutablePointer<S>) {
     let (d, m) = (float(half: half(bytes, 0)), float(half: half(bytes, 2)))
     for i in stride(from: 0, to: chunkCount / 2, by: 8) {
-      let low = wholeNumbers(spread(bytes, 4 + i, 0x0f)) - 8_388_608
-      let high = wholeNumbers(spread(bytes, 4 + i, 0xf0) &>> 4) - 8_388_608
+      let pairs = widened(bytes, 4 + i)
+      let low = wholeNumbers(pairs & 0x0f) - 8_388_608
+      let high = wholeNumbers(pairs &>> 4) - 8_388_608
       S.store(low * d + m, to: y + i)
       S.store(high * d + m, to: y + i + chunkCount / 2)
     }
@@ -97,13 +99,10 @@ private func half(_ bytes: UnsafeRawPointer, _ offset: Int) -> UInt16 {
   UInt16(littleEndian: bytes.loadUnaligned(fromByteOffset: offset, as: UInt16.self))
 }
 
-/// Eight consecutive bytes, a lane each, with the bits of `mask`. Shifts, since conversions run lane by lane.
+/// Eight consecutive bytes, a lane each: one instruction (`vpmovzxbd`), where float conversions would run lane by lane.
 @inline(__always)
-private func spread(_ bytes: UnsafeRawPointer, _ offset: Int, _ mask: UInt32) -> SIMD8<UInt32> {
-  let first = UInt32(littleEndian: bytes.loadUnaligned(fromByteOffset: offset, as: UInt32.self))
-  let second = UInt32(littleEndian: bytes.loadUnaligned(fromByteOffset: offset + 4, as: UInt32.self))
-  let words = SIMD8<UInt32>(lowHalf: SIMD4(repeating: first), highHalf: SIMD4(repeating: second))
-  return (words &>> SIMD8<UInt32>(0, 8, 16, 24, 0, 8, 16, 24)) & SIMD8(repeating: mask)
+private func widened(_ bytes: UnsafeRawPointer, _ offset: Int) -> SIMD8<UInt32> {
+  SIMD8(truncatingIfNeeded: bytes.loadUnaligned(fromByteOffset: offset, as: SIMD8<UInt8>.self))
 }
 
 /// n + 2²³ for whole numbers n < 2²³: the low bits of such a float32 are the number.

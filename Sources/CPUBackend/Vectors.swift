@@ -88,6 +88,23 @@ extension CPUScalar {
     sumInDouble(range, { x.wide($0) * y.wide($0) }, { Double(x[$0]) * Double(y[$0]) })
   }
 
+  /// Σ x y in lanes of this precision: for products.
+  @inline(__always)
+  static func product(_ x: UnsafeMutablePointer<Self>, _ y: UnsafeMutablePointer<Self>, _ count: Int) -> Self {
+    let width = Vector.scalarCount
+    var (s0, s1, s2, s3) = (Vector(), Vector(), Vector(), Vector())
+    var i = 0
+    while i + 4 * width <= count {
+      s0 += x[Lanes(start: i, count: width)] * y[Lanes(start: i, count: width)]
+      s1 += x[Lanes(start: i + width, count: width)] * y[Lanes(start: i + width, count: width)]
+      s2 += x[Lanes(start: i + 2 * width, count: width)] * y[Lanes(start: i + 2 * width, count: width)]
+      s3 += x[Lanes(start: i + 3 * width, count: width)] * y[Lanes(start: i + 3 * width, count: width)]
+      i += 4 * width
+    }
+    for lanes in lanes(i..<count) { s0 += x[lanes] * y[lanes] }
+    return ((s0 + s1) + (s2 + s3)).sum()
+  }
+
   /// The largest element; −inf without any. NaN is passed over.
   @inline(__always)
   static func maximum(_ x: UnsafeMutablePointer<Self>, _ count: Int) -> Self {

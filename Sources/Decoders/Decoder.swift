@@ -64,13 +64,18 @@ public struct Decoder<B: Backend> {
 
   /// Runs the batch through the model, keeping what `caches` says for a backward to come.
   ///
-  /// - Parameter balanceWeight: the batch's share of the step's tokens, with which its balance loss counts.
-  public func forward(_ batch: PackedBatch<B>, _ run: Run<B>, caches keep: CachePolicy, balanceWeight: Double = 1) -> Output {
+  /// - Parameters:
+  ///   - earlier: what each layer keeps of the rows before the batch's; the batch's rows join it. Then `caches` is `none`.
+  ///   - balanceWeight: the batch's share of the step's tokens, with which its balance loss counts.
+  public func forward(
+    _ batch: PackedBatch<B>, _ run: Run<B>, caches keep: CachePolicy, earlier: [KeyValueCache<B>]? = nil, balanceWeight: Double = 1
+  ) -> Output {
+    if earlier != nil, keep != .none { trap("forward: no backward can follow where earlier rows are not formed again") }
     var caches: [DecoderBlock<B>.Cache] = []
     var loads: [Router<B>.Load] = []
     var x = embedding.forward(batch.ids, run)  // (N,C)
-    for block in blocks {
-      let (y, load, cache) = block.forward(x, batch, run)  // (N,C)
+    for (layer, block) in blocks.enumerated() {
+      let (y, load, cache) = block.forward(x, batch, run, earlier: earlier?[layer])  // (N,C)
       if let load { loads.append(load) }
       switch keep {
       case .none: break

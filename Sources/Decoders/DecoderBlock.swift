@@ -49,10 +49,12 @@ public struct DecoderBlock<B: Backend> {
     let feedForward: FeedForwardCache
   }
 
-  /// (N,C) → (N,C), with how busy the experts were where there are any.
-  func forward(_ x: Tensor<B>, _ batch: PackedBatch<B>, _ run: Run<B>) -> (y: Tensor<B>, load: Router<B>.Load?, cache: Kept) {
+  /// (N,C) → (N,C), with how busy the experts were where there are any; `earlier` as for ``Attention``.
+  func forward(_ x: Tensor<B>, _ batch: PackedBatch<B>, _ run: Run<B>, earlier: KeyValueCache<B>? = nil) -> (
+    y: Tensor<B>, load: Router<B>.Load?, cache: Kept
+  ) {
     let (x1, norm1Cache) = inputNorm.forward(x, run)  // (N,C)
-    var (z, attentionCache) = attention.forward(x1, batch, run)  // (N,C)
+    var (z, attentionCache) = attention.forward(x1, batch, run, earlier: earlier)  // (N,C)
     run.backend.add(1, x, into: &z)  // (N,C)  x + attention
     let (x2, norm2Cache) = postAttentionNorm.forward(z, run)  // (N,C)
     var y: Tensor<B>  // (N,C)

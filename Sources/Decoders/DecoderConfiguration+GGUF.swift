@@ -41,6 +41,7 @@ extension DecoderConfiguration {
     feedForwardBias = file.entry("blk.0.ffn_gate.bias") != nil
     window = nil
     firstWindowedLayer = 0
+    contextLength = try reader.value("context_length")?.intValue.flatMap { $0 > 0 ? $0 : nil }
     tiesHead = file.entry("output.weight") == nil
     initializerRange = 0.02
     try reader.refuseUnbuiltFeatures()
@@ -143,9 +144,7 @@ private struct GGUFReader {
   /// reader of its own), and how the file was split and quantised.
   func unknownKeys() -> [String] {
     let inert = ["general.", "tokenizer.", "split.", "quantize."]
-    return file.metadata.keys.filter { key in
-      !known.contains(key) && key != full("context_length") && !inert.contains { key.hasPrefix($0) }
-    }
+    return file.metadata.keys.filter { key in !known.contains(key) && !inert.contains { key.hasPrefix($0) } }
   }
 
   func error(_ key: String, _ found: String, _ expected: String) -> CheckpointError { file.metadata.error(full(key), found, expected) }

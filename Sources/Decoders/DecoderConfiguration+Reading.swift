@@ -69,6 +69,7 @@ extension DecoderConfiguration {
     feedForwardBias = false
     window = nil
     firstWindowedLayer = 0
+    contextLength = reader.value("max_position_embeddings")?.intValue.flatMap { $0 > 0 ? $0 : nil }
     unknownKeys = []
   }
 

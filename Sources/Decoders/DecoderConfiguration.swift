@@ -40,6 +40,8 @@ public struct DecoderConfiguration: Equatable, Sendable {
   public var tiesHead: Bool
   /// Deviation of random weights: `initializer_range`.
   public var initializerRange: Double
+  /// Positions that the model was made for: `max_position_embeddings`; nil if the file does not say.
+  public var contextLength: Int?
   /// Keys of the configuration that mean nothing to us, in file order.
   public var unknownKeys: [String]
 

@@ -68,14 +68,21 @@ public struct Attention<B: Backend> {
   }
 
   /// (N,C) → (N,C).
-  public func forward(_ x: Tensor<B>, _ batch: PackedBatch<B>, _ run: Run<B>) -> (y: Tensor<B>, cache: Cache) {
+  ///
+  /// - Parameter earlier: the keys and values of the rows before the batch's, which those of the batch then join: decoding. No
+  ///   backward follows.
+  public func forward(_ x: Tensor<B>, _ batch: PackedBatch<B>, _ run: Run<B>, earlier: KeyValueCache<B>? = nil) -> (
+    y: Tensor<B>, cache: Cache
+  ) {
     let input = inputDropout.forward(x, run)
     var (qs, qCache) = q.forward(input, run)  // (N,H·D)
     var (ks, kCache) = k.forward(input, run)  // (N,G·D)
-    let (vs, vCache) = v.forward(input, run)  // (N,G·D)
+    var (vs, vCache) = v.forward(input, run)  // (N,G·D)
     rotary.forward(&qs, positions: batch.positions, run)
     rotary.forward(&ks, positions: batch.positions, run)
-    let (os, logSumExp) = run.backend.attention(qs, ks, vs, form(batch))  // (N,H·D), (N,H)
+    var keyRows: [Range<Int>]?
+    if let earlier { (ks, vs, keyRows) = earlier.append(keys: ks, values: vs, offsets: batch.offsets, run) }  // (S·P,G·D) each
+    let (os, logSumExp) = run.backend.attention(qs, ks, vs, form(batch, keyRows))  // (N,H·D), (N,H)
     var (y, oCache) = o.forward(outputDropout.forward(os, run), run)  // (N,C)
     run.hook(&y, path, "output")
     return (y, Cache(x: x, q: qs, k: ks, v: vs, o: os, logSumExp: logSumExp, branches: (qCache, kCache, vCache, oCache)))
@@ -104,9 +111,9 @@ public struct Attention<B: Backend> {
     return inputDropout.backward(&gradient, run)  // (N,C)
   }
 
-  private func form(_ batch: PackedBatch<B>) -> AttentionForm {
+  private func form(_ batch: PackedBatch<B>, _ keyRows: [Range<Int>]? = nil) -> AttentionForm {
     AttentionForm(
       heads: heads, keyValueHeads: keyValueHeads, headWidth: rotary.headWidth, scale: 1 / Double(rotary.headWidth).squareRoot(),
-      offsets: batch.offsets, window: window)
+      offsets: batch.offsets, window: window, keyRows: keyRows)
   }
 }

@@ -11,8 +11,8 @@ struct MixLoRACommand: ParsableCommand {
       """,
     version: version,
     subcommands: [
-      DemoCommand.self, TrainCommand.self, EvaluateCommand.self, TraceCommand.self, TokenizeCommand.self, InspectCommand.self,
-      BenchCommand.self, DoctorCommand.self,
+      DemoCommand.self, TrainCommand.self, EvaluateCommand.self, GenerateCommand.self, ChatCommand.self, TraceCommand.self,
+      TokenizeCommand.self, InspectCommand.self, BenchCommand.self, DoctorCommand.self,
     ])
 }
 

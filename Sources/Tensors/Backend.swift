@@ -99,10 +99,11 @@ public protocol Backend: AnyObject {
   func rope(_ x: inout Tensor<Self>, positions: Indices<Self>, table: Tensor<Self>, inverse: Bool)
   /// Causal attention within each sequence, and within its window where the form has one: q (N,H·D), k and v (N,G·D) → output (N,H·D), log Σ exp of the scores (N,H).
   ///
+  /// With ``AttentionForm/keyRows`` k and v (P,G·D) also hold the rows that came before those of q.
   /// A value that is not finite may spread to every row of its own sequence (0 · NaN is NaN), never to another's.
   func attention(_ q: Tensor<Self>, _ k: Tensor<Self>, _ v: Tensor<Self>, _ form: AttentionForm)
     -> (output: Tensor<Self>, logSumExp: Tensor<Self>)
-  /// The gradients of `attention` for dy (N,H·D); the probabilities are formed again from `logSumExp`.
+  /// The gradients of `attention` for dy (N,H·D); the probabilities are formed again from `logSumExp`. The form has no `keyRows`.
   func attentionBackward(
     _ dy: Tensor<Self>, _ q: Tensor<Self>, _ k: Tensor<Self>, _ v: Tensor<Self>, logSumExp: Tensor<Self>, _ form: AttentionForm
   ) -> (dq: Tensor<Self>, dk: Tensor<Self>, dv: Tensor<Self>)
@@ -203,16 +204,29 @@ public struct AttentionForm: Equatable, Sendable {
   public let offsets: [Int]
   /// Rows that a row sees, itself included: row j ≤ i is visible when i − j < window; nil for all.
   public let window: Int?
+  /// Where each sequence's rows of k and v lie, those of q being the last of them: attention over a cache of earlier rows.
+  /// Nil where k and v have the rows of q and no others.
+  public let keyRows: [Range<Int>]?
 
   /// Describes attention over the packed sequences of `offsets`.
-  public init(heads: Int, keyValueHeads: Int, headWidth: Int, scale: Double, offsets: [Int], window: Int? = nil) {
+  public init(
+    heads: Int, keyValueHeads: Int, headWidth: Int, scale: Double, offsets: [Int], window: Int? = nil, keyRows: [Range<Int>]? = nil
+  ) {
     self.heads = heads
     self.keyValueHeads = keyValueHeads
     self.headWidth = headWidth
     self.scale = scale
     self.offsets = offsets
     self.window = window
+    self.keyRows = keyRows
   }
+
+  /// Number of sequences.
+  public var sequences: Int { offsets.count - 1 }
+  /// The rows of q that are sequence `s`.
+  public func queries(_ s: Int) -> Range<Int> { offsets[s]..<offsets[s + 1] }
+  /// The rows of k and v that are sequence `s`; its last ones are those of its queries.
+  public func keys(_ s: Int) -> Range<Int> { keyRows?[s] ?? queries(s) }
 }
 
 /// What a row is, so that random numbers depend neither on packing nor on micro-batches.

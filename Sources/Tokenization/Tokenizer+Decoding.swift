@@ -24,32 +24,6 @@ extension Tokenizer {
   /// The id of an added token, by its spelling.
   public func controlToken(_ spelling: String) -> Int32? { addedIDs[Array(spelling.utf8)] }
 
-  /// A decoder of ids that come one at a time.
-  public func streamingDecoder() -> StreamingDecoder { StreamingDecoder(tokenizer: self) }
-}
-
-/// Turns ids into text as they come, and holds back the bytes of a character that is not whole yet.
-///
-/// The pieces, one after the other, are `decodeText` of all ids.
-public struct StreamingDecoder: Sendable {
-  private let tokenizer: Tokenizer
-  private var held: [UInt8] = []
-
-  init(tokenizer: Tokenizer) {
-    self.tokenizer = tokenizer
-  }
-
-  /// The text that is certain after one more id.
-  public mutating func text(after id: Int32) -> String {
-    held += tokenizer.decode(CollectionOfOne(id))
-    let whole = held.count - UTF8Scalars.incompleteSuffix(of: held)
-    defer { held.removeFirst(whole) }
-    return String(decoding: held[..<whole], as: UTF8.self)
-  }
-
-  /// What is left at the end: U+FFFD for a character that never became whole, or nothing.
-  public mutating func finish() -> String {
-    defer { held = [] }
-    return String(decoding: held, as: UTF8.self)
-  }
+  /// A decoder of ids that come one at a time; the text ends before the first of `stops`.
+  public func streamingDecoder(stops: [String] = []) -> StreamingDecoder { StreamingDecoder(tokenizer: self, stops: stops) }
 }

@@ -27,6 +27,8 @@ public struct Tokenizer: Sendable {
   public let beginToken: Int32?
   /// The token that ends a sequence.
   public let endToken: Int32?
+  /// All tokens at which generation ends: `endToken` and the others that the model's files name.
+  public let endTokens: Set<Int32>
   /// Whether a sequence begins with `beginToken`. `encode` never adds it.
   public let addsBeginToken: Bool
   /// The bytes that no token stands for by itself; text that has them loses them, or gets the unknown token.
@@ -129,6 +131,7 @@ public struct Tokenizer: Sendable {
     vocabularySize = contents.count
     beginToken = description.beginToken
     endToken = description.endToken
+    endTokens = Set(description.otherEndTokens + (description.endToken.map { [$0] } ?? []))
     addsBeginToken = description.addsBeginToken
   }
 

@@ -50,6 +50,8 @@ public struct TokenizerDescription: Sendable {
   public var beginToken: Int32?
   /// The token that ends a sequence.
   public var endToken: Int32?
+  /// Other tokens that the model ends with, as a list of `eos_token_id`s names them; they need not be in the vocabulary.
+  public var otherEndTokens: [Int32] = []
   /// Whether the tokenizer puts `beginToken` before a text when special tokens are asked for.
   public var addsBeginToken = false
 

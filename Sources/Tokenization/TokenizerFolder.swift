@@ -10,7 +10,7 @@ extension Tokenizer {
 
   /// Reads `tokenizer.json` of a Hugging Face folder, and the begin and end tokens from the first of its other files that names them:
   /// `tokenizer_config.json` (`bos_token`, `eos_token`), `generation_config.json`, `config.json` (`bos_token_id`, `eos_token_id`; of a
-  /// list the first).
+  /// list the first). Every `eos_token_id` is among `endTokens`.
   ///
   /// - Throws: `CheckpointError` naming what is missing, wrong or not understood.
   public init(folder: String) throws {
@@ -36,6 +36,9 @@ extension Tokenizer {
     }
     if description.beginToken == nil { description.beginToken = try find("bos_token") }
     description.endToken = try find("eos_token")
+    description.otherEndTokens = others.compactMap { $0.json["eos_token_id"] }.flatMap { $0.arrayValue ?? [$0] }.compactMap {
+      $0.intValue.flatMap(Int32.init(exactly:))
+    }
     try self.init(description)
   }
 

@@ -39,7 +39,6 @@ extension ModelFolder {
     let file = try GGUF(path: path)
     let configuration = try DecoderConfiguration(file)
     let tokenizer = try TokenizerDescription(file)
-    let length = try file.metadata.value("\(file.metadata.value("general.architecture")?.stringValue ?? "").context_length")?.intValue
     var settings = JSON.Object()
     settings["tokenizer_class"] = "PreTrainedTokenizerFast"
     settings["bos_token"] = tokenizer.spelling(of: tokenizer.beginToken).map { JSON($0) } ?? .null
@@ -51,7 +50,7 @@ extension ModelFolder {
       (
         "config.json",
         try configuration.json(
-          file: path, beginToken: tokenizer.beginToken, endToken: tokenizer.endToken, positions: length ?? 2048)
+          file: path, beginToken: tokenizer.beginToken, endToken: tokenizer.endToken, positions: configuration.contextLength ?? 2048)
       ),
     ])
   }
@@ -77,5 +76,7 @@ extension TokenizerDescription {
       merges: try array("merges").strings(), pre: try metadata.value(key("pre"))?.stringValue ?? "",
       beginToken: try metadata.value(key("bos_token_id"))?.intValue, endToken: try metadata.value(key("eos_token_id"))?.intValue,
       addsBeginToken: addsBegin)
+    // The end of a turn, where it is not the end of a sequence.
+    if let turn = try metadata.value(key("eot_token_id"))?.intValue.flatMap(Int32.init(exactly:)) { otherEndTokens = [turn] }
   }
 }

@@ -5,8 +5,8 @@ import Testing
 @Suite struct HelpTests {
   static let pages = [
     ["--help"], ["--version"],
-    ["train", "--help"], ["evaluate", "--help"], ["trace", "--help"], ["tokenize", "--help"], ["inspect", "--help"], ["doctor", "--help"],
-    ["bench", "--help"],
+    ["train", "--help"], ["evaluate", "--help"], ["generate", "--help"], ["chat", "--help"], ["trace", "--help"],
+    ["tokenize", "--help"], ["inspect", "--help"], ["doctor", "--help"], ["bench", "--help"],
     ["bench", "train", "--help"],
   ]
 

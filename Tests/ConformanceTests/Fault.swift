@@ -6,7 +6,7 @@ enum Fault: String, CaseIterable, Sendable {
   case rmsNormWithoutEpsilon, rmsNormHidesNaN, inverseRMSIsAColumn, rmsNormBackwardWithoutMean, rmsNormBackwardOverwrites
   case ropePairsNeighbours, ropeIgnoresInverse
   case attentionWithoutScale, attentionAcrossSequences, attentionReversesRows, attentionHidesNaN, headsInterleaved
-  case attentionBackwardWithoutScale
+  case attentionBackwardWithoutScale, earlierRowsComeLast
   case swiGLUSwapped, swiGLUSlopeIsSigmoid, embeddingGradientKeepsLast, crossEntropyIgnoresScale
   case otherBitsEachTime, dropoutThresholdCutOff, dropoutByRowNumber, dropoutUnscaled, oneKeyForAllExperts
   case tiesToTheHigherIndex, weightsNotRenormalised, routerIgnoresBalance, routerWithoutMean
@@ -30,7 +30,7 @@ enum Fault: String, CaseIterable, Sendable {
     case .rmsNormBackwardWithoutMean: ["rmsNormBackward", "gradient"]
     case .rmsNormBackwardOverwrites: ["rmsNormBackward"]
     case .ropePairsNeighbours, .ropeIgnoresInverse: ["rope", "gradient"]
-    case .attentionWithoutScale, .attentionAcrossSequences, .attentionReversesRows, .headsInterleaved: ["attention"]
+    case .attentionWithoutScale, .attentionAcrossSequences, .attentionReversesRows, .headsInterleaved, .earlierRowsComeLast: ["attention"]
     case .attentionBackwardWithoutScale: ["attentionBackward", "gradient"]
     case .swiGLUSwapped: ["swiGLU"]
     case .swiGLUSlopeIsSigmoid: ["swiGLUBackward", "gradient"]

@@ -226,12 +226,18 @@ final class NaiveBackend<Scalar: BinaryFloatingPoint & SIMDScalar & Codable & Se
 
   /// The form with the fault that was asked for.
   private func faulty(_ form: AttentionForm) -> AttentionForm {
-    var (scale, offsets) = (form.scale, form.offsets)
+    var (scale, offsets, keyRows) = (form.scale, form.offsets, form.keyRows)
     if fault == .attentionWithoutScale { scale = 1 }
-    if fault == .attentionAcrossSequences { offsets = [0, form.offsets[form.offsets.count - 1]] }
+    if fault == .attentionAcrossSequences {
+      offsets = [0, form.offsets[form.offsets.count - 1]]
+      keyRows = keyRows.map { [($0.first?.lowerBound ?? 0)..<($0.last?.upperBound ?? 0)] }
+    }
+    if fault == .earlierRowsComeLast {  // the mask in the upper left corner of queries and keys instead of the lower right
+      keyRows = keyRows.map { rows in rows.indices.map { rows[$0].prefix(form.queries($0).count) } }
+    }
     return AttentionForm(
       heads: form.heads, keyValueHeads: form.keyValueHeads, headWidth: form.headWidth, scale: scale, offsets: offsets,
-      window: form.window)
+      window: form.window, keyRows: keyRows)
   }
 
   /// k or v with groups in the order that head % G would read, as one group per head.
@@ -246,7 +252,8 @@ final class NaiveBackend<Scalar: BinaryFloatingPoint & SIMDScalar & Codable & Se
     if fault == .headsInterleaved {
       (k, v) = (interleaved(k, form), interleaved(v, form))
       form = AttentionForm(
-        heads: form.heads, keyValueHeads: form.heads, headWidth: form.headWidth, scale: form.scale, offsets: form.offsets)
+        heads: form.heads, keyValueHeads: form.heads, headWidth: form.headWidth, scale: form.scale, offsets: form.offsets,
+        window: form.window, keyRows: form.keyRows)
     }
     if fault == .attentionReversesRows {  // sees what comes behind instead of what came before, within one sequence
       func reversed(_ m: Matrix) -> Matrix { Matrix(m.rows, m.columns) { i, j in m[m.rows - 1 - i, j] } }

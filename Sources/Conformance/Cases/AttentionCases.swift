@@ -31,8 +31,32 @@ extension CaseList {
       let (q, k, v) = (trial.source.matrix(9, 8, 20), trial.source.matrix(9, 4, 20), trial.source.matrix(9, 4))
       try checkAttention(&trial, q, k, v, form)
     }
+    addEarlierRows()
     addBlindness(form)
     addBlindnessBackward(form)
+  }
+
+  /// Queries that are the last rows of their sequences, whose earlier keys and values lie in a cache: rows that are nobody's are NaN.
+  private mutating func addEarlierRows() {
+    let forms: [(heads: Int, groups: Int, width: Int, offsets: [Int], keys: [Range<Int>])] = [
+      (1, 1, 1, [0, 1], [0..<1]), (2, 1, 4, [0, 1], [3..<9]), (4, 2, 6, [0, 1, 2, 2, 3], [1..<8, 8..<9, 20..<30, 32..<65]),
+      (3, 1, 5, [0, 5, 8, 8], [2..<14, 20..<23, 24..<24]), (2, 2, 8, [0, 70], [0..<140]), (9, 3, 64, [0, 2, 3], [70..<140, 0..<65]),
+    ]
+    for ((heads, groups, width, offsets, keys), window) in forms.flatMap({ form in [nil, 1, 5, 64].map { (form, $0) } }) {
+      let n = offsets.last ?? 0
+      let p = (keys.map(\.upperBound).max() ?? 0) + 2
+      let form = AttentionForm(
+        heads: heads, keyValueHeads: groups, headWidth: width, scale: 0.375, offsets: offsets, window: window, keyRows: keys)
+      let sizes = "H \(heads) G \(groups) D \(width) offsets \(offsets) over rows \(keys)" + (window.map { " window \($0)" } ?? "")
+      add("attention", sizes) { trial in
+        let q = trial.source.matrix(n, heads * width, 2)
+        func cache(_ rows: Matrix) -> Matrix {
+          Matrix(p, groups * width) { i, j in keys.contains { $0.contains(i) } ? rows[i, j] : .nan }
+        }
+        let (k, v) = (cache(trial.source.matrix(p, groups * width, 2)), cache(trial.source.matrix(p, groups * width)))
+        try checkAttention(&trial, q, k, v, form)
+      }
+    }
   }
 
   /// What a row must not see: later rows of its sequence, and other sequences.

@@ -1,12 +1,15 @@
 import Tensors
 
 extension Naive {
-  /// Visits every query row i of every head h with its group g and the rows that it sees: of its own sequence, up to itself, within the window.
+  /// Visits every query row i of every head h with its group g and the rows of k and v that it sees: of its own sequence, up to
+  /// itself, within the window. The queries of a sequence are the last of its keys.
   static func forEachQuery(_ form: AttentionForm, _ body: (_ i: Int, _ h: Int, _ g: Int, _ seen: ClosedRange<Int>) -> Void) {
-    for sequence in 0..<form.offsets.count - 1 {
-      for i in form.offsets[sequence]..<form.offsets[sequence + 1] {
+    for sequence in 0..<form.sequences {
+      let (queries, keys) = (form.queries(sequence), form.keys(sequence))
+      for i in queries {
+        let itself = keys.upperBound - (queries.upperBound - i)
         for h in 0..<form.heads {
-          body(i, h, h / (form.heads / form.keyValueHeads), max(form.offsets[sequence], form.window.map { i - $0 + 1 } ?? 0)...i)
+          body(i, h, h / (form.heads / form.keyValueHeads), max(keys.lowerBound, form.window.map { itself - $0 + 1 } ?? 0)...itself)
         }
       }
     }
@@ -25,7 +28,7 @@ extension Naive {
   ///
   ///     p_ij = softmax_j≤i(scale ⟨q_i, k_j⟩)      output_i = Σ_j p_ij v_j
   ///
-  /// Head h reads group h / (H / G).
+  /// Head h reads group h / (H / G). With rows from before (`form.keyRows`) j counts rows of k and v, and i the row that is query i.
   public static func attention(_ q: Matrix, _ k: Matrix, _ v: Matrix, _ form: AttentionForm) -> (output: Matrix, logSumExp: Matrix) {
     let width = form.headWidth
     var output = Matrix(q.rows, q.columns)

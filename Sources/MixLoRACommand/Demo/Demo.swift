@@ -1,6 +1,7 @@
 import CPUBackend
 import Checkpoints
 import Decoders
+import Generation
 import MixLoRA
 import Tokenization
 import Training
@@ -96,18 +97,23 @@ struct Demo {
 
   private func ask(_ outcome: inout Outcome, _ tasks: [Task], adapter: String?, _ tokenizer: Tokenizer) throws {
     let backend = CPUFloat(threads: options.common.threadCount)
-    let longest = tasks.flatMap(\.questions).map(\.ids.count).max() ?? 2
+    let positions = 2 * (tasks.flatMap(\.questions).map(\.ids.count).max() ?? 2)
     let decoder: Decoder<CPUFloat> = try ModelFiles.load(
       out + "/base", adapter: adapter.map { .folder("\(out)/\($0)") } ?? .none, trainsBase: false, evaluation: .sharedBase,
-      positions: 2 * longest, on: backend)
+      positions: positions, on: backend)
     let matching = AnswerMatching(decoder, on: backend)
     outcome.results = try tasks.map { try matching.ask($0.questions) }
-    outcome.samples = try answers(tasks.map(\.prompt), decoder, tokenizer, on: backend)
+    outcome.samples = try answers(tasks.map(\.prompt), decoder, tokenizer, positions: positions, on: backend)
   }
 
-  /// What the model writes after each prompt.
-  private func answers(_ prompts: [String], _ decoder: Decoder<CPUFloat>, _ tokenizer: Tokenizer, on backend: CPUFloat) throws -> [String] {
-    prompts.map { _ in "" }
+  /// What the model writes after each prompt, as `mixlora generate` would.
+  private func answers(_ prompts: [String], _ decoder: Decoder<CPUFloat>, _ tokenizer: Tokenizer, positions: Int, on backend: CPUFloat)
+    throws -> [String]
+  {
+    let limits = Generator<CPUFloat>.Limits(tokens: 12, positions: positions, endTokens: tokenizer.endToken.map { [$0] } ?? [])
+    return try Generator(tokenizer, Sampler(), limits, on: backend).generate(
+      prompts.map { tokenizer.encode($0) }, DecodingState(decoder, sequences: prompts.count, on: backend)
+    ).map(\.text)
   }
 
   /// Prints to standard output for a person; a machine gets its one line at the end.

@@ -1,0 +1,62 @@
+import MixLoRA
+import Tensors
+
+/// Sequences that grow token by token: every layer keeps their keys and values, so that only new tokens are computed.
+///
+///     logits(after: prompts)      one pass over all prompts, packed
+///     logits(after: tokens)       one row a sequence, as often as there are tokens
+///
+/// A sequence without new tokens rests: it takes no part in the pass.
+public final class DecodingState<B: Backend> {
+  /// The tokens of each sequence that are in the caches.
+  public private(set) var ids: [[Int32]]
+  private let decoder: Decoder<B>
+  private let backend: B
+  private let caches: [KeyValueCache<B>]
+
+  /// Empty sequences.
+  public init(_ decoder: Decoder<B>, sequences: Int, on backend: B) {
+    self.decoder = decoder
+    self.backend = backend
+    ids = [[Int32]](repeating: [], count: sequences)
+    caches = (0..<decoder.configuration.layers).map { _ in KeyValueCache(sequences: sequences) }
+  }
+
+  /// Adds tokens to each sequence and gives the logits (V) behind the last one, nil where nothing was added.
+  ///
+  /// - Parameter new: the tokens that follow those in `ids`, sequence by sequence.
+  /// - Throws: what the device reports, and what a hook of the run threw.
+  /// - Complexity: one forward pass over the new tokens, and the head for one row a sequence. Of it only the logits come to the host.
+  public func logits(after new: [[Int32]], _ run: Run<B>) throws -> [[B.Scalar]?] {
+    guard new.count == ids.count else { trap("DecodingState: tokens for \(new.count) sequences, expected \(ids.count)") }
+    let batch = PackedBatch(
+      zip(ids, new).map { PackedSequence(ids: $1, firstPosition: $0.count, labels: [Int32?](repeating: nil, count: $1.count)) },
+      on: backend)
+    let hidden = decoder.forward(batch, run, caches: .none, earlier: caches).hidden  // (N,C)
+    for (s, tokens) in new.enumerated() { ids[s] += tokens }
+    let growing = new.indices.filter { !new[$0].isEmpty }
+    let lastRows = backend.upload(growing.map { Int32(batch.offsets[$0 + 1] - 1) })
+    let logits = decoder.logits(backend.gather(hidden, rows: lastRows), run)  // (growing,V)
+    try run.finish()
+    let (values, v) = (try backend.download(logits), decoder.configuration.vocabulary)
+    var result = [[B.Scalar]?](repeating: nil, count: new.count)
+    for (row, s) in growing.enumerated() { result[s] = Array(values[row * v..<(row + 1) * v]) }
+    return result
+  }
+
+  /// Forgets the tokens of a sequence from `length` on.
+  public func truncate(_ sequence: Int, to length: Int) {
+    guard length < ids[sequence].count else { return }
+    ids[sequence].removeSubrange(length...)
+    for cache in caches { cache.truncate(sequence, to: length) }
+  }
+
+  /// Makes a sequence ready to become `tokens`: keeps the beginning that they share with it and returns the rest, at least one token.
+  ///
+  /// - Precondition: there are tokens.
+  public func rest(of tokens: [Int32], in sequence: Int) -> [Int32] {
+    let shared = zip(ids[sequence], tokens).prefix { $0 == $1 }.count
+    truncate(sequence, to: min(shared, tokens.count - 1))
+    return Array(tokens[ids[sequence].count...])
+  }
+}

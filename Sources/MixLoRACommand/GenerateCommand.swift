@@ -1,0 +1,128 @@
+import ArgumentParser
+import CPUBackend
+import Checkpoints
+import Decoders
+import Generation
+import Tokenization
+import Training
+
+#if canImport(Glibc)
+  import Glibc
+#elseif canImport(Darwin)
+  import Darwin
+#endif
+
+/// Continues texts.
+struct GenerateCommand: ParsableCommand {
+  static let configuration = CommandConfiguration(
+    commandName: "generate",
+    abstract: "Let a model continue texts.",
+    discussion: """
+      A prompt is taken as it is, behind a begin token where the tokenizer adds one; control tokens in it stay text. With --chat \
+      it is the user's turn of a ChatML conversation, and the answer is what comes out. Several prompts run in one batch; each \
+      gives what it would give alone, up to rounding.
+
+      A text ends at the tokenizer's end token or any eos_token_id of the model's files ("end"), before a --stop text ("text"), \
+      or after --max-tokens or where the model has no more positions ("length"). A stop text is cut off wherever it begins and \
+      ends; of the tokens that it stands in, ids keeps those that begin before it. The same prompt under the same seed gives the \
+      same text.
+
+      On a terminal text appears as it comes, else when it is whole. --json prints an object for each prompt, in order: prompt, \
+      ids (new tokens, without the end token), text, stop.
+
+      Examples:
+        mixlora generate --model m --prompt 'The capital of France is'
+        mixlora generate --model m --adapter run --chat --prompt 'What is a mixture of experts?'
+        mixlora generate --model m --prompt 'Once' --prompt 'Twice' \\
+          --temperature 0.8 --top-p 0.95 --stop '.' --json
+      """)
+
+  @OptionGroup var options: GenerationOptions
+  @Option(
+    parsing: .unconditionalSingleValue, help: ArgumentHelp("Text to continue; may be given several times.", valueName: "text"))
+  var prompt: [String]
+  @Flag(help: "Take each prompt as a user's turn.")
+  var chat = false
+  @Flag(help: "Print one JSON object for each prompt.")
+  var json = false
+  @OptionGroup var common: CommonOptions
+
+  func run() throws {
+    let tokenizer = try Tokenizer(model: options.model)
+    let format = chat ? try ChatFormat(tokenizer, model: options.model) : nil
+    let prompts = try prompt.enumerated().map { index, text in
+      if let format { return format.turn(text) }
+      let ids = (tokenizer.addsBeginToken ? tokenizer.beginToken.map { [$0] } ?? [] : []) + tokenizer.encode(text)
+      guard !ids.isEmpty else {
+        throw UsageError("--prompt \(index + 1) is empty and the tokenizer adds no begin token; expected at least one token to go on from")
+      }
+      return ids
+    }
+    let longest = prompts.map(\.count).max() ?? 0
+    let (end, isOverflowing) = longest.addingReportingOverflow(options.maxTokens)
+    let model = try LoadedModel(
+      options, tokenizer, endOfTurn: format?.endOfTurn, longest: isOverflowing ? .max : end, threads: common.threadCount)
+    for (index, ids) in prompts.enumerated() where ids.count > model.positions {
+      throw UsageError("--prompt \(index + 1) has \(ids.count) tokens, expected at most \(model.positions), the model's positions")
+    }
+    var output = TextOutput(streams: isatty(1) == 1 && !json, prompts: prompts.count)
+    let state = DecodingState(model.decoder, sequences: prompts.count, on: model.backend)
+    let start = Machine.seconds
+    var firstToken: Double?
+    let results = try model.generate(prompts, state) { s, text, hasEnded in
+      firstToken = firstToken ?? Machine.seconds
+      if !json { output.add(text, of: s, hasEnded: hasEnded) }
+    }
+    if !common.quiet, isatty(2) == 1 {
+      let (read, written) = (prompts.reduce(0) { $0 + $1.count }, results.reduce(0) { $0 + $1.ids.count })
+      let (begin, end) = (firstToken ?? start, Machine.seconds)
+      writeError("\(read) tokens read, \(fixed(Double(read) / max(begin - start, 1e-9), 1)) a second; ")
+      writeError("\(written) written, \(fixed(Double(max(0, written - prompts.count)) / max(end - begin, 1e-9), 1)) a second\n")
+    }
+    if json {
+      for (text, result) in zip(prompt, results) { print(line(text, result).serialized()) }
+    }
+  }
+
+  private func line(_ prompt: String, _ result: Generator<CPUFloat>.Result) -> JSON {
+    var object = JSON.Object()
+    object["prompt"] = .string(prompt)
+    object["ids"] = .array(result.ids.map { JSON(Int($0)) })
+    object["text"] = .string(result.text)
+    object["stop"] = .string(result.stop.rawValue)
+    return .object(object)
+  }
+}
+
+/// Writes texts that grow at the same time one after the other, a line break behind each.
+struct TextOutput {
+  /// Whether the first text that has not ended appears piece by piece, or each when it is whole.
+  let streams: Bool
+  private var waiting: [String]
+  private var hasEnded: [Bool]
+  private var current = 0
+
+  init(streams: Bool, prompts: Int) {
+    self.streams = streams
+    waiting = [String](repeating: "", count: prompts)
+    hasEnded = [Bool](repeating: false, count: prompts)
+  }
+
+  /// A piece of text `s`.
+  mutating func add(_ text: String, of s: Int, hasEnded isLast: Bool) {
+    waiting[s] += text
+    hasEnded[s] = isLast
+    while current < waiting.count, streams || hasEnded[current] {
+      writeOutput(waiting[current] + (hasEnded[current] ? "\n" : ""))
+      waiting[current] = ""
+      guard hasEnded[current] else { return }
+      current += 1
+    }
+  }
+}
+
+/// Writes to standard output at once.
+func writeOutput(_ text: String) {
+  print(text, terminator: "")
+  fflush(nil)
+}

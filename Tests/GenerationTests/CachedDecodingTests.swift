@@ -1,0 +1,123 @@
+import CPUBackend
+import Conformance
+import Decoders
+import MixLoRA
+import Tensors
+import TestModels
+import Testing
+import Traces
+
+/// Decoding with a cache of keys and values against the whole sequences in one pass.
+@Suite struct CachedDecodingTests {
+  /// Longer than every window of the peer models.
+  static let sequences: [[Int32]] = [
+    [3, 1, 4, 1, 5, 9, 2, 6, 5, 3, 5, 8, 9], [7], [2, 7, 1, 8, 2, 8, 1, 8], [31, 41, 5, 9, 26, 5, 35, 8, 9, 7, 9, 3, 2, 38, 4, 6],
+  ]
+
+  func decoder<B: Backend>(_ peer: PeerCase, on backend: B) throws -> Decoder<B> {
+    try ModelFiles.load(
+      peer.model, adapter: peer.adapter.map { .folder($0) } ?? .none, trainsBase: false, evaluation: .sharedBase, positions: 16, on: backend
+    )
+  }
+
+  /// The logits behind every token, sequence by sequence, without a cache.
+  func whole<B: Backend>(_ decoder: Decoder<B>, on backend: B) throws -> [Trace<B.Scalar>.NamedTensor] {
+    try Self.sequences.enumerated().map { s, ids in
+      let batch = PackedBatch([PackedSequence(ids: ids, labels: ids.map { _ in nil })], on: backend)
+      let run = Run(backend)
+      let logits = decoder.logits(decoder.forward(batch, run, caches: .none).hidden, run)
+      return .init(name: "logits \(s)", shape: logits.shape.sizes, values: try backend.download(logits))
+    }
+  }
+
+  /// The same, fed in pieces: sequence s begins with `prompts[s]` tokens, then comes one token a pass; the sequences end at different times.
+  func cached<B: Backend>(_ decoder: Decoder<B>, prompts: [Int], on backend: B) throws -> [Trace<B.Scalar>.NamedTensor] {
+    let state = DecodingState(decoder, sequences: Self.sequences.count, on: backend)
+    var next = zip(Self.sequences, prompts).map { Array($0.prefix($1)) }
+    var values = Self.sequences.map { _ in [B.Scalar]() }
+    while next.contains(where: { !$0.isEmpty }) {
+      for (s, row) in try state.logits(after: next, Run(backend)).enumerated() { values[s] += row ?? [] }
+      next = Self.sequences.enumerated().map { s, ids in Array(ids[state.ids[s].count...].prefix(1)) }
+    }
+    #expect(state.ids == Self.sequences)
+    return values.enumerated().map { .init(name: "logits \($0)", shape: [$1.count / 43, 43], values: $1) }
+  }
+
+  func onlyRows<S>(from prompts: [Int], of tensors: [Trace<S>.NamedTensor]) -> [Trace<S>.NamedTensor] {
+    zip(tensors, prompts).map { tensor, first in
+      .init(name: tensor.name, shape: [tensor.shape[0] - first + 1, 43], values: Array(tensor.values[((first - 1) * 43)...]))
+    }
+  }
+
+  @Test(arguments: PeerCase.all)
+  func aCacheChangesNoLogit(_ peer: PeerCase) throws {
+    let backend = CPUDouble(threads: 2, isPoisoned: true)
+    let decoder = try decoder(peer, on: backend)
+    let expected = try whole(decoder, on: backend)
+    for prompts in [[1, 1, 1, 1], [9, 1, 3, 15]] {
+      let agreement = Agreement(of: try cached(decoder, prompts: prompts, on: backend), with: onlyRows(from: prompts, of: expected))
+      #expect(agreement.holds(to: 1e-12), "prompts \(prompts): \(agreement)")
+    }
+    let float = CPUFloat(threads: 2, isPoisoned: true)
+    let single = try cached(self.decoder(peer, on: float), prompts: [9, 1, 3, 15], on: float)
+    let agreement = Agreement(of: single, with: onlyRows(from: [9, 1, 3, 15], of: expected))
+    #expect(agreement.holds(to: 3e-4), "float32: \(agreement)")
+  }
+
+  @Test func thereArePeersWithWindowsAndExperts() {
+    let names = PeerCase.all.map(\.name)
+    for name in ["llama-topk", "mistral-window", "qwen2-topk", "qwen2-window"] { #expect(names.contains(name)) }
+  }
+
+  @Test func aSequenceThatIsCutGoesOnAsIfTheRestHadNeverBeen() throws {
+    let backend = CPUDouble(threads: 1, isPoisoned: true)
+    let decoder = try Golden.decoder("topk", on: backend)
+    func logits(_ state: DecodingState<CPUDouble>, _ new: [Int32]) throws -> [Double] {
+      try #require(try state.logits(after: [new], Run(backend))[0])
+    }
+    let state = DecodingState(decoder, sequences: 1, on: backend)
+    _ = try logits(state, [5, 6, 7, 8])
+    #expect(state.rest(of: [5, 6, 9], in: 0) == [9])
+    let again = try logits(state, [9])
+    #expect(state.ids == [[5, 6, 9]])
+    let fresh = DecodingState(decoder, sequences: 1, on: backend)
+    let expected = try logits(fresh, [5, 6, 9])
+    for (a, b) in zip(again, expected) { #expect(abs(a - b) <= 1e-12 * max(1, abs(b))) }
+    #expect(again.count == expected.count && again.count == 61)
+    // What is there already is formed again by its last token, so that there are logits.
+    #expect(state.rest(of: [5, 6, 9], in: 0) == [9])
+    #expect(state.rest(of: [5], in: 0) == [5])
+    #expect(state.ids == [[]])
+  }
+
+  @Test func aTokenCopiesNothingAllocatesNothingAndMovesItsLogitsAlone() throws {
+    let backend = CPUFloat(threads: 2)
+    let decoder = try SmallModel.decoder(on: backend)
+    let state = DecodingState(decoder, sequences: 3, on: backend)
+    func step() throws { _ = try state.logits(after: [[1], [2], []], Run(backend)) }
+    for _ in 0..<16 { try step() }
+    for s in 0..<2 { state.truncate(s, to: 4) }
+    for _ in 0..<3 { try step() }
+    let before = backend.counters
+    for _ in 0..<8 { try step() }
+    let cost = backend.counters - before
+    #expect(cost.sharedCopies == 0)
+    #expect(cost.poolMisses == 0)
+    #expect(cost.bytesToDevice == 8 * 2 * 4 * 4)  // id, position, sample and the row of the head, of two tokens
+    #expect(cost.bytesToHost == 8 * 2 * 23 * 4)
+  }
+
+  /// A cache that grew one row at a time would take as many buffers as there are tokens.
+  @Test func theCacheGrowsByDoubling() throws {
+    let backend = CPUFloat(threads: 1)
+    let cache = KeyValueCache<CPUFloat>(sequences: 2)
+    let run = Run(backend)
+    let rows = backend.upload([Float](repeating: 1, count: 6), Shape(3, 2))
+    let before = backend.counters
+    for _ in 0..<400 { _ = cache.append(keys: rows, values: rows, offsets: [0, 1, 3], run) }
+    let cost = backend.counters - before
+    #expect(cache.lengths == [400, 800])
+    #expect(cost.sharedCopies == 0)
+    #expect(cost.poolMisses <= 2 * 5)  // 64, 128, 256, 512, 1024 rows
+  }
+}
