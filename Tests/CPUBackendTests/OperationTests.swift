@@ -447,7 +447,7 @@ extension Bench {
     for count in [1, 4, 8, 9] {
       let a = b.upload([Float](repeating: 0.1, count: count * terms), Shape(count, terms))
       var y = b.empty(Shape(count, width))
-      b.gemm(1, a.operand, w.operand, 0, into: &y, rows: nil)
+      b.gemm(1, a.operand, .frozen(w, transposed: false), 0, into: &y, rows: nil)
       let expected = Double(Float(0.1)) * Double(terms)
       for value in try b.download(y) { #expect(abs(Double(value) - expected) <= 5e-5 * expected, "\(count) rows") }
     }
