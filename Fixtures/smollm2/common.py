@@ -39,12 +39,12 @@ def check_pins(*names):
         sys.exit("; ".join(wrong))
 
 
-def mixlora(program, *arguments, stdin=None, keep_going=False):
+def mixlora(program, *arguments, stdin=None):
     """Standard output of a run of our program; a failure ends the script."""
     done = subprocess.run(
         [program, *map(str, arguments)], input=stdin, capture_output=True, text=True,
         env={**os.environ, "SWIFT_BACKTRACE": "enable=no"})
-    if done.returncode and not keep_going:
+    if done.returncode:
         sys.exit(f"mixlora {' '.join(map(str, arguments))}: exit {done.returncode}\n{done.stderr}")
     return done.stdout
 

@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
 """Loss and adapter gradients on SmolLM2 with real questions: MoE-PEFT in float32, ours in float32, ours in float64.
 
-usage: gradients.py MIXLORA GGUF FOLDER DATA --work DIR [--batches 4] [--questions 2] [--seed 1]
+usage: gradients.py MIXLORA GGUF FOLDER DATA --work DIR [--batches 4] [--questions 2] [--loss-on answer|all] [--seed 1]
 
 FOLDER is what dequantise.py made of GGUF. The adapter is random with a non-zero B (rank 8, alpha 16, 8 experts, 2 a token, all seven
 linears). A batch is `--questions` questions of the tasks in MoE-PEFT's own words, padded right, with labels on the answer and the end
-token; every other batch has labels on all its real columns. Where two router logits lie close, rounding may choose another expert, so a
-batch is taken only if in float64 the K-th and the next router logit of every token in every layer are at least 1e-4 apart.
+token, or on all real columns. Where two router logits lie close, rounding may choose another expert, so a batch is taken only if in
+float64 the K-th and the next router logit of every token in every layer are at least 1e-4 apart.
 
 Exit 1 beyond a limit (norm-wise, ‖a − b‖ ≤ ε·max(‖b‖, 10⁻³ × median norm of its kind); of losses |a − b| ≤ ε|b|):
   MoE-PEFT float32 against ours float32    2e-3
@@ -25,7 +25,7 @@ PEER, SELF = 2e-3, 2e-4
 
 
 def candidates(arguments, end):
-    """Endless batches of questions; each takes the next task, and every other one has labels on all real columns."""
+    """Endless batches of questions, each beginning with the next task."""
     draw, pools = random.Random(arguments.seed), {}
     for task in common.TASKS:
         pairs = common.questions(arguments.data, task)
@@ -40,7 +40,7 @@ def candidates(arguments, end):
             continue  # a token that ends in the prompt and in the answer
         rows = [(prompt, whole[len(prompt):]) for whole, prompt in zip(wholes, prompts, strict=True)]
         batch = common.padded(rows, end)
-        if turn % 2:
+        if arguments.loss_on == "all":
             batch["labels"] = batch["input_ids"].where(batch["attention_mask"] == 1, -100)
             batch["labels"][:, 0] = -100
         turn += 1
@@ -103,6 +103,7 @@ def main():
     parser.add_argument("--work", required=True, help="folder for what is written: adapter, batch, trace")
     parser.add_argument("--batches", type=int, default=4)
     parser.add_argument("--questions", type=int, default=2)
+    parser.add_argument("--loss-on", choices=("answer", "all"), default="answer")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--gate-std", type=float, default=0.5, help="its inputs are small: router logits deviate by 2")
     parser.add_argument("--b-std", type=float, default=0.02)
