@@ -442,7 +442,7 @@ extension Bench {
     let (b, terms, width) = (CPUFloat(threads: 2), 1 << 16, 32)
     let ones = UnsafeMutableRawBufferPointer.allocate(byteCount: 2 * terms * width, alignment: 16)
     defer { ones.deallocate() }
-    for i in 0..<terms * width { ones.storeBytes(of: 0x3F80, toByteOffset: 2 * i, as: UInt16.self) }  // bfloat16 1
+    ones.initializeMemory(as: UInt16.self, repeating: 0x3F80)  // 1 in bfloat16
     let w = b.freeze(UnsafeRawBufferPointer(ones), .bfloat16, Shape(terms, width))
     for count in [1, 4, 8, 9] {
       let a = b.upload([Float](repeating: 0.1, count: count * terms), Shape(count, terms))
