@@ -4,7 +4,8 @@ import Tensors
 ///
 /// With more than `fewRows` rows on the other side the matrix is expanded into the backend's one scratch buffer, by blocks of rows
 /// if it is larger than that may be, and multiplied by OpenBLAS: expanding k·n numbers costs little beside 2·m·k·n flops. With few
-/// rows (generation) it is memory that counts: the blocks are read once, decoded in cache and used for all rows.
+/// rows (generation) it is memory that counts: in a bᵀ the blocks are read once, decoded in cache and used for all rows.
+/// In a b every row of b adds to every sum; there OpenBLAS sums in blocks, which keeps 49 152 terms (a head's gradient) exact enough.
 extension CPUBackend {
   /// Rows up to which a product reads the blocks directly.
   static var fewRows: Int { 8 }
@@ -15,13 +16,13 @@ extension CPUBackend {
     _ k: Int
   ) {
     if m == 0 || n == 0 { return }
-    if m <= Self.fewRows, !a.isTransposed, k > 0 {
+    if m <= Self.fewRows, isTransposed, !a.isTransposed, k > 0 {
       switch b.format {
-      case .float16: return multiplyFew(Float16Encoding.self, alpha, a, b, isTransposed, beta, c, m)
-      case .bfloat16: return multiplyFew(BFloat16Encoding.self, alpha, a, b, isTransposed, beta, c, m)
-      case .q8_0: return multiplyFew(Q8_0Encoding.self, alpha, a, b, isTransposed, beta, c, m)
-      case .q4_0: return multiplyFew(Q4_0Encoding.self, alpha, a, b, isTransposed, beta, c, m)
-      case .q4_1: return multiplyFew(Q4_1Encoding.self, alpha, a, b, isTransposed, beta, c, m)
+      case .float16: return multiplyFew(Float16Encoding.self, alpha, a, b, beta, c, m)
+      case .bfloat16: return multiplyFew(BFloat16Encoding.self, alpha, a, b, beta, c, m)
+      case .q8_0: return multiplyFew(Q8_0Encoding.self, alpha, a, b, beta, c, m)
+      case .q4_0: return multiplyFew(Q4_0Encoding.self, alpha, a, b, beta, c, m)
+      case .q4_1: return multiplyFew(Q4_1Encoding.self, alpha, a, b, beta, c, m)
       case .float32, .float64: trap("gemm: \(b.format.rawValue) is not kept encoded")
       }
     }
@@ -59,28 +60,16 @@ extension CPUBackend {
     return buffer
   }
 
-  /// c ← α a b + β c for few rows of a; b is read once.
+  /// c ← α a bᵀ + β c for few rows of a; b is read once.
   @inline(__always)
   private func multiplyFew<E: Encoding>(
-    _: E.Type, _ alpha: Scalar, _ a: Matrix<Scalar>, _ b: EncodedMatrix, _ isTransposed: Bool, _ beta: Scalar, _ c: Matrix<Scalar>,
-    _ m: Int
+    _: E.Type, _ alpha: Scalar, _ a: Matrix<Scalar>, _ b: EncodedMatrix, _ beta: Scalar, _ c: Matrix<Scalar>, _ m: Int
   ) {
-    if isTransposed {
-      forRanges(b.rows, cost: (m + 1) * b.columns / 4) { rows in
-        withUnsafeTemporaryAllocation(of: Scalar.Vector.self, capacity: Self.fewRows + chunkCount / Scalar.Vector.scalarCount) { memory in
-          guard let sums = memory.baseAddress else { return }
-          let chunk = UnsafeMutableRawPointer(sums + Self.fewRows).assumingMemoryBound(to: Scalar.self)
-          for o in rows { dots(E.self, alpha, a, b, beta, c, m, o, sums, chunk) }
-        }
-      }
-    } else {
-      let chunks = (b.columns + chunkCount - 1) / chunkCount
-      forRanges(chunks, cost: (m + 1) * b.rows * chunkCount / 4) { range in
-        withUnsafeTemporaryAllocation(of: Scalar.Vector.self, capacity: chunkCount / Scalar.Vector.scalarCount) { memory in
-          guard let base = memory.baseAddress else { return }
-          let chunk = UnsafeMutableRawPointer(base).assumingMemoryBound(to: Scalar.self)
-          addRows(E.self, alpha, a, b, beta, c, m, range, chunk)
-        }
+    forRanges(b.rows, cost: (m + 1) * b.columns / 4) { rows in
+      withUnsafeTemporaryAllocation(of: Scalar.Vector.self, capacity: Self.fewRows + chunkCount / Scalar.Vector.scalarCount) { memory in
+        guard let sums = memory.baseAddress else { return }
+        let chunk = UnsafeMutableRawPointer(sums + Self.fewRows).assumingMemoryBound(to: Scalar.self)
+        for o in rows { dots(E.self, alpha, a, b, beta, c, m, o, sums, chunk) }
       }
     }
   }
@@ -113,37 +102,6 @@ extension CPUBackend {
       for l in j..<b.columns { dot += chunk[l - j] * a.base[i * a.stride + l] }
       let y = c.base + i * c.stride + o
       y.pointee = beta == 0 ? alpha * dot : alpha * dot + beta * y.pointee
-    }
-  }
-
-  /// c[:, j…] ← α Σ_o a[:, o] b_o[j…] + β c[:, j…] for the columns of some chunks, all rows of b in order.
-  @inline(__always)
-  private func addRows<E: Encoding>(
-    _: E.Type, _ alpha: Scalar, _ a: Matrix<Scalar>, _ b: EncodedMatrix, _ beta: Scalar, _ c: Matrix<Scalar>, _ m: Int,
-    _ chunks: Range<Int>, _ chunk: UnsafeMutablePointer<Scalar>
-  ) {
-    let columns = chunks.lowerBound * chunkCount..<min(chunks.upperBound * chunkCount, b.columns)
-    for i in 0..<m {
-      let y = c.base + i * c.stride
-      if beta == 0 {
-        (y + columns.lowerBound).update(repeating: 0, count: columns.count)
-      } else if beta != 1 {
-        Scalar.scale(y, columns, by: beta)
-      }
-    }
-    for o in 0..<b.rows {
-      var (source, j) = (b[o] + chunks.lowerBound * E.chunkBytes, columns.lowerBound)
-      while j < columns.upperBound {
-        let count = min(chunkCount, columns.upperBound - j)
-        E.decode(source, count, to: chunk)
-        for i in 0..<m {
-          let y = c.base + i * c.stride + j
-          let factor = alpha * a.base[i * a.stride + o]
-          for l in Scalar.lanes(0..<count) { y[l] = y[l] + factor * chunk[l] }
-        }
-        source += E.chunkBytes
-        j += count
-      }
     }
   }
 }
