@@ -4,7 +4,6 @@ import Testing
 
 @Suite struct DoctorCommandTests {
   @Test func everyCheckIsALineAndNoneFailsHere() throws {
-    let start = Date()
     let result = try Program.run(["doctor", "--json"])
     #expect(result.code == 0 && result.error.isEmpty, "\(result.output) \(result.error)")
     let lines = try result.output.split(separator: "\n").map { try JSON(parsing: String($0), file: "output") }
@@ -16,7 +15,6 @@ import Testing
     let operations = lines.filter { $0["check"]?.stringValue?.hasPrefix("operations in") == true }
     let counts = operations.compactMap { Int($0["detail"]?.stringValue?.split(separator: " ").first ?? "") }
     #expect(counts.count == 2 && counts.allSatisfy { $0 >= 48 }, "a case of every operation at least: \(counts)")
-    #expect(Date().timeIntervalSince(start) < 20)
   }
 
   #if os(Linux)

@@ -5,7 +5,7 @@ import Testing
 @Suite struct HelpTests {
   static let pages = [
     ["--help"], ["--version"],
-    ["train", "--help"], ["evaluate", "--help"], ["generate", "--help"], ["chat", "--help"], ["trace", "--help"],
+    ["demo", "--help"], ["train", "--help"], ["evaluate", "--help"], ["generate", "--help"], ["chat", "--help"], ["trace", "--help"],
     ["tokenize", "--help"], ["inspect", "--help"], ["doctor", "--help"], ["bench", "--help"],
     ["bench", "train", "--help"],
   ]
