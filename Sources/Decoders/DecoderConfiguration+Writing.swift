@@ -9,9 +9,8 @@ extension DecoderConfiguration {
   ///   - file: what errors name.
   ///   - beginToken: `bos_token_id`.
   ///   - endToken: `eos_token_id`.
-  ///   - positions: `max_position_embeddings`.
   /// - Throws: `CheckpointError` for what a `config.json` cannot say.
-  public func json(file: String, beginToken: Int32?, endToken: Int32?, positions: Int) throws -> JSON {
+  public func json(file: String, beginToken: Int32?, endToken: Int32?) throws -> JSON {
     guard ropeDivisors == nil else {
       throw CheckpointError(
         file: file, place: .tensor(GGUFLayout.divisors), found: "divisors of the rotary frequencies",
@@ -28,7 +27,7 @@ extension DecoderConfiguration {
     for (key, size) in [
       ("vocab_size", vocabulary), ("hidden_size", channels), ("intermediate_size", hiddenWidth), ("num_hidden_layers", layers),
       ("num_attention_heads", heads), ("num_key_value_heads", keyValueHeads), ("head_dim", headWidth),
-      ("max_position_embeddings", positions),
+      ("max_position_embeddings", contextLength ?? 2048),  // Hugging Face's default
     ] { object[key] = JSON(size) }
     object["hidden_act"] = "silu"
     object["rms_norm_eps"] = JSON(normEpsilon)

@@ -50,7 +50,7 @@ extension ModelFolder {
       (
         "config.json",
         try configuration.json(
-          file: path, beginToken: tokenizer.beginToken, endToken: tokenizer.endToken, positions: configuration.contextLength ?? 2048)
+          file: path, beginToken: tokenizer.beginToken, endToken: tokenizer.endToken)
       ),
     ])
   }

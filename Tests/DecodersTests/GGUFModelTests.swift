@@ -202,7 +202,7 @@ import Testing
   @Test(arguments: ["llama", "qwen2"]) func aWrittenConfigurationSaysWhatTheFileSaid(kind: String) throws {
     var said = try DecoderConfiguration(GGUF(path: Self.folder + kind + ".gguf"))
     said.ropeDivisors = nil
-    let json = try said.json(file: "m.gguf", beginToken: 1, endToken: 2, positions: 64)
+    let json = try said.json(file: "m.gguf", beginToken: 1, endToken: 2)
     var written = try DecoderConfiguration(JSON(parsing: json.serialized(), file: "config.json"), file: "config.json")
     #expect(json["model_type"]?.stringValue == kind)
     #expect(written.unknownKeys.isEmpty && written.window == nil)
@@ -213,9 +213,9 @@ import Testing
   @Test func whatAConfigurationCannotSayIsNotWritten() throws {
     var configuration = try DecoderConfiguration(GGUF(path: Self.folder + "qwen2.gguf"))
     configuration.ropeDivisors = [1, 2]
-    #expect(throws: CheckpointError.self) { try configuration.json(file: "m", beginToken: nil, endToken: nil, positions: 64) }
+    #expect(throws: CheckpointError.self) { try configuration.json(file: "m", beginToken: nil, endToken: nil) }
     configuration.ropeDivisors = nil
     configuration.feedForwardBias = true
-    #expect(throws: CheckpointError.self) { try configuration.json(file: "m", beginToken: nil, endToken: nil, positions: 64) }
+    #expect(throws: CheckpointError.self) { try configuration.json(file: "m", beginToken: nil, endToken: nil) }
   }
 }
