@@ -104,7 +104,7 @@ def main():
     ends = set(ends if isinstance(ends, list) else [ends])
 
     chosen = []
-    for prompt, ids in zip(PROMPTS, tokenize(arguments, PROMPTS)):
+    for prompt, ids in zip(PROMPTS, tokenize(arguments, PROMPTS), strict=True):
         expected, margin = greedy(model, ids, TOKENS, ends)
         counts = margin >= MARGIN and len(expected) == TOKENS
         print(f"{'compared' if counts else '':9}margin {margin:.4f}, {len(expected)} tokens: {prompt!r}", flush=True)
