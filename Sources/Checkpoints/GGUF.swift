@@ -62,7 +62,7 @@ public struct GGUF: TensorSource {
   ///
   /// - Throws: `CheckpointError` if there is no such tensor, and what `body` throws.
   public func withBytes<R>(of name: String, _ body: (UnsafeRawBufferPointer) throws -> R) throws -> R {
-    try mapped.withBytes(in: table.find(name, in: file).payload, body)
+    try mapped.withBytesOnce(in: table.find(name, in: file).payload, body)
   }
 
   private static func readMagic(_ cursor: inout GGUFCursor) throws {

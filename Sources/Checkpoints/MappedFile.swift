@@ -64,6 +64,23 @@ public final class MappedFile: Sendable {
     return try body(UnsafeRawBufferPointer(start: base.map { $0 + range.lowerBound }, count: range.count))
   }
 
+  /// Lends the bytes of a range once: the memory of its whole pages is given back afterwards, so that reading a large file tensor by
+  /// tensor never holds all of it. Reading them again is right, and slower.
+  ///
+  /// - Throws: as `withBytes(in:)`.
+  public func withBytesOnce<R>(in range: Range<Int>, _ body: (UnsafeRawBufferPointer) throws -> R) throws -> R {
+    defer { release(range) }
+    return try withBytes(in: range, body)
+  }
+
+  private func release(_ range: Range<Int>) {
+    let page = Int(sysconf(Int32(_SC_PAGESIZE)))
+    guard let base, page > 0, range.lowerBound >= 0, range.upperBound <= size else { return }
+    let (start, end) = ((range.lowerBound + page - 1) / page * page, range.upperBound / page * page)
+    // A hint: where the system does not take it, the pages stay.
+    if start < end { madvise(UnsafeMutableRawPointer(mutating: base + start), end - start, Int32(MADV_DONTNEED)) }
+  }
+
   /// A copy of the bytes of a range.
   ///
   /// - Throws: `CheckpointError` if the range leaves the file.

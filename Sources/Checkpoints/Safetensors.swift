@@ -76,7 +76,7 @@ public struct Safetensors: TensorSource {
   ///
   /// - Throws: `CheckpointError` if there is no such tensor, and what `body` throws.
   public func withBytes<R>(of name: String, _ body: (UnsafeRawBufferPointer) throws -> R) throws -> R {
-    try mapped.withBytes(in: table.find(name, in: file).payload, body)
+    try mapped.withBytesOnce(in: table.find(name, in: file).payload, body)
   }
 
   /// 8 + N, checked against the cap and the file.
