@@ -28,6 +28,7 @@ public struct ModelFiles {
   /// - Throws: `CheckpointError` for everything that is missing, wrong or not built yet.
   public init(_ path: String, drawnUnder seed: UInt64? = nil) throws {
     self.seed = seed
+    try Self.refuseAdapter(path)
     if Self.isGGUF(path) {
       let file = try GGUF(path: path)
       configuration = try DecoderConfiguration(file)
@@ -36,6 +37,14 @@ public struct ModelFiles {
       configuration = try DecoderConfiguration(contentsOf: path + "/config.json")
       (source, layout) = (seed == nil || Self.hasWeights(path) ? try ShardedSafetensors.open(folder: path) : nil, nil)
     }
+  }
+
+  /// Says so where an adapter is given as a model, before a file is missed that adapters do not have.
+  ///
+  /// - Throws: `CheckpointError` for a folder with an `adapter_config.json` and no `config.json`.
+  public static func refuseAdapter(_ path: String) throws {
+    guard Folder.exists(path + "/adapter_config.json"), !Folder.exists(path + "/config.json") else { return }
+    throw CheckpointError(file: path, found: "an adapter", expected: "a model's folder or GGUF file; the adapter goes to --adapter")
   }
 
   /// Whether the model's values are drawn, because its folder has none.

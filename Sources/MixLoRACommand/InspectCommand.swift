@@ -46,7 +46,7 @@ struct InspectCommand: ParsableCommand {
     let statistics = { (entry: TensorEntry) in stats ? try inspection.statistics(of: entry, on: backend) : nil }
     if json {
       print(inspection.json.serialized())
-      for entry in inspection.source.entries { print(Inspection.json(entry, stats ? .some(try statistics(entry)) : .none).serialized()) }
+      for entry in inspection.entries { print(Inspection.json(entry, stats ? .some(try statistics(entry)) : .none).serialized()) }
       for update in inspection.updates {
         let values = try inspection.singularValues(of: update, on: backend)
         print(JSON(dictionaryLiteral: ("update", JSON(update.path)), ("singular_values", Inspection.json(values))).serialized())

@@ -10,9 +10,9 @@ extension Inspection {
     func add(_ name: String, _ value: String) { table.rows.append(["  " + presentable(name), value]) }
     let shards = (source as? ShardedSafetensors)?.shards.count ?? 1
     add("format", format + (shards > 1 ? ", \(shards) files" : ""))
-    add("tensors", "\(source.entries.count)")
+    add("tensors", "\(entries.count)")
     add("parameters", "\(parameters)")
-    add("bytes", "\(source.entries.reduce(0) { $0 &+ $1.byteCount })")
+    add("bytes", "\(entries.reduce(0) { $0 &+ $1.byteCount })")
     for member in configuration.objectValue?.members ?? [] where member.value != .null { add(member.key, member.value.excerpt) }
     if configuration != .null {
       add("unknown keys", unknownKeys.isEmpty ? "none" : unknownKeys.map { presentable($0) }.joined(separator: ", "))
@@ -24,7 +24,7 @@ extension Inspection {
   var groupedTable: TextTable {
     var groups: [(first: TensorEntry, pattern: String, count: Int)] = []
     var indices: [String: Int] = [:]
-    for entry in source.entries {
+    for entry in entries {
       let parts = entry.name.split(separator: ".", omittingEmptySubsequences: false)
       let pattern = parts.map { !$0.isEmpty && $0.allSatisfy { ("0"..."9").contains($0) } ? "*" : String($0) }.joined(separator: ".")
       let key = "\(pattern) \(entry.elementType) \(entry.shape)"
@@ -48,7 +48,7 @@ extension Inspection {
   /// A line for each tensor, with its statistics.
   func table(_ statistics: (TensorEntry) throws -> NumberStatistics?) throws -> TextTable {
     var table = TextTable(["tensor", "dtype", "shape", "min", "max", "mean", "norm", "nonfinite"], right: [3, 4, 5, 6, 7])
-    for entry in source.entries {
+    for entry in entries {
       let found = try statistics(entry)
       let numbers = [found?.finite?.minimum, found?.finite?.maximum, found?.finite?.mean, found?.finite?.norm]
       table.rows.append(

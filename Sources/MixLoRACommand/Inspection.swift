@@ -10,6 +10,15 @@ struct Inspection {
   let path: String
   let kind: Kind
   let source: any TensorSource
+  /// The tensors by name; of a trace in the order of the run, which its metadata holds.
+  var entries: [TensorEntry] {
+    guard let order = (source as? Safetensors)?.metadata["order"]?.stringValue.flatMap({ try? JSON(parsing: $0, file: path) })?.arrayValue
+    else { return source.entries }
+    let places = Dictionary(order.enumerated().map { ($1.stringValue ?? "", $0) }) { first, _ in first }
+    return source.entries.enumerated().sorted { a, b in
+      (places[a.element.name] ?? .max, a.offset) < (places[b.element.name] ?? .max, b.offset)
+    }.map(\.element)
+  }
   /// null for tensors alone.
   let configuration: JSON
   let unknownKeys: [String]
@@ -90,7 +99,7 @@ struct Inspection {
     }
   }
 
-  var parameters: Int { source.entries.reduce(0) { $0 &+ $1.elementCount } }
+  var parameters: Int { entries.reduce(0) { $0 &+ $1.elementCount } }
 
   // MARK: Numbers
 
@@ -114,7 +123,7 @@ struct Inspection {
   var json: JSON {
     [
       "kind": JSON(kind.rawValue), "format": JSON(format), "configuration": configuration,
-      "unknown_keys": .array(unknownKeys.map { JSON($0) }), "tensors": JSON(source.entries.count), "parameters": JSON(parameters),
+      "unknown_keys": .array(unknownKeys.map { JSON($0) }), "tensors": JSON(entries.count), "parameters": JSON(parameters),
     ]
   }
 

@@ -116,6 +116,12 @@ enum Machine {
     return nil
   }
 
+  /// Columns of the terminal that standard error goes to; 80 where nobody says.
+  static var terminalColumns: Int {
+    var size = winsize()
+    return ioctl(2, UInt(TIOCGWINSZ), &size) == 0 && size.ws_col > 1 ? Int(size.ws_col) : 80
+  }
+
   /// Seconds of a clock that only moves forward.
   static var seconds: Double {
     var time = timespec()

@@ -38,15 +38,17 @@ struct Progress {
     let start = first ?? (line.step, now)
     first = start
     let left = line.step > start.step ? (now - start.seconds) / Double(line.step - start.step) * Double(steps - line.step) : .nan
-    let eta = left.isFinite ? "\(Int(left) / 60)m\(Int(left) % 60)s left" : ""
+    let eta = !left.isFinite ? "" : left < 60 ? "  \(Int(left)) s left" : "  \(Int(left) / 60) min \(Int(left) % 60) s left"
     var load = ""
     if let layers = line.expertLoad, let experts = layers.first?.count {
       let mean = (0..<experts).map { e in layers.reduce(0) { $0 + $1[e] } / Double(layers.count) }
       load = "  load " + mean.map { "\(Int((100 * $0).rounded()))" }.joined(separator: "/")
     }
-    writeError(
-      "\r\u{1b}[Kstep \(line.step)/\(steps)  loss \(fixed(line.loss, 4))  lr \(line.learningRate)  \(fixed(line.tokensPerSecond, 0)) tokens/s  \(eta)\(load)"
-    )
+    let text =
+      "step \(line.step)/\(steps)  loss \(fixed(line.loss, 4))  lr \(scientific(line.learningRate))  "
+      + "\(fixed(line.tokensPerSecond, 0)) tokens/s\(eta)\(load)"
+    // A longer line would wrap, and the next one could not write over it.
+    writeError("\r\u{1b}[K" + text.prefix(Machine.terminalColumns - 1))
   }
 
   func end() { if isShown, first != nil { writeError("\n") } }

@@ -95,7 +95,7 @@ struct TrainCommand: ParsableCommand {
   var seed: UInt64 = 42
   @Option(help: "Steps between checkpoints.")
   var saveEvery = 100
-  @Option(help: "Checkpoints to keep.")
+  @Option(help: "Checkpoints to keep: the newest ones, and beside them the best by validation.")
   var keep = 2
   @Flag(help: "Go on from the newest checkpoint in --out.")
   var resume = false

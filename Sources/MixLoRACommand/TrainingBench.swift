@@ -174,5 +174,15 @@ func fixed(_ value: Double, _ digits: Int) -> String {
   return "\(sign)\(scaled / scale)" + (digits == 0 ? "" : "." + String(repeating: "0", count: digits - fraction.count) + fraction)
 }
 
+/// A positive number in three digits: 2.00e-4.
+func scientific(_ value: Double) -> String {
+  guard value.isFinite, value > 0 else { return "\(value)" }
+  var exponent = 0
+  var mantissa = value
+  while mantissa >= 9.995 { (mantissa, exponent) = (mantissa / 10, exponent + 1) }
+  while mantissa < 0.9995 { (mantissa, exponent) = (mantissa * 10, exponent - 1) }
+  return fixed(mantissa, 2) + (exponent == 0 ? "" : "e\(exponent)")
+}
+
 func pad(_ text: String, _ width: Int) -> String { text + String(repeating: " ", count: max(0, width - text.count)) }
 func padLeft(_ text: String, _ width: Int) -> String { String(repeating: " ", count: max(0, width - text.count)) + text }

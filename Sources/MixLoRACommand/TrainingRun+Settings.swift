@@ -21,12 +21,18 @@ extension TrainingRun {
     let old = try TrainingCheckpoint.settings(options.out, step: resumed)
     let threads = options.common.threads ?? old["threads"]?.intValue ?? options.common.threadCount
     let new = settingsJSON(threads: threads).objectValue?.members ?? []
-    for setting in new where old[setting.key] != setting.value {
+    let changes = new.filter { old[$0.key] != $0.value }.map { setting in
       let (key, found, expected) = (setting.key, setting.value.serialized(), old[setting.key]?.serialized() ?? "nothing")
+      return key == "samples"
+        ? "--data has \(found) samples, but had \(expected) when the run was started."
+        : "--\(key) is \(found), but the run was started with \(expected)."
+    }
+    guard changes.isEmpty else {
       throw UsageError(
-        key == "samples"
-          ? "--data has \(found) samples, but had \(expected) when the run was started."
-          : "--\(key) is \(found), but the run was started with \(expected).")
+        (changes + [
+          "--resume takes the command that started the run; to train on under others, give --adapter \(options.out) another --out."
+        ])
+        .joined(separator: "\n"))
     }
     return threads
   }

@@ -40,15 +40,26 @@ struct DemoReport {
 
     Who computes what: MixLoRA's experts by task (darker: a larger share of the task's tokens)
     \(heatMap)
-    tasks differ from their mean by \(percent(specialisation)) of the routed tokens (0 %: every task asks the same experts)
+    \(percent(specialisation)) of a task's tokens go elsewhere than those of all tasks together (0 %: every task asks the same experts)
 
     \(sampleTable)
 
     \(fixed(seconds, 0)) s. Look at \(out)/report.html. Go on with
-      mixlora generate --model \(out)/base --adapter \(out)/mixlora --prompt '\(tasks[0].prompt)'
-      mixlora train \(DemoSettings.trainArguments(.mixlora, folder: out, steps: options.steps, seed: options.seed).joined(separator: " "))
-    (the second, with another --out, is the very run that was made here)
+      \(commands.joined(separator: "\n  "))
+    (the last is the very run that was made here)
     """
+  }
+
+  /// What one may do next, by the name that this program was called by.
+  private var commands: [String] {
+    var arguments = DemoSettings.trainArguments(.mixlora, folder: out, steps: options.steps, seed: options.seed)
+    if let place = arguments.firstIndex(of: "--out") { arguments[place + 1] = out + "/again" }
+    let program = CommandLine.arguments[0]
+    return [
+      "\(program) generate --model \(out)/base --adapter \(out)/mixlora --prompt '\(tasks[0].prompt)'",
+      "\(program) inspect \(out)/mixlora --stats",
+      "\(program) train " + arguments.joined(separator: " "),
+    ]
   }
 
   private var accuracyTable: String {
@@ -59,7 +70,7 @@ struct DemoReport {
     lines.append(pad("mean", 12) + outcomes.map { pad(percent(mean($0)), 10) }.joined())
     lines.append(
       pad("trained", 12) + outcomes.map { pad($0.parameters == 0 ? "–" : "\($0.parameters)", 10) }.joined() + "parameters")
-    return lines.joined(separator: "\n")
+    return table(lines)
   }
 
   /// A row a task, a block of E cells a layer.
@@ -77,7 +88,7 @@ struct DemoReport {
       }
       lines.append(pad(task.name, 12) + blocks.joined(separator: "  "))
     }
-    return lines.joined(separator: "\n")
+    return table(lines)
   }
 
   private var sampleTable: String {
@@ -91,9 +102,13 @@ struct DemoReport {
         pad(tasks[t].prompt, width)
           + answers.indices.map { pad(trimmed(answers[$0][t]), max(widths[$0], heads[$0].count + 2)) }.joined())
     }
-    return lines.joined(separator: "\n")
+    return table(lines)
   }
 
+  /// Lines without blanks at their ends.
+  private func table(_ lines: [String]) -> String {
+    lines.map { String($0.reversed().drop { $0 == " " }.reversed()) }.joined(separator: "\n")
+  }
   private func trimmed(_ text: String) -> String { String(text.drop { $0 == " " }) }
   private func percent(_ share: Double) -> String { fixed(100 * share, 1) + " %" }
 
@@ -157,21 +172,21 @@ struct DemoReport {
     (\(DemoSettings.experts) experts of rank \(DemoSettings.rank) in every feed-forward block, \(DemoSettings.expertsPerToken) a token;
     \(mixture.parameters) trained parameters), once by <b>plain LoRA</b> (rank \(DemoSettings.plainRank); \(outcomes[1].parameters)
     trained parameters). Same data, \(options.steps) steps of \(DemoSettings.batch) samples, seed \(options.seed). The bars count
-    exact answers to \(tasks[0].questions.count) questions a task that neither has seen.</p>
+    exact answers to \(tasks[0].questions.count) questions a task that neither has seen; their means are
+    \(outcomes.map { "\(percent(mean($0))) (\($0.name))" }.joined(separator: ", ")).</p>
     \(accuracyPicture)
     <h2>Loss</h2>
     \(lossPicture)
     <h2>Which expert takes which task</h2>
-    <p>The router was told nothing about tasks. They differ from their mean by \(percent(specialisation)) of the routed tokens.</p>
+    <p>The router was told nothing about tasks. On average \(percent(specialisation)) of a
+    task's tokens go elsewhere than those of all tasks together.</p>
     \(routingPicture)
     <h2>Answers</h2>
     <table><tr><th>question<th>expected\(outcomes.map { "<th>\($0.name)" }.joined())</tr>
     \(tasks.indices.map(answerRow).joined(separator: "\n"))
     </table>
     <h2>Go on</h2>
-    <pre>mixlora generate --model \(out)/base --adapter \(out)/mixlora --prompt '\(escaped(tasks[0].prompt))'
-    mixlora inspect \(out)/mixlora --stats
-    mixlora train --model \(out)/base --data mine.jsonl --out mine</pre>
+    <pre>\(commands.map(escaped).joined(separator: "\n"))</pre>
     </html>
 
     """
