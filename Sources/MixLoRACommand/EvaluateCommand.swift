@@ -102,7 +102,10 @@ struct EvaluateCommand: ParsableCommand {
         model, adapter: adapter.map { .folder($0) } ?? .none, trainsBase: false, evaluation: .sharedBase, positions: 3 * longest,
         on: backend)
       for (task, questions) in questions {
-        let result = try AnswerScoring(decoder, on: backend).score(questions, task, with: tokenizer)
+        let result: AnswerScoring<CPUFloat>.Result
+        do { result = try AnswerScoring(decoder, on: backend).score(questions, task, with: tokenizer) } catch let error
+          as AnswerScoring<CPUFloat>.NonFiniteScore
+        { throw NumericalFailure(description: "\(adapter ?? model), \(task.rawValue): \(error)") }
         print(json ? line(adapter, task, result).serialized() : text(adapter, task, result))
       }
     }

@@ -10,7 +10,14 @@ extension TrainingRun {
       }
       return nil
     }
-    return TrainingCheckpoint.steps(in: options.out).last ?? 0
+    if let step = TrainingCheckpoint.steps(in: options.out).last { return step }
+    // A run that was killed before its first checkpoint has none of these: they are somebody's, and the run would write over them.
+    let precious = ["adapter_config.json", "adapter_model.safetensors", "adapter_model.bin", "config.json", "model.safetensors"]
+    if let name = Folder.names(in: options.out).first(where: precious.contains) {
+      throw UsageError(
+        "--resume finds no checkpoint in --out \(options.out), but \(name), which would be overwritten; choose another folder.")
+    }
+    return 0
   }
 
   /// The threads to compute with: of a resumed run those that it was started with, for bits depend on them.

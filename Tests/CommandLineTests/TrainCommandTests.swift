@@ -75,6 +75,34 @@ import Testing
     #expect(!FileManager.default.fileExists(atPath: folder.path + "/other"))
   }
 
+  @Test(arguments: [
+    ("--epochs", "9223372036854775807"), ("--batch", "9223372036854775807"), ("--steps", "9223372036854775807"), ("--keep", "0"),
+    ("--alpha", "nan"), ("--alpha", "0"),
+  ])
+  func aNumberOutOfRangeIsAUsageError(_ option: String, _ value: String) throws {
+    let result = try Program.run(["train", "--model", "m", "--data", "d", "--out", "o", option, value])
+    #expect(result.code == 2 && result.error.contains("\(option) is \(value)"), "\(result.error)")
+  }
+
+  @Test func withoutACheckpointAModelOrAnAdapterIsNotWrittenOver() throws {
+    let scratch = try Scratch()
+    let folder = try TrainingCase.folder(scratch)
+    let file = URL(filePath: folder.path + "/model/model.safetensors")
+    let before = try Data(contentsOf: file)
+    let model = try Program.run(TrainingCase.fullArguments(folder, "model", "--steps", "1", "--resume"))
+    #expect(model.code == 2 && model.error.contains("config.json"), "\(model.error)")
+    #expect(try Data(contentsOf: file) == before)
+    #expect(try Program.run(TrainingCase.arguments(folder, "run", "--steps", "1")).code == 0)
+    try FileManager.default.removeItem(atPath: folder.path + "/run/checkpoint-1")
+    let adapter = try Program.run(TrainingCase.arguments(folder, "run", "--steps", "1", "--resume"))
+    #expect(adapter.code == 2 && adapter.error.contains("adapter_config.json"), "\(adapter.error)")
+    // What a run leaves that was killed before its first checkpoint is no reason not to begin.
+    for name in ["adapter_config.json", "adapter_model.safetensors"] {
+      try FileManager.default.removeItem(atPath: folder.path + "/run/" + name)
+    }
+    #expect(try Program.run(TrainingCase.arguments(folder, "run", "--steps", "1", "--resume")).code == 0)
+  }
+
   @Test func aResumedRunHasTheThreadsOfItsCheckpoint() throws {
     let scratch = try Scratch()
     let folder = try TrainingCase.folder(scratch)
