@@ -104,6 +104,7 @@ struct TrainingRun {
     var metrics = try MetricsFile(options.out + "/metrics.jsonl", after: trainer.step)
     let state = settingsJSON(threads: threads)
     let stop = StopSignals()
+    defer { stop.end() }
     var progress = Progress(quiet: options.common.quiet, steps: steps)
     let start = Machine.seconds
     var tokens = 0
@@ -128,7 +129,7 @@ struct TrainingRun {
       if isStopped || isLast || isBest || trainer.step % options.saveEvery == 0 { try save() }
       if isStopped, !isLast {
         progress.end()
-        writeError("interrupted after step \(trainer.step); --resume goes on from there\n")
+        writeError("interrupted after step \(trainer.step); mixlora train with the same options and --resume goes on from there\n")
         throw Interrupted()
       }
     }
