@@ -33,7 +33,9 @@ extension TrainingRun {
       throw UsageError(
         key == "samples"
           ? "--data has \(found) samples, but had \(expected) when the run was started."
-          : "--\(key) is \(found), but the run was started with \(expected).")
+          : key == "digest"
+            ? "--data or --validation holds other samples than when the run was started."
+            : "--\(key) is \(found), but the run was started with \(expected).")
     }
     return threads
   }
@@ -43,6 +45,7 @@ extension TrainingRun {
     let o = options
     return [
       "model": JSON(o.model), "data": JSON(o.data), "task": o.task.map { JSON($0) } ?? nil, "samples": JSON(samples.count),
+      "digest": JSON(String(EncodedSample.digest(samples + validation), radix: 16)),
       "epochs": JSON(o.epochs), "steps": JSON(steps), "method": JSON(o.method.rawValue), "adapter": o.adapter.map { JSON($0) } ?? nil,
       "rank": JSON(o.branches.rank), "alpha": JSON(o.alpha), "rslora": JSON(o.rslora), "dropout": JSON(o.branches.dropout),
       "init": JSON(o.initialisation.rawValue), "experts": JSON(o.branches.experts), "top-k": JSON(o.branches.topK),

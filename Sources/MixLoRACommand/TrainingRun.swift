@@ -13,7 +13,7 @@ struct TrainingRun {
   private let form: TrainedFolder
   let tokenizer: Tokenizer
   let samples: [EncodedSample]
-  private let validation: [EncodedSample]
+  let validation: [EncodedSample]
   let plan: BatchPlan
   let steps: Int
 

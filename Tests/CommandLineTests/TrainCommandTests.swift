@@ -84,6 +84,26 @@ import Testing
     #expect(result.code == 2 && result.error.contains("\(option) is \(value)"), "\(result.error)")
   }
 
+  @Test func aRunGoesOnWithItsOwnSamplesAlone() throws {
+    let scratch = try Scratch()
+    let folder = try TrainingCase.folder(scratch)
+    #expect(try Program.run(TrainingCase.arguments(folder, "run", "--steps", "3")).code == 0)
+    try scratch.edit(folder.appending(path: "data.jsonl"), "what is 7?", "what is 8?")
+    let changed = try Program.run(TrainingCase.arguments(folder, "run", "--steps", "3", "--resume"))
+    #expect(changed.code == 2 && changed.error.contains("other samples"), "\(changed.error)")
+  }
+
+  @Test func aFolderThatIsNoCheckpointIsNotTakenForOne() throws {
+    let scratch = try Scratch()
+    let folder = try TrainingCase.folder(scratch)
+    let foreign = folder.path + "/run/checkpoint-3"
+    try FileManager.default.createDirectory(atPath: foreign, withIntermediateDirectories: true)
+    try AtomicFile.write("mine", to: foreign + "/notes")
+    let result = try Program.run(TrainingCase.arguments(folder, "run", "--steps", "3", "--resume"))
+    #expect(result.code == 5 && result.error.contains("checkpoint-3"), "\(result.code) \(result.error)")
+    #expect(try String(contentsOfFile: foreign + "/notes", encoding: .utf8) == "mine")
+  }
+
   @Test func withoutACheckpointAModelOrAnAdapterIsNotWrittenOver() throws {
     let scratch = try Scratch()
     let folder = try TrainingCase.folder(scratch)
