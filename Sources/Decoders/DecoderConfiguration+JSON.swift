@@ -14,6 +14,7 @@ extension DecoderConfiguration {
       ("query_key_value_bias", JSON(queryKeyValueBias)), ("output_bias", JSON(outputBias)), ("mlp_bias", JSON(feedForwardBias)),
       ("sliding_window", window.map { JSON($0) } ?? nil), ("first_windowed_layer", window.map { _ in JSON(firstWindowedLayer) } ?? nil),
       ("tie_word_embeddings", JSON(tiesHead)), ("initializer_range", JSON(initializerRange)),
+      ("max_position_embeddings", contextLength.map { JSON($0) } ?? nil),
     ] as [(String, JSON)] { object[key] = value }
     return .object(object)
   }

@@ -8,9 +8,9 @@ extension DecoderConfiguration {
   /// - Parameters:
   ///   - file: what errors name.
   ///   - beginToken: `bos_token_id`.
-  ///   - endToken: `eos_token_id`.
+  ///   - endTokens: `eos_token_id`: a list where several end a text.
   /// - Throws: `CheckpointError` for what a `config.json` cannot say.
-  public func json(file: String, beginToken: Int32?, endToken: Int32?) throws -> JSON {
+  public func json(file: String, beginToken: Int32?, endTokens: [Int32]) throws -> JSON {
     guard ropeDivisors == nil else {
       throw CheckpointError(
         file: file, place: .tensor(GGUFLayout.divisors), found: "divisors of the rotary frequencies",
@@ -42,7 +42,8 @@ extension DecoderConfiguration {
       object["mlp_bias"] = JSON(feedForwardBias)
     }
     object["bos_token_id"] = beginToken.map { JSON(Int($0)) } ?? .null
-    object["eos_token_id"] = endToken.map { JSON(Int($0)) } ?? .null
+    let ends = endTokens.map { JSON(Int($0)) }
+    object["eos_token_id"] = ends.count > 1 ? .array(ends) : ends.first ?? .null
     object["torch_dtype"] = "float32"
     return .object(object)
   }

@@ -14,7 +14,7 @@ public struct Generator<B: Backend> {
   public struct Limits: Sendable {
     /// The most new tokens.
     public var tokens: Int
-    /// The most tokens that a sequence may have, prompt included: what the model has positions for.
+    /// Positions of the model: the most tokens of a sequence that may be read; one more may be written behind them.
     public var positions: Int
     /// Tokens that end a text; they are no part of it.
     public var endTokens: Set<Int32>
@@ -90,8 +90,10 @@ public struct Generator<B: Backend> {
       let logits = try state.logits(after: next, run)
       for s in prompts.indices {
         guard let row = logits[s] else { continue }
-        let number = results[s].ids.count
-        guard let token = sampler.token(row, number: number) else { throw NonFiniteLogits(sequence: s, token: number) }
+        // Draws are numbered by the place in the sequence, so that the turns of a conversation do not repeat them.
+        guard let token = sampler.token(row, number: state.ids[s].count) else {
+          throw NonFiniteLogits(sequence: s, token: results[s].ids.count)
+        }
         var piece = ""
         var stop: Stop?
         if limits.endTokens.contains(token) {

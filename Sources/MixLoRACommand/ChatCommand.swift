@@ -26,9 +26,6 @@ struct ChatCommand: ParsableCommand {
         printf 'Hello!\\nWhat did I just say?\\n' | mixlora chat --model m
       """)
 
-  /// Positions of a model that does not say how many it has, and the most that a table is made for.
-  private static let positions = 32_768
-
   @OptionGroup var options: GenerationOptions
   @OptionGroup var common: CommonOptions
 
@@ -36,7 +33,7 @@ struct ChatCommand: ParsableCommand {
     let tokenizer = try Tokenizer(model: options.model)
     let format = try ChatFormat(tokenizer, model: options.model)
     let model = try LoadedModel(
-      options, tokenizer, endOfTurn: format.endOfTurn, longest: Self.positions, threads: common.threadCount)
+      options, tokenizer, endOfTurn: format.endOfTurn, longest: LoadedModel.usualPositions, threads: common.threadCount)
     let state = DecodingState(model.decoder, sequences: 1, on: model.backend)
     var conversation: [Int32] = []
     let isTalking = isatty(0) == 1 && !common.quiet

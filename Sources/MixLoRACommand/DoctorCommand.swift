@@ -52,6 +52,7 @@ struct DoctorCheck {
     let detail: String
 
     static func ok(_ detail: String) -> Result { Result(status: .ok, detail: detail) }
+    static func notRun(_ detail: String) -> Result { Result(status: .notRun, detail: detail) }
     static func fail(_ detail: String) -> Result { Result(status: .fail, detail: detail) }
 
     func json(_ name: String) -> JSON { ["check": JSON(name), "status": JSON(status.rawValue), "detail": JSON(detail)] }

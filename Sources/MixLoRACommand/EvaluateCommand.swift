@@ -95,6 +95,9 @@ struct EvaluateCommand: ParsableCommand {
     let tokenizer = try Tokenizer(model: model)
     let questions = try tasks.map { ($0, try TrainingData.questions(data, $0, split: split, limit: limit ?? .max)) }
     let longest = questions.flatMap(\.1).map { $0.prompt.utf8.count + ($0.candidates.map(\.text.utf8.count).max() ?? 0) + 2 }.max() ?? 2
+    guard longest <= 1 << 16 else {
+      throw CheckpointError(file: data, found: "a question of \(longest) bytes", expected: "at most \(1 << 16)")
+    }
     let backend = CPUFloat(threads: common.threadCount)
     for adapter in origins {
       // A token is at least a byte of the normalised text, which is at most three times as long: enough positions for all.
@@ -102,7 +105,10 @@ struct EvaluateCommand: ParsableCommand {
         model, adapter: adapter.map { .folder($0) } ?? .none, trainsBase: false, evaluation: .sharedBase, positions: 3 * longest,
         on: backend)
       for (task, questions) in questions {
-        let result = try AnswerScoring(decoder, on: backend).score(questions, task, with: tokenizer)
+        let result: AnswerScoring<CPUFloat>.Result
+        do { result = try AnswerScoring(decoder, on: backend).score(questions, task, with: tokenizer) } catch let error
+          as AnswerScoring<CPUFloat>.NonFiniteScore
+        { throw NumericalFailure(description: "\(adapter ?? model), \(task.rawValue): \(error)") }
         print(json ? line(adapter, task, result).serialized() : text(adapter, task, result))
       }
     }

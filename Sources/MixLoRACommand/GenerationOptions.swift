@@ -46,6 +46,10 @@ struct LoadedModel {
   let backend: CPUFloat
   /// The most tokens that a sequence may have.
   let positions: Int
+  /// Positions of a model that does not say how many it has.
+  static let usualPositions = 32_768
+  /// Positions that a table is made for at most, whatever a file says.
+  private static let mostPositions = 1 << 20
 
   /// Loads the model of `options`.
   ///
@@ -61,7 +65,7 @@ struct LoadedModel {
         file: options.model, found: "a tokenizer with ids up to \(tokenizer.vocabularySize - 1)",
         expected: "ids below \(files.configuration.vocabulary), the model's vocabulary")
     }
-    positions = min(longest, files.configuration.contextLength ?? .max)
+    positions = min(longest, files.configuration.contextLength ?? Self.usualPositions, Self.mostPositions)
     decoder = try files.decoder(
       adapter: options.adapter.map { .folder($0) } ?? .none, trainsBase: false, evaluation: .sharedBase, positions: positions, on: backend)
     let ends = tokenizer.endTokens.union(endOfTurn.map { [$0] } ?? [])

@@ -93,10 +93,11 @@ enum Machine {
     let block = LinearName.allCases.map { Double(configuration.linearSizes($0).outputs) * Double(configuration.linearSizes($0).inputs) }
     let heads = Double(configuration.vocabulary) * Double(configuration.channels) * (configuration.tiesHead ? 1 : 2)
     let bytes = bytesEach * (Double(configuration.layers) * block.reduce(0, +) + heads)
-    guard bytes < memoryBytes else {
+    let most = memoryLimit ?? memoryBytes
+    guard bytes < most else {
       throw CheckpointError(
         file: file, found: "sizes that need \(fixed(bytes / 1_073_741_824, 1)) GiB for the weights",
-        expected: "at most the \(fixed(memoryBytes / 1_073_741_824, 1)) GiB of this machine")
+        expected: "at most the \(fixed(most / 1_073_741_824, 1)) GiB that this process may have")
     }
   }
 

@@ -18,6 +18,9 @@ struct StopSignals {
     for number in [SIGINT, SIGTERM] { signal(number) { _ in StopSignals.asked.store(true, ordering: .relaxed) } }
   }
 
+  /// From here on the signals end the program again.
+  func end() { for number in [SIGINT, SIGTERM] { signal(number, SIG_DFL) } }
+
   var isAsked: Bool { Self.asked.load(ordering: .relaxed) }
 }
 

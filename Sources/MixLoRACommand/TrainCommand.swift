@@ -109,12 +109,19 @@ struct TrainCommand: ParsableCommand {
   var json = false
   @OptionGroup var common: CommonOptions
 
+  /// What a count may be: epochs times the steps of an epoch, say, then has room in an Int.
+  private static let counts = 1...1_000_000_000
+
   func validate() throws {
     for (name, value) in [
       ("--epochs", epochs), ("--batch", batch), ("--accumulate", accumulate),
       ("--save-every", saveEvery), ("--keep", keep), ("--steps", steps ?? 1),
       ("--evaluate-every", evaluateEvery ?? 1),
-    ] where value < 1 { throw ValidationError("\(name) is \(value), expected at least 1.") }
+    ] where !Self.counts.contains(value) {
+      throw ValidationError(
+        "\(name) is \(value), expected \(value < 1 ? "at least \(Self.counts.lowerBound)" : "at most \(Self.counts.upperBound)").")
+    }
+    guard alpha > 0, alpha.isFinite else { throw ValidationError("--alpha is \(alpha), expected a number > 0.") }
     guard batch % accumulate == 0 else { throw ValidationError("--accumulate is \(accumulate), expected a divisor of --batch, \(batch).") }
     for (name, value) in [
       ("--lr", lr), ("--weight-decay", weightDecay), ("--clip", clip), ("--momentum", momentum),

@@ -10,7 +10,23 @@ extension TrainingRun {
       }
       return nil
     }
-    return TrainingCheckpoint.steps(in: options.out).last ?? 0
+    if let step = TrainingCheckpoint.steps(in: options.out).last { return step }
+    // A run that was killed before its first checkpoint has none of these: they are somebody's, and the run would write over them.
+    let precious = ["adapter_config.json", "adapter_model.safetensors", "adapter_model.bin", "config.json", "model.safetensors"]
+    if let name = Folder.names(in: options.out).first(where: precious.contains) {
+      throw UsageError(
+        "--resume finds no checkpoint in --out \(options.out), but \(name), which would be overwritten; choose another folder.")
+    }
+    return 0
+  }
+
+  /// Refuses to write the batches over a file that they are made from.
+  func requireOwnDump() throws {
+    guard let dump = options.dumpBatches, let place = try? Folder.absolute(dump) else { return }
+    for (name, file) in [("--data", options.data), ("--validation", options.validation ?? ""), ("--model", options.model)]
+    where (try? Folder.absolute(file)) == place {
+      throw UsageError("--dump-batches \(dump) is the file of \(name), expected another name.")
+    }
   }
 
   /// The threads to compute with: of a resumed run those that it was started with, for bits depend on them.
@@ -25,7 +41,9 @@ extension TrainingRun {
       let (key, found, expected) = (setting.key, setting.value.serialized(), old[setting.key]?.serialized() ?? "nothing")
       return key == "samples"
         ? "--data has \(found) samples, but had \(expected) when the run was started."
-        : "--\(key) is \(found), but the run was started with \(expected)."
+        : key == "digest"
+          ? "--data or --validation holds other samples than when the run was started."
+          : "--\(key) is \(found), but the run was started with \(expected)."
     }
     guard changes.isEmpty else {
       throw UsageError(
@@ -42,6 +60,7 @@ extension TrainingRun {
     let o = options
     return [
       "model": JSON(o.model), "data": JSON(o.data), "task": o.task.map { JSON($0) } ?? nil, "samples": JSON(samples.count),
+      "digest": JSON(String(EncodedSample.digest(samples + validation), radix: 16)),
       "epochs": JSON(o.epochs), "steps": JSON(steps), "method": JSON(o.method.rawValue), "adapter": o.adapter.map { JSON($0) } ?? nil,
       "rank": JSON(o.branches.rank), "alpha": JSON(o.alpha), "rslora": JSON(o.rslora), "dropout": JSON(o.branches.dropout),
       "init": JSON(o.initialisation.rawValue), "experts": JSON(o.branches.experts), "top-k": JSON(o.branches.topK),

@@ -13,7 +13,7 @@ struct TrainingRun {
   private let form: TrainedFolder
   let tokenizer: Tokenizer
   let samples: [EncodedSample]
-  private let validation: [EncodedSample]
+  let validation: [EncodedSample]
   let plan: BatchPlan
   let steps: Int
 
@@ -48,6 +48,7 @@ struct TrainingRun {
 
   /// Makes the run; nil if it was a dry one.
   func run() throws -> Summary? {
+    try requireOwnDump()
     let resumed = try resumedStep()
     let threads = try threads(resumed)
     if model.isNew {
@@ -104,12 +105,16 @@ struct TrainingRun {
     var metrics = try MetricsFile(options.out + "/metrics.jsonl", after: trainer.step)
     let state = settingsJSON(threads: threads)
     let stop = StopSignals()
+    defer { stop.end() }
     var progress = Progress(quiet: options.common.quiet, steps: steps)
     let start = Machine.seconds
     var tokens = 0
     var best = metrics.lines.filter { $0.validationLoss != nil }.min { ($0.validationLoss ?? 0) < ($1.validationLoss ?? 0) }
     var spared: Set<Int> { best.map { [$0.step] } ?? [] }
-    func save() throws { try trainer.save(to: options.out, settings: state, sparing: spared) }
+    func save() throws {
+      try metrics.synchronize()
+      try trainer.save(to: options.out, settings: state, sparing: spared)
+    }
     TrainingCheckpoint.prune(options.out, keep: options.keep, sparing: spared)  // a killed run may not have come to it
 
     while trainer.step < steps {
@@ -128,7 +133,7 @@ struct TrainingRun {
       if isStopped || isLast || isBest || trainer.step % options.saveEvery == 0 { try save() }
       if isStopped, !isLast {
         progress.end()
-        writeError("interrupted after step \(trainer.step); --resume goes on from there\n")
+        writeError("interrupted after step \(trainer.step); mixlora train with the same options and --resume goes on from there\n")
         throw Interrupted()
       }
     }

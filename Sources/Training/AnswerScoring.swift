@@ -34,12 +34,20 @@ public struct AnswerScoring<B: Backend> {
     public var majority = 0
   }
 
+  /// A score that is not finite: there is nothing to compare.
+  public struct NonFiniteScore: Error, CustomStringConvertible {
+    /// The question, counted from 0.
+    public let question: Int
+    /// Says what was found where.
+    public var description: String { "question \(question + 1): the score of an answer is not finite" }
+  }
+
   /// Tokens that are run through the model at a time, about.
   private static var batchTokens: Int { 2048 }
 
   /// Asks all questions of a task.
   ///
-  /// - Throws: `CheckpointError` for a token that the model does not have, and what the device reports.
+  /// - Throws: `CheckpointError` for a token that the model does not have, ``NonFiniteScore``, and what the device reports.
   public func score(_ questions: [QuestionTask.Question], _ task: QuestionTask, with encoder: some TextEncoder) throws -> Result {
     var result = Result(count: questions.count)
     var golds: [String: Int] = [:]
@@ -59,6 +67,7 @@ public struct AnswerScoring<B: Backend> {
     for range in batches(prompts) {
       let logits = try lastLogits(Array(prompts[range]))
       for (row, index) in zip(logits, range) {
+        guard labelTokens.allSatisfy({ $0.map { row[Int($0)].isFinite } ?? true }) else { throw NonFiniteScore(question: index) }
         var best = 0
         func value(_ label: Int) -> B.Scalar { labelTokens[label].map { row[Int($0)] } ?? -.infinity }
         for label in task.labels.indices where value(label) > value(best) { best = label }
@@ -69,8 +78,9 @@ public struct AnswerScoring<B: Backend> {
     var likelihoods: [Double] = []
     for range in batches(candidates) { likelihoods += try logLikelihoods(Array(candidates[range])) }
     var first = 0
-    for question in questions {
+    for (index, question) in questions.enumerated() {
       let own = likelihoods[first..<first + question.candidates.count]
+      guard own.allSatisfy(\.isFinite) else { throw NonFiniteScore(question: index) }
       first += question.candidates.count
       let perByte = zip(own, question.candidates).map { $0 / Double(max(1, $1.text.utf8.count)) }
       if question.candidates[argmax(Array(own))].label == question.label { result.byLikelihood += 1 }

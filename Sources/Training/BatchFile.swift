@@ -21,6 +21,11 @@ public enum BatchFile {
   public static func write(
     to path: String, _ plan: BatchPlan, _ samples: [EncodedSample], steps: Int, metadata: KeyValuePairs<String, String>
   ) throws {
+    guard steps <= Safetensors.maximumTensorCount / Field.allCases.count else {
+      throw CheckpointError(
+        file: path, found: "\(steps) steps with \(Field.allCases.count) tensors each",
+        expected: "at most \(Safetensors.maximumTensorCount) tensors in a file")
+    }
     var plan = plan
     // The file lists steps by name, 10 before 2, so which samples they have is found out first, in their own order.
     let batches = (0..<steps).map { plan.microBatches(step: $0).flatMap { $0 } }

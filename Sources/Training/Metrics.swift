@@ -76,7 +76,7 @@ public struct MetricsFile {
 
   /// Begins a file, or goes on after step `step` of the one that is there: later lines, and half a line, are cut off.
   ///
-  /// - Throws: `CheckpointError` if the file cannot be read or written.
+  /// - Throws: `CheckpointError` if the file cannot be read or written, or lacks the line of an earlier step.
   public init(_ path: String, after step: Int) throws {
     self.path = path
     var kept: [Metrics] = []
@@ -85,6 +85,10 @@ public struct MetricsFile {
       for line in try file.bytes(in: 0..<file.size).split(separator: UInt8(ascii: "\n")) {
         if let metrics = Metrics(Array(line), file: path), metrics.step <= step { kept.append(metrics) }
       }
+    }
+    guard kept.map(\.step).elementsEqual(Array(1..<step + 1)) else {
+      throw CheckpointError(
+        file: path, found: "lines of \(kept.count) steps up to step \(step)", expected: "a line for each step from 1 to \(step), in order")
     }
     lines = kept
     try AtomicFile.write(kept.map { $0.json.serialized() + "\n" }.joined(), to: path)
@@ -97,4 +101,9 @@ public struct MetricsFile {
     lines.append(metrics)
     try AppendedFile.append(metrics.json.serialized() + "\n", to: path)
   }
+
+  /// Waits until all lines are on the disk: before a checkpoint, which goes on from them.
+  ///
+  /// - Throws: `CheckpointError` if the system fails.
+  public func synchronize() throws { try AppendedFile.synchronize(path) }
 }

@@ -46,12 +46,13 @@ extension ModelFolder {
     settings["eos_token"] = tokenizer.spelling(of: tokenizer.endToken).map { JSON($0) } ?? .null
     settings["clean_up_tokenization_spaces"] = false
     if let template = try file.metadata.value("tokenizer.chat_template")?.stringValue { settings["chat_template"] = JSON(template) }
+    let otherEnds = tokenizer.otherEndTokens.filter { $0 != tokenizer.endToken }
     self.init([
       ("tokenizer.json", tokenizer.json()), ("tokenizer_config.json", .object(settings)),
       (
         "config.json",
         try configuration.json(
-          file: path, beginToken: tokenizer.beginToken, endToken: tokenizer.endToken)
+          file: path, beginToken: tokenizer.beginToken, endTokens: (tokenizer.endToken.map { [$0] } ?? []) + otherEnds)
       ),
     ])
   }

@@ -123,3 +123,18 @@ public struct EncodedSample: Equatable, Sendable {
     return tokens
   }
 }
+
+extension EncodedSample {
+  /// A number that tells lists of samples apart, in their order: FNV-1a over all tokens and whether they count.
+  ///
+  /// - Complexity: O(tokens).
+  public static func digest(_ samples: [EncodedSample]) -> UInt64 {
+    var hash: UInt64 = 0xcbf2_9ce4_8422_2325
+    func add(_ value: Int) { hash = (hash ^ UInt64(truncatingIfNeeded: value)) &* 0x100_0000_01b3 }
+    for sample in samples {
+      add(sample.ids.count)
+      for (id, counts) in zip(sample.ids, sample.counts) { add(2 * Int(id) + (counts ? 1 : 0)) }
+    }
+    return hash
+  }
+}

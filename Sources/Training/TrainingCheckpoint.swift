@@ -39,7 +39,7 @@ public enum TrainingCheckpoint {
     on backend: B
   ) throws {
     let final = path(folder, step: step)
-    guard !Folder.exists(final) else { return }
+    guard !Folder.exists("\(final)/\(stateFile)") else { return }  // anything else of this name makes the renaming fail
     let partial = "\(folder)/.\(prefix)\(step).partial-\(getpid())"
     try Folder.create(partial)
     do {

@@ -104,6 +104,16 @@ import Testing
     #expect(long.code == 2 && long.error.contains("--prompt 2 has 65 tokens") && long.error.contains("64"), "\(long.error)")
   }
 
+  /// A table of positions is made for no more than can be, whatever the options and the file say.
+  @Test(arguments: ["", "\"max_position_embeddings\": 1000000000000000,"])
+  func howLongATextMayBeHasALimit(_ line: String) throws {
+    let talker = try Talker()
+    let first = try #require(try talker.lines(["--max-tokens", "1", "--prompt", "So"])[0]["text"]?.stringValue)
+    try talker.scratch.edit(talker.model.appending(path: "config.json"), "\"max_position_embeddings\": 64,", line)
+    let result = try talker.lines(["--max-tokens", "9223372036854775807", "--prompt", "So", "--stop", first])
+    #expect(result[0]["stop"] == "text")
+  }
+
   @Test func whatCannotBeContinuedIsNamed() throws {
     let talker = try Talker()
     let empty = try talker.run("generate", "--prompt", "")

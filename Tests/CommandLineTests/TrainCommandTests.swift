@@ -75,6 +75,54 @@ import Testing
     #expect(!FileManager.default.fileExists(atPath: folder.path + "/other"))
   }
 
+  @Test(arguments: [
+    ("--epochs", "9223372036854775807"), ("--batch", "9223372036854775807"), ("--steps", "9223372036854775807"), ("--keep", "0"),
+    ("--alpha", "nan"), ("--alpha", "0"),
+  ])
+  func aNumberOutOfRangeIsAUsageError(_ option: String, _ value: String) throws {
+    let result = try Program.run(["train", "--model", "m", "--data", "d", "--out", "o", option, value])
+    #expect(result.code == 2 && result.error.contains("\(option) is \(value)"), "\(result.error)")
+  }
+
+  @Test func aRunGoesOnWithItsOwnSamplesAlone() throws {
+    let scratch = try Scratch()
+    let folder = try TrainingCase.folder(scratch)
+    #expect(try Program.run(TrainingCase.arguments(folder, "run", "--steps", "3")).code == 0)
+    try scratch.edit(folder.appending(path: "data.jsonl"), "what is 7?", "what is 8?")
+    let changed = try Program.run(TrainingCase.arguments(folder, "run", "--steps", "3", "--resume"))
+    #expect(changed.code == 2 && changed.error.contains("other samples"), "\(changed.error)")
+  }
+
+  @Test func aFolderThatIsNoCheckpointIsNotTakenForOne() throws {
+    let scratch = try Scratch()
+    let folder = try TrainingCase.folder(scratch)
+    let foreign = folder.path + "/run/checkpoint-3"
+    try FileManager.default.createDirectory(atPath: foreign, withIntermediateDirectories: true)
+    try AtomicFile.write("mine", to: foreign + "/notes")
+    let result = try Program.run(TrainingCase.arguments(folder, "run", "--steps", "3", "--resume"))
+    #expect(result.code == 5 && result.error.contains("checkpoint-3"), "\(result.code) \(result.error)")
+    #expect(try String(contentsOfFile: foreign + "/notes", encoding: .utf8) == "mine")
+  }
+
+  @Test func withoutACheckpointAModelOrAnAdapterIsNotWrittenOver() throws {
+    let scratch = try Scratch()
+    let folder = try TrainingCase.folder(scratch)
+    let file = URL(filePath: folder.path + "/model/model.safetensors")
+    let before = try Data(contentsOf: file)
+    let model = try Program.run(TrainingCase.fullArguments(folder, "model", "--steps", "1", "--resume"))
+    #expect(model.code == 2 && model.error.contains("config.json"), "\(model.error)")
+    #expect(try Data(contentsOf: file) == before)
+    #expect(try Program.run(TrainingCase.arguments(folder, "run", "--steps", "1")).code == 0)
+    try FileManager.default.removeItem(atPath: folder.path + "/run/checkpoint-1")
+    let adapter = try Program.run(TrainingCase.arguments(folder, "run", "--steps", "1", "--resume"))
+    #expect(adapter.code == 2 && adapter.error.contains("adapter_config.json"), "\(adapter.error)")
+    // What a run leaves that was killed before its first checkpoint is no reason not to begin.
+    for name in ["adapter_config.json", "adapter_model.safetensors"] {
+      try FileManager.default.removeItem(atPath: folder.path + "/run/" + name)
+    }
+    #expect(try Program.run(TrainingCase.arguments(folder, "run", "--steps", "1", "--resume")).code == 0)
+  }
+
   @Test func aResumedRunHasTheThreadsOfItsCheckpoint() throws {
     let scratch = try Scratch()
     let folder = try TrainingCase.folder(scratch)

@@ -202,9 +202,11 @@ import Testing
   @Test(arguments: ["llama", "qwen2"]) func aWrittenConfigurationSaysWhatTheFileSaid(kind: String) throws {
     var said = try DecoderConfiguration(GGUF(path: Self.folder + kind + ".gguf"))
     said.ropeDivisors = nil
-    let json = try said.json(file: "m.gguf", beginToken: 1, endToken: 2)
+    let json = try said.json(file: "m.gguf", beginToken: 1, endTokens: [2])
     var written = try DecoderConfiguration(JSON(parsing: json.serialized(), file: "config.json"), file: "config.json")
     #expect(json["model_type"]?.stringValue == kind)
+    #expect(json["eos_token_id"] == 2)
+    #expect(try said.json(file: "m.gguf", beginToken: 1, endTokens: [2, 5])["eos_token_id"] == [2, 5], "each ends a text")
     #expect(written.unknownKeys.isEmpty && written.window == nil)
     (written.unknownKeys, written.firstWindowedLayer) = (said.unknownKeys, said.firstWindowedLayer)
     #expect(written == said)
@@ -213,9 +215,9 @@ import Testing
   @Test func whatAConfigurationCannotSayIsNotWritten() throws {
     var configuration = try DecoderConfiguration(GGUF(path: Self.folder + "qwen2.gguf"))
     configuration.ropeDivisors = [1, 2]
-    #expect(throws: CheckpointError.self) { try configuration.json(file: "m", beginToken: nil, endToken: nil) }
+    #expect(throws: CheckpointError.self) { try configuration.json(file: "m", beginToken: nil, endTokens: []) }
     configuration.ropeDivisors = nil
     configuration.feedForwardBias = true
-    #expect(throws: CheckpointError.self) { try configuration.json(file: "m", beginToken: nil, endToken: nil) }
+    #expect(throws: CheckpointError.self) { try configuration.json(file: "m", beginToken: nil, endTokens: []) }
   }
 }
