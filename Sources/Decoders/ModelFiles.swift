@@ -28,7 +28,7 @@ public struct ModelFiles {
   /// - Throws: `CheckpointError` for everything that is missing, wrong or not built yet.
   public init(_ path: String, drawnUnder seed: UInt64? = nil) throws {
     self.seed = seed
-    try Self.refuseAdapter(path)
+    try Self.requireModel(path)
     if Self.isGGUF(path) {
       let file = try GGUF(path: path)
       configuration = try DecoderConfiguration(file)
@@ -39,10 +39,13 @@ public struct ModelFiles {
     }
   }
 
-  /// Says so where an adapter is given as a model, before a file is missed that adapters do not have.
+  /// Says so where nothing, or an adapter, is given as a model, before a file is missed inside.
   ///
-  /// - Throws: `CheckpointError` for a folder with an `adapter_config.json` and no `config.json`.
-  public static func refuseAdapter(_ path: String) throws {
+  /// - Throws: `CheckpointError` for a path without anything, and for a folder with an `adapter_config.json` and no `config.json`.
+  public static func requireModel(_ path: String) throws {
+    guard isGGUF(path) || Folder.exists(path) else {
+      throw CheckpointError(file: path, found: "nothing of this name", expected: "a model's folder or GGUF file")
+    }
     guard Folder.exists(path + "/adapter_config.json"), !Folder.exists(path + "/config.json") else { return }
     throw CheckpointError(file: path, found: "an adapter", expected: "a model's folder or GGUF file; the adapter goes to --adapter")
   }

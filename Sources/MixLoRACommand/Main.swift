@@ -11,12 +11,23 @@ import Checkpoints
 @main
 enum Main {
   static func main() {
+    signal(SIGXFSZ, SIG_IGN)  // a file that would grow too large is then an error of the write, told like a full disk
     do {
       var command = try MixLoRACommand.parseAsRoot(try Arguments.all())
       try command.run()
+      end(printed: 0)
     } catch {
       end(with: error)
     }
+  }
+
+  /// Ends with `code`, or with 5 if what was printed did not arrive: on a full disk behind a redirection, say.
+  private static func end(printed code: Int32) -> Never {
+    guard fflush(nil) == 0 else {
+      writeError("error: standard output: found \"\(String(cString: strerror(errno)))\"; expected a place that takes what is printed\n")
+      exit(5)
+    }
+    exit(code)
   }
 
   private static func end(with error: any Error) -> Never {
@@ -35,8 +46,12 @@ enum Main {
       // Everything else is ArgumentParser's: help and version (0) or a usage error (its 64 is our 2).
       let message = MixLoRACommand.fullMessage(for: error)
       let code = MixLoRACommand.exitCode(for: error)
-      if code.isSuccess { print(message) } else { writeError(message + "\n") }
-      exit(code.isSuccess ? 0 : code == .validationFailure ? 2 : code.rawValue)
+      if code.isSuccess {
+        print(message)
+        end(printed: 0)
+      }
+      writeError(message + "\n")
+      exit(code == .validationFailure ? 2 : code.rawValue)
     }
   }
 }

@@ -17,13 +17,14 @@ extension TrainingRun {
         "tokens": JSON(lines.reduce(0) { $0 + $1.tokens }), "seconds": JSON(summary.seconds),
         "tokens_per_second": JSON(rate),
         "trainable_parameters": JSON(summary.parameters), "peak_resident_bytes": JSON(Machine.peakResidentBytes),
-        options.method == .full ? "model" : "adapter": JSON(options.out),
+        "adapter": options.method == .full ? nil : JSON(options.out),
       ]
       return print(object.serialized())
     }
+    let validated = lines.last { $0.validationLoss != nil }?.validationLoss
     print(
       "\(lines.count) steps, loss \(fixed(lines.first?.loss ?? .nan, 4)) → \(fixed(lines.last?.loss ?? .nan, 4)), "
-        + "\(fixed(rate, 1)) tokens/s; "
+        + (validated.map { "validation \(fixed($0, 4)), " } ?? "") + "\(fixed(rate, 1)) tokens/s; "
         + "\(options.method == .full ? "the model, metrics.jsonl and loss.svg" : "adapter, metrics.jsonl, loss.svg and experts.svg") are in \(options.out)"
     )
   }
@@ -38,6 +39,14 @@ extension TrainingRun {
       return sample.counts[i] ? "[\(text)]" : text
     }
     let tokens = samples.reduce(0) { $0 + $1.ids.count }
+    if options.json {
+      let object: JSON = [
+        "trainable_parameters": JSON(trained), "frozen_parameters": JSON(frozen), "samples": JSON(samples.count), "tokens": JSON(tokens),
+        "longest": JSON(samples.map(\.ids.count).max() ?? 0), "steps": JSON(steps), "peak_resident_bytes": JSON(Machine.peakResidentBytes),
+        "first_sample": JSON(marked.joined()),
+      ]
+      return object.serialized()
+    }
     return """
       trained parameters   \(trained) (\(fixed(100 * Double(trained) / Double(trained + frozen), 2)) % of \(trained + frozen))
       samples              \(samples.count), \(tokens) tokens, longest \(samples.map(\.ids.count).max() ?? 0)

@@ -13,7 +13,8 @@ extension TrainingRun {
     if let step = TrainingCheckpoint.steps(in: options.out).last { return step }
     // A run that was killed before its first checkpoint has none of these: they are somebody's, and the run would write over them.
     let precious = ["adapter_config.json", "adapter_model.safetensors", "adapter_model.bin", "config.json", "model.safetensors"]
-    if let name = Folder.names(in: options.out).first(where: precious.contains) {
+    let isRun = Folder.exists(options.out + "/metrics.jsonl")
+    if let name = Folder.names(in: options.out).first(where: { precious.contains($0) || !isRun && !$0.hasPrefix(".") }) {
       throw UsageError(
         "--resume finds no checkpoint in --out \(options.out), but \(name), which would be overwritten; choose another folder.")
     }

@@ -55,9 +55,15 @@ struct TrainingRun {
       try Machine.requireMemory(for: model.configuration, bytesEach: 16, file: options.model + "/config.json")
       writeError("note: \(options.model) has no weights; they are drawn under --seed \(options.seed)\n")
     }
+    if let positions = model.configuration.contextLength {
+      let long = samples.count { $0.ids.count > positions }
+      if long > 0 { writeError("note: \(long) of \(samples.count) samples are longer than the \(positions) positions of the model\n") }
+    }
     let backend = CPUFloat(threads: threads)
+    let origin = try origin()
+    if case .new(let adapter, _) = origin { try Machine.requireMemory(for: adapter, of: model.configuration) }
     let decoder: Decoder<CPUFloat> = try model.decoder(
-      adapter: try origin(), trainsBase: options.method == .full, evaluation: options.branches.evaluation, balanceLoss: options.routerLoss,
+      adapter: origin, trainsBase: options.method == .full, evaluation: options.branches.evaluation, balanceLoss: options.routerLoss,
       positions: (samples + validation).map(\.ids.count).max() ?? 2, on: backend)
     if let jitter = decoder.adapter?.mixture?.jitterNoise, jitter != 0 {
       throw CheckpointError(
@@ -112,6 +118,11 @@ struct TrainingRun {
     var best = metrics.lines.filter { $0.validationLoss != nil }.min { ($0.validationLoss ?? 0) < ($1.validationLoss ?? 0) }
     var spared: Set<Int> { best.map { [$0.step] } ?? [] }
     func save() throws {
+      // A step of a finite gradient may still be too large: what it left is no checkpoint to go on from.
+      for parameter in decoder.parameters where !(try backend.download(parameter.value).allSatisfy(\.isFinite)) {
+        throw NumericalFailure(
+          description: "step \(trainer.step): \(parameter.name) has a value that is not finite and nothing is saved; lower --lr")
+      }
       try metrics.synchronize()
       try trainer.save(to: options.out, settings: state, sparing: spared)
     }

@@ -23,7 +23,7 @@ public enum Charts {
       svg = svg.line(validation.map { frame.point(Double($0.step), $0.validationLoss ?? 0) }, colour: "#c2571a", width: 2)
       svg = svg.text("validation", 540, 24, colour: "#c2571a")
     }
-    svg = svg.text("mean of \(window) steps", 400, 24, colour: "#1f5fa8")
+    svg = svg.text(window == 1 ? "each step" : "mean of \(window) steps", 400, 24, colour: "#1f5fa8")
     return svg.document
   }
 
@@ -36,8 +36,9 @@ public enum Charts {
     let cell = (width: max(24, min(64, 520 / experts)), height: 16)
     let mean = shape.indices.map { layer in (0..<experts).map { e in loads.reduce(0) { $0 + $1[layer][e] } / Double(loads.count) } }
     let uniform = 1 / Double(experts)
-    var svg = SVG(width: 96 + experts * cell.width, height: 72 + shape.count * cell.height)
-    svg = svg.text("share of slots by expert, last \(loads.count) steps (uniform: \(percent(uniform)))", 16, 24, size: 13)
+    let title = "share of slots by layer (down) and expert, last \(loads.count) steps (uniform: \(percent(uniform)))"
+    var svg = SVG(width: max(96 + experts * cell.width, 32 + 7 * title.count), height: 72 + shape.count * cell.height)
+    svg = svg.text(title, 16, 24, size: 13)
     for e in 0..<experts { svg = svg.text("\(e)", Double(64 + e * cell.width + cell.width / 2), 48, anchor: "middle") }
     for (layer, row) in mean.enumerated() {
       let y = Double(56 + layer * cell.height)
@@ -104,18 +105,30 @@ struct SVG {
     )
   }
 
-  /// Axes with four ticks each.
+  /// Axes with about four ticks each, at round values; `x` counts steps, so its ticks are whole numbers.
   func axes(_ frame: Frame, x: String, y: String) -> SVG {
     var svg = line([(frame.left, frame.top), (frame.left, frame.bottom), (frame.right, frame.bottom)], colour: "#888", width: 1)
-    for i in 0...4 {
-      let share = Double(i) / 4
-      let vx = frame.x.lowerBound + share * (frame.x.upperBound - frame.x.lowerBound)
-      let vy = frame.y.lowerBound + share * (frame.y.upperBound - frame.y.lowerBound)
-      svg = svg.text("\(Int(vx.rounded()))", frame.point(vx, frame.y.lowerBound).0, frame.bottom + 16, anchor: "middle")
-      svg = svg.text(short(vy), frame.left - 6, frame.point(frame.x.lowerBound, vy).1 + 4, anchor: "end")
-      if i > 0 { svg = svg.line([frame.point(frame.x.lowerBound, vy), frame.point(frame.x.upperBound, vy)], colour: "#eee", width: 1) }
+    for value in Self.ticks(frame.x, least: 1) {
+      svg = svg.text("\(Int(value.rounded()))", frame.point(value, frame.y.lowerBound).0, frame.bottom + 16, anchor: "middle")
+    }
+    for value in Self.ticks(frame.y, least: 0) {
+      svg = svg.text(short(value), frame.left - 6, frame.point(frame.x.lowerBound, value).1 + 4, anchor: "end")
+      if value > frame.y.lowerBound {
+        svg = svg.line([frame.point(frame.x.lowerBound, value), frame.point(frame.x.upperBound, value)], colour: "#eee", width: 1)
+      }
     }
     return svg.text(x, frame.right, frame.bottom + 32, anchor: "end").text(y, frame.left - 44, frame.top - 8)
+  }
+
+  /// Multiples of 1, 2 or 5 times a power of ten, no closer than `least`, that lie in the range.
+  static func ticks(_ range: ClosedRange<Double>, least: Double) -> [Double] {
+    let rough = max((range.upperBound - range.lowerBound) / 5, least, 1e-9)
+    var power = 1.0
+    while power * 10 <= rough { power *= 10 }
+    while power > rough { power /= 10 }
+    let step = [1, 2, 5, 10].map { $0 * power }.first { $0 >= rough * 0.999 } ?? rough
+    let first = (range.lowerBound / step).rounded(.up)
+    return (0..<12).map { (first + Double($0)) * step }.filter { $0 <= range.upperBound }
   }
 
   func adding(_ piece: String) -> SVG {

@@ -18,7 +18,7 @@ extension Tokenizer {
   ///
   /// - Throws: `CheckpointError` naming what is missing, wrong or not understood.
   public init(model path: String) throws {
-    try ModelFiles.refuseAdapter(path)
+    try ModelFiles.requireModel(path)
     if ModelFiles.isGGUF(path) {
       try self.init(TokenizerDescription(GGUF(path: path)))
     } else {

@@ -91,7 +91,9 @@ public enum TrainingData {
     if fields.json["prompt"] != nil { return TextSample(prompt: try fields.string("prompt"), answer: try fields.string("completion")) }
     guard fields.json["text"] != nil else {
       throw CheckpointError(
-        file: fields.file, found: fields.json.summary,
+        file: fields.file,
+        found: fields.json.objectValue.map { "an object with \($0.keys.prefix(8).map { quoted($0) }.joined(separator: ", "))" }
+          ?? fields.json.summary,
         expected: "an object with instruction and output, prompt and completion, text, or messages")
     }
     let text = Array(try fields.string("text").utf8)

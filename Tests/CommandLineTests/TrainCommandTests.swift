@@ -99,6 +99,7 @@ import Testing
     let foreign = folder.path + "/run/checkpoint-3"
     try FileManager.default.createDirectory(atPath: foreign, withIntermediateDirectories: true)
     try AtomicFile.write("mine", to: foreign + "/notes")
+    try AtomicFile.write("", to: folder.path + "/run/metrics.jsonl")
     let result = try Program.run(TrainingCase.arguments(folder, "run", "--steps", "3", "--resume"))
     #expect(result.code == 5 && result.error.contains("checkpoint-3"), "\(result.code) \(result.error)")
     #expect(try String(contentsOfFile: foreign + "/notes", encoding: .utf8) == "mine")
