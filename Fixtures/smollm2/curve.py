@@ -3,7 +3,7 @@
 
 usage: curve.py MIXLORA GGUF FOLDER DATA --work DIR [--steps 20] [--lr 2e-4] [--seed 1] [--run DIR]
 
-FOLDER is what dequantise.py made of GGUF. An adapter with A as `kaiming_uniform(a=√5)` draws it, B = 0 and a random gate is written to
+FOLDER is what dequantise.py made of GGUF. An adapter with A as `kaiming_uniform(a=√5)` draws it and random B and gate is written to
 DIR/initial (rank 8, alpha 16, 8 experts, 2 a token, all seven linears, dropout 0); `mixlora train` starts from it with a constant
 rate, no clipping, batches of 8 questions, and dumps its batches; MoE-PEFT's model gets the same adapter and the same batches under
 torch.optim.AdamW. Its loss is the mean cross-entropy of the labelled columns plus its own balance loss of the real tokens.
@@ -127,6 +127,8 @@ def main():
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--lr", type=float, default=2e-4)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--gate-std", type=float, default=0.5)
+    parser.add_argument("--b-std", type=float, default=0.02)
     parser.add_argument("--run", help="folder with initial/, batches.safetensors and run/metrics.jsonl of such a run")
     arguments = parser.parse_args()
     common.check_pins("torch", "transformers", "moe-peft", "safetensors")
@@ -138,7 +140,7 @@ def main():
     if arguments.run:
         tensors = load_file(f"{arguments.run}/initial/adapter_model.safetensors")
     else:
-        tensors = common.random_adapter(base, config, arguments.seed, gate_std=0.02, b_std=0.0)
+        tensors = common.random_adapter(base, config, arguments.seed, arguments.gate_std, arguments.b_std)
         common.write_adapter(f"{arguments.work}/initial", config, tensors)
         train(arguments)
     place = arguments.run or arguments.work

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Loss and adapter gradients on SmolLM2 with real questions: MoE-PEFT in float32, ours in float32, ours in float64.
 
-usage: gradients.py MIXLORA GGUF FOLDER DATA --work DIR [--batches 4] [--questions 2] [--loss-on answer|all] [--seed 1]
+usage: gradients.py MIXLORA GGUF FOLDER DATA --work DIR [--batches 4] [--questions 1] [--loss-on answer|all] [--seed 1]
 
 FOLDER is what dequantise.py made of GGUF. The adapter is random with a non-zero B (rank 8, alpha 16, 8 experts, 2 a token, all seven
 linears). A batch is `--questions` questions of the tasks in MoE-PEFT's own words, padded right, with labels on the answer and the end
@@ -102,7 +102,7 @@ def main():
         parser.add_argument(name)
     parser.add_argument("--work", required=True, help="folder for what is written: adapter, batch, trace")
     parser.add_argument("--batches", type=int, default=4)
-    parser.add_argument("--questions", type=int, default=2)
+    parser.add_argument("--questions", type=int, default=1)
     parser.add_argument("--loss-on", choices=("answer", "all"), default="answer")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--gate-std", type=float, default=0.5, help="its inputs are small: router logits deviate by 2")
