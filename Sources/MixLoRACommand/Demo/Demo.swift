@@ -6,6 +6,12 @@ import MixLoRA
 import Tokenization
 import Training
 
+#if canImport(Glibc)
+  import Glibc
+#elseif canImport(Darwin)
+  import Darwin
+#endif
+
 /// One run of `mixlora demo`: two trainings, three evaluations, a page that shows them.
 struct Demo {
   private let options: DemoCommand
@@ -117,5 +123,9 @@ struct Demo {
   }
 
   /// Prints to standard output for a person; a machine gets its one line at the end.
-  private func say(_ text: String) { if !options.json { print(text) } }
+  private func say(_ text: String) {
+    guard !options.json else { return }
+    print(text)
+    fflush(nil)  // a pipe shows it now, too
+  }
 }
