@@ -36,11 +36,9 @@ public final class DecodingState<B: Backend> {
     for (s, tokens) in new.enumerated() { ids[s] += tokens }
     let growing = new.indices.filter { !new[$0].isEmpty }
     let lastRows = backend.upload(growing.map { Int32(batch.offsets[$0 + 1] - 1) })
-    let logits = decoder.logits(backend.gather(hidden, rows: lastRows), run)  // (growing,V)
-    try run.finish()
-    let (values, v) = (try backend.download(logits), decoder.configuration.vocabulary)
     var result = [[B.Scalar]?](repeating: nil, count: new.count)
-    for (row, s) in growing.enumerated() { result[s] = Array(values[row * v..<(row + 1) * v]) }
+    for (s, logits) in zip(growing, try decoder.logits(hidden, rows: lastRows, run)) { result[s] = logits }
+    try run.finish()
     return result
   }
 

@@ -94,6 +94,15 @@ public struct Decoder<B: Backend> {
   /// The logits of every row: (N,C) → (N,V).
   public func logits(_ hidden: Tensor<B>, _ run: Run<B>) -> Tensor<B> { head.logits(hidden, run) }
 
+  /// The logits (V) of each of some rows of `hidden` (N,C), on the host.
+  ///
+  /// - Throws: what the device reports.
+  public func logits(_ hidden: Tensor<B>, rows: Indices<B>, _ run: Run<B>) throws -> [[B.Scalar]] {
+    let values = try run.backend.download(logits(run.backend.gather(hidden, rows: rows), run))  // (n,V)
+    let v = configuration.vocabulary
+    return (0..<rows.count).map { Array(values[$0 * v..<($0 + 1) * v]) }
+  }
+
   /// The mean cross-entropy over the labelled rows (1) and its gradient with respect to `hidden` (N,C).
   ///
   /// - Parameter labels: what the sum is divided by; the batch's own labelled rows unless it is one of several micro-batches.

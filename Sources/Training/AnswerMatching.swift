@@ -57,13 +57,11 @@ public struct AnswerMatching<B: Backend> {
 
   /// The likeliest token at every labelled row, in order; ties go to the lower id.
   private func likeliest(_ hidden: Tensor<B>, _ batch: PackedBatch<B>, _ run: Run<B>) throws -> [Int32] {
-    let vocabulary = decoder.configuration.vocabulary
-    return try batch.labels.chunks.flatMap { chunk in
-      let logits = try backend.download(decoder.logits(backend.gather(hidden, rows: chunk.rows), run))  // (n,V)
-      return stride(from: 0, to: logits.count, by: vocabulary).map { row in
-        var best = row
-        for i in row..<row + vocabulary where logits[i] > logits[best] { best = i }
-        return Int32(best - row)
+    try batch.labels.chunks.flatMap { chunk in
+      try decoder.logits(hidden, rows: chunk.rows, run).map { logits in
+        var best = 0
+        for i in logits.indices where logits[i] > logits[best] { best = i }
+        return Int32(best)
       }
     }
   }

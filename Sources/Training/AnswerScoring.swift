@@ -103,9 +103,7 @@ public struct AnswerScoring<B: Backend> {
     let run = Run(backend)
     let hidden = decoder.forward(batch, run, caches: .none).hidden
     let rows = backend.upload(batch.offsets.dropFirst().map { Int32($0 - 1) })
-    let logits = try backend.download(decoder.logits(backend.gather(hidden, rows: rows), run))
-    let v = decoder.configuration.vocabulary
-    return sequences.indices.map { Array(logits[$0 * v..<($0 + 1) * v]) }
+    return try decoder.logits(hidden, rows: rows, run)
   }
 
   private func logLikelihoods(_ sequences: [PackedSequence]) throws -> [Double] {
