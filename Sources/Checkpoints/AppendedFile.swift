@@ -17,16 +17,4 @@ public enum AppendedFile {
       try AtomicFile.writeFully(bytes, to: path) { write(descriptor, $0, $1) }
     }
   }
-
-  /// Waits until what was appended is on the disk.
-  ///
-  /// - Throws: `CheckpointError` if the system fails.
-  public static func synchronize(_ path: String) throws {
-    let descriptor = open(path, O_RDONLY)
-    guard descriptor >= 0 else { throw CheckpointError(file: path, call: "open", code: errno, expected: "the file that was appended to") }
-    defer { close(descriptor) }
-    guard fsync(descriptor) == 0 else {
-      throw CheckpointError(file: path, call: "fsync", code: errno, expected: "a disk that takes the file")
-    }
-  }
 }

@@ -41,15 +41,17 @@ public enum Folder {
     return names.sorted()
   }
 
-  /// Flushes the names in a folder to the device.
+  /// Flushes a file, or the names in a folder, to the device.
   ///
   /// - Throws: `CheckpointError` if the system refuses.
   public static func sync(_ path: String) throws {
     let descriptor = open(path, O_RDONLY)
-    guard descriptor >= 0 else { throw CheckpointError(file: path, call: "open", code: errno, expected: "a folder that can be synced") }
+    guard descriptor >= 0 else {
+      throw CheckpointError(file: path, call: "open", code: errno, expected: "a file or folder that can be synced")
+    }
     defer { close(descriptor) }
     guard fsync(descriptor) == 0 else {
-      throw CheckpointError(file: path, call: "fsync", code: errno, expected: "a folder that can be synced")
+      throw CheckpointError(file: path, call: "fsync", code: errno, expected: "a file or folder that can be synced")
     }
   }
 
