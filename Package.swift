@@ -35,11 +35,7 @@ let package = Package(
   name: "MixLoRA",
   platforms: [.macOS(.v15)],
   products: [
-    .library(
-      name: "MixLoRA",
-      targets: [
-        "Tensors", "CPUBackend", "MixLoRA", "Checkpoints", "Decoders", "Tokenization", "Training", "Generation", "Traces", "Conformance",
-      ]),
+    .library(name: "MixLoRA", targets: ["MixLoRA"]),
     .executable(name: "mixlora", targets: ["MixLoRACommand"]),
   ],
   dependencies: [
@@ -54,14 +50,19 @@ let package = Package(
       swiftSettings: optimised + (vectorFlags.isEmpty ? [] : [.unsafeFlags(vectorFlags)]),
       // Debian has LAPACK's C interface in a library of its own; elsewhere it is in OpenBLAS.
       linkerSettings: [.linkedLibrary("lapacke", .when(platforms: [.linux]))]),
-    .target(name: "MixLoRA", dependencies: ["Tensors"]),
+    .target(name: "Layers", dependencies: ["Tensors"]),
     .target(name: "Checkpoints", dependencies: ["Tensors"], swiftSettings: optimised),
-    .target(name: "Decoders", dependencies: ["MixLoRA", "Checkpoints"]),
+    .target(name: "Decoders", dependencies: ["Layers", "Checkpoints"]),
     .target(name: "Tokenization", dependencies: ["Checkpoints"], exclude: ["Tables/make_tables.py"], swiftSettings: optimised),
     .target(name: "Training", dependencies: ["Decoders", "Tokenization"]),
     .target(name: "Generation", dependencies: ["Decoders", "Tokenization"]),
     .target(name: "Traces", dependencies: ["Decoders"]),
     .target(name: "Conformance", dependencies: ["Decoders", "Traces"], swiftSettings: optimised),
+    .target(
+      name: "MixLoRA",
+      dependencies: [
+        "Tensors", "CPUBackend", "Layers", "Checkpoints", "Decoders", "Tokenization", "Training", "Generation", "Traces", "Conformance",
+      ]),
     .executableTarget(
       name: "MixLoRACommand",
       dependencies: [

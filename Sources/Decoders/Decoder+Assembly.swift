@@ -1,4 +1,4 @@
-import MixLoRA
+import Layers
 import Tensors
 
 extension Decoder {
@@ -10,16 +10,14 @@ extension Decoder {
   ///   - trainsBase: whether the base weights are trained (too).
   ///   - evaluation: how the experts are computed.
   ///   - balanceLoss: which form of the balance loss a MixLoRA adapter has.
-  ///   - positions: how many positions the longest sequence has.
   /// - Throws: what a source throws: a missing or mis-shaped tensor.
   public init(
     _ configuration: DecoderConfiguration, weights: some WeightSource<B>,
     adapter: (configuration: AdapterConfiguration, weights: any WeightSource<B>)? = nil, trainsBase: Bool = false,
-    evaluation: ExpertEvaluation = .sharedBase, balanceLoss form: BalanceLossForm = .pooledTopK, positions: Int, on backend: B
+    evaluation: ExpertEvaluation = .sharedBase, balanceLoss form: BalanceLossForm = .pooledTopK, on backend: B
   ) throws {
     var assembly = Assembly(
-      configuration: configuration, weights: weights, adapter: adapter, trainsBase: trainsBase, evaluation: evaluation,
-      positions: positions, backend: backend)
+      configuration: configuration, weights: weights, adapter: adapter, trainsBase: trainsBase, evaluation: evaluation, backend: backend)
     let (v, c) = (configuration.vocabulary, configuration.channels)
     let matrix = InitialValue.random(.normal(deviation: configuration.initializerRange))
     let table = try assembly.base("model.embed_tokens.weight", Shape(v, c), matrix)
@@ -41,7 +39,6 @@ private struct Assembly<B: Backend> {
   let adapter: (configuration: AdapterConfiguration, weights: any WeightSource<B>)?
   let trainsBase: Bool
   let evaluation: ExpertEvaluation
-  let positions: Int
   let backend: B
   var rotary: RotaryEmbedding<B>?
   var trained: [TrainedTensor<B>] = []
@@ -72,7 +69,7 @@ private struct Assembly<B: Backend> {
       self.rotary
       ?? RotaryEmbedding(
         base: configuration.ropeBase, scaling: configuration.ropeScaling, divisors: configuration.ropeDivisors,
-        headWidth: configuration.headWidth, positions: positions, on: backend)
+        headWidth: configuration.headWidth, on: backend)
     self.rotary = rotary
     return Attention(
       path: path, q: q, k: k, v: v, o: o, heads: configuration.heads, keyValueHeads: configuration.keyValueHeads,

@@ -1,4 +1,4 @@
-import MixLoRA
+import Layers
 import Tensors
 
 /// Sequences that grow token by token: every layer keeps their keys and values, so that only new tokens are computed.

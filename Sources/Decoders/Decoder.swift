@@ -1,4 +1,4 @@
-import MixLoRA
+import Layers
 import Tensors
 
 /// A causal language model: embedding, blocks, norm, head; with an adapter inside or with its base weights trained.

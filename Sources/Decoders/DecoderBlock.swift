@@ -1,4 +1,4 @@
-import MixLoRA
+import Layers
 import Tensors
 
 /// One block of a decoder: attention and feed-forward, each on the normalised residual stream

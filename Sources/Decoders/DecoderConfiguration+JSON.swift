@@ -1,5 +1,5 @@
 import Checkpoints
-import MixLoRA
+import Layers
 
 extension DecoderConfiguration {
   /// The configuration as it was understood, defaults filled in, by the keys of Hugging Face's `config.json` (of a GGUF file too).

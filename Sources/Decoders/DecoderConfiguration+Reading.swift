@@ -1,5 +1,5 @@
 import Checkpoints
-import MixLoRA
+import Layers
 
 extension DecoderConfiguration {
   /// Reads a `config.json` of one of the families: Llama, Mistral, Qwen2.

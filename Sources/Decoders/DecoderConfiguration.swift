@@ -1,4 +1,4 @@
-import MixLoRA
+import Layers
 
 /// The sizes and rules of a decoder, whatever its family.
 ///

@@ -1,5 +1,5 @@
 import Checkpoints
-import MixLoRA
+import Layers
 import Tensors
 
 /// Where a model's adapter comes from.
@@ -65,11 +65,10 @@ public struct ModelFiles {
   /// - Parameters:
   ///   - adapter: none, a folder of `adapter_config.json` with `adapter_model.safetensors`, else `adapter_model.bin`, or a new one.
   ///   - trainsBase: whether the base weights are trained (too).
-  ///   - positions: how many positions the longest sequence has.
   /// - Throws: `CheckpointError` for everything that is missing, surplus, of the wrong shape or not built yet.
   public func decoder<B: Backend>(
-    adapter: AdapterOrigin = .none, trainsBase: Bool, evaluation: ExpertEvaluation, balanceLoss: BalanceLossForm = .pooledTopK,
-    positions: Int, on backend: B
+    adapter: AdapterOrigin = .none, trainsBase: Bool = false, evaluation: ExpertEvaluation = .sharedBase,
+    balanceLoss: BalanceLossForm = .pooledTopK, on backend: B
   ) throws -> Decoder<B> {
     let base = source.map { CheckpointWeights($0, layout, on: backend) }
     let weights: any WeightSource<B> = base ?? InitialWeights(seed: seed ?? 0, on: backend)
@@ -84,8 +83,8 @@ public struct ModelFiles {
     case .new(let settings, let seed): parts = (settings, InitialWeights(seed: seed, on: backend))
     }
     let decoder = try Decoder(
-      configuration, weights: weights, adapter: parts, trainsBase: trainsBase, evaluation: evaluation, balanceLoss: balanceLoss,
-      positions: positions, on: backend)
+      configuration, weights: weights, adapter: parts, trainsBase: trainsBase, evaluation: evaluation, balanceLoss: balanceLoss, on: backend
+    )
     if configuration.tiesHead { try base?.acceptCopy("lm_head.weight", of: "model.embed_tokens.weight") }
     try base?.finish(ignoring: layout.map { layout in { layout.isInert($0) } } ?? Self.isInert)
     try file?.finish()
@@ -96,11 +95,11 @@ public struct ModelFiles {
   ///
   /// - Throws: `CheckpointError` for everything that is missing, surplus, of the wrong shape or not built yet.
   public static func load<B: Backend>(
-    _ path: String, adapter: AdapterOrigin = .none, trainsBase: Bool, evaluation: ExpertEvaluation,
-    balanceLoss: BalanceLossForm = .pooledTopK, positions: Int, on backend: B
+    _ path: String, adapter: AdapterOrigin = .none, trainsBase: Bool = false, evaluation: ExpertEvaluation = .sharedBase,
+    balanceLoss: BalanceLossForm = .pooledTopK, on backend: B
   ) throws -> Decoder<B> {
     try ModelFiles(path).decoder(
-      adapter: adapter, trainsBase: trainsBase, evaluation: evaluation, balanceLoss: balanceLoss, positions: positions, on: backend)
+      adapter: adapter, trainsBase: trainsBase, evaluation: evaluation, balanceLoss: balanceLoss, on: backend)
   }
 
   /// The tensors of an adapter folder: `adapter_model.safetensors`, else `adapter_model.bin`.

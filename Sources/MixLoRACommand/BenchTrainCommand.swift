@@ -2,7 +2,7 @@ import ArgumentParser
 import CPUBackend
 import Checkpoints
 import Decoders
-import MixLoRA
+import Layers
 import Tensors
 import Training
 
@@ -82,10 +82,10 @@ struct BenchTrainCommand: ParsableCommand {
       try Machine.requireMemory(for: configuration, bytesEach: 4, file: model + "/config.json")
       let initial = InitialWeights(seed: seed, on: backend)
       decoder = try Decoder(
-        configuration, weights: initial, adapter: (settings, initial), evaluation: branches.evaluation, positions: length, on: backend)
+        configuration, weights: initial, adapter: (settings, initial), evaluation: branches.evaluation, on: backend)
     } else {
       decoder = try ModelFiles.load(
-        model, adapter: .new(settings, seed: seed), trainsBase: false, evaluation: branches.evaluation, positions: length, on: backend)
+        model, adapter: .new(settings, seed: seed), trainsBase: false, evaluation: branches.evaluation, on: backend)
     }
     let bench = TrainingBench(
       decoder, randomBatch(configuration.vocabulary, on: backend), seed: seed, recomputes: branches.recompute, on: backend)

@@ -1,5 +1,5 @@
 import ArgumentParser
-import MixLoRA
+import Layers
 
 /// The size of an adapter and how it is computed: what training and its benchmark have in common.
 struct BranchOptions: ParsableArguments {

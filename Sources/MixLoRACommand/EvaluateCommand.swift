@@ -69,11 +69,10 @@ struct EvaluateCommand: ParsableCommand {
     let samples = try sampling.encoded(
       TrainingData.samples(data, template: sampling.template, limit: limit ?? .max), with: tokenizer,
       vocabulary: files.configuration.vocabulary, from: data)
-    let longest = samples.map(\.ids.count).max() ?? 2
     let backend = CPUFloat(threads: common.threadCount)
     for adapter in origins {
       let decoder: Decoder<CPUFloat> = try files.decoder(
-        adapter: adapter.map { .folder($0) } ?? .none, trainsBase: false, evaluation: .sharedBase, positions: longest, on: backend)
+        adapter: adapter.map { .folder($0) } ?? .none, on: backend)
       let (loss, tokens) = try decoder.meanLoss(of: samples, batch: 16, on: backend)
       guard loss.isFinite else { throw NumericalFailure(description: "\(adapter ?? model): the loss on \(data) is \(loss)") }
       let line: JSON = [
@@ -100,9 +99,8 @@ struct EvaluateCommand: ParsableCommand {
     }
     let backend = CPUFloat(threads: common.threadCount)
     for adapter in origins {
-      // A token is at least a byte of the normalised text, which is at most three times as long: enough positions for all.
       let decoder: Decoder<CPUFloat> = try ModelFiles.load(
-        model, adapter: adapter.map { .folder($0) } ?? .none, trainsBase: false, evaluation: .sharedBase, positions: 3 * longest,
+        model, adapter: adapter.map { .folder($0) } ?? .none,
         on: backend)
       for (task, questions) in questions {
         let result: AnswerScoring<CPUFloat>.Result

@@ -67,7 +67,7 @@ struct LoadedModel {
     }
     positions = min(longest, files.configuration.contextLength ?? Self.usualPositions, Self.mostPositions)
     decoder = try files.decoder(
-      adapter: options.adapter.map { .folder($0) } ?? .none, trainsBase: false, evaluation: .sharedBase, positions: positions, on: backend)
+      adapter: options.adapter.map { .folder($0) } ?? .none, on: backend)
     let ends = tokenizer.endTokens.union(endOfTurn.map { [$0] } ?? [])
     generator = Generator(
       tokenizer, options.sampler, .init(tokens: options.maxTokens, positions: positions, endTokens: ends, stops: options.stop), on: backend)

@@ -2,7 +2,7 @@ import ArgumentParser
 import CPUBackend
 import Checkpoints
 import Decoders
-import MixLoRA
+import Layers
 import Tensors
 import Traces
 import Training
@@ -120,7 +120,7 @@ struct TraceCommand: ParsableCommand {
     let needsGradients = backward || steps != nil
     let decoder = try files.decoder(
       adapter: adapter.map { .folder($0) } ?? .none, trainsBase: needsGradients && adapter == nil, evaluation: evaluation,
-      balanceLoss: routerLoss, positions: input.columns, on: backend)
+      balanceLoss: routerLoss, on: backend)
     var optimizer = steps.map { _ in AdamW(decoder.parameters, learningRate: lr, weightDecay: weightDecay, on: backend) }
     var request = TraceRequest()
     request.recomputes = recompute

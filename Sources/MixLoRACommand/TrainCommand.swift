@@ -2,7 +2,7 @@ import ArgumentParser
 import CPUBackend
 import Checkpoints
 import Decoders
-import MixLoRA
+import Layers
 import Tensors
 import Tokenization
 import Training

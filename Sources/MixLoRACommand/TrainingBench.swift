@@ -1,7 +1,7 @@
 import CPUBackend
 import Checkpoints
 import Decoders
-import MixLoRA
+import Layers
 import Tensors
 import Training
 

@@ -1,7 +1,7 @@
 import CPUBackend
 import Checkpoints
 import Decoders
-import MixLoRA
+import Layers
 import Tensors
 import Tokenization
 import Training
@@ -64,7 +64,7 @@ struct TrainingRun {
     if case .new(let adapter, _) = origin { try Machine.requireMemory(for: adapter, of: model.configuration) }
     let decoder: Decoder<CPUFloat> = try model.decoder(
       adapter: origin, trainsBase: options.method == .full, evaluation: options.branches.evaluation, balanceLoss: options.routerLoss,
-      positions: (samples + validation).map(\.ids.count).max() ?? 2, on: backend)
+      on: backend)
     if let jitter = decoder.adapter?.mixture?.jitterNoise, jitter != 0 {
       throw CheckpointError(
         file: (options.adapter ?? "") + "/adapter_config.json", place: .key("jitter_noise"), found: "\(jitter)",

@@ -1,5 +1,5 @@
 import Decoders
-import MixLoRA
+import Layers
 import Tensors
 
 /// The named tensors of one run, row-major on the host: what `mixlora trace` writes.

@@ -1,5 +1,5 @@
 import Checkpoints
-import MixLoRA
+import Layers
 import Tensors
 
 /// A batch as the trace contract's file states it: B rows of T columns, with a mask and labels.

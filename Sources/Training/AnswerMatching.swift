@@ -1,5 +1,5 @@
 import Decoders
-import MixLoRA
+import Layers
 import Tensors
 
 /// How often a model answers exactly as expected, and which experts it asks while it does.

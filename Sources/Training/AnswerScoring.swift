@@ -1,6 +1,6 @@
 import Checkpoints
 import Decoders
-import MixLoRA
+import Layers
 import Tensors
 
 /// How well a model answers the questions of a task, by two ways of scoring.

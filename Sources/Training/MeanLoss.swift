@@ -1,5 +1,5 @@
 import Decoders
-import MixLoRA
+import Layers
 import Tensors
 
 extension Decoder {

@@ -1,6 +1,6 @@
 import Checkpoints
 import Decoders
-import MixLoRA
+import Layers
 import Tensors
 
 /// The training loop: batches by plan, steps, metrics, checkpoints.

@@ -1,5 +1,5 @@
 import Decoders
-import MixLoRA
+import Layers
 import Tensors
 
 /// One optimiser step: forward and backward over its micro-batches, clipping, update.

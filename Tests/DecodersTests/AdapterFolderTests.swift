@@ -2,7 +2,7 @@ import CPUBackend
 import Checkpoints
 import Decoders
 import Foundation
-import MixLoRA
+import Layers
 import Tensors
 import TestModels
 import Testing
@@ -54,7 +54,7 @@ import Testing
       }
       let weights = CheckpointWeights<CPUFloat>(try ModelFiles.adapterFile(folder), on: backend)
       let read = try Decoder(
-        SmallModel.configuration, weights: EditedWeights(seed: 7, on: backend), adapter: (configuration, weights), positions: 16,
+        SmallModel.configuration, weights: EditedWeights(seed: 7, on: backend), adapter: (configuration, weights),
         on: backend)
       try weights.finish()
       #expect(read.trainedTensors.map(\.name) == written.trainedTensors.map(\.name))
@@ -98,7 +98,7 @@ import Testing
     adapter.lora.initialisation = initialisation
     adapter.mixture?.lora = adapter.lora
     let weights = InitialWeights(seed: seed, on: backend)
-    return try Decoder(configuration, weights: weights, adapter: (adapter, weights), positions: 4, on: backend)
+    return try Decoder(configuration, weights: weights, adapter: (adapter, weights), on: backend)
   }
 
   private func values<B: Backend>(_ decoder: Decoder<B>, on backend: B) throws -> [(name: String, values: [Double], inputs: Int)] {

@@ -1,6 +1,6 @@
 import Checkpoints
 import Decoders
-import MixLoRA
+import Layers
 import Testing
 
 /// What the keys of `config.json` mean in each family, absent, null and given.

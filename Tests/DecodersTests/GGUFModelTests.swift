@@ -1,5 +1,5 @@
 import Checkpoints
-import MixLoRA
+import Layers
 import Tensors
 import Testing
 
@@ -59,7 +59,7 @@ import Testing
 
   private func decoder<B: Backend>(_ kind: String, on backend: B) throws -> Decoder<B> {
     try ModelFiles.load(
-      Self.folder + kind + ".gguf", trainsBase: false, evaluation: .sharedBase, positions: 6, on: backend)
+      Self.folder + kind + ".gguf", on: backend)
   }
 
   /// Both sequences at once are 12 rows, which expand the matrices; one is 6, which read the blocks directly.
@@ -103,7 +103,7 @@ import Testing
     let file = try GGUF(path: Self.folder + "llama.gguf")
     var configuration = try DecoderConfiguration(file)
     func distance(_ layout: any TensorLayout) throws -> Double {
-      let decoder = try Decoder(configuration, weights: CheckpointWeights(file, layout, on: backend), positions: 6, on: backend)
+      let decoder = try Decoder(configuration, weights: CheckpointWeights(file, layout, on: backend), on: backend)
       return try self.distance(logits(decoder, batch(), on: backend), expected)
     }
     let layout = GGUFLayout(file, configuration)
@@ -163,7 +163,7 @@ import Testing
     let lora = AdapterConfiguration.LoRA(rank: 2, alpha: 4)
     let settings = AdapterConfiguration(lora: lora, mixture: .init(experts: 3, expertsPerToken: 2, lora: lora))
     let decoder = try Decoder(
-      configuration, weights: weights, adapter: (settings, InitialWeights(seed: 1, on: backend)), positions: 6, on: backend)
+      configuration, weights: weights, adapter: (settings, InitialWeights(seed: 1, on: backend)), on: backend)
     let key = RandomKey(seed: 2)  // B is zero in a new adapter, and then A has no gradient
     for parameter in decoder.parameters {
       backend.add(
@@ -183,7 +183,7 @@ import Testing
     let lora = AdapterConfiguration.LoRA(rank: 2, alpha: 4, dropout: 0.1)
     let settings = AdapterConfiguration(lora: lora, mixture: .init(experts: 3, expertsPerToken: 3, lora: lora))
     let decoder = try ModelFiles(Self.folder + "qwen2.gguf").decoder(
-      adapter: .new(settings, seed: 1), trainsBase: false, evaluation: .sharedBase, positions: 6, on: backend)
+      adapter: .new(settings, seed: 1), on: backend)
     let batch = PackedBatch(try batch().map { PackedSequence(ids: $0, labels: $0.dropFirst().map { $0 } + [nil]) }, on: backend)
     var cost = Counters()
     for number in 1...3 {

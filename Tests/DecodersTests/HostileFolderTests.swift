@@ -28,7 +28,7 @@ import Testing
 
   private func load(model: String, adapter: String?) throws {
     let decoder = try ModelFiles.load(
-      model, adapter: adapter.map { .folder($0) } ?? .none, trainsBase: false, evaluation: .sharedBase, positions: 100_000,
+      model, adapter: adapter.map { .folder($0) } ?? .none,
       on: CPUDouble(threads: 1))
     #expect(decoder.trainedTensors.isEmpty == (adapter == nil))
   }

@@ -1,7 +1,7 @@
 import CPUBackend
 import Conformance
 import Decoders
-import MixLoRA
+import Layers
 import Tensors
 import TestModels
 import Testing
@@ -16,7 +16,7 @@ import Traces
 
   func decoder<B: Backend>(_ peer: PeerCase, on backend: B) throws -> Decoder<B> {
     try ModelFiles.load(
-      peer.model, adapter: peer.adapter.map { .folder($0) } ?? .none, trainsBase: false, evaluation: .sharedBase, positions: 16, on: backend
+      peer.model, adapter: peer.adapter.map { .folder($0) } ?? .none, on: backend
     )
   }
 

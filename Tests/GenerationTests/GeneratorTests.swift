@@ -1,7 +1,7 @@
 import CPUBackend
 import Decoders
 import Generation
-import MixLoRA
+import Layers
 import Tensors
 import TestModels
 import Testing
@@ -16,8 +16,7 @@ import Tokenization
   ) throws -> (results: [Generator<CPUDouble>.Result], pieces: [[String]]) {
     let (backend, tokenizer) = (CPUDouble(threads: 1, isPoisoned: true), try TalkingModel.tokenizer())
     let decoder: Decoder<CPUDouble> = try ModelFiles.load(
-      Golden.folder("topk") + "/model", adapter: .folder(Golden.folder("topk") + "/adapter"), trainsBase: false, evaluation: .sharedBase,
-      positions: 64, on: backend)
+      Golden.folder("topk") + "/model", adapter: .folder(Golden.folder("topk") + "/adapter"), on: backend)
     let generator = Generator(
       tokenizer, sampler, .init(tokens: tokens, positions: positions, endTokens: ends, stops: stops), on: backend)
     var pieces = prompts.map { _ in [String]() }

@@ -1,6 +1,6 @@
 import Checkpoints
 import Decoders
-import MixLoRA
+import Layers
 import Tensors
 import Traces
 import Training
@@ -46,8 +46,7 @@ package enum Golden {
   ) throws -> Decoder<B> {
     try ModelFiles.load(
       folder(name) + "/model", adapter: withAdapter ? .folder(folder(name) + "/adapter") : .none, trainsBase: !withAdapter,
-      evaluation: evaluation,
-      positions: batch(name).columns, on: backend)
+      evaluation: evaluation, on: backend)
   }
 
   /// The whole trace: forward, gradients and three steps with the learning rate of the golden files.

@@ -1,6 +1,6 @@
 import Checkpoints
 import Decoders
-import MixLoRA
+import Layers
 import Tensors
 import Traces
 
@@ -61,8 +61,7 @@ package struct PeerCase: Sendable, CustomStringConvertible {
   ) throws -> Decoder<B> {
     try ModelFiles.load(
       model, adapter: adapter.map { .folder($0) } ?? .none, trainsBase: trainsBase ?? (adapter == nil), evaluation: evaluation,
-      balanceLoss: balanceLoss,
-      positions: batch().columns, on: backend)
+      balanceLoss: balanceLoss, on: backend)
   }
 
   /// Forward and backward.

@@ -1,6 +1,6 @@
 import Conformance
 import Decoders
-import MixLoRA
+import Layers
 import Tensors
 import Traces
 
@@ -46,7 +46,7 @@ package enum SmallModel {
     let weights = EditedWeights(seed: 7, on: backend, edit)
     return try Decoder(
       configuration, weights: weights, adapter: (adapter, weights), trainsBase: trainsBase, evaluation: evaluation,
-      balanceLoss: balanceLoss, positions: 16, on: backend)
+      balanceLoss: balanceLoss, on: backend)
   }
 
   package static func decoder<B: Backend>(
@@ -57,7 +57,7 @@ package enum SmallModel {
   }
 
   package static func baseDecoder<B: Backend>(on backend: B) throws -> Decoder<B> {
-    try Decoder(configuration, weights: RandomWeights(seed: 7, on: backend), trainsBase: true, positions: 16, on: backend)
+    try Decoder(configuration, weights: RandomWeights(seed: 7, on: backend), trainsBase: true, on: backend)
   }
 
   /// One training pass: hidden rows, logits, losses and all gradients.

@@ -1,7 +1,7 @@
 import CPUBackend
 import Conformance
 import Decoders
-import MixLoRA
+import Layers
 import Tensors
 import TestModels
 import Testing

@@ -2,7 +2,7 @@ import CPUBackend
 import Conformance
 import Decoders
 import Foundation
-import MixLoRA
+import Layers
 import TestModels
 import Testing
 import Traces

@@ -1,6 +1,6 @@
 import CPUBackend
 import Decoders
-import MixLoRA
+import Layers
 import Tensors
 import TestModels
 import Testing

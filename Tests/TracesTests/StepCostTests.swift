@@ -1,7 +1,7 @@
 import CPUBackend
 import Decoders
 import Foundation
-import MixLoRA
+import Layers
 import Tensors
 import TestModels
 import Testing

@@ -3,7 +3,7 @@ import Checkpoints
 import Conformance
 import Decoders
 import Foundation
-import MixLoRA
+import Layers
 import Tensors
 import TestModels
 import Testing
@@ -33,7 +33,7 @@ import Training
   }
 
   private func decoder(edit: @escaping EditedWeights<CPUDouble>.Edit = { _, _ in nil }) throws -> Decoder<CPUDouble> {
-    try Decoder(SmallModel.configuration, weights: EditedWeights(seed: 7, on: backend, edit), trainsBase: false, positions: 64, on: backend)
+    try Decoder(SmallModel.configuration, weights: EditedWeights(seed: 7, on: backend, edit), trainsBase: false, on: backend)
   }
 
   /// Open-book questions whose choices have one to four words.

@@ -2,7 +2,7 @@ import CPUBackend
 import Checkpoints
 import Decoders
 import Generation
-import MixLoRA
+import Layers
 import Tokenization
 import Training
 
@@ -105,8 +105,7 @@ struct Demo {
     let backend = CPUFloat(threads: options.common.threadCount)
     let positions = 2 * (tasks.flatMap(\.questions).map(\.ids.count).max() ?? 2)
     let decoder: Decoder<CPUFloat> = try ModelFiles.load(
-      out + "/base", adapter: adapter.map { .folder("\(out)/\($0)") } ?? .none, trainsBase: false, evaluation: .sharedBase,
-      positions: positions, on: backend)
+      out + "/base", adapter: adapter.map { .folder("\(out)/\($0)") } ?? .none, on: backend)
     let matching = AnswerMatching(decoder, on: backend)
     outcome.results = try tasks.map { try matching.ask($0.questions) }
     outcome.samples = try answers(tasks.map(\.prompt), decoder, tokenizer, positions: positions, on: backend)

@@ -78,8 +78,8 @@ public struct Attention<B: Backend> {
     var (qs, qCache) = q.forward(input, run)  // (N,H·D)
     var (ks, kCache) = k.forward(input, run)  // (N,G·D)
     var (vs, vCache) = v.forward(input, run)  // (N,G·D)
-    rotary.forward(&qs, positions: batch.positions, run)
-    rotary.forward(&ks, positions: batch.positions, run)
+    rotary.forward(&qs, batch, run)
+    rotary.forward(&ks, batch, run)
     var keyRows: [Range<Int>]?
     if let earlier { (ks, vs, keyRows) = earlier.append(keys: ks, values: vs, offsets: batch.offsets, run) }  // (S·P,G·D) each
     let (os, logSumExp) = run.backend.attention(qs, ks, vs, form(batch, keyRows))  // (N,H·D), (N,H)
@@ -100,8 +100,8 @@ public struct Attention<B: Backend> {
     var (dq, dk, dv) = run.backend.attentionBackward(
       dos, cache.q, cache.k, cache.v, logSumExp: cache.logSumExp, form(batch))  // (N,H·D), (N,G·D), (N,G·D)
     // forward: q, k rotated
-    rotary.backward(&dk, positions: batch.positions, run)
-    rotary.backward(&dq, positions: batch.positions, run)
+    rotary.backward(&dk, batch, run)
+    rotary.backward(&dq, batch, run)
     // forward: q, k, v = x Wᵀ
     let input = inputDropout.forward(cache.x, run)  // the same key, so the same mask
     var gradient = LoRAInput<B>.Gradient()

@@ -8,6 +8,8 @@ public struct PackedBatch<B: Backend> {
   public let ids: Indices<B>
   /// Position of each token in its sample: (N). A sample may begin later than at 0.
   public let positions: Indices<B>
+  /// The largest position and one more: positions are below it.
+  public let positionLimit: Int
   /// Number of each token's sample within the step: (N).
   public let samples: Indices<B>
   /// Where each sequence begins, and N at the end: S + 1 row numbers, on the host.
@@ -42,6 +44,7 @@ public struct PackedBatch<B: Backend> {
     }
     self.ids = backend.upload(ids)
     self.positions = backend.upload(positions)
+    positionLimit = sequences.map { $0.ids.isEmpty ? 0 : $0.firstPosition + $0.ids.count }.max() ?? 0
     self.samples = backend.upload(samples)
     self.offsets = offsets
     self.labels = Labels(rows: labelRows, labels: labels, on: backend)

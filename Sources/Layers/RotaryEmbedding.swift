@@ -16,41 +16,55 @@ import Tensors
 /// With ``RotaryScaling`` the θ_j are stretched first. The plane is made of elements j and j + D/2 ("halves"). The paper and GGUF files pair 2j with 2j + 1; Hugging
 /// Face permutes the rows of q and k instead, so one kind's weights are wrong for the other's pairing although
 /// everything still runs.
-public struct RotaryEmbedding<B: Backend> {
+///
+/// The angles are tabulated in float64 for the positions that a batch has; the table doubles when one asks for more. A class,
+/// because all layers of a model share it.
+public final class RotaryEmbedding<B: Backend> {
   /// Width D of a head.
   public let headWidth: Int
-  /// (P,D): cos of positions 0..<P in the first D/2 columns, sin in the others.
-  let table: Tensor<B>
+  private let theta: [Double]  // D/2
+  private let backend: B
+  /// (P,D): cos of positions 0 ..< P in the first D/2 columns, sin in the others; nil until a batch asks.
+  private var table: Tensor<B>?
 
-  /// Tabulates the angles of `positions` positions, in float64.
+  /// Angles of heads of width D.
   ///
   /// - Parameter divisors: what θ_j is divided by, D/2 numbers, as GGUF files keep a stretching; nil for 1.
-  public init(base: Double, scaling: RotaryScaling? = nil, divisors: [Double]? = nil, headWidth: Int, positions: Int, on backend: B) {
+  public init(base: Double, scaling: RotaryScaling? = nil, divisors: [Double]? = nil, headWidth: Int, on backend: B) {
     self.headWidth = headWidth
+    self.backend = backend
     let half = headWidth / 2
     if let divisors, divisors.count != half { trap("RotaryEmbedding: \(divisors.count) divisors for heads of width \(headWidth)") }
-    let theta = (0..<half).map { j in
+    theta = (0..<half).map { j in
       let theta = pow(base, -2 * Double(j) / Double(headWidth)) / (divisors?[j] ?? 1)
       return scaling?.scaled(theta) ?? theta
     }
-    var values = [B.Scalar](repeating: 0, count: positions * headWidth)
-    for p in 0..<positions {
+  }
+
+  /// Turns every head of x (N,H·D) by the angle of its row's position, in place.
+  public func forward(_ x: inout Tensor<B>, _ batch: PackedBatch<B>, _ run: Run<B>) {
+    run.backend.rope(&x, positions: batch.positions, table: table(upTo: batch.positionLimit), inverse: false)
+  }
+
+  /// Turns the gradient back: a rotation's transpose is its inverse.
+  public func backward(_ dx: inout Tensor<B>, _ batch: PackedBatch<B>, _ run: Run<B>) {
+    run.backend.rope(&dx, positions: batch.positions, table: table(upTo: batch.positionLimit), inverse: true)
+  }
+
+  /// The table for positions below `limit` at least.
+  private func table(upTo limit: Int) -> Tensor<B> {
+    if let table, table.rowCount >= limit { return table }
+    let (count, half) = (max(limit, 2 * (table?.rowCount ?? 0)), headWidth / 2)
+    var values = [B.Scalar](repeating: 0, count: count * headWidth)
+    for p in 0..<count {
       for j in 0..<half {
         values[p * headWidth + j] = B.Scalar(cos(Double(p) * theta[j]))
         values[p * headWidth + half + j] = B.Scalar(sin(Double(p) * theta[j]))
       }
     }
-    table = backend.upload(values, Shape(positions, headWidth))
-  }
-
-  /// Turns every head of x (N,H·D) by the angle of its row's position, in place.
-  public func forward(_ x: inout Tensor<B>, positions: Indices<B>, _ run: Run<B>) {
-    run.backend.rope(&x, positions: positions, table: table, inverse: false)
-  }
-
-  /// Turns the gradient back: a rotation's transpose is its inverse.
-  public func backward(_ dx: inout Tensor<B>, positions: Indices<B>, _ run: Run<B>) {
-    run.backend.rope(&dx, positions: positions, table: table, inverse: true)
+    let larger = backend.upload(values, Shape(count, headWidth))
+    table = larger
+    return larger
   }
 }
 

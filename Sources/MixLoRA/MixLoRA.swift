@@ -1,0 +1,11 @@
+// One import for everything: `import MixLoRA`.
+@_exported import CPUBackend
+@_exported import Checkpoints
+@_exported import Conformance
+@_exported import Decoders
+@_exported import Generation
+@_exported import Layers
+@_exported import Tensors
+@_exported import Tokenization
+@_exported import Traces
+@_exported import Training
