@@ -8,6 +8,10 @@ public struct Counters: Equatable, Sendable {
   public var bytesToDevice = 0
   /// Bytes moved from the device to the host.
   public var bytesToHost = 0
+  /// Operations that were called, transfers included: what a GPU would launch.
+  public var operations = 0
+  /// Times that the host waited for the device: a download, or `synchronize`. 1 per step.
+  public var waits = 0
 
   /// All zero.
   public init() {}
@@ -19,6 +23,8 @@ public struct Counters: Equatable, Sendable {
     difference.sharedCopies = later.sharedCopies - earlier.sharedCopies
     difference.bytesToDevice = later.bytesToDevice - earlier.bytesToDevice
     difference.bytesToHost = later.bytesToHost - earlier.bytesToHost
+    difference.operations = later.operations - earlier.operations
+    difference.waits = later.waits - earlier.waits
     return difference
   }
 }

@@ -1,9 +1,12 @@
 /// Where in a run a value is, when a hook sees it.
-public struct HookPoint: Equatable, Sendable, CustomStringConvertible {
-  /// Module path and name: `model.layers.3.mlp.output`.
+public struct HookPoint: Sendable, CustomStringConvertible {
+  /// Module path and name: `model.layers.3.mlp.output`. What one of several adapters owns begins with `adapter.<number>.`.
   public let path: String
   /// Activations are seen on the way forward, their gradients on the way back.
   public let phase: Phase
+  /// How the value is formed, in the letters of its layer's file: `y = x Wᵀ + b + s h Bᵀ`; empty for a gradient, which is that of
+  /// the loss with respect to the value of the same path.
+  public let equation: StaticString
 
   /// On which way the value was met.
   public enum Phase: Equatable, Sendable {
@@ -14,9 +17,10 @@ public struct HookPoint: Equatable, Sendable, CustomStringConvertible {
   }
 
   /// A point of a run.
-  public init(path: String, phase: Phase) {
+  public init(path: String, phase: Phase, equation: StaticString = "") {
     self.path = path
     self.phase = phase
+    self.equation = equation
   }
 
   /// The path, `grad.` in front of a gradient's.
@@ -35,7 +39,7 @@ public protocol Hook<B>: AnyObject {
   func listens(to path: String) -> Bool
   /// An activation or a gradient.
   func visit(_ value: inout Tensor<B>, at point: HookPoint) throws
-  /// A routing decision: the experts that each token chose, (N·K), largest probability first.
+  /// A routing decision: the experts that each token chose, S slots a token, −1 in a slot that chose none.
   func visit(choice: inout Indices<B>, at point: HookPoint) throws
 }
 

@@ -14,14 +14,19 @@ public struct RandomKey: Equatable, Hashable, Sendable {
 
   /// The key of one use (`"dropout"`, `"initial value"`) in one module (`"model.layers.3.mlp.input"`).
   public func derived(_ path: String, _ use: StaticString) -> RandomKey {
-    var hash = bits ^ 0xcbf2_9ce4_8422_2325  // FNV-1a over the bytes of both names, then a finaliser for its weak high bits
+    var hash = bits ^ 0xcbf2_9ce4_8422_2325  // FNV-1a over the bytes of both names, then a finalizer for its weak high bits
     for byte in path.utf8 { hash = (hash ^ UInt64(byte)) &* 0x0000_0100_0000_01b3 }
     hash = (hash ^ 0xff) &* 0x0000_0100_0000_01b3  // no UTF-8 byte: keeps ("ab","c") and ("a","bc") apart
     use.withUTF8Buffer { for byte in $0 { hash = (hash ^ UInt64(byte)) &* 0x0000_0100_0000_01b3 } }
     return RandomKey(bits: Self.mixed(hash))
   }
 
-  /// The finaliser of SplitMix64 (Steele, Lea, Flood 2014).
+  /// The key of one of several alike: of an expert, by its number.
+  public func derived(_ index: Int) -> RandomKey {
+    RandomKey(bits: Self.mixed(bits &+ UInt64(truncatingIfNeeded: index) &* 0xd1b5_4a32_d192_ed03))
+  }
+
+  /// The finalizer of SplitMix64 (Steele, Lea, Flood 2014).
   private static func mixed(_ value: UInt64) -> UInt64 {
     var z = value &+ 0x9e37_79b9_7f4a_7c15
     z = (z ^ (z >> 30)) &* 0xbf58_476d_1ce4_e5b9

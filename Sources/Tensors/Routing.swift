@@ -1,23 +1,48 @@
+/// How a router picks a token's experts from its probabilities p (E).
+public enum RoutingPolicy: Equatable, Sendable {
+  /// The K largest, ties to the lower index; w = p / Σ_chosen p. MixLoRA's and Mixtral's.
+  case topK(Int)
+  /// By falling p, ties to the lower index, up to and including the first expert at which their sum exceeds `threshold`; w = p, not
+  /// renormalized. With a temperature t > 0 both take p / t, so for t ≠ 1 the weights do not sum up to about `threshold`.
+  /// MoE-PEFT's `mixlora-dynamic`.
+  case topP(threshold: Double, temperature: Double)
+
+  /// Slots S of a token: the most experts that it can choose of E.
+  public func slots(of experts: Int) -> Int {
+    if case .topK(let k) = self { k } else { experts }
+  }
+  /// What the weights divide p by: t where there is one.
+  public var weightDivisor: Double {
+    if case .topP(_, let temperature) = self, temperature > 0 { temperature } else { 1 }
+  }
+}
+
 /// Which expert computes which token: the plan that all expert operations follow.
 ///
-/// The N·K choices are ordered by expert, then by token, so that an expert's rows are one range. Everything lies
-/// on the device; a GPU's kernels read the offsets there, only CPU backends look at them on the host.
+/// Each token has S slots that name an expert or none (−1). The pairs (token, expert) are ordered by expert, then by token, so that an
+/// expert's rows are one range. Everything lies on the device; a GPU's kernels read the offsets there, only CPU backends look at
+/// them on the host.
 public struct Routing<B: Backend> {
+  /// How the experts were picked, and with it how the weights follow from p.
+  public let policy: RoutingPolicy
   /// Number of tokens N.
   public let tokens: Int
   /// Number of experts E.
   public let experts: Int
-  /// Experts per token K.
-  public let expertsPerToken: Int
-  /// The expert of each choice, largest probability first: (N·K), choice k of token n at n·K + k.
+  /// Slots S of a token.
+  public let slots: Int
+  /// Rows M that buffers in expert order have: as many as there are pairs where the host knows it, as on a CPU or where every slot is
+  /// taken, else N·S. Rows from `offsets[E]` on belong to nobody: `dispatch` makes them zero and no operation reads them.
+  public let rows: Int
+  /// The expert of each slot, largest probability first, −1 for none: (N·S), slot k of token n at n·S + k.
   public let choice: Indices<B>
-  /// The row in expert order of each choice: (N·K).
-  public let rowOfChoice: Indices<B>
+  /// The row in expert order of each slot, −1 for none: (N·S).
+  public let rowOfSlot: Indices<B>
   /// The token of each row in expert order: (M).
   public let tokenOfRow: Indices<B>
-  /// The choice (n·K + k) of each row in expert order: (M).
-  public let choiceOfRow: Indices<B>
-  /// Where each expert's rows begin, and M at the end: (E+1).
+  /// The slot (n·S + k) of each row in expert order: (M).
+  public let slotOfRow: Indices<B>
+  /// Where each expert's rows begin, and the number of pairs at the end: (E+1).
   public let offsets: Indices<B>
   /// Routing weight of each row in expert order: (M).
   public let weights: Tensor<B>
@@ -28,65 +53,47 @@ public struct Routing<B: Backend> {
 
   /// Puts a plan together. Only backends call this.
   public init(
-    tokens: Int, experts: Int, expertsPerToken: Int, choice: Indices<B>, rowOfChoice: Indices<B>, tokenOfRow: Indices<B>,
-    choiceOfRow: Indices<B>, offsets: Indices<B>, weights: Tensor<B>, counts: Tensor<B>, firstCounts: Tensor<B>
+    policy: RoutingPolicy, tokens: Int, experts: Int, rows: Int, choice: Indices<B>, rowOfSlot: Indices<B>, tokenOfRow: Indices<B>,
+    slotOfRow: Indices<B>, offsets: Indices<B>, weights: Tensor<B>, counts: Tensor<B>, firstCounts: Tensor<B>
   ) {
+    self.policy = policy
     self.tokens = tokens
     self.experts = experts
-    self.expertsPerToken = expertsPerToken
+    self.rows = rows
+    slots = policy.slots(of: experts)
     self.choice = choice
-    self.rowOfChoice = rowOfChoice
+    self.rowOfSlot = rowOfSlot
     self.tokenOfRow = tokenOfRow
-    self.choiceOfRow = choiceOfRow
+    self.slotOfRow = slotOfRow
     self.offsets = offsets
     self.weights = weights
     self.counts = counts
     self.firstCounts = firstCounts
   }
-
-  /// Number of rows in expert order, M = N·K.
-  public var rows: Int { tokens * expertsPerToken }
 }
 
-/// E matrices of one size in one tensor, side by side or one below the other.
-///
-/// All experts' A (r,I) lie below each other in (E·r,I), so that x A_allᵀ is one product; all experts' B (O,r)
-/// lie side by side in (O,E·r), so that T B_allᵀ is one product as well.
-public struct ExpertStack<B: Backend> {
-  /// How the matrices are stacked.
-  public enum Axis: Sendable {
-    /// One below the other: (E·r, I), expert e has rows e·r ..< (e+1)·r.
-    case rows
-    /// Side by side: (O, E·r), expert e has columns e·r ..< (e+1)·r.
-    case columns
-  }
+/// How busy the experts of one router were: all that the balance loss needs of it.
+public struct RouterLoad<B: Backend> {
+  /// The router's path, by which the balance loss's gradient finds it.
+  public let path: String
+  /// The adapter that the router belongs to.
+  public let adapter: Int
+  /// Number of tokens N.
+  public let tokens: Int
+  /// Rows of each expert: (E).
+  public let counts: Tensor<B>
+  /// Tokens whose first choice is each expert: (E).
+  public let firstCounts: Tensor<B>
+  /// Σ_n p_n: (E).
+  public let importance: Tensor<B>
 
-  /// All matrices.
-  public let matrices: Tensor<B>
-  /// How they are stacked.
-  public let axis: Axis
-  /// True if each matrix is read transposed.
-  public let isTransposed: Bool
-
-  /// A stack along `axis`.
-  public init(_ matrices: Tensor<B>, along axis: Axis, isTransposed: Bool = false) {
-    self.matrices = matrices
-    self.axis = axis
-    self.isTransposed = isTransposed
-  }
-
-  /// The stack with each of its matrices transposed; nothing is moved.
-  public var T: ExpertStack { ExpertStack(matrices, along: axis, isTransposed: !isTransposed) }
-
-  /// Expert e of E, as it is stored.
-  public static func block(_ e: Int, of experts: Int, in matrices: Tensor<B>, along axis: Axis) -> Tensor<B> {
-    switch axis {
-    case .rows:
-      let r = matrices.rowCount / experts
-      return matrices.rows(e * r..<(e + 1) * r)
-    case .columns:
-      let r = matrices.columnCount / experts
-      return matrices.columns(e * r..<(e + 1) * r)
-    }
+  /// The load of a router.
+  public init(path: String, adapter: Int, tokens: Int, counts: Tensor<B>, firstCounts: Tensor<B>, importance: Tensor<B>) {
+    self.path = path
+    self.adapter = adapter
+    self.tokens = tokens
+    self.counts = counts
+    self.firstCounts = firstCounts
+    self.importance = importance
   }
 }

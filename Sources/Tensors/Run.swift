@@ -1,56 +1,54 @@
-/// One pass forward and backward: the backend, the random key and who listens.
+/// One pass forward and backward: the backend, what is random in it, and who listens.
 ///
-/// Every forward and backward takes the run as its last argument. A layer passes each activation, gradient and
-/// routing decision through a hook point without knowing what listens; without hooks a point costs one test, and
-/// its path is built for listeners only.
+/// Every forward and backward takes the run as its last argument. A layer passes each activation through `hook(_:)`, each gradient
+/// through `hook(gradient:)` and each routing decision through `hook(choice:)` without knowing what listens; without hooks a point
+/// costs one test, and its path is built for listeners only.
 ///
 /// Layers know their module path themselves (it also names their parameters and keys their masks), which leaves
 /// no stack of names here to be kept in step by hand.
 public final class Run<B: Backend> {
   /// Where everything is computed.
   public let backend: B
-  /// True while training: dropout is on, caches are kept for backward.
-  public let isTraining: Bool
-  /// The root of all random numbers of the run.
-  public let key: RandomKey
-  /// The rows of the current batch, which random masks depend on.
-  public var rows: RowIdentity<B>?
+  /// What is random in a training pass; nil outside training, where dropout is off.
+  public let training: TrainingPass?
+  /// How busy the experts were, router by router in the order of the pass.
+  public private(set) var loads: [RouterLoad<B>] = []
+  /// The gradient of the balance loss with respect to each row of a router's p (E), by the router's path: what the model sets
+  /// between forward and backward.
+  public var balances: [String: Tensor<B>] = [:]
 
   private let hooks: [any Hook<B>]
-  private var phase = Phase.forward
+  private var isRecomputing = false
   private var replacedValues: [String: Tensor<B>] = [:]
   private var replacedChoices: [String: Indices<B>] = [:]
-  /// The first error that a hook threw in this pass; `finish` throws it.
-  public private(set) var firstError: (any Error)?
-
-  private enum Phase { case forward, backward, recompute }
+  private var firstError: (any Error)?
 
   /// A run on `backend`. Hooks are visited in order.
-  public init(_ backend: B, isTraining: Bool = false, key: RandomKey = RandomKey(seed: 0), hooks: [any Hook<B>] = []) {
+  public init(_ backend: B, training: TrainingPass? = nil, hooks: [any Hook<B>] = []) {
     self.backend = backend
-    self.isTraining = isTraining
-    self.key = key
+    self.training = training
     self.hooks = hooks
   }
 
-  // MARK: Phases
-
-  /// Turns around: from here on, hook points see gradients. The model calls this at the head of its backward.
-  public func beginBackward() { phase = .backward }
+  // MARK: The pass
 
   /// Runs `body`, which forms activations again during backward: replaced values are put in again, nobody is called.
   public func recomputing<R>(_ body: () -> R) -> R {
-    let outer = phase
-    phase = .recompute
-    defer { phase = outer }
+    let outer = isRecomputing
+    isRecomputing = true
+    defer { isRecomputing = outer }
     return body()
   }
 
-  /// Ends the pass: forgets replacements and throws the first error that a hook threw, if any.
+  /// Keeps a router's load for the balance loss; while values are formed again it is known already.
+  public func report(_ load: RouterLoad<B>) { if !isRecomputing { loads.append(load) } }
+
+  /// Ends the pass: forgets replacements and loads, and throws the first error that a hook threw, if any.
   public func finish() throws {
-    phase = .forward
     replacedValues = [:]
     replacedChoices = [:]
+    loads = []
+    balances = [:]
     if let error = firstError {
       firstError = nil
       throw error
@@ -62,45 +60,55 @@ public final class Run<B: Backend> {
   /// True if there is any hook at all.
   public var isObserved: Bool { !hooks.isEmpty }
 
-  /// True if somebody looks inside `path`; a fused operation then takes its readable form.
-  ///
-  /// While values are formed again, nobody looks: there it says whether the value was replaced.
+  /// True if somebody looks at `path` now; while values are formed again nobody does, but a value may have been replaced.
   public func listens(to path: @autoclosure () -> String) -> Bool {
     if hooks.isEmpty { return false }
     let path = path()
-    if phase == .recompute { return replacedValues[path] != nil }
-    return hooks.contains { $0.listens(to: path) }
+    return isRecomputing ? replacedValues[path] != nil : hooks.contains { $0.listens(to: path) }
   }
 
-  /// A point that an activation (or, in backward, its gradient) passes: listeners look at `value` or replace it.
-  public func hook(_ value: inout Tensor<B>, _ module: @autoclosure () -> String, _ name: @autoclosure () -> String) {
+  /// True if somebody looks at one of the points, or replaced what passed it: an operation that fuses what lies between them is then
+  /// taken apart into the lines that one reads. Asked in forward and in backward alike, since a hook may stop listening between.
+  public func observes(_ paths: @autoclosure () -> [String]) -> Bool {
+    if hooks.isEmpty { return false }
+    return paths().contains { path in replacedValues[path] != nil || hooks.contains { $0.listens(to: path) } }
+  }
+
+  /// A point that an activation passes: listeners look at `value` or replace it. `equation` says how it is formed.
+  public func hook(
+    _ value: inout Tensor<B>, _ module: @autoclosure () -> String, _ name: @autoclosure () -> String, _ equation: StaticString
+  ) {
     if hooks.isEmpty { return }
     let path = "\(module()).\(name())"
-    if phase == .recompute {
+    if isRecomputing {
       if let replaced = replacedValues[path] { value = replaced }
       return
     }
-    if firstError != nil { return }
-    let before = value  // keeps the storage shared, so that a change in place shows as another storage
-    visit(path) { try $0.visit(&value, at: $1) }
-    let isReplaced = value.storage !== before.storage || value.offset != before.offset
-    if isReplaced { requireShapes("hook", ("the replacement", value.shape, before.shape)) }
-    if phase == .forward { replacedValues[path] = isReplaced ? value : nil }
+    let isReplaced = visit(&value, HookPoint(path: path, phase: .forward, equation: equation))
+    replacedValues[path] = isReplaced ? value : nil
   }
 
-  /// A point that a routing decision passes: the experts that each token chose, (N·K).
-  public func hook(choice: inout Indices<B>, _ module: @autoclosure () -> String, _ name: @autoclosure () -> String) {
+  /// A point that the gradient of an activation passes.
+  public func hook(gradient: inout Tensor<B>, _ module: @autoclosure () -> String, _ name: @autoclosure () -> String) {
+    if hooks.isEmpty || isRecomputing { return }
+    _ = visit(&gradient, HookPoint(path: "\(module()).\(name())", phase: .backward))
+  }
+
+  /// A point that a routing decision passes: the experts that each token chose, S slots a token, −1 in a slot that chose none.
+  public func hook(
+    choice: inout Indices<B>, _ module: @autoclosure () -> String, _ name: @autoclosure () -> String, _ equation: StaticString
+  ) {
     if hooks.isEmpty { return }
     let path = "\(module()).\(name())"
-    if phase == .recompute {
+    if isRecomputing {
       if let replaced = replacedChoices[path] { choice = replaced }
       return
     }
     if firstError != nil { return }
     let before = choice
-    visit(path) { try $0.visit(choice: &choice, at: $1) }
+    call(HookPoint(path: path, phase: .forward, equation: equation)) { try $0.visit(choice: &choice, at: $1) }
     guard choice.count == before.count else { trap("hook: the replaced choice has \(choice.count) entries, expected \(before.count)") }
-    if phase == .forward { replacedChoices[path] = choice.storage !== before.storage ? choice : nil }
+    replacedChoices[path] = choice.storage !== before.storage || choice.offset != before.offset ? choice : nil
   }
 
   /// Does what a listener needs and may fail at; the first error is kept for `finish`.
@@ -111,81 +119,47 @@ public final class Run<B: Backend> {
     }
   }
 
-  private func visit(_ path: String, _ call: (any Hook<B>, HookPoint) throws -> Void) {
-    let point = HookPoint(path: path, phase: phase == .backward ? .backward : .forward)
-    for hook in hooks where hook.listens(to: path) {
-      do { try call(hook, point) } catch {
+  /// Throws the first error that a hook threw so far.
+  public func throwFirstError() throws {
+    if let firstError { throw firstError }
+  }
+
+  /// Lets listeners see a value; true if one replaced it.
+  private func visit(_ value: inout Tensor<B>, _ point: HookPoint) -> Bool {
+    if firstError != nil { return false }
+    let before = value  // keeps the storage shared, so that a change in place shows as another storage
+    call(point) { try $0.visit(&value, at: $1) }
+    let isReplaced = value.storage !== before.storage || value.offset != before.offset
+    if isReplaced { requireShapes("hook", ("the replacement", value.shape, before.shape)) }
+    return isReplaced
+  }
+
+  private func call(_ point: HookPoint, _ visit: (any Hook<B>, HookPoint) throws -> Void) {
+    for hook in hooks where hook.listens(to: point.path) {
+      do { try visit(hook, point) } catch {
         firstError = error
         return
       }
     }
   }
-
-  // MARK: Products as layers write them
-
-  /// a b: (m,k) (k,n) → (m,n).
-  public func matmul(_ a: some OperandConvertible<B>, _ b: some OperandConvertible<B>) -> Tensor<B> {
-    scaledMatmul(1, a, b)
-  }
-
-  /// α a b: (m,k) (k,n) → (m,n).
-  public func scaledMatmul(_ alpha: Double, _ a: some OperandConvertible<B>, _ b: some OperandConvertible<B>) -> Tensor<B> {
-    var c = backend.empty(Shape(a.operand.shape.rows, b.operand.shape.columns))
-    backend.gemm(alpha, a.operand, b.operand, 0, into: &c, rows: nil)
-    return c
-  }
-
-  /// c += α a b.
-  public func addProduct(
-    _ alpha: Double, _ a: some OperandConvertible<B>, _ b: some OperandConvertible<B>, into c: inout Tensor<B>, rows: Range<Int>? = nil
-  ) {
-    backend.gemm(alpha, a.operand, b.operand, 1, into: &c, rows: rows)
-  }
-
-  /// c += α a b, where nil counts as zero: the first contribution to a gradient writes it, later ones add.
-  public func addProduct(
-    _ alpha: Double, _ a: some OperandConvertible<B>, _ b: some OperandConvertible<B>, into c: inout Tensor<B>?
-  ) {
-    guard var sum = c.take() else {
-      c = scaledMatmul(alpha, a, b)
-      return
-    }
-    addProduct(alpha, a, b, into: &sum)
-    c = sum
-  }
-
-  /// α a_e b_e for every expert's rows: (M,k), E × (k,n) → (M,n).
-  public func groupedMatmul(_ alpha: Double, _ a: Tensor<B>, _ b: ExpertStack<B>, _ routing: Routing<B>) -> Tensor<B> {
-    var c = backend.empty(Shape(a.rowCount, b.columnCount(experts: routing.experts)))
-    backend.groupedGemm(alpha, a, b, 0, into: &c, routing)
-    return c
-  }
-
-  /// c_e += α a_e b_e for every expert's rows.
-  public func addGroupedProduct(
-    _ alpha: Double, _ a: Tensor<B>, _ b: ExpertStack<B>, into c: inout Tensor<B>, _ routing: Routing<B>
-  ) {
-    backend.groupedGemm(alpha, a, b, 1, into: &c, routing)
-  }
-
-  /// A weight that is one vector, as a tensor (C).
-  public func vector(_ weight: Weight<B>) -> Tensor<B> {
-    switch weight {
-    case .frozen(let frozen): backend.vector(frozen)
-    case .trained(let parameter): parameter.value
-    }
-  }
 }
 
-extension ExpertStack {
-  /// Rows and columns of one expert's matrix as a product reads it.
-  public func matrixShape(experts: Int) -> Shape {
-    let stored =
-      axis == .rows
-      ? Shape(matrices.rowCount / experts, matrices.columnCount) : Shape(matrices.rowCount, matrices.columnCount / experts)
-    return isTransposed ? Shape(stored.columns, stored.rows) : stored
+/// What random masks depend on in one training pass.
+public struct TrainingPass: Sendable {
+  /// The root of an adapter's random numbers; one for all, or one an adapter.
+  private let keys: [RandomKey]
+  /// The optimizer step, counted from 1.
+  public let step: Int
+
+  /// A pass of step `step` under one key.
+  public init(key: RandomKey, step: Int) { self.init(keys: [key], step: step) }
+
+  /// A pass in which every adapter has a key of its own, so that its masks are those that it would have alone.
+  public init(keys: [RandomKey], step: Int) {
+    self.keys = keys
+    self.step = step
   }
 
-  /// Columns of one expert's matrix as a product reads it.
-  func columnCount(experts: Int) -> Int { matrixShape(experts: experts).columns }
+  /// The key of an adapter.
+  public func key(ofAdapter adapter: Int) -> RandomKey { keys.count == 1 ? keys[0] : keys[adapter] }
 }

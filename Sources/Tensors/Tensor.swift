@@ -65,14 +65,23 @@ public struct Tensor<B: Backend> {
 
 /// Whole numbers on the device: token ids, labels, positions, offsets, row numbers.
 public struct Indices<B: Backend> {
-  /// The device buffer of 32-bit integers.
+  /// The device buffer of 32-bit integers, shared by all views of it.
   public let storage: B.IndexStorage
+  /// Index of the first integer in `storage`.
+  public let offset: Int
   /// Number of integers.
   public let count: Int
 
   /// Wraps a buffer. Only backends call this.
-  public init(storage: B.IndexStorage, count: Int) {
+  public init(storage: B.IndexStorage, offset: Int = 0, count: Int) {
     self.storage = storage
+    self.offset = offset
     self.count = count
+  }
+
+  /// The integers of `range` as a view; nothing is moved.
+  public subscript(_ range: Range<Int>) -> Indices {
+    guard range.lowerBound >= 0, range.upperBound <= count else { trap("integers \(range) of \(count)") }
+    return Indices(storage: storage, offset: offset + range.lowerBound, count: range.count)
   }
 }

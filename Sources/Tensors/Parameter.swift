@@ -1,0 +1,177 @@
+/// A trained tensor with its gradient: a place in its arena.
+///
+/// A class, because a tied head and the embedding are one parameter and an optimizer updates what layers read. What is read is a
+/// value like any other; writing through `&parameter.gradient` writes the arena itself, without a copy.
+public final class Parameter<B: Backend> {
+  /// What the tensor is, by which optimizers and charts tell parameters apart.
+  public enum Role: Sendable {
+    /// A weight of the base model.
+    case base
+    /// The A of a low-rank branch, or of all experts' branches on one matrix.
+    case a
+    /// The B of a low-rank branch, or of all experts'.
+    case b
+    /// A router.
+    case router
+  }
+
+  /// A name for messages and moments: that of the tensor in the file, or what the files' names of a stack have in common.
+  public let name: String
+  /// What it is.
+  public let role: Role
+  /// Rows and columns.
+  public let shape: Shape
+  /// Where value and gradient lie.
+  public fileprivate(set) var arena: ParameterArena<B>
+  /// The first element's number in the arena.
+  public fileprivate(set) var offset: Int
+
+  /// A parameter of its own, with a zero gradient.
+  ///
+  /// - Parameter value: taken over where it has no gaps.
+  public init(_ name: String, _ value: Tensor<B>, role: Role = .base, on backend: B) {
+    self.name = name
+    self.role = role
+    shape = value.shape
+    offset = 0
+    let isOwn = value.isContiguous && value.offset == 0
+    let own = isOwn ? value : backend.copy(value)
+    arena = ParameterArena(values: Tensor(storage: own.storage, shape: Shape(value.shape.count)), isB: role == .b, on: backend)
+  }
+
+  /// The elements' numbers in the arena.
+  public var range: Range<Int> { offset..<offset + shape.count }
+
+  /// The current value. Assigning copies into the arena.
+  public var value: Tensor<B> {
+    get { view(of: arena.values) }
+    _modify {
+      var place = lent(&arena.lentValues)
+      yield &place
+      arena.lentValues = Tensor(storage: returned(place), shape: arena.shape)
+    }
+    set { replace(&arena.lentValues, with: newValue) }
+  }
+
+  /// The sum of the gradients since they were last filled with zero. Assigning copies into the arena.
+  public var gradient: Tensor<B> {
+    get { view(of: arena.gradients) }
+    _modify {
+      _ = arena.gradients  // made now if this is the first
+      var place = lent(&arena.lentGradients)
+      yield &place
+      arena.lentGradients = Tensor(storage: returned(place), shape: arena.shape)
+    }
+    set {
+      _ = arena.gradients
+      replace(&arena.lentGradients, with: newValue)
+    }
+  }
+
+  /// This parameter's part of a vector that is laid out as the arena: a moment, say.
+  public func view(of whole: Tensor<B>) -> Tensor<B> {
+    Tensor(storage: whole.storage, offset: whole.offset + offset, shape: shape)
+  }
+
+  /// Takes the arena's buffer, so that this place is its only holder while it is written; one that somebody else reads is copied first.
+  private func lent(_ whole: inout Tensor<B>?) -> Tensor<B> {
+    guard var tensor = whole.take() else { trap("\(name): the arena is written by two at once") }
+    if !isKnownUniquelyReferenced(&tensor.storage) { tensor = arena.backend.copy(tensor) }
+    return Tensor(storage: tensor.storage, offset: offset, shape: shape)
+  }
+
+  private func replace(_ whole: inout Tensor<B>?, with x: Tensor<B>) {
+    requireShapes("Parameter", ("the new value", x.shape, shape))
+    var place = lent(&whole)
+    arena.backend.copy(x, into: &place)
+    whole = Tensor(storage: returned(place), shape: arena.shape)
+  }
+
+  private func returned(_ place: Tensor<B>) -> B.Storage {
+    guard place.offset == offset, place.shape == shape else { trap("\(name): a place in an arena was replaced by \(place.shape)") }
+    return place.storage
+  }
+
+  fileprivate func move(to arena: ParameterArena<B>, at offset: Int) {
+    (self.arena, self.offset) = (arena, offset)
+  }
+}
+
+/// Everything that one adapter trains (or the base, where that is trained), in one buffer each for values and gradients; optimizers
+/// keep their moments in buffers of the same layout. Norm, clipping, update and zeroing are then one operation each, whatever the
+/// number of parameters.
+///
+///     values, gradients   (n)      all A, routers and base weights, then all B; each begins at a multiple of 16 elements, zeros between
+public final class ParameterArena<B: Backend> {
+  /// n elements, gaps included.
+  public let shape: Shape
+  /// Where the B of low-rank branches lie, whose learning rate LoRA+ multiplies; the rest stands before them.
+  public let rangeOfB: Range<Int>
+  let backend: B
+  fileprivate var lentValues: Tensor<B>?
+  fileprivate var lentGradients: Tensor<B>?
+
+  /// Elements at whose multiples parameters begin: 64 bytes of float32.
+  private static var alignment: Int { 16 }
+
+  /// Moves the parameters together. Their values are kept, their gradients are zero.
+  public init(_ parameters: [Parameter<B>], on backend: B) {
+    self.backend = backend
+    var offsets: [Int] = Array(repeating: 0, count: parameters.count)
+    var (count, begin) = (0, 0)
+    for isB in [false, true] {
+      begin = count
+      for (i, parameter) in parameters.enumerated() where (parameter.role == .b) == isB {
+        offsets[i] = count
+        count += (parameter.shape.count + Self.alignment - 1) / Self.alignment * Self.alignment
+      }
+    }
+    shape = Shape(count)
+    rangeOfB = begin..<count
+    var values = backend.zeros(shape)
+    for (parameter, offset) in zip(parameters, offsets) {
+      let value = parameter.arena.values  // of a parameter of its own: (n) without gaps
+      guard parameter.offset == 0, value.shape.count == parameter.shape.count else { trap("\(parameter.name): it lies in another arena") }
+      backend.copy(value, into: &values, rows: nil, columns: offset..<offset + parameter.shape.count)
+      parameter.move(to: self, at: offset)
+    }
+    lentValues = values
+  }
+
+  /// The arena of a single parameter.
+  fileprivate init(values: Tensor<B>, isB: Bool, on backend: B) {
+    shape = values.shape
+    rangeOfB = (isB ? 0 : shape.count)..<shape.count
+    self.backend = backend
+    lentValues = values
+  }
+
+  /// All values: (n).
+  public var values: Tensor<B> {
+    get {
+      guard let lentValues else { trap("an arena's values are read while a parameter is written") }
+      return lentValues
+    }
+    _modify {
+      guard var whole = lentValues.take() else { trap("an arena's values are written by two at once") }
+      yield &whole
+      lentValues = whole
+    }
+  }
+
+  /// All gradients: (n). The buffer is made when it is first asked for, so that a model which only answers has none.
+  public var gradients: Tensor<B> {
+    get {
+      if let lentGradients { return lentGradients }
+      let zeros = backend.zeros(shape)
+      lentGradients = zeros
+      return zeros
+    }
+    _modify {
+      var whole = gradients
+      lentGradients = nil
+      yield &whole
+      lentGradients = whole
+    }
+  }
+}
