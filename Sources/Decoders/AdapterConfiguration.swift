@@ -1,4 +1,5 @@
 import Checkpoints
+import Tensors
 
 /// What `adapter_config.json` says: a MixLoRA adapter by MoE-PEFT's keys, or a plain LoRA adapter by PEFT's.
 public struct AdapterConfiguration: Equatable, Sendable {
@@ -47,8 +48,8 @@ public struct AdapterConfiguration: Equatable, Sendable {
   public struct Mixture: Equatable, Sendable {
     /// Number of experts E: `num_experts`.
     public var experts: Int
-    /// Experts per token K: `top_k`.
-    public var expertsPerToken: Int
+    /// How experts are picked and weighted: `routing_strategy` and its keys.
+    public var policy: RoutingPolicy
     /// The branches of the experts: `expert_lora` over the adapter's own.
     public var lora: LoRA
     /// Coefficient of the balance loss, `router_aux_loss_coef`.
@@ -60,10 +61,13 @@ public struct AdapterConfiguration: Equatable, Sendable {
     /// Deviation of a new router's weights: `router_init_range`.
     public var routerInitializerRange = 0.02
 
+    /// The most experts that a token has: K: `top_k`, or E.
+    public var expertsPerToken: Int { policy.slots(of: experts) }
+
     /// A mixture of E experts, K of them a token.
     public init(experts: Int, expertsPerToken: Int, lora: LoRA) {
       self.experts = experts
-      self.expertsPerToken = expertsPerToken
+      policy = .topK(expertsPerToken)
       self.lora = lora
     }
   }

@@ -1,100 +1,157 @@
 import Layers
 import Tensors
 
+/// Where an adapter's settings and values come from.
+public struct AdapterSource<B: Backend> {
+  /// Its settings.
+  public let configuration: AdapterConfiguration
+  /// Its values, by MoE-PEFT's or PEFT's names.
+  public let weights: any WeightSource<B>
+
+  /// Settings and values.
+  public init(_ configuration: AdapterConfiguration, _ weights: any WeightSource<B>) {
+    self.configuration = configuration
+    self.weights = weights
+  }
+}
+
 extension Decoder {
   /// Puts a model together from its values.
   ///
   /// - Parameters:
   ///   - weights: the base model's values, by Hugging Face's names.
-  ///   - adapter: the settings and values of an adapter, by MoE-PEFT's or PEFT's names.
+  ///   - adapters: the adapters over it, whose numbers are their places here.
   ///   - trainsBase: whether the base weights are trained (too).
   ///   - evaluation: how the experts are computed.
-  ///   - balanceLoss: which form of the balance loss a MixLoRA adapter has.
+  ///   - balanceLoss: which form of the balance loss MixLoRA adapters have.
   /// - Throws: what a source throws: a missing or mis-shaped tensor.
   public init(
-    _ configuration: DecoderConfiguration, weights: some WeightSource<B>,
-    adapter: (configuration: AdapterConfiguration, weights: any WeightSource<B>)? = nil, trainsBase: Bool = false,
+    _ configuration: DecoderConfiguration, weights: some WeightSource<B>, adapters: [AdapterSource<B>] = [], trainsBase: Bool = false,
     evaluation: ExpertEvaluation = .sharedBase, balanceLoss form: BalanceLossForm = .pooledTopK, on backend: B
   ) throws {
-    var assembly = Assembly(
-      configuration: configuration, weights: weights, adapter: adapter, trainsBase: trainsBase, evaluation: evaluation, backend: backend)
+    var assembly = DecoderAssembly(
+      configuration, weights: weights, adapters: adapters, trainsBase: trainsBase, evaluation: evaluation, on: backend)
     let (v, c) = (configuration.vocabulary, configuration.channels)
     let matrix = InitialValue.random(.normal(deviation: configuration.initializerRange))
     let table = try assembly.base("model.embed_tokens.weight", Shape(v, c), matrix)
-    embedding = Embedding(path: "model.embed_tokens", weight: table)
-    blocks = try (0..<configuration.layers).map { try assembly.block("model.layers.\($0)", index: $0) }
+    embedding = Embedding(path: "model.embed_tokens", weight: table, scale: configuration.embeddingScale)
+    blocks = try (0..<configuration.layers).map { try assembly.block($0) }
     norm = try assembly.norm("model.norm")
-    head = LanguageModelHead(weight: configuration.tiesHead ? table : try assembly.base("lm_head.weight", Shape(v, c), matrix))
+    head = LanguageModelHead(
+      weight: configuration.tiesHead ? table : try assembly.base("lm_head.weight", Shape(v, c), matrix),
+      softcap: configuration.logitSoftcap)
     self.configuration = configuration
-    self.adapter = adapter?.configuration
-    balanceLoss = adapter?.configuration.mixture.map { BalanceLoss(form, coefficient: $0.hasBalanceLoss ? $0.balanceCoefficient : 0) }
-    trainedTensors = assembly.trained
+    let (baseTensors, adapterTensors) = (assembly.baseTensors, assembly.adapterTensors)
+    base = trainsBase ? TrainedPart(baseTensors, on: backend) : nil
+    self.adapters = zip(adapters, adapterTensors).map { source, tensors in
+      let balance = source.configuration.mixture.map { BalanceLoss<B>(form, coefficient: $0.hasBalanceLoss ? $0.balanceCoefficient : 0) }
+      return Adapter(configuration: source.configuration, trained: TrainedPart(tensors, on: backend), balanceLoss: balance)
+    }
   }
 }
 
-/// Asks the sources for every value by name and shape, and lists what is trained.
-private struct Assembly<B: Backend> {
+/// What families build blocks with: asks the sources for every value by name and shape, and lists what is trained.
+struct DecoderAssembly<B: Backend> {
   let configuration: DecoderConfiguration
-  let weights: any WeightSource<B>
-  let adapter: (configuration: AdapterConfiguration, weights: any WeightSource<B>)?
-  let trainsBase: Bool
-  let evaluation: ExpertEvaluation
-  let backend: B
-  var rotary: RotaryEmbedding<B>?
-  var trained: [TrainedTensor<B>] = []
+  private let weights: any WeightSource<B>
+  private let adapters: [AdapterSource<B>]
+  private let trainsBase: Bool
+  private let evaluation: ExpertEvaluation
+  private let backend: B
+  private var rotary: RotaryEmbedding<B>?
+  /// Trained tensors of the base.
+  private(set) var baseTensors: [TrainedTensor<B>] = []
+  /// Tensors of each adapter.
+  private(set) var adapterTensors: [[TrainedTensor<B>]]
 
+  init(
+    _ configuration: DecoderConfiguration, weights: any WeightSource<B>, adapters: [AdapterSource<B>], trainsBase: Bool,
+    evaluation: ExpertEvaluation, on backend: B
+  ) {
+    self.configuration = configuration
+    self.weights = weights
+    self.adapters = adapters
+    self.trainsBase = trainsBase
+    self.evaluation = evaluation
+    self.backend = backend
+    adapterTensors = adapters.map { _ in [] }
+  }
+
+  // MARK: Layers
+
+  /// A weight of the base.
   mutating func base(_ name: String, _ shape: Shape, _ initial: InitialValue) throws -> Weight<B> {
     guard trainsBase else { return .frozen(try weights.frozen(name, shape, initial)) }
     let parameter = Parameter(name, try weights.tensor(name, shape, initial), on: backend)
-    trained.append(TrainedTensor(name: name, parameter: parameter, part: nil))
+    baseTensors.append(TrainedTensor(name: name, parameter: parameter, part: nil))
     return .trained(parameter)
   }
 
+  /// A norm over the channels.
   mutating func norm(_ path: String) throws -> RMSNorm<B> {
-    let weight = try base(path + ".weight", Shape(configuration.channels), .constant(1))
-    return RMSNorm(path: path, weight: weight, epsilon: configuration.normEpsilon)
+    let offset = configuration.normOffset
+    let weight = try base(path + ".weight", Shape(configuration.channels), .constant(1 - offset))
+    return RMSNorm(path: path, weight: weight, offset: offset, epsilon: configuration.normEpsilon)
   }
 
-  mutating func block(_ path: String, index: Int) throws -> DecoderBlock<B> {
-    DecoderBlock(
-      path: path, inputNorm: try norm(path + ".input_layernorm"), attention: try attention(path + ".self_attn", index),
-      postAttentionNorm: try norm(path + ".post_attention_layernorm"), feedForward: try feedForward(path + ".mlp", index))
+  /// The block of a layer.
+  mutating func block(_ layer: Int) throws -> any DecoderBlock<B> {
+    let path = "model.layers.\(layer)"
+    return SequentialBlock(
+      path: path,
+      attention: Normalized(pre: try norm(path + ".input_layernorm"), layer: try attention(path + ".self_attn", layer)),
+      feedForward: Normalized(pre: try norm(path + ".post_attention_layernorm"), layer: try feedForward(path + ".mlp", layer)))
   }
 
-  private mutating func attention(_ path: String, _ index: Int) throws -> Attention<B> {
-    let (q, k) = (try loraLinear(path, .q, index), try loraLinear(path, .k, index))
-    let (v, o) = (try loraLinear(path, .v, index), try loraLinear(path, .o, index))
-    // Only now is the width of a head known to be more than a number in a configuration, so that its table may be made.
+  /// Attention with the adapters' branches on its four projections.
+  mutating func attention(_ path: String, _ layer: Int) throws -> Attention<B> {
+    let (q, k) = (try loraLinear(path, .q, layer), try loraLinear(path, .k, layer))
+    let (v, o) = (try loraLinear(path, .v, layer), try loraLinear(path, .o, layer))
     let rotary =
       self.rotary
       ?? RotaryEmbedding(
         base: configuration.ropeBase, scaling: configuration.ropeScaling, divisors: configuration.ropeDivisors,
         headWidth: configuration.headWidth, on: backend)
     self.rotary = rotary
-    return Attention(
-      path: path, q: q, k: k, v: v, o: o, heads: configuration.heads, keyValueHeads: configuration.keyValueHeads,
-      window: configuration.window(ofLayer: index), rotary: rotary, dropout: adapter?.configuration.lora.dropout ?? 0)
+    let form = AttentionForm(
+      heads: configuration.heads, keyValueHeads: configuration.keyValueHeads, headWidth: configuration.headWidth,
+      scale: configuration.queryScale, window: configuration.window(ofLayer: layer), softcap: configuration.attentionSoftcap)
+    return Attention(path: path, q: q, k: k, v: v, o: o, form: form, rotary: rotary, dropout: adapters.map(\.configuration.lora.dropout))
   }
 
-  private mutating func feedForward(_ path: String, _ index: Int) throws -> DecoderBlock<B>.FeedForward {
-    guard let adapter, let mixture = adapter.configuration.mixture else {
-      return .dense(
-        GatedFeedForward(
-          path: path, gate: try loraLinear(path, .gate, index), up: try loraLinear(path, .up, index),
-          down: try loraLinear(path, .down, index), dropout: adapter?.configuration.lora.dropout ?? 0))
+  /// The feed-forward with the adapters' branches or experts.
+  mutating func feedForward(_ path: String, _ layer: Int) throws -> FeedForward<B> {
+    let frozen = GatedLinears(
+      gate: try linear(path, .gate), up: try linear(path, .up), down: try linear(path, .down), activation: configuration.activation)
+    let hiddenDropout = InputDropout<B>(path: path + ".down_proj.input", probabilities: adapters.map(\.configuration.lora.dropout))
+    let adapted = try adapters.indices.map { number in
+      let settings = adapters[number].configuration
+      guard let mixture = settings.mixture else {
+        return AdaptedFeedForward.dense(
+          DenseBranches(
+            path: prefix(number) + path, adapter: number, gate: try branch(.gate, layer, number), up: try branch(.up, layer, number),
+            down: try branch(.down, layer, number), hiddenDropout: hiddenDropout))
+      }
+      let gate = try parameter(
+        settings.prefix(ofLayer: layer) + ".mlp.moe_gate.weight", Shape(mixture.experts, configuration.channels),
+        .random(.normal(deviation: mixture.routerInitializerRange)), .router, number)
+      let experts = LoRAExperts(
+        path: prefix(number) + path, adapter: number, lora1: try expertLoRA(.gate, layer, number),
+        lora3: try expertLoRA(.up, layer, number),
+        lora2: try expertLoRA(.down, layer, number), experts: mixture.experts, dropout: mixture.lora.dropout, dropoutPath: path + ".experts"
+      )
+      let router = Router(path: prefix(number) + path + ".moe_gate", adapter: number, gate: gate, policy: mixture.policy)
+      return .mixture(ExpertMixture(router: router, experts: experts))
     }
-    let gateName = adapter.configuration.prefix(ofLayer: index) + ".mlp.moe_gate.weight"
-    let gate = try parameter(
-      gateName, Shape(mixture.experts, configuration.channels), .random(.normal(deviation: mixture.routerInitializerRange)))
-    let experts = LoRAExperts(
-      path: path, w1: try linear(path, .gate), w3: try linear(path, .up), w2: try linear(path, .down),
-      lora1: try expertLoRA(.gate, index), lora3: try expertLoRA(.up, index), lora2: try expertLoRA(.down, index),
-      experts: mixture.experts, dropout: mixture.lora.dropout, evaluation: evaluation)
-    return .mixture(
-      MixLoRAFeedForward(
-        path: path, router: Router(path: path + ".moe_gate", gate: gate, expertsPerToken: mixture.expertsPerToken), experts: experts,
-        dropout: mixture.lora.dropout))
+    return FeedForward(
+      path: path, frozen: frozen, adapters: adapted, evaluation: evaluation,
+      dropout: adapters.map { ($0.configuration.mixture?.lora ?? $0.configuration.lora).dropout })
   }
+
+  // MARK: Their tensors
+
+  /// What hooks know an adapter's own modules by, where there are several.
+  private func prefix(_ number: Int) -> String { adapters.count > 1 ? "adapter.\(number)." : "" }
 
   private mutating func linear(_ module: String, _ name: LinearName) throws -> Linear<B> {
     let path = "\(module).\(name.rawValue)"
@@ -103,52 +160,58 @@ private struct Assembly<B: Backend> {
     return Linear(weight: weight, bias: configuration.hasBias(name) ? try base(path + ".bias", Shape(o), .constant(0)) : nil)
   }
 
-  private mutating func loraLinear(_ module: String, _ name: LinearName, _ index: Int) throws -> LoRALinear<B> {
-    LoRALinear(path: "\(module).\(name.rawValue)", linear: try linear(module, name), branches: try branches(name, index))
+  private mutating func loraLinear(_ module: String, _ name: LinearName, _ layer: Int) throws -> LoRALinear<B> {
+    let linear = try linear(module, name)
+    return LoRALinear(
+      path: "\(module).\(name.rawValue)", linear: linear, branches: try adapters.indices.compactMap { try branch(name, layer, $0) })
   }
 
-  /// A tensor of the adapter, which is always trained.
-  private mutating func parameter(_ name: String, _ shape: Shape, _ initial: InitialValue) throws -> Parameter<B> {
-    guard let adapter else { trap("\(name): there is no adapter") }
-    let parameter = Parameter(name, try adapter.weights.tensor(name, shape, initial), on: backend)
-    trained.append(TrainedTensor(name: name, parameter: parameter, part: nil))
+  /// A tensor of an adapter, which is always trained.
+  private mutating func parameter(
+    _ name: String, _ shape: Shape, _ initial: InitialValue, _ role: Parameter<B>.Role, _ number: Int
+  ) throws -> Parameter<B> {
+    let parameter = Parameter(name, try adapters[number].weights.tensor(name, shape, initial), role: role, on: backend)
+    adapterTensors[number].append(TrainedTensor(name: name, parameter: parameter, part: nil))
     return parameter
   }
 
-  /// The adapter's branch on a layer without experts, if it targets the layer.
-  private mutating func branches(_ name: LinearName, _ index: Int) throws -> [LoRABranch<B>] {
-    guard let settings = adapter?.configuration, settings.targets.contains(name) else { return [] }
+  /// An adapter's branch on a layer without experts, if it targets the layer.
+  private mutating func branch(_ name: LinearName, _ layer: Int, _ number: Int) throws -> LoRABranch<B>? {
+    let settings = adapters[number].configuration
+    guard settings.targets.contains(name) else { return nil }
     let (o, i) = configuration.linearSizes(name)
-    let prefix = "\(settings.prefix(ofLayer: index)).\(name.module).\(name.rawValue)"
-    let a = try parameter(prefix + ".lora_A.weight", Shape(settings.lora.rank, i), settings.lora.initialA(inputs: i))
-    let b = try parameter(prefix + ".lora_B.weight", Shape(o, settings.lora.rank), .constant(0))
-    return [LoRABranch(a: a, b: b, scale: settings.lora.scale)]
+    let prefix = "\(settings.prefix(ofLayer: layer)).\(name.module).\(name.rawValue)"
+    let a = try parameter(prefix + ".lora_A.weight", Shape(settings.lora.rank, i), settings.lora.initialA(inputs: i), .a, number)
+    let b = try parameter(prefix + ".lora_B.weight", Shape(o, settings.lora.rank), .constant(0), .b, number)
+    return LoRABranch(adapter: number, a: a, b: b, scale: settings.lora.scale)
   }
 
   /// All experts' branches on a layer, if the adapter targets it: a tensor an expert in the file, one stack here.
-  private mutating func expertLoRA(_ name: LinearName, _ index: Int) throws -> ExpertLoRA<B>? {
-    guard let adapter, let mixture = adapter.configuration.mixture, adapter.configuration.targets.contains(name) else { return nil }
+  private mutating func expertLoRA(_ name: LinearName, _ layer: Int, _ number: Int) throws -> ExpertLoRA<B>? {
+    let (settings, values) = (adapters[number].configuration, adapters[number].weights)
+    guard let mixture = settings.mixture, settings.targets.contains(name) else { return nil }
     let (lora, experts, r) = (mixture.lora, mixture.experts, mixture.lora.rank)
     let (o, i) = configuration.linearSizes(name)
-    let prefix = "\(adapter.configuration.prefix(ofLayer: index)).mlp.\(name.rawValue).experts"
+    let prefix = "\(settings.prefix(ofLayer: layer)).mlp.\(name.rawValue).experts"
     // All are read before the stacks are made: E and r may be mere numbers in a configuration.
     let pairs = try (0..<experts).map { e in
       (
-        a: try adapter.weights.tensor("\(prefix).\(e).lora_A.weight", Shape(r, i), lora.initialA(inputs: i)),
-        b: try adapter.weights.tensor("\(prefix).\(e).lora_B.weight", Shape(o, r), .constant(0))
+        a: try values.tensor("\(prefix).\(e).lora_A.weight", Shape(r, i), lora.initialA(inputs: i)),
+        b: try values.tensor("\(prefix).\(e).lora_B.weight", Shape(o, r), .constant(0))
       )
     }
     var allA = backend.empty(Shape(experts * r, i))  // (E·r,I)
     var allB = backend.empty(Shape(o, experts * r))  // (O,E·r)
     for (e, pair) in pairs.enumerated() {
-      backend.copy(pair.a, into: &allA, rows: e * r..<(e + 1) * r, columns: nil)
+      backend.copy(pair.a, into: &allA, rows: e * r..<(e + 1) * r)
       backend.copy(pair.b, into: &allB, rows: nil, columns: e * r..<(e + 1) * r)
     }
-    let (a, b) = (Parameter("\(prefix).lora_A", allA, on: backend), Parameter("\(prefix).lora_B", allB, on: backend))
+    let a = Parameter("\(prefix).lora_A", allA, role: .a, on: backend)
+    let b = Parameter("\(prefix).lora_B", allB, role: .b, on: backend)
     for e in 0..<experts {
-      trained.append(TrainedTensor(name: "\(prefix).\(e).lora_A.weight", parameter: a, part: (e, experts, .rows)))
-      trained.append(TrainedTensor(name: "\(prefix).\(e).lora_B.weight", parameter: b, part: (e, experts, .columns)))
+      adapterTensors[number].append(TrainedTensor(name: "\(prefix).\(e).lora_A.weight", parameter: a, part: (e, experts, .rows)))
+      adapterTensors[number].append(TrainedTensor(name: "\(prefix).\(e).lora_B.weight", parameter: b, part: (e, experts, .columns)))
     }
-    return ExpertLoRA(a: a, b: b, scale: lora.scale)
+    return ExpertLoRA(a: a, b: b, experts: experts, scale: lora.scale)
   }
 }

@@ -1,173 +1,216 @@
 import Layers
 import Tensors
 
-/// A causal language model: embedding, blocks, norm, head; with an adapter inside or with its base weights trained.
+/// A causal language model: embedding, blocks, norm, head; with adapters inside or with its base weights trained.
 ///
 ///     x = embedding(ids)                        (N,C)
 ///     x = block(x), for every block             (N,C)
 ///     hidden = norm(x)                          (N,C)
-///     loss = cross-entropy of head(hidden) + balance loss of all routers
+///     loss = cross-entropy of head(hidden) + balance loss of the adapter's routers        for every adapter, over its own rows
 ///
-/// A batch is N real tokens of packed sequences; padding does not exist in here.
+/// A batch is N real tokens of packed sequences; padding does not exist in here. One pass is one call: ``loss(of:_:)``, or with
+/// backward ``gradients(of:_:dividing:recomputes:reading:)``.
 public struct Decoder<B: Backend> {
   /// Sizes and rules.
   public let configuration: DecoderConfiguration
-  /// The adapter's settings, if there is one.
-  public let adapter: AdapterConfiguration?
-  /// Every trained tensor by the name that files give it, in the order of the model.
-  public let trainedTensors: [TrainedTensor<B>]
-  let embedding: Embedding<B>
-  let blocks: [DecoderBlock<B>]
-  let norm: RMSNorm<B>
-  let head: LanguageModelHead<B>
-  let balanceLoss: BalanceLoss<B>?
+  /// The adapters, by number; one, several, or none.
+  public let adapters: [Adapter<B>]
+  /// The trained weights of the base; nil where it is frozen.
+  public let base: TrainedPart<B>?
+  /// From ids to the residual stream.
+  public let embedding: Embedding<B>
+  /// The blocks in order.
+  public let blocks: [any DecoderBlock<B>]
+  /// What the head reads is normalized by it.
+  public let norm: RMSNorm<B>
+  /// Logits and cross-entropy.
+  public let head: LanguageModelHead<B>
 
-  /// The parameters, each once: what an optimiser updates.
-  public var parameters: [Parameter<B>] {
-    var seen: Set<ObjectIdentifier> = []
-    return trainedTensors.map(\.parameter).filter { seen.insert(ObjectIdentifier($0)).inserted }
-  }
-
-  /// The matrices of the blocks' linear layers, in the order of the model: what every token has to be multiplied with.
-  public var frozenMatrices: [Weight<B>] { blocks.flatMap(\.matrices) }
-  /// The head's matrix (V,C).
-  public var headMatrix: Weight<B> { head.weight }
+  /// The settings of the only adapter; nil without one.
+  public var adapter: AdapterConfiguration? { adapters.first?.configuration }
+  /// What is trained, base first.
+  public var trained: [TrainedPart<B>] { (base.map { [$0] } ?? []) + adapters.map(\.trained) }
+  /// Every trained tensor by the name that files give it.
+  public var trainedTensors: [TrainedTensor<B>] { trained.flatMap(\.tensors) }
+  /// The parameters, each once.
+  public var parameters: [Parameter<B>] { trained.flatMap(\.parameters) }
+  /// The matrices of the blocks' linear layers, trained ones too, in the order of the model: what every token is multiplied with.
+  public var blockMatrices: [Weight<B>] { blocks.flatMap { $0.linears.map(\.weight) } }
 
   /// What a forward pass keeps for backward.
-  public enum CachePolicy: Sendable {
-    /// Nothing: no backward will follow.
-    case none
-    /// What each layer needs.
-    case all
-    /// The input of each block, from which backward forms the rest again: less memory, about a third more time, the same bits.
-    case blockInputs
-  }
-
-  /// The end of a forward pass. Not copyable, so that backward is the only holder of the caches and frees each as it goes.
-  public struct Output: ~Copyable {
-    /// The normalised residual stream that the head reads: (N,C).
-    public let hidden: Tensor<B>
-    /// The balance loss (1), coefficient applied; nil without a router.
-    public let balanceLoss: Tensor<B>?
-    /// How many rows each expert had, layer by layer: (E) each; empty without a router.
-    public let expertCounts: [Tensor<B>]
-    let balances: [Tensor<B>]
-    var cache: Cache?
-
-    mutating func takeCache() -> Cache? { cache.take() }
-  }
-
-  struct Cache {
-    var blocks: [DecoderBlock<B>.Cache]
+  private struct Caches {
+    var blocks: [BlockPass<B>]
     let norm: RMSNorm<B>.Cache
   }
 
-  /// Runs the batch through the model, keeping what `caches` says for a backward to come.
+  // MARK: One pass
+
+  /// The losses of each adapter over its own rows (without an adapter one entry, over all rows); no gradient is formed.
+  ///
+  /// - Throws: the first error that a hook threw.
+  public func loss(of batch: PackedBatch<B>, _ run: Run<B>) throws -> [Losses<B>] {
+    let hidden = forward(batch, run)  // (N,C)
+    let balances = balanceLosses(batch, run, StepTotals.own(of: batch, owners))
+    let losses = (0..<owners).map { owner in
+      Losses(
+        crossEntropy: head.loss(hidden, batch.labels(of: owner), run), balance: balances[owner],
+        expertCounts: run.loads.filter { $0.adapter == owner }.map(\.counts))
+    }
+    try run.finish()
+    return losses
+  }
+
+  /// −log of the probability of every label of adapter 0's rows, in order, on the host: for scoring answers.
+  ///
+  /// - Throws: what the device reports, and the first error that a hook threw.
+  public func labelLosses(of batch: PackedBatch<B>, _ run: Run<B>) throws -> [B.Scalar] {
+    let losses = head.losses(forward(batch, run), batch.labels(of: 0), run)
+    try run.finish()
+    return try run.backend.download(losses).flatMap { $0 }
+  }
+
+  /// The losses, and their gradients added to those of everything trained.
   ///
   /// - Parameters:
-  ///   - earlier: what each layer keeps of the rows before the batch's; the batch's rows join it. Then `caches` is `none`.
-  ///   - balanceWeight: the batch's share of the step's tokens, with which its balance loss counts.
-  public func forward(
-    _ batch: PackedBatch<B>, _ run: Run<B>, caches keep: CachePolicy, earlier: [KeyValueCache<B>]? = nil, balanceWeight: Double = 1
-  ) -> Output {
-    if earlier != nil, keep != .none { trap("forward: no backward can follow where earlier rows are not formed again") }
-    var caches: [DecoderBlock<B>.Cache] = []
-    var loads: [Router<B>.Load] = []
+  ///   - totals: for each adapter, of how many labels and tokens in the optimizer step this batch is a part; its own by default.
+  ///   - recomputes: whether each block's caches are formed again in backward: less memory, about a third more time, the same bits.
+  ///   - look: sees the normalized residual stream (N,C) that the head reads.
+  /// - Throws: the first error that a hook threw, and what `look` throws.
+  public func gradients(
+    of batch: PackedBatch<B>, _ run: Run<B>, dividing totals: [StepTotals]? = nil, recomputes: Bool = false,
+    reading look: ((_ hidden: Tensor<B>) throws -> Void)? = nil
+  ) throws -> [Losses<B>] {
+    let totals = totals ?? StepTotals.own(of: batch, owners)
+    var (hidden, caches) = forwardKeeping(batch, run, recomputes: recomputes)
+    try run.throwFirstError()
+    try look?(hidden)
+    // forward: loss = cross-entropy of head(hidden) + balance loss
+    let balances = balanceLosses(batch, run, totals)
+    var dhidden = run.backend.zeros(hidden.shape)  // (N,C)
+    let losses = (0..<owners).map { owner in
+      Losses(
+        crossEntropy: head.gradients(hidden, batch.labels(of: owner), dividedBy: totals[owner].labels, into: &dhidden, run),
+        balance: balances[owner], expertCounts: run.loads.filter { $0.adapter == owner }.map(\.counts))
+    }
+    // forward: hidden = norm(x)
+    var dx: Tensor<B>?
+    norm.backward(dhidden, caches.norm, into: &dx, run)  // (N,C)
+    // forward: x = block(x), in reverse
+    while let block = caches.blocks.popLast(), let dy = dx.take() { dx = block.backward(dy, batch, run) }  // (N,C)
+    // forward: x = embedding(ids)
+    if let dx { embedding.backward(dx, batch.ids, run) }
+    try run.finish()
+    return losses
+  }
+
+  /// The normalized residual stream that the head reads, (N,C); nothing is kept for a backward.
+  ///
+  /// The caller ends the run, and may read its `loads` before.
+  /// - Parameter earlier: what each layer keeps of the rows before the batch's; the batch's rows join it.
+  public func forward(_ batch: PackedBatch<B>, _ run: Run<B>, earlier: [KeyValueCache<B>]? = nil) -> Tensor<B> {
     var x = embedding.forward(batch.ids, run)  // (N,C)
-    for (layer, block) in blocks.enumerated() {
-      let (y, load, cache) = block.forward(x, batch, run, earlier: earlier?[layer])  // (N,C)
-      if let load { loads.append(load) }
-      switch keep {
-      case .none: break
-      case .all: caches.append(.kept(cache))
-      case .blockInputs: caches.append(.recomputed(x: x))
-      }
+    for (layer, block) in blocks.enumerated() { x = block.output(x, batch, run, earlier: earlier?[layer]) }  // (N,C)
+    return norm.forward(x, run).y
+  }
+
+  /// The logits of rows of `hidden`: (n,C) → (n,V).
+  public func logits(_ hidden: Tensor<B>, _ run: Run<B>) -> Tensor<B> { head.logits(hidden, run) }
+
+  // MARK: Parts
+
+  /// Adapters, or the base where there is none: who has losses.
+  private var owners: Int { max(1, adapters.count) }
+
+  private func forwardKeeping(_ batch: PackedBatch<B>, _ run: Run<B>, recomputes: Bool) -> (hidden: Tensor<B>, caches: Caches) {
+    var passes: [BlockPass<B>] = []
+    var x = embedding.forward(batch.ids, run)  // (N,C)
+    for block in blocks {
+      let (y, pass) = block.pass(x, batch, run, recomputes: recomputes)  // (N,C)
+      passes.append(pass)
       x = y
     }
     let (hidden, normCache) = norm.forward(x, run)  // (N,C)
-    let balance = balanceLoss.map { $0.forward(loads, weight: balanceWeight, run) }
-    return Output(
-      hidden: hidden, balanceLoss: balance?.loss, expertCounts: loads.map(\.counts), balances: balance?.balances ?? [],
-      cache: keep == .none ? nil : Cache(blocks: caches, norm: normCache))
+    return (hidden, Caches(blocks: passes, norm: normCache))
   }
 
-  /// The logits of every row: (N,C) → (N,V).
-  public func logits(_ hidden: Tensor<B>, _ run: Run<B>) -> Tensor<B> { head.logits(hidden, run) }
-
-  /// The logits (V) of each of some rows of `hidden` (N,C), on the host.
-  ///
-  /// - Throws: what the device reports.
-  public func logits(_ hidden: Tensor<B>, rows: Indices<B>, _ run: Run<B>) throws -> [[B.Scalar]] {
-    let values = try run.backend.download(logits(run.backend.gather(hidden, rows: rows), run))  // (n,V)
-    let v = configuration.vocabulary
-    return (0..<rows.count).map { Array(values[$0 * v..<($0 + 1) * v]) }
-  }
-
-  /// The mean cross-entropy over the labelled rows (1) and its gradient with respect to `hidden` (N,C).
-  ///
-  /// - Parameter labels: what the sum is divided by; the batch's own labelled rows unless it is one of several micro-batches.
-  public func loss(_ hidden: Tensor<B>, _ batch: PackedBatch<B>, _ run: Run<B>, labels: Double? = nil) -> (
-    loss: Tensor<B>, dhidden: Tensor<B>
-  ) {
-    let (loss, dhidden) = head.loss(hidden, batch.labels, dividedBy: labels ?? Double(batch.labels.count), run)
-    return (loss, dhidden)
-  }
-
-  /// The mean cross-entropy over the labelled rows (1), without any gradient: for evaluation.
-  public func lossAlone(_ hidden: Tensor<B>, _ batch: PackedBatch<B>, _ run: Run<B>) -> Tensor<B> {
-    head.lossAlone(hidden, batch.labels, run)
-  }
-
-  /// −log of the probability of every label of the batch, in order: for scoring answers.
-  ///
-  /// - Throws: what the device reports.
-  public func labelLosses(_ hidden: Tensor<B>, _ batch: PackedBatch<B>, _ run: Run<B>) throws -> [B.Scalar] {
-    try head.losses(hidden, batch.labels, run).flatMap { try run.backend.download($0) }
-  }
-
-  /// Adds the gradients of everything trained, from that of `hidden` (N,C) and of the balance loss.
-  ///
-  /// - Precondition: `output` comes from `forward` with caches, with the same batch and run.
-  public func backward(_ dhidden: Tensor<B>, _ output: consuming Output, _ batch: PackedBatch<B>, _ run: Run<B>) {
-    run.beginBackward()
-    var balances = output.balances
-    guard var cache = output.takeCache() else { trap("backward of a forward pass that kept no caches") }
-    // forward: hidden = norm(x)
-    var dx = run.backend.zeros(dhidden.shape)  // (N,C)
-    norm.backward(dhidden, cache.norm, into: &dx, run)
-    // forward: x = block(x), in reverse
-    for block in blocks.reversed() {
-      block.backward(&dx, balance: balances.popLast(), cache.blocks.removeLast(), batch, run)  // (N,C)
+  /// Each adapter's balance loss (1), and in the run its gradients for the routers.
+  private func balanceLosses(_ batch: PackedBatch<B>, _ run: Run<B>, _ totals: [StepTotals]) -> [Tensor<B>?] {
+    (0..<owners).map { owner in
+      let loads = run.loads.filter { $0.adapter == owner }
+      guard owner < adapters.count, let balanceLoss = adapters[owner].balanceLoss, !loads.isEmpty else { return nil }
+      let share = totals[owner].tokens > 0 ? Double(batch.rows(of: owner).count) / totals[owner].tokens : 0
+      let (loss, balances) = balanceLoss.forward(loads, weight: share, run)
+      for (load, balance) in zip(loads, balances) { run.balances[load.path] = balance }
+      return loss
     }
-    // forward: x = embedding(ids)
-    embedding.backward(dx, batch.ids, run)
   }
 }
 
-/// A trained tensor as files know it: a parameter, or one expert's part of a parameter that holds all experts'.
-public struct TrainedTensor<B: Backend> {
-  /// Name in the adapter or checkpoint.
-  public let name: String
-  /// The parameter that holds it.
-  public let parameter: Parameter<B>
-  /// Which part of the parameter it is; nil for all of it.
-  let part: (expert: Int, of: Int, axis: ExpertStack<B>.Axis)?
+/// What one pass leaves on the device of an adapter, or of the base where there is none.
+public struct Losses<B: Backend> {
+  /// The cross-entropy of the adapter's labelled rows, divided by their number in the step: (1).
+  public let crossEntropy: Tensor<B>
+  /// The balance loss, coefficient applied: (1); nil without a router.
+  public let balance: Tensor<B>?
+  /// How many rows each expert had, router by router: (E) each; empty without a router.
+  public let expertCounts: [Tensor<B>]
+}
 
-  /// This tensor's part of `whole`, which has the parameter's shape: its value, its gradient, a moment.
-  public func view(of whole: Tensor<B>) -> Tensor<B> {
-    guard let part else { return whole }
-    return ExpertStack.block(part.expert, of: part.of, in: whole, along: part.axis)
+/// Of how many labels and tokens a batch is a part: those of the optimizer step.
+public struct StepTotals: Equatable, Sendable {
+  /// Labelled rows, by which the cross-entropy is divided.
+  public var labels: Double
+  /// Tokens; the batch's share of them weighs its balance loss.
+  public var tokens: Double
+
+  /// So many of each.
+  public init(labels: Double, tokens: Double) {
+    self.labels = labels
+    self.tokens = tokens
   }
 
-  /// Sets this tensor's part of the parameter to `value`, which has its shape.
-  public func set(_ value: Tensor<B>, on backend: B) {
-    guard let part else { return backend.copy(value, into: &parameter.value, rows: nil, columns: nil) }
-    switch part.axis {
-    case .rows:
-      backend.copy(value, into: &parameter.value, rows: part.expert * value.rowCount..<(part.expert + 1) * value.rowCount, columns: nil)
-    case .columns:
-      backend.copy(
-        value, into: &parameter.value, rows: nil, columns: part.expert * value.columnCount..<(part.expert + 1) * value.columnCount)
+  /// The totals of each adapter over the batches of a step.
+  public static func of<B: Backend>(_ batches: [PackedBatch<B>], adapters: Int) -> [StepTotals] {
+    (0..<max(1, adapters)).map { adapter in
+      StepTotals(
+        labels: Double(batches.reduce(0) { $0 + $1.labels(of: adapter).count }),
+        tokens: Double(batches.reduce(0) { $0 + $1.rows(of: adapter).count }))
     }
+  }
+
+  fileprivate static func own<B: Backend>(of batch: PackedBatch<B>, _ owners: Int) -> [StepTotals] { of([batch], adapters: owners) }
+}
+
+/// A block's pass that waits for its backward, whatever the block's type.
+private struct BlockPass<B: Backend> {
+  let backward: (_ dy: consuming Tensor<B>, PackedBatch<B>, Run<B>) -> Tensor<B>
+}
+
+/// Holds a cache until backward takes it, so that what it holds is given back as it is used.
+private final class Kept<Cache> {
+  private var cache: Cache?
+
+  init(_ cache: Cache) { self.cache = cache }
+
+  func take() -> Cache {
+    guard let taken = cache.take() else { trap("a block's backward runs twice") }
+    return taken
+  }
+}
+
+extension DecoderBlock {
+  /// y alone.
+  fileprivate func output(_ x: Tensor<B>, _ batch: PackedBatch<B>, _ run: Run<B>, earlier: KeyValueCache<B>?) -> Tensor<B> {
+    forward(x, batch, run, earlier: earlier).y
+  }
+
+  /// y, and what is needed to come back: the caches, or x alone, from which they are formed again.
+  fileprivate func pass(_ x: Tensor<B>, _ batch: PackedBatch<B>, _ run: Run<B>, recomputes: Bool) -> (y: Tensor<B>, pass: BlockPass<B>) {
+    let (y, cache) = forward(x, batch, run, earlier: nil)
+    if recomputes {
+      return (y, BlockPass { dy, batch, run in self.backward(dy, run.recomputing { self.cache(x, batch, run) }, batch, run) })
+    }
+    let kept = Kept(cache)
+    return (y, BlockPass { dy, batch, run in self.backward(dy, kept.take(), batch, run) })
   }
 }

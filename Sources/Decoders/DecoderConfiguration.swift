@@ -1,4 +1,5 @@
 import Layers
+import Tensors
 
 /// The sizes and rules of a decoder, whatever its family.
 ///
@@ -36,6 +37,18 @@ public struct DecoderConfiguration: Equatable, Sendable {
   public var window: Int?
   /// The first layer that has the window.
   public var firstWindowedLayer: Int
+  /// The nonlinearity of the feed-forward: `hidden_act`.
+  public var activation = Activation.silu
+  /// What is added to a norm's stored weight: 1 in Gemma.
+  public var normOffset = 0.0
+  /// What embeddings are multiplied with: √C in Gemma.
+  public var embeddingScale = 1.0
+  /// What queries are divided by the root of: `query_pre_attn_scalar`; nil for the head width.
+  public var queryDivisor: Double?
+  /// Soft cap of attention's scores: `attn_logit_softcapping`.
+  public var attentionSoftcap: Double?
+  /// Soft cap of the logits: `final_logit_softcapping`.
+  public var logitSoftcap: Double?
   /// Whether the head is the embedding's own matrix: `tie_word_embeddings`.
   public var tiesHead: Bool
   /// Deviation of random weights: `initializer_range`.
@@ -44,6 +57,9 @@ public struct DecoderConfiguration: Equatable, Sendable {
   public var contextLength: Int?
   /// Keys of the configuration that mean nothing to us, in file order.
   public var unknownKeys: [String]
+
+  /// What scores are multiplied with.
+  public var queryScale: Double { 1 / (queryDivisor ?? Double(headWidth)).squareRoot() }
 
   /// The window of a layer; nil if its rows see all before them.
   public func window(ofLayer layer: Int) -> Int? { layer >= firstWindowedLayer ? window : nil }

@@ -83,7 +83,8 @@ public struct ModelFiles {
     case .new(let settings, let seed): parts = (settings, InitialWeights(seed: seed, on: backend))
     }
     let decoder = try Decoder(
-      configuration, weights: weights, adapter: parts, trainsBase: trainsBase, evaluation: evaluation, balanceLoss: balanceLoss, on: backend
+      configuration, weights: weights, adapters: parts.map { [AdapterSource($0.configuration, $0.weights)] } ?? [], trainsBase: trainsBase,
+      evaluation: evaluation, balanceLoss: balanceLoss, on: backend
     )
     if configuration.tiesHead { try base?.acceptCopy("lm_head.weight", of: "model.embed_tokens.weight") }
     try base?.finish(ignoring: layout.map { layout in { layout.isInert($0) } } ?? Self.isInert)

@@ -5,18 +5,19 @@ import Tensors
 ///
 /// N tokens of packed sequences, C channels, H query heads, G key/value heads, D head width; query head h reads
 /// group h / (H/G). i and j are rows of the same sequence, j ≤ i, and i − j < window where the layer has one.
-/// u is x, or x with some elements dropped while training (``InputDropout``):
+/// u is x, or x with some elements dropped while training (``InputDropout``), σ the scale, usually 1/√D:
 ///
 ///     q, k, v = x Wqᵀ, x Wkᵀ, x Wvᵀ      (N,H·D), (N,G·D), (N,G·D)     each with its branches and bias
 ///     q, k    = rotated by position
-///     P_ij    = softmax_j (q_i·k_j / √D)                               a head at a time
+///     P_ij    = softmax_j (σ q_i·k_j)                                  a head at a time
 ///     o_i     = Σ_j P_ij v_j              (N,H·D)        dv_j = Σ_i P_ij do_i
 ///     y       = o Woᵀ                     (N,C)          dP_ij = do_i·v_j
-///                                                        dS_ij = P_ij (dP_ij − Σ_l P_il dP_il)
-///                                                        dq_i = Σ_j dS_ij k_j / √D       dk_j = Σ_i dS_ij q_i / √D
+///                                                        dS_ij = P_ij (dP_ij − do_i·o_i)
+///                                                        dq_i = σ Σ_j dS_ij k_j          dk_j = σ Σ_i dS_ij q_i
 ///
-/// dk and dv of a group sum over the query heads that read it; dq and dk are then rotated back. P is formed again in
-/// backward from log Σ exp of the scores, so memory grows with N, not with N².
+/// With a soft cap c (Gemma 2) the scores are S = c tanh(σ q·k / c), and dS gets the factor 1 − (S/c)². dk and dv of a group sum over
+/// the query heads that read it; dq and dk are then rotated back. P is formed again in backward from log Σ exp of the scores, so
+/// memory grows with N, not with N².
 ///
 /// - Complexity: 4·N·C·(H + G)·D flops in the projections and about 2·N·T·H·D for sequences of length T, forward.
 public struct Attention<B: Backend> {
@@ -30,16 +31,12 @@ public struct Attention<B: Backend> {
   public let v: LoRALinear<B>
   /// Wo (C,H·D) and its branches.
   public let o: LoRALinear<B>
-  /// Query heads H.
-  public let heads: Int
-  /// Key/value heads G.
-  public let keyValueHeads: Int
-  /// Rows that a row sees, itself included; nil for all before it.
-  public let window: Int?
-  /// Dropout of what the branches read.
-  let inputDropout: InputDropout<B>
-  let outputDropout: InputDropout<B>
-  let rotary: RotaryEmbedding<B>
+  /// H, G, D, σ, window and soft cap.
+  public let form: AttentionForm
+  /// What turns q and k.
+  public let rotary: RotaryEmbedding<B>
+  private let inputDropout: InputDropout<B>
+  private let outputDropout: InputDropout<B>
 
   /// N·(C + 2·H·D + 2·G·D + H + ranks) scalars.
   public struct Cache {
@@ -52,19 +49,17 @@ public struct Attention<B: Backend> {
     let branches: (q: LoRALinear<B>.Cache, k: LoRALinear<B>.Cache, v: LoRALinear<B>.Cache, o: LoRALinear<B>.Cache)
   }
 
-  /// Attention from its four projections.
+  /// Attention from its four projections; `dropout` is each adapter's, of what its branches read.
   public init(
-    path: String, q: LoRALinear<B>, k: LoRALinear<B>, v: LoRALinear<B>, o: LoRALinear<B>, heads: Int, keyValueHeads: Int,
-    window: Int? = nil, rotary: RotaryEmbedding<B>, dropout: Double
+    path: String, q: LoRALinear<B>, k: LoRALinear<B>, v: LoRALinear<B>, o: LoRALinear<B>, form: AttentionForm,
+    rotary: RotaryEmbedding<B>, dropout: [Double]
   ) {
     self.path = path
     (self.q, self.k, self.v, self.o) = (q, k, v, o)
-    self.heads = heads
-    self.keyValueHeads = keyValueHeads
-    self.window = window
+    self.form = form
     self.rotary = rotary
-    inputDropout = InputDropout(path: path + ".input", probability: dropout)
-    outputDropout = InputDropout(path: path + ".o_proj.input", probability: dropout)
+    inputDropout = InputDropout(path: path + ".input", probabilities: dropout)
+    outputDropout = InputDropout(path: path + ".o_proj.input", probabilities: dropout)
   }
 
   /// (N,C) → (N,C).
@@ -74,46 +69,48 @@ public struct Attention<B: Backend> {
   public func forward(_ x: Tensor<B>, _ batch: PackedBatch<B>, _ run: Run<B>, earlier: KeyValueCache<B>? = nil) -> (
     y: Tensor<B>, cache: Cache
   ) {
-    let input = inputDropout.forward(x, run)
-    var (qs, qCache) = q.forward(input, run)  // (N,H·D)
-    var (ks, kCache) = k.forward(input, run)  // (N,G·D)
-    var (vs, vCache) = v.forward(input, run)  // (N,G·D)
-    rotary.forward(&qs, batch, run)
-    rotary.forward(&ks, batch, run)
-    var keyRows: [Range<Int>]?
-    if let earlier { (ks, vs, keyRows) = earlier.append(keys: ks, values: vs, offsets: batch.offsets, run) }  // (S·P,G·D) each
-    let (os, logSumExp) = run.backend.attention(qs, ks, vs, form(batch, keyRows))  // (N,H·D), (N,H)
-    var (y, oCache) = o.forward(outputDropout.forward(os, run), run)  // (N,C)
-    run.hook(&y, path, "output")
+    let input = inputDropout.forward(x, batch, run)
+    var (qs, qCache) = q.forward(input, batch, run)  // (N,H·D)
+    var (ks, kCache) = k.forward(input, batch, run)  // (N,G·D)
+    var (vs, vCache) = v.forward(input, batch, run)  // (N,G·D)
+    qs = rotary.forward(consume qs, batch, run)
+    ks = rotary.forward(consume ks, batch, run)
+    run.hook(&qs, path, "q_proj.rotated.output", "q turned by its position")
+    run.hook(&ks, path, "k_proj.rotated.output", "k turned by its position")
+    if let earlier { (ks, vs) = earlier.append(keys: ks, values: vs, batch, run) }  // (S·P,G·D) each
+    var (os, logSumExp) = run.backend.attention(qs, ks, vs, batch.plan, form)  // (N,H·D), (N,H)
+    run.hook(&os, path, "o_proj.input", "o_i = Σ_j P_ij v_j,  P = softmax(σ q kᵀ)")
+    var (y, oCache) = o.forward(outputDropout.forward(os, batch, run), batch, run)  // (N,C)
+    run.hook(&y, path, "output", "y = o Woᵀ + b + s h Bᵀ")
     return (y, Cache(x: x, q: qs, k: ks, v: vs, o: os, logSumExp: logSumExp, branches: (qCache, kCache, vCache, oCache)))
   }
 
   /// dy (N,C) → dx (N,C).
   public func backward(_ dy: Tensor<B>, _ cache: consuming Cache, _ batch: PackedBatch<B>, _ run: Run<B>) -> Tensor<B> {
     var dy = dy
-    run.hook(&dy, path, "output")
+    run.hook(gradient: &dy, path, "output")
+    // Apart from here on, so that each tensor is given back after its last use.
+    let (x, qs, ks, vs, os, logSumExp, branches) = (cache.x, cache.q, cache.k, cache.v, cache.o, cache.logSumExp, cache.branches)
+    _ = consume cache
     // forward: y = o Woᵀ
-    var oGradient = LoRAInput<B>.Gradient()
-    o.backward(dy, outputDropout.forward(cache.o, run), cache.branches.o, into: &oGradient, run)
-    let dos = outputDropout.backward(&oGradient, run)  // (N,H·D)
-    // forward: o = softmax(q kᵀ / √D) v
+    var oGradient = outputDropout.noGradient
+    o.backward(dy, outputDropout.forward(os, batch, run), branches.o, into: &oGradient, batch, run)
+    var dos = outputDropout.backward(&oGradient, batch, run)  // (N,H·D)
+    run.hook(gradient: &dos, path, "o_proj.input")
+    // forward: o = softmax(σ q kᵀ) v
     var (dq, dk, dv) = run.backend.attentionBackward(
-      dos, cache.q, cache.k, cache.v, logSumExp: cache.logSumExp, form(batch))  // (N,H·D), (N,G·D), (N,G·D)
+      dos, qs, ks, vs, output: os, logSumExp: logSumExp, batch.plan, form)  // (N,H·D), (N,G·D), (N,G·D)
     // forward: q, k rotated
-    rotary.backward(&dk, batch, run)
-    rotary.backward(&dq, batch, run)
+    run.hook(gradient: &dk, path, "k_proj.rotated.output")
+    run.hook(gradient: &dq, path, "q_proj.rotated.output")
+    dk = rotary.backward(consume dk, batch, run)
+    dq = rotary.backward(consume dq, batch, run)
     // forward: q, k, v = x Wᵀ
-    let input = inputDropout.forward(cache.x, run)  // the same key, so the same mask
-    var gradient = LoRAInput<B>.Gradient()
-    v.backward(dv, input, cache.branches.v, into: &gradient, run)
-    k.backward(dk, input, cache.branches.k, into: &gradient, run)
-    q.backward(dq, input, cache.branches.q, into: &gradient, run)
-    return inputDropout.backward(&gradient, run)  // (N,C)
-  }
-
-  private func form(_ batch: PackedBatch<B>, _ keyRows: [Range<Int>]? = nil) -> AttentionForm {
-    AttentionForm(
-      heads: heads, keyValueHeads: keyValueHeads, headWidth: rotary.headWidth, scale: 1 / Double(rotary.headWidth).squareRoot(),
-      offsets: batch.offsets, window: window, keyRows: keyRows)
+    let input = inputDropout.forward(x, batch, run)  // the same key, so the same mask
+    var gradient = inputDropout.noGradient
+    v.backward(dv, input, branches.v, into: &gradient, batch, run)
+    k.backward(dk, input, branches.k, into: &gradient, batch, run)
+    q.backward(dq, input, branches.q, into: &gradient, batch, run)
+    return inputDropout.backward(&gradient, batch, run)  // (N,C)
   }
 }

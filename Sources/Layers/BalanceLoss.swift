@@ -10,8 +10,8 @@ import Tensors
 ///     perLayerArgmax    F_i = (first choices of expert i) / N        P_i = (Σ p_i) / N                 layer by layer
 ///                       loss = mean over the layers of coefficient · E · Σ_i F_i P_i
 ///
-/// The first is what the authors' code computes; imbalances of different layers cancel in it, and a uniform router
-/// gives coefficient · K. The second is the paper's equations 8 and 9 with the full softmax for P; a uniform router
+/// The first is what the authors' code computes, whatever the policy of the router; imbalances of different layers cancel in it, and a
+/// uniform top-K router gives coefficient · K. The second is the paper's equations 8 and 9 with the full softmax for P; a uniform router
 /// gives coefficient. F has no gradient, so every row of a layer's p has the same one, `balance` (E):
 ///
 ///     pooledTopK        balance_i = coefficient · E · F_i / M
@@ -30,39 +30,38 @@ public struct BalanceLoss<B: Backend>: Sendable {
     self.coefficient = coefficient
   }
 
-  /// The loss (1), and for every layer its gradient (E) with respect to each row of p.
+  /// The loss (1) of one adapter's routers, and for every router its gradient (E) with respect to each row of p.
   ///
   /// - Parameter weight: a micro-batch's share of its step's tokens.
-  /// - Precondition: `loads` has the load of at least one layer.
-  public func forward(_ loads: [Router<B>.Load], weight: Double = 1, _ run: Run<B>) -> (loss: Tensor<B>, balances: [Tensor<B>]) {
+  /// - Precondition: `loads` has the load of at least one router; all have the same number of experts.
+  public func forward(_ loads: [RouterLoad<B>], weight: Double = 1, _ run: Run<B>) -> (loss: Tensor<B>, balances: [Tensor<B>]) {
+    let backend = run.backend
     let experts = loads[0].counts.columnCount
     let m = Double(loads.reduce(0) { $0 + $1.tokens })
-    guard m > 0 else {
-      return (run.backend.zeros(Shape(1)), loads.map { _ in run.backend.zeros(Shape(experts)) })
-    }
+    guard m > 0 else { return (backend.zeros(Shape(1)), loads.map { _ in backend.zeros(Shape(experts)) }) }
     let coefficient = weight * coefficient
     var balances: [Tensor<B>] = []
     switch form {
     case .pooledTopK:
-      var balance = run.backend.zeros(Shape(experts))  // (E)
-      for load in loads { run.backend.add(coefficient * Double(experts) / (m * m), load.counts, into: &balance) }
+      var balance = backend.zeros(Shape(experts))  // (E)
+      for load in loads { backend.add(coefficient * Double(experts) / (m * m), load.counts, into: &balance) }
       balances = loads.map { _ in balance }
     case .perLayerArgmax:
       for load in loads {
-        var balance = run.backend.zeros(Shape(experts))  // (E)
-        run.backend.add(coefficient * Double(experts) / (m * Double(load.tokens)), load.firstCounts, into: &balance)
+        var balance = backend.zeros(Shape(experts))  // (E)
+        backend.add(coefficient * Double(experts) / (m * Double(load.tokens)), load.firstCounts, into: &balance)
         balances.append(balance)
       }
     }
-    var loss = run.backend.zeros(Shape(1))
-    for (load, balance) in zip(loads, balances) { run.backend.add(1, run.backend.dot(balance, load.importance), into: &loss) }
+    var loss = backend.zeros(Shape(1))
+    for (load, balance) in zip(loads, balances) { backend.add(1, backend.dot(balance, load.importance), into: &loss) }
     return (loss, balances)
   }
 }
 
 /// The forms of the balance loss.
 public enum BalanceLossForm: String, Sendable, CaseIterable {
-  /// All K choices, pooled over the layers: the authors' code.
+  /// All choices, pooled over the layers: the authors' code.
   case pooledTopK
   /// The first choice, layer by layer: the paper.
   case perLayerArgmax

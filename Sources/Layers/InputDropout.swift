@@ -2,8 +2,8 @@ import Tensors
 
 /// Dropout on what low-rank branches read (Srivastava et al. 2014).
 ///
-/// The frozen product reads x, the branches read u. There is one mask for each *input*, keyed by the input's name,
-/// shared by every LoRA and every expert that reads it; so concatenating their matrices changes nothing.
+/// The frozen product reads x, the branches read u. There is one mask for each *input* and adapter, keyed by the input's name,
+/// shared by every LoRA and every expert of the adapter that reads it; so concatenating their matrices changes nothing.
 /// (PEFT draws a mask of its own for every linear layer.)
 ///
 ///     u = m ⊙ x,  m = 1/(1−p) with probability 1−p, else 0          dx += m ⊙ du
@@ -13,36 +13,41 @@ import Tensors
 public struct InputDropout<B: Backend> {
   /// Name of the input: `model.layers.3.mlp.input`.
   public let path: String
-  /// p, the probability with which an element is dropped.
-  public let probability: Double
+  /// p of each adapter, the probability with which an element is dropped.
+  public let probabilities: [Double]
 
   /// Dropout on the input of that name.
-  public init(path: String, probability: Double) {
+  public init(path: String, probabilities: [Double]) {
     self.path = path
-    self.probability = probability
+    self.probabilities = probabilities
   }
 
-  /// x with what the branches read: (N,I). Called again in backward, it gives the same.
-  public func forward(_ x: Tensor<B>, _ run: Run<B>) -> LoRAInput<B> {
-    LoRAInput(x: x, u: masked(x, run))
+  /// Gradients of an input before anybody added to them.
+  var noGradient: LoRAGradient<B> { LoRAGradient(adapters: probabilities.count) }
+
+  /// x (N,I) with what the branches read. Called again in backward, it gives the same.
+  public func forward(_ x: Tensor<B>, _ batch: PackedBatch<B>, _ run: Run<B>) -> LoRAInput<B> {
+    LoRAInput(x: x, u: probabilities.indices.map { masked(x.rows(batch.rows(of: $0)), $0, batch, run) })
   }
 
-  /// dx + m ⊙ du; nil counts as zero. Takes both out of `gradient`, so that dx is held once and written in place.
-  public func backward(_ gradient: inout LoRAInput<B>.Gradient, _ run: Run<B>) -> Tensor<B> {
+  /// dx + m ⊙ du: (N,I). Takes both out of `gradient`, so that dx is held once and written in place.
+  ///
+  /// - Precondition: a reader of x has added to dx.
+  public func backward(_ gradient: inout LoRAGradient<B>, _ batch: PackedBatch<B>, _ run: Run<B>) -> Tensor<B> {
+    guard var dx = gradient.dx.take() else { trap("\(path): no gradient arrived") }
     // forward: u = m ⊙ x
-    let du = gradient.du.take().map { masked($0, run) }  // (N,I)  m ⊙ du
-    guard var dx = gradient.dx.take() else {
-      guard let du else { trap("\(path): no gradient arrived") }
-      return du
+    for adapter in probabilities.indices {
+      guard let du = gradient.du[adapter].take() else { continue }
+      run.backend.add(1, masked(du, adapter, batch, run), into: &dx, rows: batch.rows(of: adapter))  // (n,I)  + m ⊙ du
     }
-    if let du { run.backend.add(1, du, into: &dx) }  // (N,I)  + m ⊙ du
     return dx
   }
 
-  private func masked(_ x: Tensor<B>, _ run: Run<B>) -> Tensor<B> {
-    guard run.isTraining, probability > 0 else { return x }
-    guard let rows = run.rows else { trap("\(path): dropout needs to know the rows of the batch") }
-    return run.backend.dropout(x, probability, run.key.derived(path, "dropout"), rows)
+  /// m ⊙ x for the rows x (n,I) of an adapter; the same for a gradient, since a mask is its own transpose.
+  func masked(_ x: Tensor<B>, _ adapter: Int, _ batch: PackedBatch<B>, _ run: Run<B>) -> Tensor<B> {
+    guard let training = run.training, probabilities[adapter] > 0 else { return x }
+    let key = training.key(ofAdapter: adapter).derived(path, "dropout")
+    return run.backend.dropout(x, probabilities[adapter], key, batch.identity(of: adapter, step: training.step))
   }
 }
 
@@ -50,17 +55,17 @@ public struct InputDropout<B: Backend> {
 public struct LoRAInput<B: Backend> {
   /// What frozen products and routers read: (N,I).
   public let x: Tensor<B>
-  /// What the branches read: x, or x with some elements dropped, (N,I).
-  public let u: Tensor<B>
+  /// What each adapter's branches read: its rows of x, or these with some elements dropped, (n,I).
+  public let u: [Tensor<B>]
+}
 
-  /// The gradients that the readers add to; nil counts as zero.
-  public struct Gradient {
-    /// From the readers of x: (N,I).
-    public var dx: Tensor<B>?
-    /// From the readers of u: (N,I).
-    public var du: Tensor<B>?
+/// The gradients that the readers of a ``LoRAInput`` add to; nil counts as zero.
+public struct LoRAGradient<B: Backend> {
+  /// From the readers of x: (N,I).
+  public var dx: Tensor<B>?
+  /// From each adapter's branches: (n,I).
+  public var du: [Tensor<B>?]
 
-    /// Zero.
-    public init() {}
-  }
+  /// Zero, for so many adapters.
+  public init(adapters: Int) { du = Array(repeating: nil, count: adapters) }
 }

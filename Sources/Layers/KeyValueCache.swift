@@ -7,57 +7,86 @@ import Tensors
 ///
 ///     keys, values   (S·P,G·D)      sequence s has rows s·P ..< s·P + lengths[s]
 ///
-/// P doubles when a sequence outgrows it, so that a row is moved about twice, however long the text becomes. A layer with a window
-/// keeps all rows and reads those within it.
+/// Where rows lie is the same in every layer: ``CacheSlots`` knows it on the host, ``CachePlacement`` on the device, once a pass.
+/// A layer with a window keeps all rows and reads those within it.
 ///
 /// A class, as every forward pass adds to it in place.
 public final class KeyValueCache<B: Backend> {
+  private var rows: (keys: Tensor<B>, values: Tensor<B>)?  // (S·P,G·D) each
+
+  /// Nothing yet.
+  public init() {}
+
+  /// Adds the rows of the batch, keys and values (N,G·D), and gives all that are kept: (S·P,G·D) each.
+  ///
+  /// - Precondition: the batch was made with the slots that this cache's rows follow.
+  func append(keys: Tensor<B>, values: Tensor<B>, _ batch: PackedBatch<B>, _ run: Run<B>) -> (keys: Tensor<B>, values: Tensor<B>) {
+    guard let placement = batch.placement else { trap("KeyValueCache: the batch joins no earlier rows") }
+    var (allKeys, allValues) = (room(placement, rows?.keys, keys.columnCount, run), room(placement, rows?.values, values.columnCount, run))
+    rows = nil  // the storage is ours alone while it is written
+    run.backend.copy(keys, into: &allKeys, rows: placement.places)
+    run.backend.copy(values, into: &allValues, rows: placement.places)
+    rows = (allKeys, allValues)
+    return (allKeys, allValues)
+  }
+
+  /// What is kept, moved where there is not room enough.
+  private func room(_ placement: CachePlacement<B>, _ x: Tensor<B>?, _ columns: Int, _ run: Run<B>) -> Tensor<B> {
+    if let x, x.rowCount == placement.rows { return x }
+    var y = run.backend.empty(Shape(placement.rows, columns))
+    if let x { run.backend.copy(run.backend.gather(x, rows: placement.from), into: &y, rows: placement.to) }
+    return y
+  }
+}
+
+/// Where the rows of S sequences lie in every layer's ``KeyValueCache``.
+///
+/// P, the rows of a sequence's slot, doubles when one outgrows it, so that a row is moved about twice, however long the text becomes.
+public struct CacheSlots: Sendable {
   /// How many rows of each sequence are kept.
   public private(set) var lengths: [Int]
-  private var capacity = 0
-  private var rows: (keys: Tensor<B>, values: Tensor<B>)?  // (S·P,G·D) each
+  private var size = 0
+  private var moved: [Range<Int>] = []  // where the rows lay before the slots grew last
 
   /// Nothing yet, for `sequences` sequences.
   public init(sequences: Int) { lengths = [Int](repeating: 0, count: sequences) }
 
+  /// S·P.
+  var rows: Int { lengths.count * size }
+
+  /// Makes room for so many more rows of each sequence.
+  public mutating func reserve(_ new: [Int]) {
+    guard new.count == lengths.count else { trap("CacheSlots: rows of \(new.count) sequences, expected \(lengths.count)") }
+    moved = lengths.enumerated().map { $0 * size..<$0 * size + $1 }
+    let longest = zip(lengths, new).map(+).max() ?? 0
+    if longest > size { size = max(longest, 2 * size, 64) }
+  }
+
+  /// Counts the rows that a pass added.
+  public mutating func add(_ new: [Int]) { lengths = zip(lengths, new).map(+) }
+
   /// Forgets the rows of a sequence from `length` on.
-  public func truncate(_ sequence: Int, to length: Int) { lengths[sequence] = min(lengths[sequence], length) }
+  public mutating func truncate(_ sequence: Int, to length: Int) { lengths[sequence] = min(lengths[sequence], length) }
 
-  /// Adds the rows of a batch, keys and values (N,G·D) of the sequences that `offsets` cuts, behind those of the same sequences.
-  ///
-  /// - Returns: all keys and values, and where each sequence's rows lie in them.
-  package func append(keys: Tensor<B>, values: Tensor<B>, offsets: [Int], _ run: Run<B>) -> (
-    keys: Tensor<B>, values: Tensor<B>, rows: [Range<Int>]
-  ) {
-    guard offsets.count == lengths.count + 1 else { trap("KeyValueCache: \(offsets.count - 1) sequences, expected \(lengths.count)") }
-    let new = lengths.indices.map { offsets[$0 + 1] - offsets[$0] }
-    var (allKeys, allValues) = room(for: zip(lengths, new).map(+).max() ?? 0, columns: keys.columnCount, run)
-    rows = nil  // the storage is ours alone while it is written
-    for (s, count) in new.enumerated() where count > 0 {
-      let begin = s * capacity + lengths[s]
-      let source = offsets[s]..<offsets[s + 1]
-      run.backend.copy(keys.rows(source), into: &allKeys, rows: begin..<begin + count, columns: nil)
-      run.backend.copy(values.rows(source), into: &allValues, rows: begin..<begin + count, columns: nil)
-      lengths[s] += count
-    }
-    rows = (allKeys, allValues)
-    return (allKeys, allValues, lengths.indices.map { $0 * capacity..<$0 * capacity + lengths[$0] })
-  }
+  /// Where each sequence's rows lie when `new` more are there.
+  func keyRows(adding new: [Int]) -> [Range<Int>] { lengths.indices.map { $0 * size..<$0 * size + lengths[$0] + new[$0] } }
 
-  /// Tensors with room for `length` rows of each sequence, with the rows that are kept.
-  private func room(for length: Int, columns: Int, _ run: Run<B>) -> (Tensor<B>, Tensor<B>) {
-    if let rows, length <= capacity { return rows }
-    let larger = max(length, 2 * capacity, 64)
-    func moved(_ x: Tensor<B>?) -> Tensor<B> {
-      var y = run.backend.empty(Shape(lengths.count * larger, columns))
-      guard let x else { return y }
-      for (s, count) in lengths.enumerated() where count > 0 {
-        run.backend.copy(x.rows(s * capacity..<s * capacity + count), into: &y, rows: s * larger..<s * larger + count, columns: nil)
-      }
-      return y
-    }
-    let result = (moved(rows?.keys), moved(rows?.values))
-    capacity = larger
-    return result
+  /// The place of each row of a batch, and where the rows that are kept lay before and lie now.
+  func numbers(offsets: [Int]) -> (places: [Int32], from: [Int32], to: [Int32]) {
+    let places = lengths.indices.flatMap { s in (0..<offsets[s + 1] - offsets[s]).map { Int32(s * size + lengths[s] + $0) } }
+    let to = lengths.indices.flatMap { s in (0..<lengths[s]).map { Int32(s * size + $0) } }
+    return (places, moved.flatMap { $0.map { Int32($0) } }, to)
   }
+}
+
+/// ``CacheSlots`` as kernels need them for one batch.
+public struct CachePlacement<B: Backend> {
+  /// S·P rows in all.
+  let rows: Int
+  /// Where each row of the batch goes: (N).
+  let places: Indices<B>
+  /// Where the kept rows lay before.
+  let from: Indices<B>
+  /// Where they lie now.
+  let to: Indices<B>
 }

@@ -23,8 +23,8 @@ public struct Linear<B: Backend> {
 
   /// y = x Wᵀ + b: (N,I) → (N,O).
   public func forward(_ x: Tensor<B>, _ run: Run<B>) -> Tensor<B> {
-    var y = run.matmul(x, weight.T)  // (N,O)  x Wᵀ
-    if let bias { run.backend.addBias(run.vector(bias), into: &y) }  // (N,O)  + b
+    var y = run.backend.matmul(x, weight.T)  // (N,O)  x Wᵀ
+    if let bias { run.backend.addBias(run.backend.vector(bias), into: &y) }  // (N,O)  + b
     return y
   }
 
@@ -33,7 +33,7 @@ public struct Linear<B: Backend> {
     // forward: y += b
     if let b = bias?.parameter { run.backend.addColumnSums(dy, weights: nil, into: &b.gradient) }  // (O)  + Σ_n dy_n
     // forward: y = x Wᵀ
-    if let w = weight.parameter { run.addProduct(1, dy.T, x, into: &w.gradient) }  // (O,I)  + dyᵀ x
-    run.addProduct(1, dy, weight, into: &dx)  // (N,I)  + dy W
+    if let w = weight.parameter { run.backend.addProduct(1, dy.T, x, into: &w.gradient) }  // (O,I)  + dyᵀ x
+    run.backend.addProduct(1, dy, weight, into: &dx)  // (N,I)  + dy W
   }
 }

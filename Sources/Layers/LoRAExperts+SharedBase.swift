@@ -1,104 +1,202 @@
 import Tensors
 
-/// The experts with every frozen product shared: three of them a token, the cost of one dense feed-forward.
+/// The experts with every frozen product shared: three of them a token, the cost of one dense feed-forward, which ``FeedForward`` runs.
 ///
 /// For one token, with the letters of ``LoRAExperts`` (g_k is h_k, or m_k ⊙ h_k under dropout):
 ///
-///     a_k, c_k, h_k as in ``forwardSharedInput(_:_:_:)``
+///     base1 = W1 x + b1    base3 = W3 x + b3   (F)      once a token, by the feed-forward
+///     t1_k = A1_k u        t3_k = A3_k u       (r)
+///     a_k = base1 + s B1_k t1_k                (F)      c_k alike
+///     h_k = act(a_k) ⊙ c_k                     (F)
 ///     t2_k = A2_k g_k                          (r)
 ///     v = Σ_k w_k h_k                          (F)
-///     y = W2 v + (Σ_k w_k) b2 + s Σ_k B2_k (w_k t2_k)
+///     y = W2 v + (Σ_k w_k) b2 + s Σ_k B2_k (w_k t2_k)    W2 and b2 by the feed-forward
 ///
-/// Backward, from dy. The products with W2 do not depend on the expert, so one W2ᵀ dy serves all:
+/// Backward, from dy and q = W2ᵀ dy (F), once a token too; Σ without an index runs over the tokens that chose expert k:
 ///
-///     W2ᵀ dy (F), once         z_k = s B2_kᵀ dy (r)           dB2_k = s Σ dy (w_k t2_k)ᵀ
-///     q_k = W2ᵀ dy + m_k ⊙ A2_kᵀ z_k                          the gradient of ⟨dy, e_k⟩ with respect to h_k
-///     dw_k = ⟨q_k, h_k⟩ + ⟨dy, b2⟩                            = ⟨dy, e_k⟩, without forming W2 h_k
-///     dh_k = w_k q_k                                          dA2_k = Σ (w_k z_k) g_kᵀ
-///     da_k = dh_k ⊙ c_k ⊙ silu′(a_k)      dc_k = dh_k ⊙ silu(a_k)
+///     z_k = s B2_kᵀ dy (r)                               dB2_k = s Σ dy (w_k t2_k)ᵀ
+///     q_k = q + m_k ⊙ A2_kᵀ z_k                          the gradient of ⟨dy, e_k⟩ with respect to h_k
+///     dw_k = ⟨q_k, h_k⟩ + ⟨dy, b2⟩                       = ⟨dy, e_k⟩, without forming W2 h_k
+///     dh_k = w_k q_k                                     dA2_k = Σ (w_k z_k) g_kᵀ
+///     da_k = dh_k ⊙ c_k ⊙ act′(a_k)      dc_k = dh_k ⊙ act(a_k)
+///     dB1_k = s Σ da_k t1_kᵀ      dt1_k = s B1_kᵀ da_k      dA1_k = Σ dt1_k uᵀ      du += Σ_k A1_kᵀ dt1_k      3 alike
+///     dbase1 = Σ_k da_k           dbase3 = Σ_k dc_k
 ///
-/// If trained: dW2 = Σ dy vᵀ, db2 = Σ (Σ_k w_k) dy, over all tokens.
-///
-/// - Complexity: 6·N·C·F flops in frozen products forward, as many backward; about 2·N·(K·F + E·C)·3·r in branches.
+/// - Complexity: about 2·N·(K·F + E·C)·3·r flops in branches, K the experts of a token, beside the frozen products.
 extension LoRAExperts {
-  /// N·2·F + 3·M·r scalars: a, c and h are formed again in backward, for they are K times as large as W1 x.
-  public struct SharedBaseCache {
-    let shared: SharedInput
+  /// 3·M·r scalars: a, c and h are formed again in backward, for they are K times as large as base1.
+  struct SharedCache {
+    let t1: Tensor<B>?  // (M,r)  A1_k u
+    let t3: Tensor<B>?  // (M,r)  A3_k u
     let t2: Tensor<B>?  // (M,r)  A2_k g_k
   }
 
-  func forwardSharedBase(_ input: LoRAInput<B>, _ routing: Routing<B>, _ run: Run<B>) -> (y: Tensor<B>, cache: SharedBaseCache) {
-    let backend = run.backend
-    let shared = forwardSharedInput(input, routing, run)  // W1 x, W3 x, A1_k x, A3_k x
-    let (_, _, h) = hidden(shared, routing, run)  // (M,F)
-
-    let v = backend.combine(h, weights: routing.weights, routing)  // (N,F)  Σ_k w_k h_k
-    var y = run.matmul(v, w2.weight.T)  // (N,C)  W2 v
-    if let b2 = w2.bias {
-      run.addProduct(1, weightSums(routing, run), run.vector(b2), into: &y)  // (N,C)  + (Σ_k w_k) b2
-    }
-    var t2: Tensor<B>?
-    if let lora2 {
-      let t = run.groupedMatmul(1, masked(h, routing, run), lora2.aOfRow.T, routing)  // (M,r)  A2_k g_k
-      let weighted = backend.combineBlocks(t, weights: routing.weights, routing)  // (N,E·r)  w_k t2_k
-      run.addProduct(lora2.scale, weighted, lora2.b.value.T, into: &y)  // (N,C)  + s Σ_k B2_k (w_k t2_k)
-      t2 = t
-    }
-    return (y, SharedBaseCache(shared: shared, t2: t2))
+  /// What base1 or base3 gets back: the gradient of each row, or where one pass formed everything its sums.
+  enum InputGradient {
+    case rows(Tensor<B>)  // (M,F)  da_k
+    case sums(base: Tensor<B>, t: Tensor<B>?)  // (N,F)  Σ_k da_k, (M,r)  dt1_k
   }
 
-  func backwardSharedBase(
-    _ dy: Tensor<B>, _ input: LoRAInput<B>, _ routing: Routing<B>, _ cache: SharedBaseCache, into gradient: inout LoRAInput<B>.Gradient,
+  /// v = Σ_k w_k h_k (N,F), from base1 and base3 (N,F) and u (N,C).
+  func forwardShared(
+    _ base1: Tensor<B>, _ base3: Tensor<B>, _ u: Tensor<B>, _ frozen: GatedLinears<B>, _ routing: Routing<B>, _ batch: PackedBatch<B>,
+    _ run: Run<B>
+  ) -> (v: Tensor<B>, cache: SharedCache) {
+    let backend = run.backend
+    let (t1, t3) = lowRanks(u, routing, run)  // (M,r)  A1_k u, A3_k u
+    if let fused = fusedHidden(base1, base3, t1, t3, frozen, routing, batch, run) {
+      return (fused.v, SharedCache(t1: t1, t3: t3, t2: fused.t2))
+    }
+    let (_, _, h) = hidden(base1, base3, t1, t3, frozen, routing, run)  // (M,F)
+    let v = backend.combine(h, weights: routing.weights, routing)  // (N,F)  Σ_k w_k h_k
+    let t2 = lora2.map { backend.groupedMatmul(1, masked(h, routing, batch, run), $0.aOfRow.T, routing) }  // (M,r)  A2_k g_k
+    return (v, SharedCache(t1: t1, t3: t3, t2: t2))
+  }
+
+  /// y[rows] += s Σ_k B2_k (w_k t2_k).
+  func addOutput(_ cache: SharedCache, _ routing: Routing<B>, into y: inout Tensor<B>, rows: Range<Int>, _ run: Run<B>) {
+    guard let lora2, let t2 = cache.t2 else { return }
+    let weighted = run.backend.combineBlocks(t2, weights: routing.weights, routing)  // (N,E·r)  w_k t2_k
+    run.backend.addProduct(lora2.scale, weighted, lora2.b.value.T, into: &y, rows: rows)  // (N,C)
+  }
+
+  /// Down to base1 and base3, from dy (N,C) and q = W2ᵀ dy (N,F); dw (M) for the router, and v (N,F) again where W2 is trained.
+  func backwardShared(
+    _ dy: Tensor<B>, _ q: Tensor<B>, _ base1: Tensor<B>, _ base3: Tensor<B>, _ cache: SharedCache, _ frozen: GatedLinears<B>,
+    _ routing: Routing<B>, _ batch: PackedBatch<B>, _ run: Run<B>
+  ) -> (dw: Tensor<B>, da: InputGradient, dc: InputGradient, v: Tensor<B>?) {
+    let backend = run.backend
+    // forward: y += s Σ_k B2_k (w_k t2_k)
+    var z: Tensor<B>?  // (M,r)  s B2_kᵀ dy
+    if let lora2, let t2 = cache.t2 {
+      let weighted = backend.combineBlocks(t2, weights: routing.weights, routing)  // (N,E·r)  w_k t2_k
+      backend.addProduct(lora2.scale, dy.T, weighted, into: &lora2.b.gradient)  // (C,E·r)  + s dy (w_k t2_k)ᵀ
+      z = backend.dispatchBlocks(backend.matmul(lora2.scale, dy, lora2.b.value), routing)
+    }
+    // forward: y += (Σ_k w_k) b2
+    let dyb2 = frozen.down.bias.map { bias in  // (M)  ⟨dy, b2⟩ of each row's token
+      backend.dispatch(backend.matmul(dy, backend.vector(bias).asColumn), routing).asVector
+    }
+    let needsV = frozen.down.weight.parameter != nil
+    if let fused = fusedBackward(q, z, base1, base3, cache, frozen, routing, batch, run) {
+      var dw = fused.dw
+      if let dyb2 { backend.add(1, dyb2, into: &dw) }
+      let v = needsV ? fusedHidden(base1, base3, cache.t1, cache.t3, frozen, routing, batch, run)?.v : nil
+      return (dw, .sums(base: fused.a.base, t: fused.a.t), .sums(base: fused.c.base, t: fused.c.t), v)
+    }
+    // The same a, c and h again, whatever a hook replaced included.
+    let (a, c, h) = run.recomputing { hidden(base1, base3, cache.t1, cache.t3, frozen, routing, run) }  // (M,F) each
+    // forward: v = Σ_k w_k h_k, t2_k = A2_k g_k
+    var qk = backend.dispatch(q, routing)  // (M,F)
+    if let lora2, var z {
+      addMasked(z, lora2, into: &qk, routing, batch, run)  // (M,F)  + m_k ⊙ A2_kᵀ z_k
+      backend.scaleRows(routing.weights, &z)  // (M,r)  w_k z_k
+      let g = masked(h, routing, batch, run)  // (M,F)  g_k
+      backend.groupedOuter(1, z, g, into: &lora2.a.gradient, stackedAlong: .rows, routing)  // (E·r,F)  + (w_k z_k) g_kᵀ
+    }
+    var dw = backend.rowDots(qk, h)  // (M)  ⟨q_k, h_k⟩
+    if let dyb2 { backend.add(1, dyb2, into: &dw) }
+    var dh = consume qk
+    backend.scaleRows(routing.weights, &dh)  // (M,F)  w_k q_k
+    run.hook(experts: routing, gradient: &dh, path, "hidden")
+    // forward: h_k = act(a_k) ⊙ c_k
+    let (da, dc) = backend.gatedBackward(frozen.activation, dh, a, c)  // (M,F)  da_k, dc_k
+    return (dw, .rows(da), .rows(dc), needsV ? backend.combine(h, weights: routing.weights, routing) : nil)
+  }
+
+  /// Backward of a_k = base1 + s B1_k t1_k, t1_k = A1_k u (or c_k alike): dbase1 (N,F); adds to du (nil counts as zero).
+  func backwardInput(
+    _ gradient: InputGradient, isUp: Bool, _ cache: SharedCache, _ u: Tensor<B>, _ routing: Routing<B>, into du: inout Tensor<B>?,
     _ run: Run<B>
   ) -> Tensor<B> {
     let backend = run.backend
-    // The same a, c and h again, whatever a hook replaced included.
-    let (a, c, h) = run.recomputing { hidden(cache.shared, routing, run) }  // (M,F) each
-
-    // forward: y = W2 v
-    var q = backend.dispatch(run.matmul(dy, w2.weight), routing)  // (M,F)  W2ᵀ dy
-    if let w = w2.weight.parameter {
-      let v = backend.combine(h, weights: routing.weights, routing)  // (N,F)
-      run.addProduct(1, dy.T, v, into: &w.gradient)  // (C,F)  + dy vᵀ
-    }
-    // forward: y += s Σ_k B2_k (w_k t2_k),  t2_k = A2_k g_k
-    if let lora2, let t2 = cache.t2 {
-      let weighted = backend.combineBlocks(t2, weights: routing.weights, routing)  // (N,E·r)  w_k t2_k
-      run.addProduct(lora2.scale, dy.T, weighted, into: &lora2.b.gradient)  // (C,E·r)  + s dy (w_k t2_k)ᵀ
-      var z = backend.dispatchBlocks(run.scaledMatmul(lora2.scale, dy, lora2.b.value), routing)  // (M,r)  s B2_kᵀ dy
-      addMasked(z, lora2, into: &q, routing, run)  // (M,F)  + m_k ⊙ A2_kᵀ z_k
-      backend.scaleRows(routing.weights, &z)  // (M,r)  w_k z_k
-      let g = masked(h, routing, run)  // (M,F)  g_k
-      backend.groupedOuter(1, z, g, into: &lora2.a.gradient, stackedAlong: .rows, routing)  // (E·r,F)  + (w_k z_k) g_kᵀ
-    }
-    // forward: y = Σ_k w_k e_k
-    var dw = backend.rowDots(q, h)  // (M)  ⟨q_k, h_k⟩
-    // forward: y += (Σ_k w_k) b2
-    if let b2 = w2.bias {
-      let dyb2 = run.matmul(dy, run.vector(b2).asColumn)  // (N,1)  ⟨dy, b2⟩
-      backend.add(1, backend.dispatch(dyb2, routing).asVector, into: &dw)
-      if let b = b2.parameter {
-        backend.addColumnSums(dy, weights: weightSums(routing, run).asVector, into: &b.gradient)  // (C)  + (Σ_k w_k) dy
+    let (lora, t) = isUp ? (lora3, cache.t3) : (lora1, cache.t1)
+    var dt: Tensor<B>?  // (M,r)  s B1_kᵀ da_k
+    var rows: Tensor<B>?  // (M,F)  da_k
+    switch gradient {
+    case .sums(_, let sum): dt = sum
+    case .rows(var da):
+      run.hook(experts: routing, gradient: &da, path, isUp ? "up_proj.output" : "gate_proj.output")
+      if let lora, let t {
+        dt = backend.groupedMatmul(lora.scale, da, lora.bOfRow, routing)
+        backend.groupedOuter(lora.scale, da, t, into: &lora.b.gradient, stackedAlong: .columns, routing)  // (F,E·r)  + s da_k t1_kᵀ
       }
+      rows = da
     }
-    // forward: v = Σ_k w_k h_k
-    backend.scaleRows(routing.weights, &q)  // (M,F)  q is dh_k = w_k q_k now
-    run.hookExperts(&q, path, "hidden", routing)
-    // forward: h_k = silu(a_k) ⊙ c_k
-    let (da, dc) = backend.swiGLUBackward(q, a, c)  // (M,F)  da_k, dc_k
-    // forward: a_k, c_k from W1 x, W3 x
-    backwardSharedInput(da, dc, cache.shared, input, into: &gradient, routing, run)
-    return dw
+    if let lora, let dt {
+      let dtAll = backend.combineBlocks(dt, weights: nil, routing)  // (N,E·r)
+      backend.addProduct(1, dtAll.T, u, into: &lora.a.gradient)  // (E·r,C)  + dt1_k uᵀ
+      backend.addProduct(1, dtAll, lora.a.value, into: &du)  // (N,C)  + Σ_k A1_kᵀ dt1_k
+    }
+    if case .sums(let base, _) = gradient { return base }
+    guard let rows else { trap("\(path): no gradient arrived") }
+    return backend.combine(rows, weights: nil, routing)  // (N,F)  Σ_k da_k
   }
 
-  /// q += m_k ⊙ (A2_kᵀ z_k), (M,F).
-  private func addMasked(_ z: Tensor<B>, _ lora2: ExpertLoRA<B>, into q: inout Tensor<B>, _ routing: Routing<B>, _ run: Run<B>) {
-    guard run.isTraining, dropout > 0 else { return run.addGroupedProduct(1, z, lora2.aOfRow, into: &q, routing) }
-    run.backend.add(1, masked(run.groupedMatmul(1, z, lora2.aOfRow, routing), routing, run), into: &q)
+  /// A1_k u and A3_k u of every row, (M,r): all experts' A at once, then for each row its own expert's columns.
+  func lowRanks(_ u: Tensor<B>, _ routing: Routing<B>, _ run: Run<B>) -> (t1: Tensor<B>?, t3: Tensor<B>?) {
+    func t(_ lora: ExpertLoRA<B>?) -> Tensor<B>? {
+      lora.map { run.backend.dispatchBlocks(run.backend.matmul(u, $0.a.value.T), routing) }
+    }
+    return (t(lora1), t(lora3))
   }
 
-  /// Σ_k w_k of every token, as a column (N,1): what b2 is multiplied with.
-  private func weightSums(_ routing: Routing<B>, _ run: Run<B>) -> Tensor<B> {
-    run.backend.combine(routing.weights.asColumn, weights: nil, routing)
+  /// a_k, c_k and h_k of every row: (M,F) each. Forward and, in backward, the recomputation.
+  func hidden(
+    _ base1: Tensor<B>, _ base3: Tensor<B>, _ t1: Tensor<B>?, _ t3: Tensor<B>?, _ frozen: GatedLinears<B>, _ routing: Routing<B>,
+    _ run: Run<B>
+  ) -> (a: Tensor<B>, c: Tensor<B>, h: Tensor<B>) {
+    let backend = run.backend
+    var a = backend.dispatch(base1, routing)  // (M,F)  W1 x + b1
+    if let lora1, let t1 { backend.addGroupedProduct(lora1.scale, t1, lora1.bOfRow.T, into: &a, routing) }  // + s B1_k t1_k
+    run.hook(experts: routing, &a, path, "gate_proj.output", "a_k = W1 x + b1 + s B1_k A1_k u")
+    var c = backend.dispatch(base3, routing)  // (M,F)  W3 x + b3
+    if let lora3, let t3 { backend.addGroupedProduct(lora3.scale, t3, lora3.bOfRow.T, into: &c, routing) }  // + s B3_k t3_k
+    run.hook(experts: routing, &c, path, "up_proj.output", "c_k = W3 x + b3 + s B3_k A3_k u")
+    var h = backend.gated(frozen.activation, a, c)  // (M,F)  act(a_k) ⊙ c_k
+    run.hook(experts: routing, &h, path, "hidden", "h_k = act(a_k) ⊙ c_k")
+    return (a, c, h)
+  }
+
+  /// q_k += m_k ⊙ (A2_kᵀ z_k), (M,F).
+  private func addMasked(
+    _ z: Tensor<B>, _ lora2: ExpertLoRA<B>, into qk: inout Tensor<B>, _ routing: Routing<B>, _ batch: PackedBatch<B>, _ run: Run<B>
+  ) {
+    guard mask(batch, run) != nil else { return run.backend.addGroupedProduct(1, z, lora2.aOfRow, into: &qk, routing) }
+    run.backend.add(1, masked(run.backend.groupedMatmul(1, z, lora2.aOfRow, routing), routing, batch, run), into: &qk)
+  }
+
+  // MARK: In one pass, where the backend has one and nobody observes what lies between
+
+  private func fusedHidden(
+    _ base1: Tensor<B>, _ base3: Tensor<B>, _ t1: Tensor<B>?, _ t3: Tensor<B>?, _ frozen: GatedLinears<B>, _ routing: Routing<B>,
+    _ batch: PackedBatch<B>, _ run: Run<B>
+  ) -> ExpertHidden<B>.Result? {
+    run.observes(insidePoints) ? nil : run.backend.expertHidden(stage(base1, base3, t1, t3, frozen, batch, run), routing)
+  }
+
+  private func fusedBackward(
+    _ q: Tensor<B>, _ z: Tensor<B>?, _ base1: Tensor<B>, _ base3: Tensor<B>, _ cache: SharedCache, _ frozen: GatedLinears<B>,
+    _ routing: Routing<B>, _ batch: PackedBatch<B>, _ run: Run<B>
+  ) -> ExpertHidden<B>.Gradient? {
+    run.observes(insidePoints)
+      ? nil : run.backend.expertHiddenBackward(q, z: z, stage(base1, base3, cache.t1, cache.t3, frozen, batch, run), routing)
+  }
+
+  private func stage(
+    _ base1: Tensor<B>, _ base3: Tensor<B>, _ t1: Tensor<B>?, _ t3: Tensor<B>?, _ frozen: GatedLinears<B>, _ batch: PackedBatch<B>,
+    _ run: Run<B>
+  ) -> ExpertHidden<B> {
+    func sum(_ base: Tensor<B>, _ t: Tensor<B>?, _ lora: ExpertLoRA<B>?) -> ExpertSum<B> {
+      guard let t, let lora else { return ExpertSum(base: base, branch: nil) }
+      return ExpertSum(base: base, branch: (t, lora.b, lora.scale))
+    }
+    return ExpertHidden(
+      activation: frozen.activation, a: sum(base1, t1, lora1), c: sum(base3, t3, lora3), a2: lora2?.a, mask: mask(batch, run))
+  }
+
+  /// The points between the bases and v.
+  private var insidePoints: [String] {
+    (0..<experts).flatMap { e in ["gate_proj.output", "up_proj.output", "hidden"].map { "\(path).experts.\(e).\($0)" } }
   }
 }

@@ -1,18 +1,18 @@
 import Tensors
 
-/// The experts of a MixLoRA block: one frozen gated feed-forward, shared, and for every expert its own low-rank
+/// The experts of a MixLoRA adapter: one frozen gated feed-forward, shared, and for every expert its own low-rank
 /// branches on the three matrices (arXiv:2404.15159, section 3.3 and algorithm 1).
 ///
-/// N tokens, C channels, F hidden width, E experts, K experts per token, r rank, s the scale of the branches
-/// (``ExpertLoRA/scale``). W1 = gate_proj (F,C), W3 = up_proj (F,C), W2 = down_proj (C,F) with their biases are the
-/// same for all experts; A1_k, A3_k (r,C), B1_k, B3_k (F,r), A2_k (r,F), B2_k (C,r) belong to expert k.
+/// N tokens, C channels, F hidden width, E experts, r rank, s the scale of the branches (``ExpertLoRA/scale``). W1 = gate_proj (F,C),
+/// W3 = up_proj (F,C), W2 = down_proj (C,F) with their biases are the same for all experts; A1_k, A3_k (r,C), B1_k, B3_k (F,r),
+/// A2_k (r,F), B2_k (C,r) belong to expert k.
 ///
-/// The router gives each token K experts k, each with a weight w_k that sum to 1. For one token x, all vectors as
-/// columns, Σ_k over the token's own K experts:
+/// The router gives each token some experts k, each with a weight w_k. For one token x, all vectors as columns, Σ_k over the token's own
+/// experts:
 ///
 ///     a_k = W1 x + b1 + s B1_k A1_k u               (F)
 ///     c_k = W3 x + b3 + s B3_k A3_k u               (F)
-///     h_k = silu(a_k) ⊙ c_k                         (F)
+///     h_k = act(a_k) ⊙ c_k                          (F)
 ///     e_k = W2 h_k + b2 + s B2_k A2_k g_k           (C)
 ///     y   = Σ_k w_k e_k                             (C)
 ///
@@ -29,25 +29,19 @@ import Tensors
 ///
 /// This is computed in one of three ways, equal up to rounding, chosen by name:
 ///
-/// - ``ExpertEvaluation/perExpert`` is the definition: W1, W3 and W2 run for each of a token's K experts
+/// - ``ExpertEvaluation/perExpert`` is the definition: W1, W3 and W2 run for each of a token's experts
 ///   (`LoRAExperts+PerExpert.swift`).
-/// - ``ExpertEvaluation/sharedGateUp`` is the paper's section 3.3: W1 x and W3 x once a token, W2 K times
-///   (`LoRAExperts+SharedGateUp.swift`).
-/// - ``ExpertEvaluation/sharedBase`` runs W2 once a token, too (`LoRAExperts+SharedBase.swift`): it is one linear matrix
-///   for all k, so Σ_k w_k (W2 h_k + b2) = W2 Σ_k w_k h_k + (Σ_k w_k) b2. Backward needs W2ᵀ dy once as well.
+/// - ``ExpertEvaluation/sharedBase``, the default, runs each of them once a token (`LoRAExperts+SharedBase.swift`): what all experts
+///   read alike needs one product, and so does what is summed over them, since Σ_k w_k W2 h_k = W2 Σ_k w_k h_k.
+/// - ``ExpertEvaluation/sharedGateUp`` is the paper's section 3.3 between them: W1 x and W3 x once a token, W2 for each expert
+///   (`LoRAExperts+SharedGateUp.swift`: the first half of the one, the second of the other).
 ///
-/// In code a token is a row, so A x becomes X Aᵀ. The M = K·N (token, expert) pairs are rows ordered by expert
-/// (``Routing``): `dispatch` copies a token's row to its K pairs, `combine` sums a token's pairs, times w_k when it is
-/// given the weights, and a *grouped* product multiplies every pair with its own expert's matrix.
+/// In code a token is a row, so A x becomes X Aᵀ. The M (token, expert) pairs are rows ordered by expert (``Routing``): `dispatch` copies
+/// a token's row to its pairs, `combine` sums a token's pairs, times w_k when it is given the weights, and a *grouped* product
+/// multiplies every pair with its own expert's matrix.
 public struct LoRAExperts<B: Backend> {
-  /// Module path of the block: `model.layers.3.mlp`.
+  /// Module path of the block: `model.layers.3.mlp`; of several adapters each has its own, by which hooks know it.
   public let path: String
-  /// W1 (F,C), b1 (F).
-  public let w1: Linear<B>
-  /// W3 (F,C), b3 (F).
-  public let w3: Linear<B>
-  /// W2 (C,F), b2 (C).
-  public let w2: Linear<B>
   /// Every expert's A1, B1; nil, and the term absent, where the adapter does not target gate_proj.
   public let lora1: ExpertLoRA<B>?
   /// Every expert's A3, B3; nil where the adapter does not target up_proj.
@@ -56,68 +50,38 @@ public struct LoRAExperts<B: Backend> {
   public let lora2: ExpertLoRA<B>?
   /// Number of experts E.
   public let experts: Int
+  /// The number of the adapter that they belong to.
+  public let adapter: Int
+  /// What keys the masks m_k, with the expert's number: `model.layers.3.mlp.experts`.
+  public let dropoutPath: String
   /// p of the masks m_k: the probability with which A2_k reads 0 instead of an element of h_k while training.
   /// (The mask m on x is ``InputDropout``'s.)
   public let dropout: Double
-  /// How the sum over the experts is computed.
-  public let evaluation: ExpertEvaluation
-
-  /// What backward needs, by evaluation.
-  public enum Cache {
-    case sharedBase(SharedBaseCache)
-    case sharedGateUp(SharedGateUpCache)
-    case perExpert(PerExpertCache)
-  }
 
   /// The experts of one block.
   public init(
-    path: String, w1: Linear<B>, w3: Linear<B>, w2: Linear<B>, lora1: ExpertLoRA<B>?, lora3: ExpertLoRA<B>?, lora2: ExpertLoRA<B>?,
-    experts: Int, dropout: Double, evaluation: ExpertEvaluation
+    path: String, adapter: Int = 0, lora1: ExpertLoRA<B>?, lora3: ExpertLoRA<B>?, lora2: ExpertLoRA<B>?, experts: Int,
+    dropout: Double, dropoutPath: String
   ) {
     self.path = path
-    (self.w1, self.w3, self.w2) = (w1, w3, w2)
+    self.adapter = adapter
     (self.lora1, self.lora3, self.lora2) = (lora1, lora3, lora2)
     self.experts = experts
     self.dropout = dropout
-    self.evaluation = evaluation
+    self.dropoutPath = dropoutPath
   }
 
-  /// y = Σ_k w_k e_k: (N,C) → (N,C).
-  public func forward(_ input: LoRAInput<B>, _ routing: Routing<B>, _ run: Run<B>) -> (y: Tensor<B>, cache: Cache) {
-    switch evaluation {
-    case .sharedBase:
-      let (y, cache) = forwardSharedBase(input, routing, run)
-      return (y, .sharedBase(cache))
-    case .sharedGateUp:
-      let (y, cache) = forwardSharedGateUp(input, routing, run)
-      return (y, .sharedGateUp(cache))
-    case .perExpert:
-      let (y, cache) = forwardPerExpert(input, routing, run)
-      return (y, .perExpert(cache))
-    }
+  /// g_k = m_k ⊙ h_k for the pairs, h itself outside training; and m_k ⊙ dg_k, since a mask is its own transpose: (M,F).
+  func masked(_ h: Tensor<B>, _ routing: Routing<B>, _ batch: PackedBatch<B>, _ run: Run<B>) -> Tensor<B> {
+    guard let mask = mask(batch, run) else { return h }
+    return run.backend.dropout(h, mask.probability, mask.key, mask.rows, routing)
   }
 
-  /// Adds to the gradients of x and u from dy (N,C), adds those of every A_k and B_k (and of W, b where they are trained)
-  /// to their parameters, and returns dw (M), one for each pair in the routing's order, for the router.
-  ///
-  /// The caller joins the two: dx + m ⊙ du (``InputDropout/backward(_:_:)``).
-  public func backward(
-    _ dy: Tensor<B>, _ input: LoRAInput<B>, _ routing: Routing<B>, _ cache: consuming Cache,
-    into gradient: inout LoRAInput<B>.Gradient, _ run: Run<B>
-  ) -> Tensor<B> {
-    switch cache {
-    case .sharedBase(let cache): backwardSharedBase(dy, input, routing, cache, into: &gradient, run)
-    case .sharedGateUp(let cache): backwardSharedGateUp(dy, input, routing, cache, into: &gradient, run)
-    case .perExpert(let cache): backwardPerExpert(dy, input, routing, cache, into: &gradient, run)
-    }
-  }
-
-  /// g_k = m_k ⊙ h_k for the pairs, h itself outside training; and m_k ⊙ dg_k, since a mask is its own transpose.
-  func masked(_ h: Tensor<B>, _ routing: Routing<B>, _ run: Run<B>) -> Tensor<B> {  // (M,F)
-    guard run.isTraining, dropout > 0 else { return h }
-    guard let rows = run.rows else { trap("\(path): dropout needs to know the rows of the batch") }
-    let keys = (0..<experts).map { run.key.derived("\(path).experts.\($0).hidden", "dropout") }
-    return run.backend.dropout(h, dropout, keys, rows, routing)
+  /// The masks m_k; nil where there are none.
+  func mask(_ batch: PackedBatch<B>, _ run: Run<B>) -> (probability: Double, key: RandomKey, rows: RowIdentity<B>)? {
+    guard let training = run.training, dropout > 0 else { return nil }
+    let key = training.key(ofAdapter: adapter).derived(dropoutPath, "dropout")
+    return (dropout, key, batch.identity(of: adapter, step: training.step))
   }
 }
 
@@ -132,27 +96,30 @@ public struct ExpertLoRA<B: Backend> {
   public let a: Parameter<B>
   /// All B_k, (O,E·r).
   public let b: Parameter<B>
+  /// Number of experts E.
+  public let experts: Int
   /// s = alpha/r, or alpha/√r with rsLoRA; not contained in `a` or `b`.
   public let scale: Double
 
   /// The branches of all experts.
-  public init(a: Parameter<B>, b: Parameter<B>, scale: Double) {
+  public init(a: Parameter<B>, b: Parameter<B>, experts: Int, scale: Double) {
     self.a = a
     self.b = b
+    self.experts = experts
     self.scale = scale
   }
 
   /// Each row's own expert's A_k (r,I), for grouped products.
-  var aOfRow: ExpertStack<B> { ExpertStack(a.value, along: .rows) }
+  var aOfRow: ExpertStack<B> { ExpertStack(a.value, experts: experts, along: .rows) }
   /// Each row's own expert's B_k (O,r), for grouped products.
-  var bOfRow: ExpertStack<B> { ExpertStack(b.value, along: .columns) }
+  var bOfRow: ExpertStack<B> { ExpertStack(b.value, experts: experts, along: .columns) }
 }
 
 /// The ways to compute a block of experts; all give the same numbers up to rounding.
 public enum ExpertEvaluation: String, Sendable, CaseIterable {
   /// Three products with a frozen matrix per token.
   case sharedBase
-  /// 2 + K products with a frozen matrix per token: the paper's optimisation.
+  /// 2 + K products with a frozen matrix per token: the paper's optimization.
   case sharedGateUp
   /// 3·K products with a frozen matrix per token: the definition.
   case perExpert

@@ -2,30 +2,30 @@ import Tensors
 
 /// A linear layer with trainable low-rank branches (Hu et al. 2021, arXiv:2106.09685, equation 3).
 ///
-/// N rows (tokens), I inputs, O outputs, r rank, s scale. Shapes are PEFT's: A (r,I), B (O,r).
+/// N rows (tokens), I inputs, O outputs, r rank, s scale. Shapes are PEFT's: A (r,I), B (O,r). Every adapter has its own branch and its
+/// own rows of the batch: the sums below run over all rows for W, over the adapter's n rows for A and B.
 /// u is x with some elements dropped while training, else x itself (``LoRAInput``).
 ///
-///     h = u Aᵀ                    (N,r)        dh  = s dy B              (N,r)
+///     h = u Aᵀ                    (n,r)        dh  = s dy B              (n,r)
 ///     y = x Wᵀ + b + s h Bᵀ       (N,O)        dB += s dyᵀ h             (O,r)
 ///                                              dA += dhᵀ u               (r,I)
-///                                              du += dh A                (N,I)
+///                                              du += dh A                (n,I)
 ///                                              dx += dy W                (N,I)
 ///
-/// Without a branch it is a plain linear layer, and with several the sums run over the branches. (Here there is
-/// one at most; several adapters in one batch will each bring a branch with the rows that it serves.)
+/// Without a branch it is a plain linear layer.
 ///
-/// - Complexity: 2·N·(I·O + r·I + r·O) flops forward; 2·N·I·O + 4·N·r·(I + O) backward, 2·N·I·O more if W is trained.
+/// - Complexity: 2·N·I·O flops, and 2·n·r·(I + O) for each branch, forward; 2·N·I·O + 4·n·r·(I + O) backward, 2·N·I·O more if W is trained.
 public struct LoRALinear<B: Backend> {
   /// Module path, as Hugging Face names it: `model.layers.3.self_attn.q_proj`.
   public let path: String
   /// The layer that the branches are added to.
   public let linear: Linear<B>
-  /// The low-rank branches; empty where the adapter does not target this layer.
+  /// The low-rank branches, one at most an adapter; none of an adapter that does not target this layer.
   public let branches: [LoRABranch<B>]
 
-  /// N·r scalars a branch. x and u are kept once by the layer that owns all readers of x.
+  /// n·r scalars a branch. x and u are kept once by the layer that owns all readers of x.
   public struct Cache {
-    let h: [Tensor<B>]  // (N,r) a branch
+    let h: [Tensor<B>]  // (n,r) a branch
   }
 
   /// A layer with its branches.
@@ -35,32 +35,34 @@ public struct LoRALinear<B: Backend> {
     self.branches = branches
   }
 
-  /// y = x Wᵀ + b + Σ s h Bᵀ: (N,I) → (N,O).
-  public func forward(_ input: LoRAInput<B>, _ run: Run<B>) -> (y: Tensor<B>, cache: Cache) {
+  /// y = x Wᵀ + b, + s h Bᵀ on each adapter's rows: (N,I) → (N,O).
+  public func forward(_ input: LoRAInput<B>, _ batch: PackedBatch<B>, _ run: Run<B>) -> (y: Tensor<B>, cache: Cache) {
     var y = linear.forward(input.x, run)  // (N,O)  x Wᵀ + b
     var cached: [Tensor<B>] = []
     for branch in branches {
-      let h = run.matmul(input.u, branch.a.value.T)  // (N,r)  u Aᵀ
-      run.addProduct(branch.scale, h, branch.b.value.T, into: &y)  // (N,O)  + s h Bᵀ
+      let h = run.backend.matmul(input.u[branch.adapter], branch.a.value.T)  // (n,r)  u Aᵀ
+      run.backend.addProduct(branch.scale, h, branch.b.value.T, into: &y, rows: batch.rows(of: branch.adapter))  // (n,O)  + s h Bᵀ
       cached.append(h)
     }
-    run.hook(&y, path, "output")
+    run.hook(&y, path, "output", "y = x Wᵀ + b + s h Bᵀ,  h = u Aᵀ")
     return (y, Cache(h: cached))
   }
 
   /// Adds to the gradients of the input and of everything trained.
   public func backward(
-    _ dy: Tensor<B>, _ input: LoRAInput<B>, _ cache: consuming Cache, into gradient: inout LoRAInput<B>.Gradient, _ run: Run<B>
+    _ dy: Tensor<B>, _ input: LoRAInput<B>, _ cache: consuming Cache, into gradient: inout LoRAGradient<B>, _ batch: PackedBatch<B>,
+    _ run: Run<B>
   ) {
     var dy = dy
-    run.hook(&dy, path, "output")
+    run.hook(gradient: &dy, path, "output")
     for (branch, h) in zip(branches, cache.h) {
+      let own = dy.rows(batch.rows(of: branch.adapter))  // (n,O)
       // forward: y += s h Bᵀ
-      let dh = run.scaledMatmul(branch.scale, dy, branch.b.value)  // (N,r)  s dy B
-      run.addProduct(branch.scale, dy.T, h, into: &branch.b.gradient)  // (O,r)  + s dyᵀ h
+      let dh = run.backend.matmul(branch.scale, own, branch.b.value)  // (n,r)  s dy B
+      run.backend.addProduct(branch.scale, own.T, h, into: &branch.b.gradient)  // (O,r)  + s dyᵀ h
       // forward: h = u Aᵀ
-      run.addProduct(1, dh.T, input.u, into: &branch.a.gradient)  // (r,I)  + dhᵀ u
-      run.addProduct(1, dh, branch.a.value, into: &gradient.du)  // (N,I)  + dh A
+      run.backend.addProduct(1, dh.T, input.u[branch.adapter], into: &branch.a.gradient)  // (r,I)  + dhᵀ u
+      run.backend.addProduct(1, dh, branch.a.value, into: &gradient.du[branch.adapter])  // (n,I)  + dh A
     }
     // forward: y = x Wᵀ + b
     linear.backward(dy, input.x, into: &gradient.dx, run)  // (N,I)  + dy W
@@ -69,6 +71,8 @@ public struct LoRALinear<B: Backend> {
 
 /// One low-rank branch: A (r,I), B (O,r) and the scale s.
 public struct LoRABranch<B: Backend> {
+  /// The number of the adapter whose rows it serves.
+  public let adapter: Int
   /// A (r,I).
   public let a: Parameter<B>
   /// B (O,r).
@@ -77,7 +81,8 @@ public struct LoRABranch<B: Backend> {
   public let scale: Double
 
   /// A branch of the given matrices.
-  public init(a: Parameter<B>, b: Parameter<B>, scale: Double) {
+  public init(adapter: Int = 0, a: Parameter<B>, b: Parameter<B>, scale: Double) {
+    self.adapter = adapter
     self.a = a
     self.b = b
     self.scale = scale

@@ -1,8 +1,8 @@
 import Tensors
 
-/// A batch without padding: the real tokens of all samples, one after the other.
+/// A batch without padding: the real tokens of all samples, one after the other, those of each adapter together.
 ///
-/// N tokens in S sequences. Everything that a layer may need to know about a row is here.
+/// N tokens in S sequences. Everything that a layer may need to know about a row is here; it comes to the device in one piece.
 public struct PackedBatch<B: Backend> {
   /// Token ids: (N).
   public let ids: Indices<B>
@@ -10,48 +10,88 @@ public struct PackedBatch<B: Backend> {
   public let positions: Indices<B>
   /// The largest position and one more: positions are below it.
   public let positionLimit: Int
-  /// Number of each token's sample within the step: (N).
-  public let samples: Indices<B>
-  /// Where each sequence begins, and N at the end: S + 1 row numbers, on the host.
-  public let offsets: [Int]
-  /// Which rows predict which label.
-  public let labels: Labels<B>
+  /// Which rows see each other.
+  public let plan: SequencePlan<B>
+  /// For each packed sequence its number among those that were given: they are ordered by adapter, else as given.
+  public let order: [Int]
+  /// Where the rows go that join those of earlier passes; nil where there are none.
+  public let placement: CachePlacement<B>?
+  private let samples: Indices<B>
+  private let groups: [(rows: Range<Int>, labels: Labels<B>)]
 
   /// Number of tokens N.
   public var tokens: Int { ids.count }
 
-  /// Packs the sequences and uploads them. `firstSample` numbers the first of them where they are a part of a step's samples.
-  public init(_ sequences: [PackedSequence], firstSample: Int = 0, on backend: B) {
-    var ids: [Int32] = []
-    var positions: [Int32] = []
-    var samples: [Int32] = []
-    var offsets = [0]
-    var labelRows: [Int32] = []
-    var labels: [Int32] = []
-    for (s, sequence) in sequences.enumerated() {
+  /// Packs the sequences and uploads them.
+  ///
+  /// - Parameters:
+  ///   - firstSample: the number of each adapter's first sample, where these are a part of a step's samples.
+  ///   - slots: where the rows of earlier passes lie, which those of the batch join, sequence by sequence.
+  public init(_ sequences: [PackedSequence], firstSample: Int = 0, joining slots: CacheSlots? = nil, on backend: B) {
+    let adapters = max(1, sequences.reduce(0) { max($0, ($1.adapter ?? -1) + 1) })
+    order = sequences.indices.sorted { (sequences[$0].adapter ?? adapters, $0) < (sequences[$1].adapter ?? adapters, $1) }
+    var (ids, positions, samples, offsets): ([Int32], [Int32], [Int32], [Int]) = ([], [], [], [0])
+    var bounds = [Range<Int>](repeating: 0..<0, count: adapters)
+    var labelled = [(rows: [Int32], labels: [Int32])](repeating: ([], []), count: adapters)
+    var counts = [Int](repeating: firstSample, count: adapters + 1)
+    for number in order {
+      let (sequence, begin) = (sequences[number], ids.count)
       guard sequence.labels.count == sequence.ids.count else {
         trap("PackedBatch: \(sequence.ids.count) tokens, \(sequence.labels.count) labels")
       }
-      for (t, label) in sequence.labels.enumerated() {
-        guard let label else { continue }
-        labelRows.append(Int32(ids.count + t))
-        labels.append(label)
+      if let adapter = sequence.adapter {
+        let isFirst = bounds[adapter].isEmpty
+        bounds[adapter] = (isFirst ? begin : bounds[adapter].lowerBound)..<begin + sequence.ids.count
+        for (t, label) in sequence.labels.enumerated() {
+          guard let label else { continue }
+          labelled[adapter].rows.append(Int32(begin + t))
+          labelled[adapter].labels.append(label)
+        }
       }
       ids += sequence.ids
       positions += sequence.ids.indices.map { Int32(sequence.firstPosition + $0) }
-      samples += repeatElement(Int32(firstSample + s), count: sequence.ids.count)
+      samples += repeatElement(Int32(counts[sequence.adapter ?? adapters]), count: sequence.ids.count)
+      counts[sequence.adapter ?? adapters] += 1
       offsets.append(ids.count)
     }
-    self.ids = backend.upload(ids)
-    self.positions = backend.upload(positions)
     positionLimit = sequences.map { $0.ids.isEmpty ? 0 : $0.firstPosition + $0.ids.count }.max() ?? 0
-    self.samples = backend.upload(samples)
-    self.offsets = offsets
-    self.labels = Labels(rows: labelRows, labels: labels, on: backend)
+
+    let keyRows = slots?.keyRows(adding: zip(offsets, offsets.dropFirst()).map { $1 - $0 })
+    let planNumbers = SequencePlan<B>.numbers(offsets: offsets, keyRows: keyRows)
+    let placed = slots?.numbers(offsets: offsets)
+    let parts =
+      [ids, positions, samples, planNumbers] + labelled.flatMap { [$0.rows, $0.labels] }
+      + (placed.map { [$0.places, $0.from, $0.to] } ?? [])
+    let all = backend.upload(Array(parts.joined()))
+    var end = 0
+    let on = parts.map { part in
+      end += part.count
+      return all[end - part.count..<end]
+    }
+    (self.ids, self.positions, self.samples) = (on[0], on[1], on[2])
+    plan = SequencePlan(offsets: offsets, keyRows: keyRows, onDevice: on[3])
+    groups = (0..<adapters).map { (bounds[$0], Labels(rows: on[4 + 2 * $0], labels: on[5 + 2 * $0])) }
+    placement = slots.map { slots in
+      let first = 4 + 2 * adapters
+      return CachePlacement(rows: slots.rows, places: on[first], from: on[first + 1], to: on[first + 2])
+    }
   }
 
-  /// What random masks know of the rows at optimiser step `step`.
-  public func identity(step: Int) -> RowIdentity<B> { RowIdentity(samples: samples, positions: positions, step: step) }
+  /// The rows of an adapter; empty where the batch has none.
+  public func rows(of adapter: Int) -> Range<Int> { adapter < groups.count ? groups[adapter].rows : 0..<0 }
+
+  /// The rows of no adapter, behind all others.
+  public var baseRows: Range<Int> { (groups.map(\.rows.upperBound).max() ?? 0)..<tokens }
+
+  /// Which of an adapter's rows predict which label.
+  public func labels(of adapter: Int) -> Labels<B> {
+    adapter < groups.count ? groups[adapter].labels : Labels(rows: ids[0..<0], labels: ids[0..<0])
+  }
+
+  /// What random masks know of an adapter's rows at optimizer step `step`.
+  public func identity(of adapter: Int, step: Int) -> RowIdentity<B> {
+    RowIdentity(samples: samples[rows(of: adapter)], positions: positions[rows(of: adapter)], step: step)
+  }
 }
 
 /// One sequence of a batch, on the host.
@@ -62,11 +102,33 @@ public struct PackedSequence: Equatable, Sendable {
   public var firstPosition: Int
   /// For each token what it should predict, nil where nothing is asked.
   public var labels: [Int32?]
+  /// The number of the adapter that serves it; nil for the base alone.
+  public var adapter: Int?
 
   /// A sequence; `labels[t]` is the label that token t predicts (already shifted).
-  public init(ids: [Int32], firstPosition: Int = 0, labels: [Int32?]) {
+  public init(ids: [Int32], firstPosition: Int = 0, labels: [Int32?], adapter: Int? = 0) {
     self.ids = ids
     self.firstPosition = firstPosition
     self.labels = labels
+    self.adapter = adapter
+  }
+}
+
+/// Which rows predict a label.
+public struct Labels<B: Backend> {
+  /// The rows of the batch that predict: (n).
+  public let rows: Indices<B>
+  /// What they should predict: (n).
+  public let labels: Indices<B>
+
+  /// Their number n.
+  public var count: Int { rows.count }
+
+  /// Parts of at most `size` rows, in order.
+  func chunks(of size: Int) -> [Labels] {
+    stride(from: 0, to: count, by: size).map { start in
+      let range = start..<min(start + size, count)
+      return Labels(rows: rows[range], labels: labels[range])
+    }
   }
 }

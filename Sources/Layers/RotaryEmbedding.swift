@@ -41,14 +41,18 @@ public final class RotaryEmbedding<B: Backend> {
     }
   }
 
-  /// Turns every head of x (N,H·D) by the angle of its row's position, in place.
-  public func forward(_ x: inout Tensor<B>, _ batch: PackedBatch<B>, _ run: Run<B>) {
-    run.backend.rope(&x, positions: batch.positions, table: table(upTo: batch.positionLimit), inverse: false)
+  /// Turns every head of x (N,H·D) by the angle of its row's position; in place where nobody else holds x.
+  public func forward(_ x: consuming Tensor<B>, _ batch: PackedBatch<B>, _ run: Run<B>) -> Tensor<B> {
+    var y = x
+    run.backend.rope(&y, positions: batch.positions, table: table(upTo: batch.positionLimit), inverse: false)
+    return y
   }
 
   /// Turns the gradient back: a rotation's transpose is its inverse.
-  public func backward(_ dx: inout Tensor<B>, _ batch: PackedBatch<B>, _ run: Run<B>) {
+  public func backward(_ dy: consuming Tensor<B>, _ batch: PackedBatch<B>, _ run: Run<B>) -> Tensor<B> {
+    var dx = dy
     run.backend.rope(&dx, positions: batch.positions, table: table(upTo: batch.positionLimit), inverse: true)
+    return dx
   }
 
   /// The table for positions below `limit` at least.

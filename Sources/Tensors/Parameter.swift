@@ -73,6 +73,14 @@ public final class Parameter<B: Backend> {
     Tensor(storage: whole.storage, offset: whole.offset + offset, shape: shape)
   }
 
+  /// Sets this parameter's part of such a vector.
+  public func write(_ x: Tensor<B>, into whole: inout Tensor<B>) {
+    requireShapes("Parameter.write", ("x", x.shape, shape), ("the whole", whole.shape, arena.shape))
+    let own = x.isContiguous ? x : arena.backend.copy(x)
+    let elements = Tensor<B>(storage: own.storage, offset: own.offset, shape: Shape(shape.count))
+    arena.backend.copy(elements, into: &whole, rows: nil, columns: range)
+  }
+
   /// Takes the arena's buffer, so that this place is its only holder while it is written; one that somebody else reads is copied first.
   private func lent(_ whole: inout Tensor<B>?) -> Tensor<B> {
     guard var tensor = whole.take() else { trap("\(name): the arena is written by two at once") }
@@ -144,6 +152,12 @@ public final class ParameterArena<B: Backend> {
     rangeOfB = (isB ? 0 : shape.count)..<shape.count
     self.backend = backend
     lentValues = values
+  }
+
+  /// The arenas that parameters lie in, each once, in their order.
+  public static func of(_ parameters: [Parameter<B>]) -> [ParameterArena] {
+    var seen: Set<ObjectIdentifier> = []
+    return parameters.map(\.arena).filter { seen.insert(ObjectIdentifier($0)).inserted }
   }
 
   /// All values: (n).

@@ -70,6 +70,14 @@ public struct Routing<B: Backend> {
     self.counts = counts
     self.firstCounts = firstCounts
   }
+
+  /// The same plan with other weights (M).
+  public func withWeights(_ weights: Tensor<B>) -> Routing {
+    requireShapes("withWeights", ("weights", weights.shape, self.weights.shape))
+    return Routing(
+      policy: policy, tokens: tokens, experts: experts, rows: rows, choice: choice, rowOfSlot: rowOfSlot, tokenOfRow: tokenOfRow,
+      slotOfRow: slotOfRow, offsets: offsets, weights: weights, counts: counts, firstCounts: firstCounts)
+  }
 }
 
 /// How busy the experts of one router were: all that the balance loss needs of it.

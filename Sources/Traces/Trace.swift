@@ -58,91 +58,144 @@ public struct TraceRequest {
 extension Trace {
   /// Runs the batch through the model and records what the contract names.
   ///
-  /// - Parameter update: makes one optimiser step, counted from 1, from the parameters' gradients.
+  /// With several adapters `loss` and `aux_loss` have one element each, and what an adapter owns is named `adapter.<number>.…`.
+  /// - Parameter update: makes one optimizer step, counted from 1, from the parameters' gradients.
   /// - Throws: what the device reports.
   public static func record<B: Backend>(
     _ decoder: Decoder<B>, _ batch: TraceBatch, _ request: TraceRequest, on backend: B, update: (_ step: Int) -> Void
   ) throws -> Trace where B.Scalar == Scalar {
-    var trace = Trace()
     let packed = PackedBatch(batch.sequences, on: backend)
-    let gates = (0..<decoder.configuration.layers).map { "model.layers.\($0).mlp.moe_gate" }
-    let always = Set(gates.flatMap { [$0 + ".output", $0 + ".choice"] })
+    let layout = TraceLayout(decoder, batch, packed)
+    var trace = Trace()
+    let always = Set(layout.owners.flatMap { owner in layout.gates(of: owner).flatMap { [$0 + ".output", $0 + ".choice"] } })
     let recorder = Recorder(on: backend) { always.contains($0) || request.activations?($0) ?? false }
     let run = Run(backend, hooks: [recorder])
 
     // The first pass is the one whose values are written.
-    let output = decoder.forward(packed, run, caches: request.caches())
-    if let error = run.firstError { throw error }
-    trace.append(recorder, .forward, decoder, batch, request)
-    if let experts = decoder.adapter?.mixture?.experts {
-      let layers = gates.map { batch.unpacked(recorder.value($0 + ".output"), width: experts) }
-      trace.append("router_logits", [gates.count * batch.rows * batch.columns, experts], Array(layers.joined()))
-    }
-    let v = decoder.configuration.vocabulary
-    let logits = try backend.download(decoder.logits(output.hidden, run))
-    trace.append("logits", [batch.rows, batch.columns, v], batch.unpacked(logits, width: v))
-    guard batch.hasLabels else {
+    var results: [Losses<B>] = []
+    if batch.hasLabels, request.needsGradients {
+      var logits: [Scalar] = []
+      results = try decoder.gradients(of: packed, run, recomputes: request.recomputes) { hidden in
+        logits = try backend.download(decoder.logits(hidden, Run(backend)))
+      }
+      trace.append(recorder, .forward, layout, request)
+      trace.appendOutputs(recorder, logits, layout)
+    } else {
+      let hidden = decoder.forward(packed, run)
+      let logits = try backend.download(decoder.logits(hidden, run))
       try run.finish()
-      return trace
+      trace.append(recorder, .forward, layout, request)
+      trace.appendOutputs(recorder, logits, layout)
+      if batch.hasLabels { results = try decoder.loss(of: packed, Run(backend)) }
     }
-    let auxiliary = output.balanceLoss ?? backend.zeros(Shape(1))
-    guard request.needsGradients else {
-      trace.append("loss", [1], try backend.download(decoder.lossAlone(output.hidden, packed, run)))
-      trace.append("aux_loss", [1], try backend.download(auxiliary))
-      try run.finish()
-      return trace
-    }
-    let (loss, dhidden) = decoder.loss(output.hidden, packed, run)
-    trace.append("loss", [1], try backend.download(loss))
-    trace.append("aux_loss", [1], try backend.download(auxiliary))
-    decoder.backward(dhidden, output, packed, run)
-    try run.finish()
+    guard batch.hasLabels else { return trace }
+    let (losses, balances) = try downloaded(results, on: backend)
+    trace.append("loss", [losses.count], losses)
+    trace.append("aux_loss", [balances.count], balances)
+    guard request.needsGradients else { return trace }
     if request.backward {
-      trace.append(recorder, .backward, decoder, batch, request)
+      trace.append(recorder, .backward, layout, request)
       try trace.append(decoder, "grad.", on: backend) { $0.gradient }
     }
     guard request.steps > 0 else { return trace }
 
-    var curve = [try sum(loss, auxiliary, on: backend)]
+    var curves = [zip(losses, balances).map(+)]  // a row a step
     for step in 1..<request.steps {
       update(step)
-      curve.append(try lossAndGradients(decoder, packed, request, on: backend))
+      let (losses, balances) = try downloaded(
+        decoder.gradients(of: packed, Run(backend), recomputes: request.recomputes), on: backend)
+      curves.append(zip(losses, balances).map(+))
     }
     update(request.steps)
-    trace.append("loss_curve", [curve.count], curve)
+    let owners = losses.count
+    trace.append(
+      "loss_curve", owners == 1 ? [curves.count] : [owners, curves.count], (0..<owners).flatMap { owner in curves.map { $0[owner] } })
     try trace.append(decoder, "after.", on: backend) { $0.value }
     return trace
   }
 
-  /// A pass that only the optimiser and the loss curve see.
-  private static func lossAndGradients<B: Backend>(
-    _ decoder: Decoder<B>, _ batch: PackedBatch<B>, _ request: TraceRequest, on backend: B
-  ) throws -> Scalar
+  /// Cross-entropy and balance loss of each adapter, 0 without a router.
+  private static func downloaded<B: Backend>(_ losses: [Losses<B>], on backend: B) throws -> (losses: [Scalar], balances: [Scalar])
   where B.Scalar == Scalar {
-    let run = Run(backend)
-    let output = decoder.forward(batch, run, caches: request.caches())
-    let auxiliary = output.balanceLoss ?? backend.zeros(Shape(1))
-    let (loss, dhidden) = decoder.loss(output.hidden, batch, run)
-    decoder.backward(dhidden, output, batch, run)
-    try run.finish()
-    return try sum(loss, auxiliary, on: backend)
+    (
+      try backend.download(losses.map(\.crossEntropy)).map { $0[0] },
+      try losses.map { try $0.balance.map { try backend.download($0)[0] } ?? 0 }
+    )
   }
 
-  private static func sum<B: Backend>(_ loss: Tensor<B>, _ auxiliary: Tensor<B>, on backend: B) throws -> Scalar where B.Scalar == Scalar {
-    try backend.download(loss)[0] + backend.download(auxiliary)[0]
+  /// Router logits of each adapter, and the logits.
+  private mutating func appendOutputs<B: Backend>(_ recorder: Recorder<B>, _ logits: [Scalar], _ layout: TraceLayout<B>)
+  where B.Scalar == Scalar {
+    let batch = layout.batch
+    for owner in layout.owners {
+      let experts = owner.mixture.experts
+      let layers = layout.gates(of: owner).map { batch.unpacked(recorder.value($0 + ".output"), width: experts, layout.places(of: owner)) }
+      append(owner.prefix + "router_logits", [layers.count * batch.rows * batch.columns, experts], Array(layers.joined()))
+    }
+    append("logits", [batch.rows, batch.columns, layout.vocabulary], batch.unpacked(logits, width: layout.vocabulary, layout.places))
   }
 
   private mutating func append<B: Backend>(
-    _ decoder: Decoder<B>, _ prefix: String, on backend: B, _ whole: (Parameter<B>) -> Tensor<B>
+    _ decoder: Decoder<B>, _ kind: String, on backend: B, _ whole: (Parameter<B>) -> Tensor<B>
   ) throws where B.Scalar == Scalar {
-    for tensor in decoder.trainedTensors {
-      let part = tensor.view(of: whole(tensor.parameter))
-      append(prefix + tensor.name, part.shape.sizes, try backend.download(part))
+    for (part, prefix) in decoder.namedParts {
+      for tensor in part.tensors {
+        let part = tensor.view(of: whole(tensor.parameter))
+        append(prefix + kind + tensor.name, part.shape.sizes, try backend.download(part))
+      }
     }
   }
 }
 
-extension TraceRequest {
-  /// What the forward pass keeps, in terms of the model.
-  func caches<B: Backend>(_: B.Type = B.self) -> Decoder<B>.CachePolicy { !needsGradients ? .none : recomputes ? .blockInputs : .all }
+extension Decoder {
+  /// What is trained, with what its names begin with: nothing, or of several adapters `adapter.<number>.`.
+  var namedParts: [(part: TrainedPart<B>, prefix: String)] {
+    (base.map { [($0, "")] } ?? []) + adapters.enumerated().map { ($1.trained, adapters.count > 1 ? "adapter.\($0)." : "") }
+  }
+}
+
+/// Where the rows of a packed batch belong in a trace.
+struct TraceLayout<B: Backend> {
+  /// An adapter with routers.
+  struct Owner {
+    let number: Int
+    let prefix: String
+    let mixture: AdapterConfiguration.Mixture
+  }
+
+  let batch: TraceBatch
+  let owners: [Owner]
+  /// The place b · T + t of every packed row.
+  let places: [Int]
+  let vocabulary: Int
+  private let layers: Int
+  private let packed: PackedBatch<B>
+  private let isPlural: Bool
+
+  init(_ decoder: Decoder<B>, _ batch: TraceBatch, _ packed: PackedBatch<B>) {
+    self.batch = batch
+    self.packed = packed
+    isPlural = decoder.adapters.count > 1
+    let isPlural = isPlural
+    owners = decoder.adapters.enumerated().compactMap { number, adapter in
+      adapter.configuration.mixture.map { Owner(number: number, prefix: isPlural ? "adapter.\(number)." : "", mixture: $0) }
+    }
+    places = batch.places(packed.order)
+    vocabulary = decoder.configuration.vocabulary
+    layers = decoder.configuration.layers
+  }
+
+  /// The paths of an adapter's routers, layer by layer.
+  func gates(of owner: Owner) -> [String] { (0..<layers).map { "\(owner.prefix)model.layers.\($0).mlp.moe_gate" } }
+
+  /// The places of an adapter's rows.
+  func places(of owner: Owner) -> ArraySlice<Int> { places[packed.rows(of: owner.number)] }
+
+  /// The places of the rows of a value: an adapter's where its path says so, the base's own, or all.
+  func places(ofPath path: String, rows: Int) -> ArraySlice<Int> {
+    let parts = path.split(separator: ".", maxSplits: 2)
+    if parts[0] == "adapter", let number = Int(parts[1]) { return places[packed.rows(of: number)] }
+    if parts[0] == "base" { return places[packed.baseRows] }
+    return rows == places.count ? places[...] : places[packed.rows(of: 0)]  // what the only adapter owns
+  }
 }

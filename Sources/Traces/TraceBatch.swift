@@ -6,7 +6,8 @@ import Tensors
 ///
 /// - `input_ids` I64 (B,T);
 /// - `attention_mask` I64 (B,T), optional: 1 for the real tokens, one run of them in each row, or none;
-/// - `labels` I64 (B,T), optional: column t counts when it and the column before are real and it is not −100.
+/// - `labels` I64 (B,T), optional: column t counts when it and the column before are real and it is not −100;
+/// - `adapter` I64 (B), optional: the number of the adapter that serves a row, −1 for the base alone; absent: 0.
 ///
 /// A token's position is its column.
 public struct TraceBatch: Equatable, Sendable {
@@ -18,6 +19,8 @@ public struct TraceBatch: Equatable, Sendable {
   public let realColumns: [Range<Int>]
   /// Whether the file has labels.
   public let hasLabels: Bool
+  /// The adapter of each row; nil for the base alone.
+  public let adapters: [Int?]
   private let ids: [Int64]
   private let labels: [Int64]?
 
@@ -26,9 +29,11 @@ public struct TraceBatch: Equatable, Sendable {
 
   /// Reads a batch and checks everything that the contract asks for.
   ///
-  /// - Parameter vocabulary: V; ids and labels lie in 0..<V.
+  /// - Parameters:
+  ///   - vocabulary: V; ids and labels lie in 0..<V.
+  ///   - count: adapters of the model; without one all rows are the base's.
   /// - Throws: `CheckpointError` naming file, tensor, what was found and what was expected.
-  public init(contentsOf file: String, vocabulary: Int) throws {
+  public init(contentsOf file: String, vocabulary: Int, adapters count: Int = 1) throws {
     let source = try Safetensors(path: file)
     let entry = try source.requiredEntry("input_ids")
     guard entry.shape.count == 2, entry.shape[0] > 0, entry.shape[1] > 0 else {
@@ -70,9 +75,10 @@ public struct TraceBatch: Equatable, Sendable {
       }
       return first - row.startIndex..<last + 1 - row.startIndex
     }
-    let known: Set = ["input_ids", "attention_mask", "labels"]
+    self.adapters = try Self.adapters(source, file, rows: rows, adapters: max(1, count)).map { count == 0 ? 0 : $0 }
+    let known: Set = ["input_ids", "attention_mask", "labels", "adapter"]
     if let surplus = source.entries.first(where: { !known.contains($0.name) }) {
-      throw Self.error(file, surplus.name, "a tensor that nothing reads", "input_ids, attention_mask and labels only")
+      throw Self.error(file, surplus.name, "a tensor that nothing reads", "input_ids, attention_mask, labels and adapter only")
     }
     if hasLabels, sequences.allSatisfy({ $0.labels.allSatisfy { $0 == nil } }) {
       throw Self.error(
@@ -88,24 +94,33 @@ public struct TraceBatch: Equatable, Sendable {
         labels: real.map { t in
           guard let labels, t + 1 < real.upperBound, labels[b * columns + t + 1] != Self.ignoredLabel else { return nil }
           return Int32(labels[b * columns + t + 1])
-        })
+        }, adapter: adapters[b])
     }
   }
 
-  /// The place b · T + t of each packed token.
-  var places: [Int] { realColumns.enumerated().flatMap { b, real in real.map { b * columns + $0 } } }
+  /// The place b · T + t of each packed token, of a batch that packed the rows in this order.
+  func places(_ order: [Int]) -> [Int] { order.flatMap { b in realColumns[b].map { b * columns + $0 } } }
 
-  /// Rows of packed tokens (N·W values) at their places among B·T rows, zeros at padding.
-  func unpacked<T: BinaryFloatingPoint>(_ values: [T], width: Int) -> [T] {
+  /// Rows of packed tokens (n·W values) at their places among B·T rows, zeros elsewhere.
+  func unpacked<T: BinaryFloatingPoint>(_ values: [T], width: Int, _ places: some Collection<Int>) -> [T] {
     var out = [T](repeating: 0, count: rows * columns * width)
-    var n = 0
-    for (b, real) in realColumns.enumerated() {
-      let start = (b * columns + real.lowerBound) * width
-      let length = real.count * width
-      out.replaceSubrange(start..<start + length, with: values[n..<n + length])
-      n += length
+    for (n, place) in places.enumerated() {
+      out.replaceSubrange(place * width..<(place + 1) * width, with: values[n * width..<(n + 1) * width])
     }
     return out
+  }
+
+  private static func adapters(_ source: some TensorSource, _ file: String, rows: Int, adapters count: Int) throws -> [Int?] {
+    guard let entry = source.entry("adapter") else { return Array(repeating: 0, count: rows) }
+    guard entry.elementType == .int64, entry.shape == [rows] else {
+      throw error(file, "adapter", "\(entry.elementType) \(entry.shape)", "I64 [\(rows)], a number for each row of input_ids")
+    }
+    return try source.int64s(of: "adapter").enumerated().map { row, number in
+      guard (-1..<Int64(count)).contains(number) else {
+        throw error(file, "adapter", "\(number) at row \(row)", count == 1 ? "0, or -1 for the base alone" : "-1 to \(count - 1)")
+      }
+      return number < 0 ? nil : Int(number)
+    }
   }
 
   private static func error(_ file: String, _ tensor: String, _ found: String, _ expected: String) -> CheckpointError {

@@ -41,10 +41,10 @@ public struct AnswerMatching<B: Backend> {
       let part = questions[start..<min(start + samplesAtATime, questions.count)]
       let batch = PackedBatch(Array(part), on: backend)
       let run = Run(backend)
-      let output = decoder.forward(batch, run, caches: .none)
-      let counts = try output.expertCounts.map { try backend.download($0).map { Double($0) } }
+      let hidden = decoder.forward(batch, run)
+      let counts = try backend.download(run.loads.map(\.counts)).map { $0.map { Double($0) } }
       slots = slots.isEmpty ? counts : zip(slots, counts).map { zip($0, $1).map(+) }
-      var guesses = try likeliest(output.hidden, batch, run)[...]
+      var guesses = try likeliest(hidden, batch, run)[...]
       for question in part {
         let expected = question.labels.compactMap { $0 }
         if !expected.isEmpty, guesses.prefix(expected.count).elementsEqual(expected) { result.right += 1 }
@@ -57,12 +57,7 @@ public struct AnswerMatching<B: Backend> {
 
   /// The likeliest token at every labelled row, in order; ties go to the lower id.
   private func likeliest(_ hidden: Tensor<B>, _ batch: PackedBatch<B>, _ run: Run<B>) throws -> [Int32] {
-    try batch.labels.chunks.flatMap { chunk in
-      try decoder.logits(hidden, rows: chunk.rows, run).map { logits in
-        var best = 0
-        for i in logits.indices where logits[i] > logits[best] { best = i }
-        return Int32(best)
-      }
-    }
+    let logits = decoder.logits(backend.gather(hidden, rows: batch.labels(of: 0).rows), run)  // (n,V)
+    return try backend.download(backend.choose(logits, .topK(1)))
   }
 }

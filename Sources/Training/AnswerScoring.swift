@@ -101,15 +101,17 @@ public struct AnswerScoring<B: Backend> {
   private func lastLogits(_ sequences: [PackedSequence]) throws -> [[B.Scalar]] {
     let batch = PackedBatch(sequences, on: backend)
     let run = Run(backend)
-    let hidden = decoder.forward(batch, run, caches: .none).hidden
-    let rows = backend.upload(batch.offsets.dropFirst().map { Int32($0 - 1) })
-    return try decoder.logits(hidden, rows: rows, run)
+    let hidden = decoder.forward(batch, run)
+    let rows = backend.upload(batch.plan.offsets.dropFirst().map { Int32($0 - 1) })
+    let values = try backend.download(decoder.logits(backend.gather(hidden, rows: rows), run))  // (n,V)
+    let v = decoder.configuration.vocabulary
+    return (0..<rows.count).map { Array(values[$0 * v..<($0 + 1) * v]) }
   }
 
   private func logLikelihoods(_ sequences: [PackedSequence]) throws -> [Double] {
     let batch = PackedBatch(sequences, on: backend)
     let run = Run(backend)
-    let losses = try decoder.labelLosses(decoder.forward(batch, run, caches: .none).hidden, batch, run)
+    let losses = try decoder.labelLosses(of: batch, run)
     var first = 0
     return sequences.map { sequence in
       let count = sequence.labels.count { $0 != nil }

@@ -13,11 +13,10 @@ extension Decoder {
     var (sum, columns) = (0.0, 0)
     for start in stride(from: 0, to: samples.count, by: size) {
       let batch = PackedBatch(samples[start..<min(start + size, samples.count)].map(\.sequence), on: backend)
-      guard batch.labels.count > 0 else { continue }
-      let run = Run(backend)
-      let output = forward(batch, run, caches: .none)
-      sum += Double(try backend.download(lossAlone(output.hidden, batch, run))[0]) * Double(batch.labels.count)
-      columns += batch.labels.count
+      let labels = batch.labels(of: 0).count
+      guard labels > 0 else { continue }
+      sum += Double(try backend.download(loss(of: batch, Run(backend))[0].crossEntropy)[0]) * Double(labels)
+      columns += labels
     }
     return (sum / Double(columns), columns)
   }

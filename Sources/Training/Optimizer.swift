@@ -10,6 +10,7 @@ public protocol Optimizer<B> {
   /// gradients to zero.
   ///
   /// If the factor is not finite, no value and no moment changes.
+  /// - Complexity: a few operations for each arena, whatever the number of parameters.
   mutating func step(_ number: Int, factor: Tensor<B>?)
   /// What it keeps of each parameter, by name: all that a resumed run needs.
   var moments: [(name: String, value: Tensor<B>)] { get }
@@ -17,9 +18,50 @@ public protocol Optimizer<B> {
   mutating func restore(_ moment: (_ name: String, _ shape: Shape) throws -> Tensor<B>) throws
 }
 
-/// LoRA+ (Hayou et al. 2024, arXiv:2402.12354): every B learns `ratio` times as fast as everything else.
+/// The parts of an arena that learn at one rate.
 ///
-/// - Returns: what the learning rate of `parameter` is multiplied with.
-func loraPlusFactor<B: Backend>(_ parameter: Parameter<B>, ratio: Double) -> Double {
-  parameter.name.contains("lora_B") ? ratio : 1
+/// LoRA+ (Hayou et al. 2024, arXiv:2402.12354): every B learns `ratio` times as fast as everything else.
+struct RateRange {
+  /// Elements of the arena; nil for all.
+  let elements: Range<Int>?
+  /// What the learning rate is multiplied with.
+  let factor: Double
+
+  static func of<B: Backend>(_ arena: ParameterArena<B>, loraPlusRatio ratio: Double) -> [RateRange] {
+    if ratio == 1 { return [RateRange(elements: nil, factor: 1)] }
+    return [
+      RateRange(elements: 0..<arena.rangeOfB.lowerBound, factor: 1), RateRange(elements: arena.rangeOfB, factor: ratio),
+    ].filter { $0.elements?.isEmpty == false }
+  }
+}
+
+/// A value for each element of some arenas: a moment.
+struct ArenaVectors<B: Backend> {
+  let arenas: [ParameterArena<B>]
+  var vectors: [Tensor<B>]
+  private let parameters: [Parameter<B>]
+
+  /// Zeros for the arenas of these parameters.
+  init(_ parameters: [Parameter<B>], on backend: B) {
+    self.parameters = parameters
+    arenas = ParameterArena.of(parameters)
+    vectors = arenas.map { backend.zeros($0.shape) }
+  }
+
+  /// Each parameter's part, its name behind `prefix`.
+  func named(_ prefix: String) -> [(name: String, value: Tensor<B>)] {
+    parameters.map { (prefix + $0.name, $0.view(of: vectors[index(of: $0)])) }
+  }
+
+  /// Sets each parameter's part.
+  mutating func restore(_ prefix: String, _ value: (_ name: String, _ shape: Shape) throws -> Tensor<B>) throws {
+    for parameter in parameters {
+      parameter.write(try value(prefix + parameter.name, parameter.shape), into: &vectors[index(of: parameter)])
+    }
+  }
+
+  private func index(of parameter: Parameter<B>) -> Int {
+    guard let index = arenas.firstIndex(where: { $0 === parameter.arena }) else { trap("\(parameter.name): it moved to another arena") }
+    return index
+  }
 }

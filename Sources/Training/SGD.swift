@@ -1,48 +1,45 @@
 import Tensors
 
-/// Stochastic gradient descent with momentum, in torch's form.
-///
-/// With g the gradient, λ the decay, μ the momentum:
-///
-///     b ← μ b + g + λ x          x ← x − lr b
+/// Stochastic gradient descent with momentum, in torch's form; ``Backend/sgd(_:gradient:factor:momentum:_:range:)`` has the equations.
 public struct SGD<B: Backend>: Optimizer {
   /// The learning rate lr of the next step.
   public var learningRate: Double
   private let weightDecay: Double
   private let momentum: Double
-  private let parameters: [Parameter<B>]
-  private let rateFactors: [Double]
-  private var b: [Tensor<B>]
+  private let loraPlusRatio: Double
+  private var b: ArenaVectors<B>
   private let backend: B
 
-  /// An optimiser of the given parameters, before its first step; `loraPlusRatio` is what every B's rate is multiplied with.
+  /// An optimizer of the given parameters, before its first step; `loraPlusRatio` is what every B's rate is multiplied with.
   public init(
     _ parameters: [Parameter<B>], learningRate: Double, weightDecay: Double = 0, momentum: Double = 0, loraPlusRatio: Double = 1,
     on backend: B
   ) {
-    self.parameters = parameters
     self.backend = backend
     self.learningRate = learningRate
     self.weightDecay = weightDecay
     self.momentum = momentum
-    rateFactors = parameters.map { loraPlusFactor($0, ratio: loraPlusRatio) }
-    b = parameters.map { backend.zeros($0.value.shape) }
+    self.loraPlusRatio = loraPlusRatio
+    b = ArenaVectors(parameters, on: backend)
   }
 
   /// `momentum.<parameter>`.
-  public var moments: [(name: String, value: Tensor<B>)] { parameters.indices.map { ("momentum." + parameters[$0].name, b[$0]) } }
+  public var moments: [(name: String, value: Tensor<B>)] { b.named("momentum.") }
 
   /// See ``Optimizer/restore(_:)``.
   public mutating func restore(_ moment: (_ name: String, _ shape: Shape) throws -> Tensor<B>) throws {
-    for (i, parameter) in parameters.enumerated() { b[i] = try moment("momentum." + parameter.name, parameter.value.shape) }
+    try b.restore("momentum.", moment)
   }
 
   /// One step; see ``Optimizer/step(_:factor:)``.
   public mutating func step(_ number: Int, factor: Tensor<B>? = nil) {
-    for (i, parameter) in parameters.enumerated() {
-      let settings = SGDSettings(learningRate: learningRate * rateFactors[i], weightDecay: weightDecay, momentum: momentum)
-      backend.sgd(&parameter.value, gradient: parameter.gradient, factor: factor, momentum: &b[i], settings)
-      backend.scale(0, &parameter.gradient)
+    for (i, arena) in b.arenas.enumerated() {
+      for range in RateRange.of(arena, loraPlusRatio: loraPlusRatio) {
+        let settings = SGDSettings(learningRate: learningRate * range.factor, weightDecay: weightDecay, momentum: momentum)
+        backend.sgd(
+          &arena.values, gradient: arena.gradients, factor: factor, momentum: &b.vectors[i], settings, range: range.elements)
+      }
+      backend.fill(0, &arena.gradients)
     }
   }
 }

@@ -2,19 +2,21 @@ import Decoders
 import Layers
 import Tensors
 
-/// One optimiser step: forward and backward over its micro-batches, clipping, update.
+/// One optimizer step: forward and backward over its micro-batches, clipping, update.
 ///
 ///     loss = Σ of the cross-entropies of all labelled rows / their number  +  Σ_m (n_m / n) aux_m
 ///     norm = √Σ ‖g‖²        factor = min(1, clip / (norm + 10⁻⁶))        update from factor · g
 ///
 /// n_m real tokens of n are in micro-batch m. Loss, norm and factor stay on the device: nothing waits inside a step.
-/// If loss or norm is not finite the update changes nothing; ``findNonFinite(_:)`` then runs the step again with a
+/// If loss or norm is not finite the update changes nothing; ``findNonFinite(_:number:)`` then runs the step again with a
 /// hook that looks and names the first such tensor.
+///
+/// The model has one adapter, or none and a trained base.
 public struct TrainingStep<B: Backend> {
   private let decoder: Decoder<B>
   private let backend: B
   private let key: RandomKey
-  private let caches: Decoder<B>.CachePolicy
+  private let recomputes: Bool
   private let clip: Double
 
   /// Steps of `decoder`; `clip` is the largest norm of the gradient, 0 for no limit.
@@ -23,7 +25,7 @@ public struct TrainingStep<B: Backend> {
     self.backend = backend
     self.key = key
     self.clip = clip
-    caches = recomputes ? .blockInputs : .all
+    self.recomputes = recomputes
   }
 
   /// What a step leaves on the device, vectors of one element each.
@@ -51,14 +53,15 @@ public struct TrainingStep<B: Backend> {
     return Result(loss: loss, balanceLoss: balance, expertCounts: counts, gradientNorm: norm)
   }
 
-  /// Runs forward and backward on the longest batches of a run and drops the result, so that no later step allocates a buffer.
+  /// Runs forward and backward on batches at least as long as every step's and drops the result, so that no later step allocates a
+  /// buffer.
   ///
   /// - Throws: what the device reports.
   public func warmUp(_ batches: [PackedBatch<B>]) throws {
     _ = try forwardBackward(batches, number: 0, hooks: [])
     _ = squaredNorm()
-    for parameter in decoder.parameters { backend.scale(0, &parameter.gradient) }
-    backend.settle()
+    clearGradients()
+    backend.endWarmUp()
   }
 
   /// The first tensor of step `number` that holds a value that is not finite, by its path; nil if there is none.
@@ -69,7 +72,7 @@ public struct TrainingStep<B: Backend> {
   public func findNonFinite(_ batches: [PackedBatch<B>], number: Int) throws -> String? {
     let finder = NonFiniteFinder(on: backend)
     let (loss, balance, _) = try forwardBackward(batches, number: number, hooks: [finder])
-    defer { for parameter in decoder.parameters { backend.scale(0, &parameter.gradient) } }
+    defer { clearGradients() }
     if let first = finder.first { return first }
     for (name, value) in [("loss", loss), ("aux_loss", balance)] {
       if let value, try !backend.download(value)[0].isFinite { return name }
@@ -80,37 +83,36 @@ public struct TrainingStep<B: Backend> {
     return try backend.download(squaredNorm())[0].isFinite ? nil : "grad_norm"  // squares of finite numbers may overflow
   }
 
-  /// Σ ‖g‖² over all parameters.
+  /// Σ ‖g‖² over all parameters: (1).
   private func squaredNorm() -> Tensor<B> {
     var squared = backend.zeros(Shape(1))
-    for parameter in decoder.parameters { backend.add(1, backend.dot(parameter.gradient, parameter.gradient), into: &squared) }
+    for part in decoder.trained { backend.add(1, backend.dot(part.arena.gradients, part.arena.gradients), into: &squared) }
     return squared
+  }
+
+  private func clearGradients() {
+    for part in decoder.trained { backend.fill(0, &part.arena.gradients) }
   }
 
   /// Adds the gradients of the step to the parameters.
   private func forwardBackward(_ batches: [PackedBatch<B>], number: Int, hooks: [any Hook<B>]) throws -> (
     loss: Tensor<B>, balance: Tensor<B>?, counts: [Tensor<B>]
   ) {
-    let tokens = Double(batches.reduce(0) { $0 + $1.tokens })
-    let labels = Double(batches.reduce(0) { $0 + $1.labels.count })
+    guard decoder.adapters.count <= 1 else { trap("TrainingStep: the model has \(decoder.adapters.count) adapters, expected one") }
+    let totals = StepTotals.of(batches, adapters: 1)
     var loss = backend.zeros(Shape(1))
     var balance: Tensor<B>?
     var counts: [Tensor<B>] = []
     for batch in batches {
-      let run = Run(backend, isTraining: true, key: key, hooks: hooks)
-      run.rows = batch.identity(step: number)
-      let output = decoder.forward(batch, run, caches: caches, balanceWeight: Double(batch.tokens) / tokens)
-      if let part = output.balanceLoss {
-        var sum = balance ?? backend.zeros(Shape(1))
-        backend.add(1, part, into: &sum)
-        balance = sum
+      let run = Run(backend, training: TrainingPass(key: key, step: number), hooks: hooks)
+      let losses = try decoder.gradients(of: batch, run, dividing: totals, recomputes: recomputes)[0]
+      backend.add(1, losses.crossEntropy, into: &loss)
+      if let part = losses.balance { backend.add(part, into: &balance) }
+      if counts.isEmpty {
+        counts = losses.expertCounts
+      } else {
+        for (layer, part) in losses.expertCounts.enumerated() { backend.add(1, part, into: &counts[layer]) }
       }
-      if counts.isEmpty { counts = output.expertCounts.map { backend.zeros($0.shape) } }
-      for (layer, part) in output.expertCounts.enumerated() { backend.add(1, part, into: &counts[layer]) }
-      let (part, dhidden) = decoder.loss(output.hidden, batch, run, labels: labels)
-      backend.add(1, part, into: &loss)
-      decoder.backward(dhidden, output, batch, run)
-      try run.finish()
     }
     return (loss, balance, counts)
   }

@@ -62,7 +62,6 @@ public struct ModelGradientCheck<B: Backend> {
         groups.append((name, [parameter]))
       }
     }
-    // All of them before anything moves: the head adds to its gradient whenever a loss is formed.
     let allGradients = try groups.map { group in try group.parameters.map { try backend.download($0.gradient).map(Double.init) } }
     return try zip(groups, allGradients).map { group, gradients in
       let values = try group.parameters.map { try backend.download($0.value).map(Double.init) }
@@ -95,14 +94,12 @@ public struct ModelGradientCheck<B: Backend> {
   }
 
   private func loss(_ batch: PackedBatch<B>, _ hooks: [any Hook<B>], gradients: Bool) throws -> Double {
-    let run = Run(backend, isTraining: isTraining, key: RandomKey(seed: 1), hooks: hooks)
-    run.rows = batch.identity(step: 1)
-    let output = decoder.forward(batch, run, caches: gradients ? .all : .none)
-    let (loss, dhidden) = decoder.loss(output.hidden, batch, run)
-    let total = try Double(backend.download(loss)[0]) + (output.balanceLoss.map { try Double(backend.download($0)[0]) } ?? 0)
-    if gradients { decoder.backward(dhidden, output, batch, run) }
-    try run.finish()
-    return total
+    let run = Run(backend, training: isTraining ? TrainingPass(key: RandomKey(seed: 1), step: 1) : nil, hooks: hooks)
+    let losses = gradients ? try decoder.gradients(of: batch, run) : try decoder.loss(of: batch, run)
+    return try losses.reduce(0.0) { sum, part in
+      let balance = try part.balance.map { try Double(backend.download($0)[0]) } ?? 0
+      return try sum + Double(backend.download(part.crossEntropy)[0]) + balance
+    }
   }
 
   /// A random direction of norm 1 in the space of all the parameters together.

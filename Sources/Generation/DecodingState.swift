@@ -1,3 +1,4 @@
+import Decoders
 import Layers
 import Tensors
 
@@ -13,13 +14,15 @@ public final class DecodingState<B: Backend> {
   private let decoder: Decoder<B>
   private let backend: B
   private let caches: [KeyValueCache<B>]
+  private var slots: CacheSlots
 
   /// Empty sequences.
   public init(_ decoder: Decoder<B>, sequences: Int, on backend: B) {
     self.decoder = decoder
     self.backend = backend
     ids = [[Int32]](repeating: [], count: sequences)
-    caches = (0..<decoder.configuration.layers).map { _ in KeyValueCache(sequences: sequences) }
+    caches = (0..<decoder.configuration.layers).map { _ in KeyValueCache() }
+    slots = CacheSlots(sequences: sequences)
   }
 
   /// Adds tokens to each sequence and gives the logits (V) behind the last one, nil where nothing was added.
@@ -29,16 +32,20 @@ public final class DecodingState<B: Backend> {
   /// - Complexity: one forward pass over the new tokens, and the head for one row a sequence. Of it only the logits come to the host.
   public func logits(after new: [[Int32]], _ run: Run<B>) throws -> [[B.Scalar]?] {
     guard new.count == ids.count else { trap("DecodingState: tokens for \(new.count) sequences, expected \(ids.count)") }
+    slots.reserve(new.map(\.count))
     let batch = PackedBatch(
       zip(ids, new).map { PackedSequence(ids: $1, firstPosition: $0.count, labels: [Int32?](repeating: nil, count: $1.count)) },
-      on: backend)
-    let hidden = decoder.forward(batch, run, caches: .none, earlier: caches).hidden  // (N,C)
+      joining: slots, on: backend)
+    let hidden = decoder.forward(batch, run, earlier: caches)  // (N,C)
+    slots.add(new.map(\.count))
     for (s, tokens) in new.enumerated() { ids[s] += tokens }
     let growing = new.indices.filter { !new[$0].isEmpty }
-    let lastRows = backend.upload(growing.map { Int32(batch.offsets[$0 + 1] - 1) })
-    var result = [[B.Scalar]?](repeating: nil, count: new.count)
-    for (s, logits) in zip(growing, try decoder.logits(hidden, rows: lastRows, run)) { result[s] = logits }
+    let lastRows = backend.upload(growing.map { Int32(batch.plan.offsets[$0 + 1] - 1) })
+    let values = try backend.download(decoder.logits(backend.gather(hidden, rows: lastRows), run))  // (n,V)
     try run.finish()
+    let v = decoder.configuration.vocabulary
+    var result = [[B.Scalar]?](repeating: nil, count: new.count)
+    for (n, s) in growing.enumerated() { result[s] = Array(values[n * v..<(n + 1) * v]) }
     return result
   }
 
@@ -46,7 +53,7 @@ public final class DecodingState<B: Backend> {
   public func truncate(_ sequence: Int, to length: Int) {
     guard length < ids[sequence].count else { return }
     ids[sequence].removeSubrange(length...)
-    for cache in caches { cache.truncate(sequence, to: length) }
+    slots.truncate(sequence, to: length)
   }
 
   /// Makes a sequence ready to become `tokens`: keeps the beginning that they share with it and returns the rest, at least one token.

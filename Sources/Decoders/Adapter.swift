@@ -1,0 +1,58 @@
+import Layers
+import Tensors
+
+/// An adapter inside a model: its settings and everything that belongs to it alone.
+public struct Adapter<B: Backend> {
+  /// What its file says.
+  public let configuration: AdapterConfiguration
+  /// Its tensors, parameters and their arena.
+  public let trained: TrainedPart<B>
+  /// The balance loss of its routers; nil without one.
+  public let balanceLoss: BalanceLoss<B>?
+}
+
+/// Tensors that are trained together: an adapter's, or the base's.
+public struct TrainedPart<B: Backend> {
+  /// Every tensor by the name that files give it, in the order of the model.
+  public let tensors: [TrainedTensor<B>]
+  /// The parameters that hold them, each once.
+  public let parameters: [Parameter<B>]
+  /// Where all of them lie.
+  public let arena: ParameterArena<B>
+
+  /// Moves the parameters of the tensors into one arena.
+  init(_ tensors: [TrainedTensor<B>], on backend: B) {
+    self.tensors = tensors
+    var seen: Set<ObjectIdentifier> = []
+    parameters = tensors.map(\.parameter).filter { seen.insert(ObjectIdentifier($0)).inserted }
+    arena = ParameterArena(parameters, on: backend)
+  }
+}
+
+/// A trained tensor as files know it: a parameter, or one expert's part of a parameter that holds all experts'.
+public struct TrainedTensor<B: Backend> {
+  /// Name in the adapter or checkpoint.
+  public let name: String
+  /// The parameter that holds it.
+  public let parameter: Parameter<B>
+  /// Which part of the parameter it is; nil for all of it.
+  let part: (expert: Int, of: Int, axis: StackAxis)?
+
+  /// This tensor's part of `whole`, which has the parameter's shape: its value, its gradient, a moment.
+  public func view(of whole: Tensor<B>) -> Tensor<B> {
+    guard let part else { return whole }
+    return ExpertStack(whole, experts: part.of, along: part.axis)[part.expert]
+  }
+
+  /// Sets this tensor's part of the parameter to `value`, which has its shape.
+  public func set(_ value: Tensor<B>, on backend: B) {
+    guard let part else { return backend.copy(value, into: &parameter.value) }
+    switch part.axis {
+    case .rows:
+      backend.copy(value, into: &parameter.value, rows: part.expert * value.rowCount..<(part.expert + 1) * value.rowCount)
+    case .columns:
+      backend.copy(
+        value, into: &parameter.value, rows: nil, columns: part.expert * value.columnCount..<(part.expert + 1) * value.columnCount)
+    }
+  }
+}

@@ -1,0 +1,27 @@
+import Tensors
+
+/// One block of a decoder: what a family builds of layers. It reads the residual stream and gives the next one.
+///
+/// A family whose blocks are put together otherwise (attention beside the feed-forward, say) brings a type of its own.
+public protocol DecoderBlock<B> {
+  /// The backend of its tensors.
+  associatedtype B: Backend
+  /// What backward needs.
+  associatedtype Cache
+
+  /// Module path: `model.layers.3`.
+  var path: String { get }
+  /// The frozen products of a pass, in the order of the model.
+  var linears: [Linear<B>] { get }
+  /// x (N,C) → y (N,C); `earlier` as for ``Attention``.
+  func forward(_ x: Tensor<B>, _ batch: PackedBatch<B>, _ run: Run<B>, earlier: KeyValueCache<B>?) -> (y: Tensor<B>, cache: Cache)
+  /// The cache alone, formed again from x in backward: the same numbers, masks and replaced values. It need not form y.
+  func cache(_ x: Tensor<B>, _ batch: PackedBatch<B>, _ run: Run<B>) -> Cache
+  /// dy (N,C) → dx (N,C).
+  func backward(_ dy: consuming Tensor<B>, _ cache: consuming Cache, _ batch: PackedBatch<B>, _ run: Run<B>) -> Tensor<B>
+}
+
+extension DecoderBlock {
+  /// By the whole forward.
+  public func cache(_ x: Tensor<B>, _ batch: PackedBatch<B>, _ run: Run<B>) -> Cache { forward(x, batch, run, earlier: nil).cache }
+}

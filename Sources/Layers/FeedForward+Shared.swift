@@ -1,0 +1,183 @@
+import Tensors
+
+/// The feed-forward with every frozen product shared by all rows, whoever serves them: ``ExpertEvaluation/sharedBase``.
+extension FeedForward {
+  /// N·(2·F) scalars and what each part keeps; hidden rows are formed again.
+  struct SharedCache {
+    let base1: Tensor<B>  // (N,F)  W1 x + b1; in the rows of dense branches a itself
+    let base3: Tensor<B>  // (N,F)  W3 x + b3, or c
+    let parts: [Middle]
+  }
+
+  /// What the middle of one part keeps.
+  enum Middle {
+    case dense(DenseBranches<B>.Cache)
+    case mixture(Router<B>.Cache, LoRAExperts<B>.SharedCache)
+  }
+
+  /// Up to the hidden rows: v (N,F) and the caches.
+  func forwardHidden(_ parts: [Part], _ input: LoRAInput<B>, _ batch: PackedBatch<B>, _ run: Run<B>) -> (
+    v: [Tensor<B>], cache: SharedCache
+  ) {
+    let x = input.x.rows(Group.shared(parts).rows)
+    var base1 = frozen.gate.forward(x, run)  // (N,F)  W1 x + b1
+    var base3 = frozen.up.forward(x, run)  // (N,F)  W3 x + b3
+    if hasMixture(parts) {
+      run.hook(&base1, path, "gate_proj.base.output", "W1 x + b1")
+      run.hook(&base3, path, "up_proj.base.output", "W3 x + b3")
+    }
+    var (v, middles): ([Tensor<B>], [Middle]) = ([], [])
+    for part in parts {
+      let rows = relative(part, parts)
+      switch part.layer {
+      case .dense(let branches):
+        let u = branches.adapter.map { input.u[$0] }
+        let (h, cache) = branches.forward(&base1, &base3, rows: rows, u, frozen, batch, run)  // (n,F)
+        v.append(h)
+        middles.append(.dense(cache))
+      case .mixture(let mixture):
+        let routerCache = mixture.router.forward(x.rows(rows), run)
+        let (sum, cache) = mixture.experts.forwardShared(
+          base1.rows(rows), base3.rows(rows), input.u[mixture.router.adapter], frozen, routerCache.routing, batch, run)  // (n,F)
+        v.append(sum)
+        middles.append(.mixture(routerCache, cache))
+      }
+    }
+    return (v, SharedCache(base1: base1, base3: base3, parts: middles))
+  }
+
+  /// y of the parts' rows, (N,C).
+  func forwardShared(_ parts: [Part], _ input: LoRAInput<B>, _ batch: PackedBatch<B>, _ run: Run<B>) -> (
+    y: Tensor<B>, cache: SharedCache
+  ) {
+    let (hidden, cache) = forwardHidden(parts, input, batch, run)
+    let v = joinedHidden(hidden, run)  // (N,F)
+    var y = run.backend.matmul(v, frozen.down.weight.T)  // (N,C)  W2 v
+    for (part, middle) in zip(parts, cache.parts) {
+      let rows = relative(part, parts)
+      addBias(of: middle, rows: rows, parts, into: &y, run)  // + β b2
+      switch (part.layer, middle) {
+      case (.dense(let branches), .dense(let cache)): branches.addOutput(cache, into: &y, rows: rows, run)  // + s B2 A2 g
+      case (.mixture(let mixture), .mixture(let router, let cache)):
+        mixture.experts.addOutput(cache, router.routing, into: &y, rows: rows, run)  // + s Σ_k B2_k (w_k A2_k g_k)
+      default: trap("\(path): the cache of another part")
+      }
+    }
+    if !hasMixture(parts) { run.hook(&y, path, "down_proj.output", "y = W2 h + b2 + s B2 A2 h") }
+    return (y, cache)
+  }
+
+  /// dx of the parts' rows, (N,C); adds to du of their adapters.
+  func backwardShared(
+    _ dy: Tensor<B>, _ parts: [Part], _ input: LoRAInput<B>, _ cache: consuming SharedCache, into du: inout [Tensor<B>?],
+    _ batch: PackedBatch<B>, _ run: Run<B>
+  ) -> Tensor<B> {
+    let backend = run.backend
+    var dy = dy
+    if !hasMixture(parts) { run.hook(gradient: &dy, path, "down_proj.output") }
+    let x = input.x.rows(Group.shared(parts).rows)
+    // forward: y = W2 v
+    var q = backend.matmul(dy, frozen.down.weight)  // (N,F)  W2ᵀ dy
+    run.hook(gradient: &q, path, "down_proj.input")
+    var middles: [MiddleGradient] = []
+    for (part, middle) in zip(parts, cache.parts) {
+      let rows = relative(part, parts)
+      let (base1, base3) = (cache.base1.rows(rows), cache.base3.rows(rows))
+      switch (part.layer, middle) {
+      case (.dense(let branches), .dense(let middle)):
+        let (da, dc, h) = branches.backward(dy.rows(rows), q: &q, rows: rows, base1, base3, middle, frozen, batch, run)
+        middles.append(MiddleGradient(dw: nil, da: .rows(da), dc: .rows(dc), v: h))
+      case (.mixture(let mixture), .mixture(let router, let middle)):
+        let (dw, da, dc, v) = mixture.experts.backwardShared(
+          dy.rows(rows), q.rows(rows), base1, base3, middle, frozen, router.routing, batch, run)
+        middles.append(MiddleGradient(dw: dw, da: da, dc: dc, v: v))
+      default: trap("\(path): the cache of another part")
+      }
+      addBiasGradient(of: middle, dy.rows(rows), run)  // db2 += Σ β dy
+    }
+    if let w = frozen.down.weight.parameter {
+      let v = run.recomputing { joinedHidden(middles.compactMap(\.v), run) }  // (N,F)
+      backend.addProduct(1, dy.T, v, into: &w.gradient)  // (C,F)  + dy vᵀ
+    }
+    // forward: base3 = W3 x + b3, base1 = W1 x + b1, and each adapter's branches on them
+    var dx: Tensor<B>?
+    for isUp in [true, false] {
+      var dbase = backend.joined(  // (N,F)
+        parts.indices.map { i in
+          backwardInput(parts[i], cache.parts[i], isUp ? middles[i].dc : middles[i].da, isUp: isUp, input, into: &du, run)
+        }, columns: q.columnCount)
+      if hasMixture(parts) { run.hook(gradient: &dbase, path, isUp ? "up_proj.base.output" : "gate_proj.base.output") }
+      (isUp ? frozen.up : frozen.gate).backward(dbase, x, into: &dx, run)  // (N,C)  + W3ᵀ dbase3, + W1ᵀ dbase1
+    }
+    guard var sum = dx else { trap("\(path): no gradient arrived") }
+    // forward: routing = router(x)
+    for (i, part) in parts.enumerated() {
+      guard case (.mixture(let mixture), .mixture(let router, _)) = (part.layer, cache.parts[i]), let dw = middles[i].dw else { continue }
+      mixture.router.backward(dw, router, into: &sum, rows: relative(part, parts), run)
+    }
+    return sum
+  }
+
+  /// What comes out of the middle of a part on the way back.
+  private struct MiddleGradient {
+    let dw: Tensor<B>?  // (M)    for the router
+    let da: LoRAExperts<B>.InputGradient
+    let dc: LoRAExperts<B>.InputGradient
+    let v: Tensor<B>?  // (n,F)  again, where W2 is trained
+  }
+
+  /// dbase1 or dbase3 of a part's rows, (n,F); adds to du of its adapter.
+  private func backwardInput(
+    _ part: Part, _ middle: Middle, _ gradient: LoRAExperts<B>.InputGradient, isUp: Bool, _ input: LoRAInput<B>,
+    into du: inout [Tensor<B>?], _ run: Run<B>
+  ) -> Tensor<B> {
+    switch (part.layer, middle, gradient) {
+    case (.dense(let branches), .dense(let middle), .rows(let da)):
+      return branches.backwardInput(da, isUp: isUp, middle, input, into: &du, run)
+    case (.mixture(let mixture), .mixture(let router, let middle), _):
+      let adapter = mixture.router.adapter
+      return mixture.experts.backwardInput(gradient, isUp: isUp, middle, input.u[adapter], router.routing, into: &du[adapter], run)
+    default: trap("\(path): the cache of another part")
+    }
+  }
+
+  // MARK: Helpers
+
+  private func hasMixture(_ parts: [Part]) -> Bool {
+    parts.contains { if case .mixture = $0.layer { true } else { false } }
+  }
+
+  /// A part's rows, counted from the first of all parts.
+  private func relative(_ part: Part, _ parts: [Part]) -> Range<Int> {
+    let first = Group.shared(parts).rows.lowerBound
+    return part.rows.lowerBound - first..<part.rows.upperBound - first
+  }
+
+  private func joinedHidden(_ hidden: [Tensor<B>], _ run: Run<B>) -> Tensor<B> {
+    var v = run.backend.joined(hidden, columns: frozen.down.weight.shape.columns)  // (N,F)
+    run.hook(&v, path, "down_proj.input", "v = Σ_k w_k h_k, or h")
+    return v
+  }
+
+  /// y += β b2 on the rows of a part: β is 1, or Σ_k w_k of each token.
+  private func addBias(of middle: Middle, rows: Range<Int>, _ parts: [Part], into y: inout Tensor<B>, _ run: Run<B>) {
+    guard let bias = frozen.down.bias else { return }
+    let b2 = run.backend.vector(bias)  // (C)
+    if parts.count == 1, case .dense = middle { return run.backend.addBias(b2, into: &y) }
+    run.backend.addProduct(1, biasFactors(middle, rows.count, run), b2, into: &y, rows: rows)
+  }
+
+  private func addBiasGradient(of middle: Middle, _ dy: Tensor<B>, _ run: Run<B>) {
+    guard let b2 = frozen.down.bias?.parameter else { return }
+    if case .dense = middle { return run.backend.addColumnSums(dy, weights: nil, into: &b2.gradient) }
+    run.backend.addColumnSums(dy, weights: biasFactors(middle, dy.rowCount, run).asVector, into: &b2.gradient)
+  }
+
+  /// β as a column: (n,1).
+  private func biasFactors(_ middle: Middle, _ count: Int, _ run: Run<B>) -> Tensor<B> {
+    if case .mixture(let router, _) = middle { return run.backend.combine(router.routing.weights.asColumn, weights: nil, router.routing) }
+    var ones = run.backend.empty(Shape(count, 1))
+    run.backend.fill(1, &ones)
+    return ones
+  }
+}

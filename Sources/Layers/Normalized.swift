@@ -1,0 +1,105 @@
+import Tensors
+
+/// A layer on the residual stream: it reads rows of C channels and gives as many.
+///
+/// Every layer here follows one of two rules. One that is its input's only reader takes dy and returns dx, as these do. One whose
+/// input others read as well takes dy and adds to dx, where nil counts as zero (``Linear``, ``LoRALinear``, ``RMSNorm``, ``Router``).
+public protocol StreamLayer<B> {
+  /// The backend of its tensors.
+  associatedtype B: Backend
+  /// What backward needs.
+  associatedtype Cache
+
+  /// Module path: `model.layers.3.self_attn`.
+  var path: String { get }
+  /// (N,C) → (N,C); `earlier` as for ``Attention``, which alone reads it.
+  func forward(_ x: Tensor<B>, _ batch: PackedBatch<B>, _ run: Run<B>, earlier: KeyValueCache<B>?) -> (y: Tensor<B>, cache: Cache)
+  /// The cache alone, formed again from x.
+  func cache(_ x: Tensor<B>, _ batch: PackedBatch<B>, _ run: Run<B>) -> Cache
+  /// dy (N,C) → dx (N,C).
+  func backward(_ dy: Tensor<B>, _ cache: consuming Cache, _ batch: PackedBatch<B>, _ run: Run<B>) -> Tensor<B>
+}
+
+extension StreamLayer {
+  /// By the whole forward.
+  public func cache(_ x: Tensor<B>, _ batch: PackedBatch<B>, _ run: Run<B>) -> Cache { forward(x, batch, run, earlier: nil).cache }
+}
+
+extension Attention: StreamLayer {}
+
+extension FeedForward: StreamLayer {
+  /// (N,C) → (N,C); a feed-forward reads no earlier rows.
+  public func forward(_ x: Tensor<B>, _ batch: PackedBatch<B>, _ run: Run<B>, earlier: KeyValueCache<B>?) -> (y: Tensor<B>, cache: Cache) {
+    forward(x, batch, run)
+  }
+}
+
+/// A layer on the normalized stream, its result normalized as well where the family does so.
+///
+///     y = post(layer(pre(x)))                  (N,C)
+///
+/// In a sequential block y is added to x, so backward is that of x + y.
+public struct Normalized<Layer: StreamLayer> {
+  /// The backend of its tensors.
+  public typealias B = Layer.B
+  /// Before the layer.
+  public let pre: RMSNorm<B>
+  /// The layer.
+  public let layer: Layer
+  /// After the layer; nil in most families.
+  public let post: RMSNorm<B>?
+
+  /// What the layers need.
+  public struct Cache {
+    let pre: RMSNorm<B>.Cache
+    let layer: Layer.Cache
+    let post: RMSNorm<B>.Cache?
+  }
+
+  /// A layer between its norms.
+  public init(pre: RMSNorm<B>, layer: Layer, post: RMSNorm<B>? = nil) {
+    (self.pre, self.layer, self.post) = (pre, layer, post)
+  }
+
+  /// (N,C) → (N,C).
+  public func forward(_ x: Tensor<B>, _ batch: PackedBatch<B>, _ run: Run<B>, earlier: KeyValueCache<B>? = nil) -> (
+    y: Tensor<B>, cache: Cache
+  ) {
+    let (n, preCache) = pre.forward(x, run)  // (N,C)
+    let (y, layerCache) = layer.forward(n, batch, run, earlier: earlier)  // (N,C)
+    guard let post else { return (y, Cache(pre: preCache, layer: layerCache, post: nil)) }
+    let (p, postCache) = post.forward(y, run)  // (N,C)
+    return (p, Cache(pre: preCache, layer: layerCache, post: postCache))
+  }
+
+  /// The cache alone, formed again from x.
+  public func cache(_ x: Tensor<B>, _ batch: PackedBatch<B>, _ run: Run<B>) -> Cache {
+    if post != nil { return forward(x, batch, run).cache }  // the norm behind the layer needs its result
+    let (n, preCache) = pre.forward(x, run)  // (N,C)
+    return Cache(pre: preCache, layer: layer.cache(n, batch, run), post: nil)
+  }
+
+  /// The gradient of x + y from that of the sum (N,C), in place where nobody else holds it.
+  public func backwardOfSum(_ dy: consuming Tensor<B>, _ cache: consuming Cache, _ batch: PackedBatch<B>, _ run: Run<B>) -> Tensor<B> {
+    var dx: Tensor<B>? = dy
+    let (preCache, layerCache, postCache) = (cache.pre, cache.layer, cache.post)
+    _ = consume cache
+    // forward: y = post(layer(n))
+    let dn = layer.backward(throughPost(dx, postCache, run), consume layerCache, batch, run)  // (N,C)
+    // forward: n = pre(x)
+    pre.backward(dn, preCache, into: &dx, run)  // (N,C)  + what comes through y
+    guard let dx else { trap("\(layer.path): no gradient arrived") }
+    return dx
+  }
+
+  /// What the layer gets: dy itself, or dy through the norm behind it.
+  private func throughPost(_ dy: Tensor<B>?, _ cache: RMSNorm<B>.Cache?, _ run: Run<B>) -> Tensor<B> {
+    var through = dy
+    if let post, let cache, let dy {
+      through = nil
+      post.backward(dy, cache, into: &through, run)  // (N,C)
+    }
+    guard let through else { trap("\(layer.path): no gradient arrived") }
+    return through
+  }
+}

@@ -1,0 +1,75 @@
+import Tensors
+
+/// Attention, then feed-forward, each on the normalized residual stream (arXiv:2404.15159, equations 4 and 5).
+///
+///     z = x + attention(norm₁(x))              (N,C)
+///     y = z + feedForward(norm₂(z))            (N,C)
+///
+/// Gemma 2 also normalizes what either gives before it is added. The residual stream's gradient passes both sums unchanged and
+/// collects what the branches add to it.
+public struct SequentialBlock<B: Backend>: DecoderBlock {
+  /// Module path: `model.layers.3`.
+  public let path: String
+  /// Attention and its norms.
+  public let attention: Normalized<Attention<B>>
+  /// The feed-forward and its norms.
+  public let feedForward: Normalized<FeedForward<B>>
+
+  /// What the layers need.
+  public struct Cache {
+    let attention: Normalized<Attention<B>>.Cache
+    let feedForward: Normalized<FeedForward<B>>.Cache
+  }
+
+  /// A block of its two halves.
+  public init(path: String, attention: Normalized<Attention<B>>, feedForward: Normalized<FeedForward<B>>) {
+    self.path = path
+    self.attention = attention
+    self.feedForward = feedForward
+  }
+
+  /// The seven linear layers.
+  public var linears: [Linear<B>] {
+    let (a, f) = (attention.layer, feedForward.layer.frozen)
+    return [a.q.linear, a.k.linear, a.v.linear, a.o.linear, f.gate, f.up, f.down]
+  }
+
+  /// (N,C) → (N,C).
+  public func forward(_ x: Tensor<B>, _ batch: PackedBatch<B>, _ run: Run<B>, earlier: KeyValueCache<B>? = nil) -> (
+    y: Tensor<B>, cache: Cache
+  ) {
+    let (z, attentionCache) = residual(x, batch, run, earlier: earlier)  // (N,C)
+    var (y, feedForwardCache) = feedForward.forward(z, batch, run, earlier: nil)  // (N,C)
+    run.backend.add(1, z, into: &y)  // (N,C)  z + feedForward
+    run.hook(&y, path, "output", "y = z + feedForward(norm₂(z))")
+    return (y, Cache(attention: attentionCache, feedForward: feedForwardCache))
+  }
+
+  /// The same up to what the feed-forward keeps.
+  public func cache(_ x: Tensor<B>, _ batch: PackedBatch<B>, _ run: Run<B>) -> Cache {
+    let (z, attentionCache) = residual(x, batch, run, earlier: nil)
+    return Cache(attention: attentionCache, feedForward: feedForward.cache(z, batch, run))
+  }
+
+  /// dy (N,C) → dx (N,C), in place where nobody else holds dy.
+  public func backward(_ dy: consuming Tensor<B>, _ cache: consuming Cache, _ batch: PackedBatch<B>, _ run: Run<B>) -> Tensor<B> {
+    var dx: Tensor<B> = dy
+    run.hook(gradient: &dx, path, "output")
+    let (attentionCache, feedForwardCache) = (cache.attention, cache.feedForward)
+    _ = consume cache
+    // forward: y = z + feedForward(norm₂(z))
+    dx = feedForward.backwardOfSum(consume dx, consume feedForwardCache, batch, run)  // (N,C)  dz
+    run.hook(gradient: &dx, path, "residual.output")
+    // forward: z = x + attention(norm₁(x))
+    return attention.backwardOfSum(consume dx, consume attentionCache, batch, run)  // (N,C)
+  }
+
+  private func residual(_ x: Tensor<B>, _ batch: PackedBatch<B>, _ run: Run<B>, earlier: KeyValueCache<B>?) -> (
+    z: Tensor<B>, cache: Normalized<Attention<B>>.Cache
+  ) {
+    var (z, cache) = attention.forward(x, batch, run, earlier: earlier)  // (N,C)
+    run.backend.add(1, x, into: &z)  // (N,C)  x + attention
+    run.hook(&z, path, "residual.output", "z = x + attention(norm₁(x))")
+    return (z, cache)
+  }
+}
