@@ -142,7 +142,7 @@ def check(c, W, a, P, batch, expected, form="pooledTopK", seed=0):
         where[k] = kept
         exact, scale = float((g * d).sum()), float(np.linalg.norm(g)) / math.sqrt(g.size)
         gradient.append(abs(fd - exact) / max(abs(exact), scale, 1e-300) if fd != exact else 0.0)
-    return {**(dict(forward=max(forward)) if forward else {}), "gradient": max(gradient)}
+    return {**(dict(forward=max(forward)) if forward else {}), "gradient": max(gradient, default=0.0)}
 
 
 # ---- optimisers and schedules

@@ -5,7 +5,7 @@ usage: make.py [--check | --force] [CASE...]
   (nothing)  makes what is missing and checks what is there
   --check    writes nothing: recomputes every file from its seed, and runs NumPy, Hugging Face, PEFT and MoE-PEFT beside it
   --force    writes anew. A changed expectation is a changed contract: say why in the commit, never do it to make a test pass
-CASE is a name of CASES, `optimizers` or `schedules`; none means all. Exit 1 if a file is missing or differs from what its seed gives
+CASE is a name of CASES or PLURAL, `optimizers` or `schedules`; none means all. Exit 1 if a file is missing or differs from what its seed gives
 (inputs: any bit; float64: more than 1e-13; float32: as below), or a program that could run is off by more than its limit.
 
 Pins: Python 3.11, torch 2.5.1, safetensors 0.8.0, numpy 2.4.6, transformers 4.46.3, moe-peft 2.0.2, peft 0.21.2. Programs that cannot be
@@ -194,32 +194,62 @@ CASES = {
 }
 
 
-def inputs(case):
-    """(config.json, model tensors, adapter_config.json or None, adapter tensors, batch)"""
-    s = CASES[case]
-    c, W = model(s["model"])
-    draw, P, a, T = random.Random(s["seed"]).random, {}, s.get("adapter"), s.get("T", 9)
+# several adapters over one base: of says whose each row is, -1 nobody's
+PLURAL = {
+    "llama-plural": dict(seed=2171, model="llama", adapters=[peft(["q_proj", "v_proj", "up_proj", "down_proj"], r=3, lora_alpha=6), mixlora(4, 2, router_aux_loss_coef=0.01),
+                                                            mixlora(6, 3, targets=["q_proj", "o_proj"] + FFN, r=1, alpha=3, rslora=True, router_aux_loss_coef=0.02)],
+                         moe_peft=True, of=[1, -1, 0, 2, 1, 0, -1, 2], rows=[(0, 0), (2, 0), (0, 3), (1, 2), (4, 0), (0, 0), (0, 5), (0, 0)], ignored=[(0, 3), (4, 6), (5, 1)]),
+    "gemma2-plural": dict(seed=5172, model="gemma2-window", adapters=[mixlora(3, (0.8, 0.0), targets=["v_proj", "up_proj"], act=GELU, router_aux_loss_coef=0.01),
+                                                                     mixlora(4, 2, targets=["gate_proj", "down_proj"], r=3, act=GELU, router_loss=False),
+                                                                     peft(["q_proj", "o_proj"], r=2, lora_alpha=3)],
+                          of=[2, 0, 1, 0, -1], rows=[(0, 0), (3, 0), (0, 2), (1, 1), (0, 0)], ignored=[(1, 6)]),
+}
+
+
+def adapter(draw, c, a, base):
+    """(adapter_config.json, tensors)"""
+    P, a = {}, {**a, "base_model_name_or_path": base, "task_type": "CAUSAL_LM"}
 
     def lora(name, linear, r):
         out, into = shapes(c)[linear]
         P[name + ".lora_A.weight"], P[name + ".lora_B.weight"] = within(draw, into ** -0.5, r, into), within(draw, 0.5, out, r)
-    if a:
-        a = {**a, "base_model_name_or_path": f"../../../models/{s['model']}", "task_type": "CAUSAL_LM"}
-        routed, root = "num_experts" in a, "mixlora" if "num_experts" in a else "base_model.model.model"
-        for i in range(c["num_hidden_layers"]):
-            if routed: P[f"mixlora.layers.{i}.mlp.moe_gate.weight"] = within(draw, 1, a["num_experts"], c["hidden_size"])
-            for linear in (n for n in ATTENTION + FFN if n in a["target_modules"]):
-                name = f"{root}.layers.{i}.{'self_attn' if linear in ATTENTION else 'mlp'}.{linear}"
-                if routed and linear in FFN:
-                    for e in range(a["num_experts"]): lora(f"{name}.experts.{e}", linear, a.get("expert_lora", a)["r"])
-                else: lora(name, linear, a["r"])
+    routed, root = "num_experts" in a, "mixlora" if "num_experts" in a else "base_model.model.model"
+    for i in range(c["num_hidden_layers"]):
+        if routed: P[f"mixlora.layers.{i}.mlp.moe_gate.weight"] = within(draw, 1, a["num_experts"], c["hidden_size"])
+        for linear in (n for n in ATTENTION + FFN if n in a["target_modules"]):
+            name = f"{root}.layers.{i}.{'self_attn' if linear in ATTENTION else 'mlp'}.{linear}"
+            if routed and linear in FFN:
+                for e in range(a["num_experts"]): lora(f"{name}.experts.{e}", linear, a.get("expert_lora", a)["r"])
+            else: lora(name, linear, a["r"])
+    return a, P
+
+
+def batch_of(draw, c, s):
+    T = s.get("T", 9)
     ids = torch.tensor([[3 + int(draw() * (c["vocab_size"] - 3)) for _ in range(T)] for _ in s["rows"]])
     mask = torch.ones_like(ids)
     for b, (left, right) in enumerate(s["rows"]): mask[b, :left] = 0; mask[b, T - right:] = 0
     ids = ids * mask                             # padding is token 0
     labels = ids.clone()
     for b, t in s["ignored"]: labels[b, t] = -100
-    return c, W, a, P, {"input_ids": ids, **({"attention_mask": mask} if s.get("mask", True) else {}), "labels": labels}
+    return {"input_ids": ids, **({"attention_mask": mask} if s.get("mask", True) else {}), "labels": labels, **({"adapter": torch.tensor(s["of"])} if "of" in s else {})}
+
+
+def inputs(case):
+    """(config.json, model tensors, adapter_config.json or None, adapter tensors, batch)"""
+    s = CASES[case]
+    c, W = model(s["model"])
+    draw = random.Random(s["seed"]).random
+    a, P = adapter(draw, c, s["adapter"], f"../../../models/{s['model']}") if "adapter" in s else (None, {})
+    return c, W, a, P, batch_of(draw, c, s)
+
+
+def plural_inputs(case):
+    """(config.json, model tensors, [(adapter_config.json, tensors)], batch)"""
+    s = PLURAL[case]
+    c, W = model(s["model"])
+    draw = random.Random(s["seed"]).random
+    return c, W, [adapter(draw, c, a, f"../../../../models/{s['model']}") for a in s["adapters"]], batch_of(draw, c, s)
 
 
 # ---- expectations, and the other programs' word on them
@@ -229,7 +259,7 @@ def off(found, wanted):
     if set(found) != set(wanted): return dict(first=math.inf)
     worst = {}
     for k, y in wanted.items():
-        kind = "curve" if k == "loss_curve" else "after" if k.startswith("after.") else "first"
+        kind = "curve" if k == "loss_curve" else "after" if "after." in k else "first"
         if found[k].shape != y.shape: return dict(first=math.inf)
         d = (found[k].double() - y.double()).norm().item()
         worst[kind] = max(worst.get(kind, 0.0), 0.0 if d == 0 else d / max(y.double().norm().item(), 1e-12) if math.isfinite(d) else math.inf)
@@ -347,17 +377,39 @@ def fits(errors, limits): return all(e <= limits[k] for k, e in errors.items())
 def said(errors): return " ".join(f"{k} {e:.1e}" for k, e in errors.items())
 
 
+def keep_model(name, c, W, files):
+    """Its size, whether written now or not."""
+    start = files.bytes
+    files.json(HERE / "models" / name / "config.json", c)
+    files.tensors(HERE / "models" / name / "model.safetensors", W)
+    return files.bytes - start
+
+
+def keep_adapter(folder, a, P, files, pickle=False):
+    files.json(folder / "adapter_config.json", a, 2 if a["peft_type"] == "LORA" else 4)
+    files.tensors(folder / ("adapter_model.bin" if pickle else "adapter_model.safetensors"), P, pickle=pickle)
+
+
+def judged(opinions):
+    """Prints them; whether all that could run are within their limits."""
+    good = True
+    for who, errors, limits in opinions:
+        try: e = errors() if callable(errors) else errors
+        except ImportError as x: print(f"  {who}: not run, {x}"); continue
+        print(f"  {who}: {said(e)}" + ("" if fits(e, limits) else f"  OVER THE LIMIT {said(limits)}"))
+        good = good and fits(e, limits)
+    return good
+
+
+def shown(gaps): return "-" if gaps[0] == math.inf else " ".join(f"{g:.1e}" for g in gaps)
+
+
 def run(case, files):
     folder, s, data = HERE / "cases" / case, CASES[case], inputs(case)
     c, W, a, P, batch = data
     ours, gaps = expectations(case, data)        # first, because it may refuse the seed
-    start = files.bytes
-    files.json(HERE / "models" / s["model"] / "config.json", c)
-    files.tensors(HERE / "models" / s["model"] / "model.safetensors", W)
-    start_case = files.bytes
-    if a:
-        files.json(folder / "adapter/adapter_config.json", a, 2 if a["peft_type"] == "LORA" else 4)
-        files.tensors(folder / ("adapter/adapter_model.bin" if s.get("bin") else "adapter/adapter_model.safetensors"), P, pickle=s.get("bin", False))
+    of_model = keep_model(s["model"], c, W, files)
+    if a: keep_adapter(folder / "adapter", a, P, files, s.get("bin", False))
     files.tensors(folder / "batch.safetensors", batch)
     for name, tensors in ours.items(): files.tensors(folder / f"{name}.safetensors", tensors, dict(first=SAME, curve=SAME, after=SAME))
     if s.get("float32"):
@@ -367,15 +419,30 @@ def run(case, files):
             print(f"  {s['float32']} cannot be imported ({e}): {path.name} " + ("left as it is" if path.exists() else "not made"))
             if not path.exists(): files.bad.append(f"{case}/{path.name} is missing")
     if files.bad: return False
-    shown = "-" if gaps[0] == math.inf else " ".join(f"{g:.1e}" for g in gaps)
-    print(f"{case}: {len(ours)} + {int('float32' in s)} expectations, {(files.bytes - start_case) / 1000:.0f} kB and the model {(start_case - start) / 1000:.0f} kB; router margins {shown}")
-    good = True
-    for who, errors, limits in second_opinions(case, folder, data, ours):
-        try: e = errors() if callable(errors) else errors
-        except ImportError as x: print(f"  {who}: not run, {x}"); continue
-        print(f"  {who}: {said(e)}" + ("" if fits(e, limits) else f"  OVER THE LIMIT {said(limits)}"))
-        good = good and fits(e, limits)
-    return good
+    print(f"{case}: {len(ours)} + {int('float32' in s)} expectations, {(files.bytes - of_model) / 1000:.0f} kB and the model {of_model / 1000:.0f} kB; router margins {shown(gaps)}")
+    return judged(second_opinions(case, folder, data, ours))
+
+
+def run_plural(case, files):
+    folder, s, (c, W, adapters, batch) = HERE / "plural" / case, PLURAL[case], plural_inputs(case)
+    place, (ours, gaps) = HERE / "models" / s["model"], programs.plural(c, W, adapters, batch)
+    if min(gaps) < GAP: raise SystemExit(f"{case}: a router margin of {min(gaps):.1e} is below {GAP}: choose another seed")
+    of_model = keep_model(s["model"], c, W, files)
+    for i, (a, P) in enumerate(adapters): keep_adapter(folder / f"adapters/{i}", a, P, files)
+    files.tensors(folder / "batch.safetensors", batch)
+    files.tensors(folder / "expected64.safetensors", ours, dict(first=SAME, curve=SAME, after=SAME))
+    if files.bad: return False
+    print(f"{case}: {len(adapters)} adapters, {(files.bytes - of_model) / 1000:.0f} kB and the model {of_model / 1000:.0f} kB; router margins {shown(gaps)}")
+
+    def opinions():                              # of each adapter alone on its rows, by programs that know of no other
+        for i, (a, P) in [*enumerate(adapters), (-1, (None, {}))]:
+            rows, wanted, whose = programs.rows_of(batch, i), programs.alone(ours, batch, i), f"adapter {i}" if a else "no adapter"
+            yield f"numpy {whose}", check_numpy.check(c, numpy_of(W), a, numpy_of(P), numpy_of(rows), numpy_of(wanted)), dict(forward=check_numpy.FORWARD, gradient=check_numpy.GRADIENT)
+            found = programs.definition(c, W, a, P, rows)[0]
+            yield f"the definition {whose}", off(found if a else {"logits": found["logits"]}, wanted), dict(first=SAME, curve=SAME, after=SAME)
+            yield f"transformers {whose}", lambda: off(programs.hugging_face(place, c, W, a, P, rows)[0] if a else {"logits": programs.hugging_face_logits(place, c, rows)}, wanted), EQUAL64
+        if s.get("moe_peft"): yield "moe_peft float32, all in one batch", lambda: off(programs.moe_peft_plural(place, c, adapters, batch), ours), CLOSE32
+    return judged(opinions())
 
 
 # ---- optimisers, schedules, and the list of it all
@@ -433,7 +500,7 @@ def schedules(files):
 
 
 def index(files):
-    """cases.json: where each case has its files."""
+    """cases.json and plural.json: where each case has its files."""
     lines = []
     for case, s in CASES.items():
         a, here = s.get("adapter"), f"cases/{case}"
@@ -441,22 +508,25 @@ def index(files):
                                  "float64": f"{here}/expected64.safetensors", "float32": f"{here}/expected.safetensors" if s.get("float32") else None,
                                  "float32_by": s.get("float32"), "perLayerArgmax": f"{here}/expected64-perLayerArgmax.safetensors" if s.get("argmax") else None,
                                  "base_gradients": f"{here}/expected64-base-gradients.safetensors" if s.get("base") else None}))
-    whole = "[\n" + ",\n".join(lines) + "\n]\n"
-    files.keep(HERE / "cases.json", lambda p: p.write_text(whole), lambda p: "" if p.read_text() == whole else "is not what CASES says")
+    several = [json.dumps({"name": case, "model": f"models/{s['model']}", "adapters": [f"plural/{case}/adapters/{i}" for i in range(len(s["adapters"]))],
+                           "batch": f"plural/{case}/batch.safetensors", "float64": f"plural/{case}/expected64.safetensors"}) for case, s in PLURAL.items()]
+    for name, entries in (("cases.json", lines), ("plural.json", several)):
+        whole = "[\n" + ",\n".join(entries) + "\n]\n"
+        files.keep(HERE / name, lambda p: p.write_text(whole), lambda p: "" if p.read_text() == whole else "is not what the lists say")
     return not files.bad
 
 
 if __name__ == "__main__":
     flags, names = [x for x in sys.argv[1:] if x.startswith("-")], [x for x in sys.argv[1:] if not x.startswith("-")]
-    if set(flags) - {"--check", "--force"} or len(flags) > 1 or set(names) - set(CASES) - {"optimizers", "schedules"}: sys.exit(__doc__)
+    if set(flags) - {"--check", "--force"} or len(flags) > 1 or set(names) - set(CASES) - set(PLURAL) - {"optimizers", "schedules"}: sys.exit(__doc__)
     torch.set_num_threads(1)
     import logging, warnings
     warnings.filterwarnings("ignore")
     logging.disable(logging.WARNING)
     good = True
-    for name in names or [*CASES, "optimizers", "schedules", "index"]:
+    for name in names or [*CASES, *PLURAL, "optimizers", "schedules", "index"]:
         files = Files("--check" in flags, "--force" in flags)
-        good = {"optimizers": optimizers, "schedules": schedules, "index": index}.get(name, lambda f: run(name, f))(files) and good
+        good = {"optimizers": optimizers, "schedules": schedules, "index": index}.get(name, lambda f: (run_plural if name in PLURAL else run)(name, f))(files) and good
         for b in files.bad: print(b)
     size = sum(f.stat().st_size for f in HERE.rglob("*") if f.is_file() and "__pycache__" not in f.parts)
     print(f"{size / 1e6:.2f} MB in all; " + ("good" if good else "NOT GOOD"))

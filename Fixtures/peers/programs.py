@@ -5,7 +5,7 @@ expert shares anything with another, every derivative is autograd's. Beside it s
 by modules of another construction), MoE-PEFT (float32) and PEFT (both). All return the tensors of a trace by name:
 logits, router_logits (zero at padding), loss, aux_loss, grad.*, and after three AdamW steps loss_curve and after.*
 """
-import math, os
+import math, os, re
 from contextlib import nullcontext
 import torch
 import torch.nn.functional as F
@@ -189,33 +189,44 @@ def margin(a, r, form):
     return min(((order[..., k - 1] - order[..., k]).min().item() for k in at), default=math.inf)
 
 
-def forward(c, W, a, P, batch, form):
-    """logits (B,T,V) and router logits (layers,B,T,E) or None, both 0 at padding; cross-entropy; balance loss; smallest router margin"""
-    ids, mask = batch["input_ids"], real(batch)
-    B, T = ids.shape
-    logits, router, routed = torch.zeros(B, T, c["vocab_size"], dtype=torch.float64), None, "num_experts" in (a or {})
-    if routed: router = torch.zeros(c["num_hidden_layers"], B, T, a["num_experts"], dtype=torch.float64)
-    for b in range(B):
-        row, at = Row(c, W, a, P), mask[b].nonzero()[:, 0]                                        # a position is a column
+def together(c, W, adapters, batch, form="pooledTopK"):
+    """Row b with the (configuration, tensors) of number batch["adapter"][b], or with none (-1). Logits (B,T,V) and for each adapter router
+    logits (layers,B,T,E) or None, all 0 at padding and on other rows; cross-entropies (A); balance losses (A); smallest margin"""
+    ids, mask, of = batch["input_ids"], real(batch), batch["adapter"]
+    logits, yes, routed = torch.zeros(*ids.shape, c["vocab_size"], dtype=torch.float64), counted(batch)[:, 1:], ["num_experts" in (a or {}) for a, _ in adapters]
+    router = [torch.zeros(c["num_hidden_layers"], *ids.shape, a["num_experts"], dtype=torch.float64) if yes else None for (a, _), yes in zip(adapters, routed)]
+    for b, i in enumerate(of.tolist()):
+        row, at = Row(c, W, *(adapters[i] if i >= 0 else (None, {}))), mask[b].nonzero()[:, 0]    # a position is a column
         logits[b, at] = row.logits(ids[b, at], at.double())
-        for i, r in enumerate(row.router_logits): router[i, b, at] = r
-    yes = counted(batch)
-    loss = -logits[:, :-1].log_softmax(-1).gather(-1, batch["labels"][:, 1:, None].clamp(min=0))[..., 0][yes[:, 1:]].mean()
-    if not routed: return logits, None, loss, torch.zeros((), dtype=torch.float64), math.inf
-    r = router[:, mask]
-    return logits, router.flatten(0, 2), loss, balance_loss(a, r, form), margin(a, r, form)
+        for layer, r in enumerate(row.router_logits): router[i][layer, b, at] = r
+    nll = -logits[:, :-1].log_softmax(-1).gather(-1, batch["labels"][:, 1:, None].clamp(min=0))[..., 0]
+    loss = torch.stack([nll[yes & (of == i)[:, None]].mean() for i in range(len(adapters))])
+    own = [r[:, mask & (of == i)[:, None]] if routed[i] else None for i, r in enumerate(router)]
+    aux = torch.stack([balance_loss(a, r, form) if r is not None else torch.zeros((), dtype=torch.float64) for (a, _), r in zip(adapters, own)])
+    return logits, router, loss, aux, min((margin(a, r, form) for (a, _), r in zip(adapters, own) if r is not None), default=math.inf)
+
+
+def everywhere(batch): return {**batch, "adapter": torch.zeros(len(batch["input_ids"]), dtype=torch.int64)}
+
+
+def forward(c, W, a, P, batch, form):
+    """The same for one adapter, or none, in all rows."""
+    logits, router, loss, aux, gap = together(c, W, [(a, P)], everywhere(batch), form)
+    return logits, router[0] if router[0] is None else router[0].flatten(0, 2), loss[0], aux[0], gap
 
 
 def train(parameters, run):
-    """A trace with three steps. `run()` gives logits, router logits, loss, aux loss, margin; `parameters` by their names in the files."""
+    """A trace with three steps. `run()` gives logits, router logits (or several by name), loss, aux loss (of one adapter or of each), margin;
+    `parameters` by their names in the files."""
     adamw, out, curve, gaps = torch.optim.AdamW(parameters.values(), lr=LR, weight_decay=DECAY), {}, [], []
     for step in range(STEPS):
         logits, router, loss, aux, gap = run()
         adamw.zero_grad()
-        (loss + aux).backward()
+        (loss + aux).sum().backward()
         for p in parameters.values(): p.grad = torch.zeros_like(p) if p.grad is None else p.grad  # an idle expert still decays
         if step == 0:
-            out.update(logits=logits, **({} if router is None else dict(router_logits=router)), loss=loss.reshape(1), aux_loss=aux.reshape(1))
+            router = {} if router is None else router if isinstance(router, dict) else dict(router_logits=router)
+            out.update(logits=logits, **router, loss=loss.reshape(-1), aux_loss=aux.reshape(-1))
             out.update({f"grad.{k}": p.grad.clone() for k, p in parameters.items()})
         curve.append((loss + aux).detach())
         gaps.append(gap)
@@ -232,6 +243,37 @@ def definition(c, W, a, P, batch, form="pooledTopK"):
     trained = P if a else W
     for p in trained.values(): p.requires_grad_()
     return train(trained, lambda: forward(c, W, a, P, batch, form))
+
+
+def train_plural(adapters, run):
+    """The trace of several adapters, given [{name: parameter}] and a `run` as `together`, under the names of the contract."""
+    def named():
+        logits, router, *rest = run()
+        return logits, {f"adapter.{i}.router_logits": r.flatten(0, 2) for i, r in enumerate(router) if r is not None}, *rest
+    out, gaps = train({f"adapter.{i}.{k}": p for i, P in enumerate(adapters) for k, p in P.items()}, named)
+    out["loss_curve"] = out["loss_curve"].T.contiguous()                                          # (A,steps)
+    return {re.sub(r"^(grad|after)\.(adapter\.\d+)\.", r"\2.\1.", k): v for k, v in out.items()}, gaps
+
+
+def plural(c, W, adapters, batch):
+    """The trace of several (configuration, tensors) and the router margin before each step."""
+    W, adapters = {k: v.double() for k, v in W.items()}, [(a, {k: v.double().requires_grad_() for k, v in P.items()}) for a, P in adapters]
+    return train_plural([P for _, P in adapters], lambda: together(c, W, adapters, batch))
+
+
+def rows_of(batch, i): return {k: v[batch["adapter"] == i] for k, v in batch.items() if k != "adapter"}
+
+
+def alone(trace, batch, i):
+    """What the trace of several says of one adapter, or of the base (-1), as a trace of its rows alone."""
+    mine, own = batch["adapter"] == i, f"adapter.{i}."
+    out = {"logits": trace["logits"][mine], **{k[len(own):]: v for k, v in trace.items() if k.startswith(own)}}
+    if i >= 0: out.update({k: trace[k][i].reshape(-1) for k in ("loss", "aux_loss", "loss_curve")})
+    if "router_logits" in out:
+        r = out["router_logits"].unflatten(0, (-1, *batch["input_ids"].shape))
+        assert not r[:, ~mine].any()
+        out["router_logits"] = r[:, mine].flatten(0, 2)
+    return out
 
 
 def base_gradients(c, W, a, P, batch):
@@ -349,6 +391,12 @@ def through(model, blocks, a, batch, form="pooledTopK"):
     return shown, (r * mask[..., None]).flatten(0, 2), loss, balance_loss(a, r[:, mask], form), margin(a, r[:, mask], form)
 
 
+def hugging_face_logits(folder, c, batch):
+    """Of the base alone."""
+    model = hugging_face_model(folder, c)
+    with TrulyDouble(), torch.no_grad(): return through(model, [], None, batch)[0]
+
+
 def hugging_face(folder, c, W, a, P, batch, form="pooledTopK"):
     """A trace by transformers 4 or 5, and the configuration it really computed (4.46.3 in eager mode: every layer of Qwen2 has the window)."""
     import transformers
@@ -381,8 +429,9 @@ def peft_config(a):
 
 # ---- MoE-PEFT, float32
 
-def moe_peft(folder, c, a, P, batch):
-    """Its loss knows only -100, its operators want a dropout above 0, and what it leaves at padding is cleared."""
+def moe_peft_plural(folder, c, adapters, batch):
+    """All adapters in one batch, which it wants sorted by adapter; the base alone is an adapter without targets. Its loss knows only -100,
+    its operators want a dropout above 0, and what it leaves at padding is cleared."""
     os.environ["MOE_PEFT_EXECUTOR_TYPE"] = "CPU"
     import transformers
     if transformers.__version__ >= "5": raise ImportError("moe-peft 2.0.2 needs transformers 4")
@@ -390,21 +439,41 @@ def moe_peft(folder, c, a, P, batch):
     from moe_peft.common import LLMBatchConfig, LLMModelInput
     dry = lambda a: {**a, "lora_dropout": 1e-12, **({"expert_lora": dry(a["expert_lora"])} if "expert_lora" in a else {})}
     model = moe_peft.LLMModel.from_pretrained(str(folder), device="cpu", load_dtype=torch.float32, attn_impl="eager")
-    config = moe_peft.adapter_factory(adapter_name="m", **dry(a))
-    wrote = {**config.export(), "base_model_name_or_path": a["base_model_name_or_path"], "task_type": "CAUSAL_LM"}
-    assert wrote == {k: v for k, v in dry(a).items() if k not in ("router_aux_loss_coef", "router_loss")}, wrote
-    model.init_adapter(config)
-    theirs, mask = model.get_adapter_weight_dict("m"), real(batch)
-    assert set(theirs) == set(P), set(theirs) ^ set(P)
-    for k, p in theirs.items(): p.data.copy_(P[k]); p.requires_grad_()
+    mask, order, trained = real(batch), batch["adapter"].argsort(stable=True), []
+    model.init_adapter(moe_peft.adapter_factory("LORA", "-1", r=1, lora_alpha=1, lora_dropout=1e-12, target_modules=[]))
+    for i, (a, P) in enumerate(adapters):
+        config = moe_peft.adapter_factory(adapter_name=str(i), **dry(a))
+        wrote = {**config.export(), "base_model_name_or_path": a["base_model_name_or_path"], "task_type": "CAUSAL_LM"}
+        assert a["peft_type"] == "LORA" or wrote == {k: v for k, v in dry(a).items() if k not in ("router_aux_loss_coef", "router_loss")}, wrote
+        model.init_adapter(config)
+        theirs = model.get_adapter_weight_dict(str(i))
+        assert set(theirs) == set(P), set(theirs) ^ set(P)
+        for k, p in theirs.items(): p.data.copy_(P[k]); p.requires_grad_()
+        trained.append({k: theirs[k] for k in P})
+    rows = [(i, (batch["adapter"] == i).nonzero()[:, 0]) for i in batch["adapter"].unique().tolist()]             # ascending, as `order`
+    ends = torch.tensor([len(at) for _, at in rows]).cumsum(0).tolist()
     labels = batch["labels"].where(counted(batch), -100)
 
     def run():
-        o = model.forward(LLMModelInput(batch_configs_=[LLMBatchConfig("m", 0, len(mask))], batch_tokens_=batch["input_ids"].tolist(),
-                                        batch_labels_=labels.tolist(), batch_masks_=mask.long().tolist()))[0]
-        aux = o.loss.new_zeros(()) if o.aux_loss is None else o.aux_loss
-        return o.logits * mask[..., None], o.router_logits * mask.flatten().repeat(c["num_hidden_layers"])[:, None], o.loss, aux, math.inf
-    return train({k: theirs[k] for k in P}, run)[0]
+        found = model.forward(LLMModelInput(batch_configs_=[LLMBatchConfig(str(i), end - len(at), end) for (i, at), end in zip(rows, ends)],
+                                            batch_tokens_=batch["input_ids"][order].tolist(), batch_labels_=labels[order].tolist(),
+                                            batch_masks_=mask[order].long().tolist()))
+        logits, router = torch.zeros(*mask.shape, c["vocab_size"]), [None] * len(adapters)
+        loss, aux = ([torch.zeros(())] * len(adapters) for _ in "12")
+        for (i, at), o in zip(rows, found):
+            logits = logits.index_copy(0, at, o.logits * mask[at][..., None])
+            if i < 0: continue
+            loss[i], aux[i] = o.loss, aux[i] if o.aux_loss is None else o.aux_loss
+            if o.router_logits is None: continue
+            r = o.router_logits.view(-1, *mask[at].shape, adapters[i][0]["num_experts"]) * mask[at][..., None]
+            router[i] = torch.zeros(len(r), *mask.shape, r.shape[-1]).index_copy(1, at, r)
+        return logits, router, torch.stack(loss), torch.stack(aux), math.inf
+    return train_plural(trained, run)[0]
+
+
+def moe_peft(folder, c, a, P, batch):
+    batch = everywhere(batch)
+    return alone(moe_peft_plural(folder, c, [(a, P)], batch), batch, 0)
 
 
 # ---- optimisers and schedules
