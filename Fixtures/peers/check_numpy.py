@@ -14,10 +14,15 @@ def softmax(x):
     return e / e.sum(-1, keepdims=True)
 
 
+def soft(x, cap): return x if not cap else cap - 2 * cap / (np.exp(2 * x / cap) + 1)              # cap tanh(x / cap)
+
+
 class Model:
     """c: config.json, W: its tensors, a: adapter_config.json or None, P: its tensors. All arrays float64."""
 
-    def __init__(self, c, W, a, P): self.c, self.W, self.a, self.P = c, W, a or {}, P
+    def __init__(self, c, W, a, P):
+        self.c, self.W, self.a, self.P = c, W, a or {}, P
+        self.gemma, self.gemma2 = c["model_type"].startswith("gemma"), c["model_type"] == "gemma2"
 
     def dense(self, i, part, name, expert=None):                  # (W + s B A, bias)
         base, a = f"layers.{i}.{part}.{name}", self.a
@@ -29,7 +34,7 @@ class Model:
             w = w + a["lora_alpha"] / (r ** 0.5 if a.get("use_rslora", False) else r) * self.P[key + ".lora_B.weight"] @ self.P[key + ".lora_A.weight"]
         return w.T, self.W.get(f"model.{base}.bias", 0.0)
 
-    def norm(self, x, name): return x / np.sqrt(np.mean(x ** 2, -1, keepdims=True) + self.c["rms_norm_eps"]) * self.W[f"model.{name}.weight"]
+    def norm(self, x, name): return x / np.sqrt(np.mean(x ** 2, -1, keepdims=True) + self.c["rms_norm_eps"]) * (self.W[f"model.{name}.weight"] + (1.0 if self.gemma else 0.0))
 
     def turn(self, T, D):                                         # (T,1,D/2) unit complex numbers, one per column and pair of channels
         if "rope_parameters" in self.c: rope, base = self.c["rope_parameters"], self.c["rope_parameters"]["rope_theta"]
@@ -54,34 +59,48 @@ class Model:
         for n in "kv": heads[n] = np.repeat(heads[n], H // heads[n].shape[2], 2)
         back = np.arange(T)[:, None] - np.arange(T)[None]         # (T,T)
         windowed = c["model_type"] == "mistral" or (c["model_type"] == "qwen2" and c.get("use_sliding_window") and i >= c["max_window_layers"])
-        W = c.get("sliding_window") if windowed else None
+        W = c.get("sliding_window") if windowed or (self.gemma2 and i % 2 == 0) else None
         seen = (back >= 0) & (back < (W or T)) & real[:, None, None, :] | np.eye(T, dtype=bool)      # (B,1,T,T); a padded column sees itself
-        score = np.where(seen, np.einsum("bnhd,bmhd->bhnm", heads["q"], heads["k"]) / D ** 0.5, -np.inf)
+        score = np.einsum("bnhd,bmhd->bhnm", heads["q"], heads["k"]) / (c["query_pre_attn_scalar"] if self.gemma2 else D) ** 0.5
+        score = np.where(seen, soft(score, c.get("attn_logit_softcapping")), -np.inf)
         w, b = self.dense(i, "self_attn", "o_proj")
         return np.einsum("bhnm,bmhd->bnhd", softmax(score), heads["v"]).reshape(B, T, -1) @ w + b
 
     def swiglu(self, i, x, e=None):
         (w1, b1), (w3, b3), (w2, b2) = (self.dense(i, "mlp", n + "_proj", e) for n in ("gate", "up", "down"))
         h = x @ w1 + b1
-        return h / (1 + np.exp(-h)) * (x @ w3 + b3) @ w2 + b2
+        g = (8 / np.pi) ** 0.5 * (h + 0.044715 * h * h * h) if self.gemma else h                  # either activation is h times a logistic curve
+        return h / (1 + np.exp(-g)) * (x @ w3 + b3) @ w2 + b2
+
+    def routed(self, p, hold):
+        """(weights, chosen), both (B,T,E)"""
+        dynamic = self.a["routing_strategy"] == "mixlora-dynamic"
+        if dynamic and self.a["temperature"] > 0: p = p / self.a["temperature"]
+        order = np.argsort(-p, -1, kind="stable")
+        place = np.argsort(order, -1)                                                             # 0 for the likeliest expert
+        before = np.array([(p * (place < k)).sum(-1) for k in range(p.shape[-1])])                # (E,B,T) what the k likeliest have together
+        keep = hold if hold is not None else place < ((before <= self.a["top_p"]).sum(0)[..., None] if dynamic else self.a["top_k"])
+        return p * keep / (1.0 if dynamic else (p * keep).sum(-1, keepdims=True)), keep
 
     def forward(self, ids, real, hold=None):
         """logits (B,T,V), router logits (layers,B,T,E), chosen (layers,B,T,E) bool; `hold` fixes the choice, for finite differences."""
         x, routers, chosen = self.W["model.embed_tokens.weight"][ids], [], []
+        if self.gemma: x = x * np.sqrt(np.float64(x.shape[-1]))
         for i in range(self.c["num_hidden_layers"]):
-            x = x + self.attention(i, self.norm(x, f"layers.{i}.input_layernorm"), real)
-            z = self.norm(x, f"layers.{i}.post_attention_layernorm")
-            if "num_experts" not in self.a: x = x + self.swiglu(i, z); continue
-            r = z @ self.P[f"mixlora.layers.{i}.mlp.moe_gate.weight"].T
-            p = softmax(r)
-            place = np.argsort(np.argsort(-p, -1, kind="stable"), -1)                             # 0 for the likeliest expert
-            keep = hold[i] if hold is not None else place < self.a["top_k"]
-            w = p * keep / (p * keep).sum(-1, keepdims=True)
-            x = x + sum(w[..., e, None] * self.swiglu(i, z, e) for e in range(self.a["num_experts"]))
-            routers.append(r)
-            chosen.append(keep)
-        head = self.W["model.embed_tokens.weight" if self.c["tie_word_embeddings"] else "lm_head.weight"]
-        return self.norm(x, "norm") @ head.T, np.array(routers), np.array(chosen)
+            layer = f"layers.{i}."
+            y = self.attention(i, self.norm(x, layer + "input_layernorm"), real)
+            x = x + (self.norm(y, layer + "post_attention_layernorm") if self.gemma2 else y)
+            z = self.norm(x, layer + ("pre_feedforward_layernorm" if self.gemma2 else "post_attention_layernorm"))
+            if "num_experts" in self.a:
+                routers.append(z @ self.P[f"mixlora.{layer}mlp.moe_gate.weight"].T)
+                w, keep = self.routed(softmax(routers[-1]), None if hold is None else hold[i])
+                chosen.append(keep)
+                y = sum(w[..., e, None] * self.swiglu(i, z, e) for e in range(self.a["num_experts"]))
+            else: y = self.swiglu(i, z)
+            x = x + (self.norm(y, layer + "post_feedforward_layernorm") if self.gemma2 else y)
+        own = "lm_head.weight" in self.W                                                          # else the head is the embedding
+        y = self.norm(x, "norm") @ self.W["lm_head.weight" if own else "model.embed_tokens.weight"].T
+        return soft(y, self.c.get("final_logit_softcapping")), np.array(routers), np.array(chosen)
 
     def losses(self, batch, form, hold=None):
         """(logits, router logits, both 0 at padding; cross-entropy; balance loss; what to hold)"""
@@ -123,7 +142,7 @@ def check(c, W, a, P, batch, expected, form="pooledTopK", seed=0):
         where[k] = kept
         exact, scale = float((g * d).sum()), float(np.linalg.norm(g)) / math.sqrt(g.size)
         gradient.append(abs(fd - exact) / max(abs(exact), scale, 1e-300) if fd != exact else 0.0)
-    return {**(dict(forward=max(forward)) if forward else {}), "gradient": max(gradient)}
+    return {**(dict(forward=max(forward)) if forward else {}), "gradient": max(gradient, default=0.0)}
 
 
 # ---- optimisers and schedules

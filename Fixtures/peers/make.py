@@ -1,19 +1,20 @@
 #!/usr/bin/env python3
-"""Makes the peer cases in this folder: tiny Llama, Mistral and Qwen2 models, what they must give, and what other programs say about it.
+"""Makes the peer cases in this folder: tiny Llama, Mistral, Qwen2, Gemma and Gemma 2 models, what they must give, and what other programs say about it.
 
 usage: make.py [--check | --force] [CASE...]
   (nothing)  makes what is missing and checks what is there
   --check    writes nothing: recomputes every file from its seed, and runs NumPy, Hugging Face, PEFT and MoE-PEFT beside it
   --force    writes anew. A changed expectation is a changed contract: say why in the commit, never do it to make a test pass
-CASE is a name of CASES, `optimizers` or `schedules`; none means all. Exit 1 if a file is missing or differs from what its seed gives
+CASE is a name of CASES or PLURAL, `optimizers` or `schedules`; none means all. Exit 1 if a file is missing or differs from what its seed gives
 (inputs: any bit; float64: more than 1e-13; float32: as below), or a program that could run is off by more than its limit.
 
 Pins: Python 3.11, torch 2.5.1, safetensors 0.8.0, numpy 2.4.6, transformers 4.46.3, moe-peft 2.0.2, peft 0.21.2. Programs that cannot be
 imported are skipped, and said to be; the float32 files need theirs to be made. With transformers 5.0.0 in front (PYTHONPATH) Hugging Face
-reads `rope_parameters` and windows Qwen2 layer by layer, which 4.46.3 does not. One thread is used.
+reads `rope_parameters` and windows Qwen2 layer by layer, which 4.46.3 does not, and takes Gemma's "gelu" at its word, which is translated. One thread is used.
 
-Values in the files are float32 and every float64 computation starts from exactly those; they come from Python's `random`, so inputs are
-the same bits on every machine. Routing must be beyond doubt: GAP is the least distance between the K-th and the next router logit.
+Values in the files are float32 (of one model bfloat16) and every float64 computation starts from exactly those; they come from Python's `random`, so inputs are
+the same bits on every machine. Routing must be beyond doubt: GAP is the least distance between the K-th and the next router logit,
+and of a sum of probabilities from top_p.
 """
 import json, math, os, random, sys
 from pathlib import Path
@@ -39,6 +40,12 @@ LLAMA = dict(COMMON, architectures=["LlamaForCausalLM"], model_type="llama", att
 MISTRAL = dict(COMMON, architectures=["MistralForCausalLM"], model_type="mistral", head_dim=4, sliding_window=None)
 QWEN2 = dict(COMMON, architectures=["Qwen2ForCausalLM"], model_type="qwen2", max_window_layers=28, rms_norm_eps=1e-6, rope_scaling=None,
              rope_theta=1000000.0, sliding_window=None, use_sliding_window=False)
+GEMMA = dict(COMMON, architectures=["GemmaForCausalLM"], model_type="gemma", attention_bias=False, bos_token_id=2, eos_token_id=1, head_dim=6, hidden_size=20,
+             hidden_act="gelu_pytorch_tanh", hidden_activation=None, num_key_value_heads=1, rms_norm_eps=1e-6)
+del GEMMA["tie_word_embeddings"]                 # tied unless it says otherwise; and √20 is no number of any precision
+GEMMA2 = dict(GEMMA, architectures=["Gemma2ForCausalLM"], model_type="gemma2", hidden_activation="gelu_pytorch_tanh", num_key_value_heads=2, cache_implementation="hybrid",
+              attn_logit_softcapping=5.0, final_logit_softcapping=3.0, query_pre_attn_scalar=11, sliding_window=4096)
+del GEMMA2["hidden_act"]
 without = lambda c, *keys: {k: v for k, v in c.items() if k not in keys}
 FIVE = lambda c, **rope: dict(without(c, "rope_theta", "rope_scaling", "torch_dtype"), dtype="float32", transformers_version="5.0.0", rope_parameters=rope)
 LLAMA3 = dict(factor=8.0, high_freq_factor=4.0, low_freq_factor=1.0, original_max_position_embeddings=128, rope_type="llama3")
@@ -59,6 +66,12 @@ MODELS = {
     "qwen2": (12, dict(QWEN2, tie_word_embeddings=True, sliding_window=3, max_window_layers=1)),                  # as published: a window, switched off
     "qwen2-untied": (13, QWEN2),
     "qwen2-window": (14, dict(QWEN2, num_hidden_layers=3, sliding_window=3, max_window_layers=1, use_sliding_window=True)),
+    "gemma": (15, GEMMA),
+    "gemma-2024": (16, dict(without(GEMMA, "hidden_activation"), hidden_act="gelu", rope_scaling=None, transformers_version="4.38.0.dev0")),    # as first published: "gelu" means tanh
+    "gemma-bf16": (17, dict(GEMMA, num_key_value_heads=4, torch_dtype="bfloat16")),
+    "gemma2": (18, GEMMA2),
+    "gemma2-window": (19, dict(GEMMA2, num_hidden_layers=3, num_key_value_heads=1, sliding_window=3, attn_logit_softcapping=4.0, final_logit_softcapping=2.0)),
+    "gemma2-uncapped": (20, dict(GEMMA2, attn_logit_softcapping=None, final_logit_softcapping=None, query_pre_attn_scalar=20)),
 }
 
 
@@ -74,26 +87,29 @@ def shapes(c):
 def model(name):
     """(config.json, tensors)"""
     seed, c = MODELS[name]
-    draw, C, V = random.Random(seed).random, c["hidden_size"], c["vocab_size"]
-    W = {"model.embed_tokens.weight": within(draw, 1, V, C), "model.norm.weight": 1 + within(draw, 0.2, C)}
-    if not c["tie_word_embeddings"]: W["lm_head.weight"] = within(draw, 0.5, V, C)
+    draw, C, V, gemma, four = random.Random(seed).random, c["hidden_size"], c["vocab_size"], programs.is_gemma(c), c["model_type"] == "gemma2"
+    norm = lambda: within(draw, 0.4, C) if gemma else 1 + within(draw, 0.2, C)                                    # Gemma's files hold the weight less one
+    W = {"model.embed_tokens.weight": within(draw, 0.6 if four else 1, V, C), "model.norm.weight": norm()}
+    if not programs.tied(c): W["lm_head.weight"] = within(draw, 0.5, V, C)
     for i in range(c["num_hidden_layers"]):
-        for norm in ("input_layernorm", "post_attention_layernorm"): W[f"model.layers.{i}.{norm}.weight"] = 1 + within(draw, 0.2, C)
+        for n in ("input", "post_attention", *(("pre_feedforward", "post_feedforward") if four else ())): W[f"model.layers.{i}.{n}_layernorm.weight"] = norm()
         for linear, shape in shapes(c).items():
             name = f"model.layers.{i}.{'self_attn' if linear in ATTENTION else 'mlp'}.{linear}"
-            W[name + ".weight"] = within(draw, 0.5 if linear in ("q_proj", "k_proj") else 0.35, *shape)
+            W[name + ".weight"] = within(draw, (0.9 if four else 0.5) if linear in ("q_proj", "k_proj") else 0.35, *shape)
             if (c["model_type"] == "qwen2" and linear[0] in "qkv") or c.get("attention_bias" if linear in ATTENTION else "mlp_bias"):
                 W[name + ".bias"] = within(draw, 0.3, shape[0])
+    if c.get("torch_dtype") == "bfloat16": W = {k: v.bfloat16() for k, v in W.items()}
     return dict(sorted(c.items())), W
 
 
 # ---- adapters: adapter_config.json as MoE-PEFT's trainer or PEFT writes it
 
-def mixlora(experts, top_k, targets=ATTENTION + FFN, r=2, alpha=4, rslora=False, expert=None, **more):
-    """MoE-PEFT's keys in its order. It forgets router_aux_loss_coef and router_loss when it writes; here they stand where they matter."""
+def mixlora(experts, top_k, targets=ATTENTION + FFN, r=2, alpha=4, rslora=False, expert=None, act="silu", **more):
+    """MoE-PEFT's keys in its order; (top_p, temperature) as top_k is mixlora-dynamic. It forgets router_aux_loss_coef and router_loss when it writes; here they stand where they matter."""
     lora = lambda r, alpha, rslora: {**({"use_rslora": True} if rslora else {}), "bias": "none", "peft_type": "MIXLORA", "r": r, "lora_alpha": alpha, "lora_dropout": 0.05}
     return {**lora(r, alpha, rslora), "target_modules": list(targets), **({"expert_lora": without(lora(*expert), "peft_type")} if expert else {}),
-            "routing_strategy": "mixlora", "num_experts": experts, "act_fn": "silu", "top_k": top_k, **more}
+            **(dict(routing_strategy="mixlora", num_experts=experts, act_fn=act, top_k=top_k) if isinstance(top_k, int) else
+               dict(routing_strategy="mixlora-dynamic", num_experts=experts, act_fn=act, top_p=top_k[0], temperature=top_k[1])), **more}
 
 
 PEFT = json.loads("""{"alora_invocation_tokens": null, "alpha_pattern": {}, "arrow_config": null, "auto_mapping": null, "base_model_name_or_path": null,
@@ -108,7 +124,7 @@ peft = lambda targets, **more: {**PEFT, "target_modules": list(targets), "lora_d
 # ---- cases. rows: (padding left, padding right) in T columns; ignored: (row, column) with label -100. Labels of padding stay the ids: the mask rules them out.
 # float32: whose expected.safetensors; argmax: also perLayerArgmax; base: also base gradients under the adapter; bin: a pickle of Parameters
 
-RIGHT, LEFT, BOTH = [(0, 0), (0, 3)], [(4, 0), (0, 0)], [(2, 0), (1, 3)]
+RIGHT, LEFT, BOTH, FULL, GELU = [(0, 0), (0, 3)], [(4, 0), (0, 0)], [(2, 0), (1, 3)], [(0, 0), (0, 0)], "gelu_pytorch_tanh"
 CASES = {
     # MoE-PEFT
     "llama-topk": dict(seed=101, model="llama", adapter=mixlora(4, 2, router_aux_loss_coef=0.01), float32="moe_peft", argmax=True, bin=True,
@@ -154,35 +170,86 @@ CASES = {
     "lora-llama-subset": dict(seed=142, model="llama-3", adapter=peft(["v_proj", "down_proj", "q_proj"], r=2, lora_alpha=3), float32="peft", rows=BOTH, ignored=[]),
     "lora-qwen2-rslora": dict(seed=143, model="qwen2", adapter=peft(["up_proj", "q_proj", "o_proj", "k_proj", "down_proj", "v_proj", "gate_proj"], r=4, lora_alpha=5,
                                                                     use_rslora=True), float32="peft", rows=LEFT, ignored=[(1, 6)]),
+    # Gemma and Gemma 2
+    "gemma-base": dict(seed=151, model="gemma", rows=BOTH, ignored=[(0, 4)]),
+    "gemma-2024-base": dict(seed=159, model="gemma-2024", rows=RIGHT, ignored=[]),
+    "gemma-topk": dict(seed=152, model="gemma", adapter=mixlora(4, 2, act=GELU, router_aux_loss_coef=0.01), float32="moe_peft", rows=RIGHT, ignored=[(0, 2)]),
+    "lora-gemma": dict(seed=153, model="gemma-bf16", adapter=peft(["q_proj", "v_proj", "gate_proj", "down_proj"], r=3, lora_alpha=5), float32="peft", rows=LEFT, ignored=[]),
+    "gemma2-base": dict(seed=154, model="gemma2", rows=LEFT, ignored=[(1, 3)]),
+    "gemma2-topk": dict(seed=155, model="gemma2", adapter=mixlora(4, 2, act=GELU, router_aux_loss_coef=0.01), float32="moe_peft", base=True, rows=BOTH, ignored=[(0, 5)]),
+    "gemma2-window": dict(seed=2156, model="gemma2-window", adapter=mixlora(3, 2, targets=ATTENTION + ["up_proj", "down_proj"], act=GELU, router_aux_loss_coef=0.01), T=11,
+                          rows=[(0, 0), (4, 0), (1, 3)], ignored=[]),
+    "gemma2-window-base": dict(seed=157, model="gemma2-window", T=10, rows=[(3, 0), (0, 2)], ignored=[]),
+    "lora-gemma2": dict(seed=158, model="gemma2-uncapped", adapter=peft(["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"], r=2, lora_alpha=5),
+                        float32="peft", rows=RIGHT, ignored=[]),
+    # mixlora-dynamic. MoE-PEFT counts padding in its balance loss, so its files are of rows without any
+    "llama-dynamic": dict(seed=2161, model="llama", adapter=mixlora(5, (0.8, 0.0), router_aux_loss_coef=0.01), float32="moe_peft", bin=True, rows=FULL, ignored=[(0, 1), (1, 5)]),
+    "llama-dynamic-temperature": dict(seed=2162, model="llama-2023", adapter=mixlora(4, (0.9, 0.8), rslora=True, router_aux_loss_coef=0.01), rows=BOTH, ignored=[(0, 3)]),
+    "llama-dynamic-bias": dict(seed=1163, model="llama-bias", adapter=mixlora(4, (0.85, 0.0), router_aux_loss_coef=0.01), base=True, rows=RIGHT, ignored=[]),
+    "qwen2-dynamic": dict(seed=164, model="qwen2", adapter=mixlora(4, (0.75, 1.25), targets=["q_proj", "k_proj", "up_proj"], expert=(3, 5, False), router_aux_loss_coef=0.01),
+                          float32="moe_peft", rows=FULL, ignored=[]),
+    "qwen2-dynamic-all-experts": dict(seed=165, model="qwen2-untied", adapter=mixlora(3, (0.9, 1.25), targets=FFN, router_aux_loss_coef=0.02), float32="moe_peft",
+                                      rows=FULL, ignored=[(1, 2)]),
+    "gemma2-dynamic": dict(seed=5166, model="gemma2", adapter=mixlora(3, (0.8, 0.0), targets=["v_proj"] + FFN, act=GELU, router_aux_loss_coef=0.01), rows=LEFT, ignored=[]),
 }
 
 
-def inputs(case):
-    """(config.json, model tensors, adapter_config.json or None, adapter tensors, batch)"""
-    s = CASES[case]
-    c, W = model(s["model"])
-    draw, P, a, T = random.Random(s["seed"]).random, {}, s.get("adapter"), s.get("T", 9)
+# several adapters over one base: of says whose each row is, -1 nobody's
+PLURAL = {
+    "llama-plural": dict(seed=2171, model="llama", adapters=[peft(["q_proj", "v_proj", "up_proj", "down_proj"], r=3, lora_alpha=6), mixlora(4, 2, router_aux_loss_coef=0.01),
+                                                            mixlora(6, 3, targets=["q_proj", "o_proj"] + FFN, r=1, alpha=3, rslora=True, router_aux_loss_coef=0.02)],
+                         moe_peft=True, of=[1, -1, 0, 2, 1, 0, -1, 2], rows=[(0, 0), (2, 0), (0, 3), (1, 2), (4, 0), (0, 0), (0, 5), (0, 0)], ignored=[(0, 3), (4, 6), (5, 1)]),
+    "gemma2-plural": dict(seed=5172, model="gemma2-window", adapters=[mixlora(3, (0.8, 0.0), targets=["v_proj", "up_proj"], act=GELU, router_aux_loss_coef=0.01),
+                                                                     mixlora(4, 2, targets=["gate_proj", "down_proj"], r=3, act=GELU, router_loss=False),
+                                                                     peft(["q_proj", "o_proj"], r=2, lora_alpha=3)],
+                          of=[2, 0, 1, 0, -1], rows=[(0, 0), (3, 0), (0, 2), (1, 1), (0, 0)], ignored=[(1, 6)]),
+}
+
+
+def adapter(draw, c, a, base):
+    """(adapter_config.json, tensors)"""
+    P, a = {}, {**a, "base_model_name_or_path": base, "task_type": "CAUSAL_LM"}
 
     def lora(name, linear, r):
         out, into = shapes(c)[linear]
         P[name + ".lora_A.weight"], P[name + ".lora_B.weight"] = within(draw, into ** -0.5, r, into), within(draw, 0.5, out, r)
-    if a:
-        a = {**a, "base_model_name_or_path": f"../../../models/{s['model']}", "task_type": "CAUSAL_LM"}
-        routed, root = "num_experts" in a, "mixlora" if "num_experts" in a else "base_model.model.model"
-        for i in range(c["num_hidden_layers"]):
-            if routed: P[f"mixlora.layers.{i}.mlp.moe_gate.weight"] = within(draw, 1, a["num_experts"], c["hidden_size"])
-            for linear in (n for n in ATTENTION + FFN if n in a["target_modules"]):
-                name = f"{root}.layers.{i}.{'self_attn' if linear in ATTENTION else 'mlp'}.{linear}"
-                if routed and linear in FFN:
-                    for e in range(a["num_experts"]): lora(f"{name}.experts.{e}", linear, a.get("expert_lora", a)["r"])
-                else: lora(name, linear, a["r"])
+    routed, root = "num_experts" in a, "mixlora" if "num_experts" in a else "base_model.model.model"
+    for i in range(c["num_hidden_layers"]):
+        if routed: P[f"mixlora.layers.{i}.mlp.moe_gate.weight"] = within(draw, 1, a["num_experts"], c["hidden_size"])
+        for linear in (n for n in ATTENTION + FFN if n in a["target_modules"]):
+            name = f"{root}.layers.{i}.{'self_attn' if linear in ATTENTION else 'mlp'}.{linear}"
+            if routed and linear in FFN:
+                for e in range(a["num_experts"]): lora(f"{name}.experts.{e}", linear, a.get("expert_lora", a)["r"])
+            else: lora(name, linear, a["r"])
+    return a, P
+
+
+def batch_of(draw, c, s):
+    T = s.get("T", 9)
     ids = torch.tensor([[3 + int(draw() * (c["vocab_size"] - 3)) for _ in range(T)] for _ in s["rows"]])
     mask = torch.ones_like(ids)
     for b, (left, right) in enumerate(s["rows"]): mask[b, :left] = 0; mask[b, T - right:] = 0
     ids = ids * mask                             # padding is token 0
     labels = ids.clone()
     for b, t in s["ignored"]: labels[b, t] = -100
-    return c, W, a, P, {"input_ids": ids, **({"attention_mask": mask} if s.get("mask", True) else {}), "labels": labels}
+    return {"input_ids": ids, **({"attention_mask": mask} if s.get("mask", True) else {}), "labels": labels, **({"adapter": torch.tensor(s["of"])} if "of" in s else {})}
+
+
+def inputs(case):
+    """(config.json, model tensors, adapter_config.json or None, adapter tensors, batch)"""
+    s = CASES[case]
+    c, W = model(s["model"])
+    draw = random.Random(s["seed"]).random
+    a, P = adapter(draw, c, s["adapter"], f"../../../models/{s['model']}") if "adapter" in s else (None, {})
+    return c, W, a, P, batch_of(draw, c, s)
+
+
+def plural_inputs(case):
+    """(config.json, model tensors, [(adapter_config.json, tensors)], batch)"""
+    s = PLURAL[case]
+    c, W = model(s["model"])
+    draw = random.Random(s["seed"]).random
+    return c, W, [adapter(draw, c, a, f"../../../../models/{s['model']}") for a in s["adapters"]], batch_of(draw, c, s)
 
 
 # ---- expectations, and the other programs' word on them
@@ -192,7 +259,7 @@ def off(found, wanted):
     if set(found) != set(wanted): return dict(first=math.inf)
     worst = {}
     for k, y in wanted.items():
-        kind = "curve" if k == "loss_curve" else "after" if k.startswith("after.") else "first"
+        kind = "curve" if k == "loss_curve" else "after" if "after." in k else "first"
         if found[k].shape != y.shape: return dict(first=math.inf)
         d = (found[k].double() - y.double()).norm().item()
         worst[kind] = max(worst.get(kind, 0.0), 0.0 if d == 0 else d / max(y.double().norm().item(), 1e-12) if math.isfinite(d) else math.inf)
@@ -210,6 +277,7 @@ def expectations(case, data):
         gaps = gaps + more[:1]                   # the gradient is taken once, before any step
     if s.get("base"): files["expected64-base-gradients"] = programs.base_gradients(c, W, a, P, batch)
     if min(gaps) < GAP: raise SystemExit(f"{case}: a router margin of {min(gaps):.1e} is below {GAP}: choose another seed")
+    if a and "top_p" in a: print(f"{case}: experts of a token {programs.experts_chosen(a, batch, out)}")
     return files, gaps
 
 
@@ -220,7 +288,7 @@ def in_float32(case, folder, data):
     if who == "peft": return programs.peft(HERE / "models" / CASES[case]["model"], folder / "adapter", c, P, batch)
 
 
-def numpy_of(t): return {k: v.numpy() for k, v in t.items()}
+def numpy_of(t): return {k: (v.float() if v.dtype == torch.bfloat16 else v).numpy() for k, v in t.items()}
 
 
 def second_opinions(case, folder, data, files):
@@ -244,6 +312,11 @@ def second_opinions(case, folder, data, files):
         yield "peft's configuration", lambda: dict(first=0.0 if without(programs.peft_config(a), "peft_version", "target_modules") ==
                                                    without(a, "peft_version", "target_modules") else math.inf), EQUAL64
     if s.get("float32"): yield s["float32"] + " float32, the file", off(load_file(folder / "expected.safetensors"), files["expected64"]), CLOSE32
+    elif a and "top_p" in a: # padding: all of it but the balance loss
+        def unbalanced():
+            alone = {**a, "router_loss": False}
+            return off(programs.moe_peft(place, c, alone, P, batch), programs.definition(c, W, alone, P, batch)[0])
+        yield "moe_peft float32, without the balance loss", unbalanced, CLOSE32
     elif a and a.get("top_k") == 1:                  # MoE-PEFT's gate gradient is noise at K = 1, so only what is before Adam, without the gate
         def before_adam():
             keep = lambda t: {k: v for k, v in t.items() if k != "loss_curve" and not k.startswith("after.") and not (k.startswith("grad.") and "moe_gate" in k)}
@@ -304,17 +377,39 @@ def fits(errors, limits): return all(e <= limits[k] for k, e in errors.items())
 def said(errors): return " ".join(f"{k} {e:.1e}" for k, e in errors.items())
 
 
+def keep_model(name, c, W, files):
+    """Its size, whether written now or not."""
+    start = files.bytes
+    files.json(HERE / "models" / name / "config.json", c)
+    files.tensors(HERE / "models" / name / "model.safetensors", W)
+    return files.bytes - start
+
+
+def keep_adapter(folder, a, P, files, pickle=False):
+    files.json(folder / "adapter_config.json", a, 2 if a["peft_type"] == "LORA" else 4)
+    files.tensors(folder / ("adapter_model.bin" if pickle else "adapter_model.safetensors"), P, pickle=pickle)
+
+
+def judged(opinions):
+    """Prints them; whether all that could run are within their limits."""
+    good = True
+    for who, errors, limits in opinions:
+        try: e = errors() if callable(errors) else errors
+        except ImportError as x: print(f"  {who}: not run, {x}"); continue
+        print(f"  {who}: {said(e)}" + ("" if fits(e, limits) else f"  OVER THE LIMIT {said(limits)}"))
+        good = good and fits(e, limits)
+    return good
+
+
+def shown(gaps): return "-" if gaps[0] == math.inf else " ".join(f"{g:.1e}" for g in gaps)
+
+
 def run(case, files):
     folder, s, data = HERE / "cases" / case, CASES[case], inputs(case)
     c, W, a, P, batch = data
     ours, gaps = expectations(case, data)        # first, because it may refuse the seed
-    start = files.bytes
-    files.json(HERE / "models" / s["model"] / "config.json", c)
-    files.tensors(HERE / "models" / s["model"] / "model.safetensors", W)
-    start_case = files.bytes
-    if a:
-        files.json(folder / "adapter/adapter_config.json", a, 2 if a["peft_type"] == "LORA" else 4)
-        files.tensors(folder / ("adapter/adapter_model.bin" if s.get("bin") else "adapter/adapter_model.safetensors"), P, pickle=s.get("bin", False))
+    of_model = keep_model(s["model"], c, W, files)
+    if a: keep_adapter(folder / "adapter", a, P, files, s.get("bin", False))
     files.tensors(folder / "batch.safetensors", batch)
     for name, tensors in ours.items(): files.tensors(folder / f"{name}.safetensors", tensors, dict(first=SAME, curve=SAME, after=SAME))
     if s.get("float32"):
@@ -324,15 +419,30 @@ def run(case, files):
             print(f"  {s['float32']} cannot be imported ({e}): {path.name} " + ("left as it is" if path.exists() else "not made"))
             if not path.exists(): files.bad.append(f"{case}/{path.name} is missing")
     if files.bad: return False
-    shown = "-" if gaps[0] == math.inf else " ".join(f"{g:.1e}" for g in gaps)
-    print(f"{case}: {len(ours)} + {int('float32' in s)} expectations, {(files.bytes - start_case) / 1000:.0f} kB and the model {(start_case - start) / 1000:.0f} kB; router margins {shown}")
-    good = True
-    for who, errors, limits in second_opinions(case, folder, data, ours):
-        try: e = errors() if callable(errors) else errors
-        except ImportError as x: print(f"  {who}: not run, {x}"); continue
-        print(f"  {who}: {said(e)}" + ("" if fits(e, limits) else f"  OVER THE LIMIT {said(limits)}"))
-        good = good and fits(e, limits)
-    return good
+    print(f"{case}: {len(ours)} + {int('float32' in s)} expectations, {(files.bytes - of_model) / 1000:.0f} kB and the model {of_model / 1000:.0f} kB; router margins {shown(gaps)}")
+    return judged(second_opinions(case, folder, data, ours))
+
+
+def run_plural(case, files):
+    folder, s, (c, W, adapters, batch) = HERE / "plural" / case, PLURAL[case], plural_inputs(case)
+    place, (ours, gaps) = HERE / "models" / s["model"], programs.plural(c, W, adapters, batch)
+    if min(gaps) < GAP: raise SystemExit(f"{case}: a router margin of {min(gaps):.1e} is below {GAP}: choose another seed")
+    of_model = keep_model(s["model"], c, W, files)
+    for i, (a, P) in enumerate(adapters): keep_adapter(folder / f"adapters/{i}", a, P, files)
+    files.tensors(folder / "batch.safetensors", batch)
+    files.tensors(folder / "expected64.safetensors", ours, dict(first=SAME, curve=SAME, after=SAME))
+    if files.bad: return False
+    print(f"{case}: {len(adapters)} adapters, {(files.bytes - of_model) / 1000:.0f} kB and the model {of_model / 1000:.0f} kB; router margins {shown(gaps)}")
+
+    def opinions():                              # of each adapter alone on its rows, by programs that know of no other
+        for i, (a, P) in [*enumerate(adapters), (-1, (None, {}))]:
+            rows, wanted, whose = programs.rows_of(batch, i), programs.alone(ours, batch, i), f"adapter {i}" if a else "no adapter"
+            yield f"numpy {whose}", check_numpy.check(c, numpy_of(W), a, numpy_of(P), numpy_of(rows), numpy_of(wanted)), dict(forward=check_numpy.FORWARD, gradient=check_numpy.GRADIENT)
+            found = programs.definition(c, W, a, P, rows)[0]
+            yield f"the definition {whose}", off(found if a else {"logits": found["logits"]}, wanted), dict(first=SAME, curve=SAME, after=SAME)
+            yield f"transformers {whose}", lambda: off(programs.hugging_face(place, c, W, a, P, rows)[0] if a else {"logits": programs.hugging_face_logits(place, c, rows)}, wanted), EQUAL64
+        if s.get("moe_peft"): yield "moe_peft float32, all in one batch", lambda: off(programs.moe_peft_plural(place, c, adapters, batch), ours), CLOSE32
+    return judged(opinions())
 
 
 # ---- optimisers, schedules, and the list of it all
@@ -390,7 +500,7 @@ def schedules(files):
 
 
 def index(files):
-    """cases.json: where each case has its files."""
+    """cases.json and plural.json: where each case has its files."""
     lines = []
     for case, s in CASES.items():
         a, here = s.get("adapter"), f"cases/{case}"
@@ -398,22 +508,25 @@ def index(files):
                                  "float64": f"{here}/expected64.safetensors", "float32": f"{here}/expected.safetensors" if s.get("float32") else None,
                                  "float32_by": s.get("float32"), "perLayerArgmax": f"{here}/expected64-perLayerArgmax.safetensors" if s.get("argmax") else None,
                                  "base_gradients": f"{here}/expected64-base-gradients.safetensors" if s.get("base") else None}))
-    whole = "[\n" + ",\n".join(lines) + "\n]\n"
-    files.keep(HERE / "cases.json", lambda p: p.write_text(whole), lambda p: "" if p.read_text() == whole else "is not what CASES says")
+    several = [json.dumps({"name": case, "model": f"models/{s['model']}", "adapters": [f"plural/{case}/adapters/{i}" for i in range(len(s["adapters"]))],
+                           "batch": f"plural/{case}/batch.safetensors", "float64": f"plural/{case}/expected64.safetensors"}) for case, s in PLURAL.items()]
+    for name, entries in (("cases.json", lines), ("plural.json", several)):
+        whole = "[\n" + ",\n".join(entries) + "\n]\n"
+        files.keep(HERE / name, lambda p: p.write_text(whole), lambda p: "" if p.read_text() == whole else "is not what the lists say")
     return not files.bad
 
 
 if __name__ == "__main__":
     flags, names = [x for x in sys.argv[1:] if x.startswith("-")], [x for x in sys.argv[1:] if not x.startswith("-")]
-    if set(flags) - {"--check", "--force"} or len(flags) > 1 or set(names) - set(CASES) - {"optimizers", "schedules"}: sys.exit(__doc__)
+    if set(flags) - {"--check", "--force"} or len(flags) > 1 or set(names) - set(CASES) - set(PLURAL) - {"optimizers", "schedules"}: sys.exit(__doc__)
     torch.set_num_threads(1)
     import logging, warnings
     warnings.filterwarnings("ignore")
     logging.disable(logging.WARNING)
     good = True
-    for name in names or [*CASES, "optimizers", "schedules", "index"]:
+    for name in names or [*CASES, *PLURAL, "optimizers", "schedules", "index"]:
         files = Files("--check" in flags, "--force" in flags)
-        good = {"optimizers": optimizers, "schedules": schedules, "index": index}.get(name, lambda f: run(name, f))(files) and good
+        good = {"optimizers": optimizers, "schedules": schedules, "index": index}.get(name, lambda f: (run_plural if name in PLURAL else run)(name, f))(files) and good
         for b in files.bad: print(b)
     size = sum(f.stat().st_size for f in HERE.rglob("*") if f.is_file() and "__pycache__" not in f.parts)
     print(f"{size / 1e6:.2f} MB in all; " + ("good" if good else "NOT GOOD"))

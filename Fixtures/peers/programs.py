@@ -5,7 +5,7 @@ expert shares anything with another, every derivative is autograd's. Beside it s
 by modules of another construction), MoE-PEFT (float32) and PEFT (both). All return the tensors of a trace by name:
 logits, router_logits (zero at padding), loss, aux_loss, grad.*, and after three AdamW steps loss_curve and after.*
 """
-import math, os
+import math, os, re
 from contextlib import nullcontext
 import torch
 import torch.nn.functional as F
@@ -14,7 +14,7 @@ from torch.overrides import TorchFunctionMode
 
 STEPS, LR, DECAY = 3, 0.01, 0.01                 # AdamW; the rest are torch's defaults
 ATTENTION, FFN = ["q_proj", "k_proj", "v_proj", "o_proj"], ["gate_proj", "down_proj", "up_proj"]
-FAMILY = dict(llama="Llama", mistral="Mistral", qwen2="Qwen2")
+FAMILY = dict(llama="Llama", mistral="Mistral", qwen2="Qwen2", gemma="Gemma", gemma2="Gemma2")
 
 
 # ---- what a configuration means
@@ -25,11 +25,24 @@ def head_width(c): return c.get("head_dim") or c["hidden_size"] // c["num_attent
 def key_value_heads(c): return c.get("num_key_value_heads", c["num_attention_heads"])
 
 
+def is_gemma(c): return c["model_type"] in ("gemma", "gemma2")
+
+
+def tied(c): return c.get("tie_word_embeddings", is_gemma(c))
+
+
 def window(c, layer):
     """Key j is visible to query i when 0 <= i - j < window."""
     if c["model_type"] == "mistral": return c.get("sliding_window") or math.inf
     if c["model_type"] == "qwen2" and c.get("use_sliding_window") and layer >= c["max_window_layers"]: return c["sliding_window"]
+    if c["model_type"] == "gemma2" and layer % 2 == 0: return c["sliding_window"]
     return math.inf
+
+
+def score_scale(c): return c["query_pre_attn_scalar"] ** 0.5 if c["model_type"] == "gemma2" else math.sqrt(head_width(c))
+
+
+def capped(x, cap): return x if cap is None else cap * torch.tanh(x / cap)
 
 
 def frequencies(c):
@@ -51,6 +64,30 @@ def lora_scale(a): return a["lora_alpha"] / (math.sqrt(a["r"]) if a.get("use_rsl
 
 
 def coefficient(a): return a.get("router_aux_loss_coef", 0.001) * a.get("router_loss", True)
+
+
+def is_dynamic(a): return a["routing_strategy"] == "mixlora-dynamic"
+
+
+def tempered(a, p): return p / a["temperature"] if a["temperature"] > 0 else p
+
+
+def up_to(q, top_p):
+    """(…,E) bool: experts by falling q, ties by the lower index, up to and including the first at which the sum exceeds top_p."""
+    yes = torch.zeros_like(q, dtype=torch.bool)
+    for token, row in zip(yes.view(-1, q.shape[-1]), q.detach().reshape(-1, q.shape[-1]).tolist()):
+        total = 0.0
+        for e in sorted(range(len(row)), key=lambda e: (-row[e], e)):
+            token[e], total = True, total + row[e]
+            if total > top_p: break
+    return yes
+
+
+def experts_chosen(a, batch, out):
+    """How many experts the real tokens of all layers have: {number: tokens}, before any step."""
+    r = out["router_logits"].view(-1, real(batch).numel(), a["num_experts"])[:, real(batch).flatten()]
+    n = up_to(tempered(a, r.softmax(-1)), a["top_p"]).sum(-1).flatten().tolist()
+    return {k: n.count(k) for k in sorted(set(n))}
 
 
 def counted(batch):
@@ -84,30 +121,42 @@ class Row:
         q, k, v = (self.linear(i, "self_attn", n, x).reshape(N, h, D) for n, h in (("q_proj", H), ("k_proj", G), ("v_proj", G)))
         q, k = (rotate(z, position, frequencies(self.c)) for z in (q, k))
         k, v = (z.repeat_interleave(H // G, 1) for z in (k, v))                                   # (N,H,D)
-        score = torch.einsum("nhd,mhd->hnm", q, k) / math.sqrt(D)
+        score = torch.einsum("nhd,mhd->hnm", q, k) / score_scale(self.c)
         back = position[:, None] - position[None]                                                 # (N,N) how far key m lies behind query n
+        score = capped(score, self.c.get("attn_logit_softcapping"))
         score = score.masked_fill((back < 0) | (back >= window(self.c, i)), -math.inf)
         return self.linear(i, "self_attn", "o_proj", torch.einsum("hnm,mhd->nhd", score.softmax(-1), v).reshape(N, H * D))
 
-    def expert(self, i, x, e=None):                               # E_e(x) = W2' (silu(W1' x) * W3' x), each W' with this expert's LoRA
+    def expert(self, i, x, e=None):                               # E_e(x) = W2' (act(W1' x) * W3' x), each W' with this expert's LoRA
         of = lambda name, x: self.linear(i, "mlp", name, x, e)
-        return of("down_proj", F.silu(of("gate_proj", x)) * of("up_proj", x))
+        return of("down_proj", (gelu if is_gemma(self.c) else F.silu)(of("gate_proj", x)) * of("up_proj", x))
 
     def feed_forward(self, i, x):
         if "num_experts" not in self.a: return self.expert(i, x)
         r = x @ self.P[f"mixlora.layers.{i}.mlp.moe_gate.weight"].T                               # (N,E)
         self.router_logits.append(r)
-        top, chosen = r.softmax(-1).topk(self.a["top_k"], -1)                                     # (N,K) probabilities over all E
-        w = torch.zeros_like(r).scatter(-1, chosen, top / top.sum(-1, keepdim=True))              # (N,E), 0 where not chosen
+        if is_dynamic(self.a):                                                                    # w (N,E), 0 where not chosen, of a sum below 1
+            q = tempered(self.a, r.softmax(-1))
+            w = q * up_to(q, self.a["top_p"])
+        else:
+            top, chosen = r.softmax(-1).topk(self.a["top_k"], -1)                                 # (N,K) probabilities over all E
+            w = torch.zeros_like(r).scatter(-1, chosen, top / top.sum(-1, keepdim=True))
         return sum(w[:, e, None] * self.expert(i, x, e) for e in range(self.a["num_experts"]))
 
     def logits(self, ids, position):
-        def norm(x, name): return self.W[f"model.{name}.weight"] * x / torch.sqrt((x * x).mean(-1, keepdim=True) + self.c["rms_norm_eps"])
-        x = self.W["model.embed_tokens.weight"][ids]                                              # (N,C)
-        for i in range(self.c["num_hidden_layers"]):
-            x = x + self.attention(i, norm(x, f"layers.{i}.input_layernorm"), position)
-            x = x + self.feed_forward(i, norm(x, f"layers.{i}.post_attention_layernorm"))
-        return norm(x, "norm") @ self.W["model.embed_tokens.weight" if self.c["tie_word_embeddings"] else "lm_head.weight"].T
+        c, four = self.c, self.c["model_type"] == "gemma2"        # Gemma 2 also norms what it adds
+        def norm(x, name): return (self.W[f"model.{name}.weight"] + is_gemma(c)) * x / torch.sqrt((x * x).mean(-1, keepdim=True) + c["rms_norm_eps"])
+        def added(y, name): return norm(y, name) if four else y
+        x = self.W["model.embed_tokens.weight"][ids] * (math.sqrt(c["hidden_size"]) if is_gemma(c) else 1)        # (N,C)
+        for i in range(c["num_hidden_layers"]):
+            of = f"layers.{i}.{{}}_layernorm".format
+            x = x + added(self.attention(i, norm(x, of("input")), position), of("post_attention"))
+            x = x + added(self.feed_forward(i, norm(x, of("pre_feedforward" if four else "post_attention"))), of("post_feedforward"))
+        y = norm(x, "norm") @ self.W["model.embed_tokens.weight" if tied(c) else "lm_head.weight"].T
+        return capped(y, c.get("final_logit_softcapping"))
+
+
+def gelu(x): return x / 2 * (1 + torch.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x ** 3)))    # "gelu_pytorch_tanh"
 
 
 def rotate(x, position, frequency):              # (N,heads,D); channel j turns with channel j + D/2
@@ -122,44 +171,62 @@ def balance_loss(a, r, form):
     if form == "perLayerArgmax":                                  # the paper's equation 8 in each layer, then the mean over layers
         share = F.one_hot(r.argmax(-1), E).double().mean(1)                                       # (layers,E)
         return coefficient(a) * E * (share * p.mean(1)).sum(-1).mean()
-    share = F.one_hot(r.topk(a["top_k"], -1)[1], E).double().sum(2).mean((0, 1))                  # pooledTopK: slots / (layers × tokens)
+    if is_dynamic(a): share = up_to(tempered(a, p), a["top_p"]).double().mean((0, 1))             # pooledTopK: slots / (layers × tokens)
+    else: share = F.one_hot(r.topk(a["top_k"], -1)[1], E).double().sum(2).mean((0, 1))
     return coefficient(a) * E * (share * p.mean((0, 1))).sum()
 
 
 def margin(a, r, form):
-    """Least distance between the K-th and the next router logit; for perLayerArgmax also between the first two."""
+    """Least distance between the last chosen and the next router logit; for perLayerArgmax also between the first two; of sums of
+    probabilities from top_p, where that decides."""
     order = r.detach().sort(-1, descending=True)[0]
+    if is_dynamic(a):
+        sums = tempered(a, order.softmax(-1)).cumsum(-1)
+        last = (sums <= a["top_p"]).sum(-1, keepdim=True).clamp(max=a["num_experts"] - 1)         # as an index into the order
+        step = torch.cat([order, torch.full_like(order[..., :1], -math.inf)], -1)
+        return min((step.gather(-1, last) - step.gather(-1, last + 1)).min().item(), (sums - a["top_p"]).abs().min().item())
     at = [k for k in {a["top_k"], 1 if form == "perLayerArgmax" else a["top_k"]} if k < a["num_experts"]]
     return min(((order[..., k - 1] - order[..., k]).min().item() for k in at), default=math.inf)
 
 
-def forward(c, W, a, P, batch, form):
-    """logits (B,T,V) and router logits (layers,B,T,E) or None, both 0 at padding; cross-entropy; balance loss; smallest router margin"""
-    ids, mask = batch["input_ids"], real(batch)
-    B, T = ids.shape
-    logits, router, routed = torch.zeros(B, T, c["vocab_size"], dtype=torch.float64), None, "num_experts" in (a or {})
-    if routed: router = torch.zeros(c["num_hidden_layers"], B, T, a["num_experts"], dtype=torch.float64)
-    for b in range(B):
-        row, at = Row(c, W, a, P), mask[b].nonzero()[:, 0]                                        # a position is a column
+def together(c, W, adapters, batch, form="pooledTopK"):
+    """Row b with the (configuration, tensors) of number batch["adapter"][b], or with none (-1). Logits (B,T,V) and for each adapter router
+    logits (layers,B,T,E) or None, all 0 at padding and on other rows; cross-entropies (A); balance losses (A); smallest margin"""
+    ids, mask, of = batch["input_ids"], real(batch), batch["adapter"]
+    logits, yes, routed = torch.zeros(*ids.shape, c["vocab_size"], dtype=torch.float64), counted(batch)[:, 1:], ["num_experts" in (a or {}) for a, _ in adapters]
+    router = [torch.zeros(c["num_hidden_layers"], *ids.shape, a["num_experts"], dtype=torch.float64) if yes else None for (a, _), yes in zip(adapters, routed)]
+    for b, i in enumerate(of.tolist()):
+        row, at = Row(c, W, *(adapters[i] if i >= 0 else (None, {}))), mask[b].nonzero()[:, 0]    # a position is a column
         logits[b, at] = row.logits(ids[b, at], at.double())
-        for i, r in enumerate(row.router_logits): router[i, b, at] = r
-    yes = counted(batch)
-    loss = -logits[:, :-1].log_softmax(-1).gather(-1, batch["labels"][:, 1:, None].clamp(min=0))[..., 0][yes[:, 1:]].mean()
-    if not routed: return logits, None, loss, torch.zeros((), dtype=torch.float64), math.inf
-    r = router[:, mask]
-    return logits, router.flatten(0, 2), loss, balance_loss(a, r, form), margin(a, r, form)
+        for layer, r in enumerate(row.router_logits): router[i][layer, b, at] = r
+    nll = -logits[:, :-1].log_softmax(-1).gather(-1, batch["labels"][:, 1:, None].clamp(min=0))[..., 0]
+    loss = torch.stack([nll[yes & (of == i)[:, None]].mean() for i in range(len(adapters))])
+    own = [r[:, mask & (of == i)[:, None]] if routed[i] else None for i, r in enumerate(router)]
+    aux = torch.stack([balance_loss(a, r, form) if r is not None else torch.zeros((), dtype=torch.float64) for (a, _), r in zip(adapters, own)])
+    return logits, router, loss, aux, min((margin(a, r, form) for (a, _), r in zip(adapters, own) if r is not None), default=math.inf)
+
+
+def everywhere(batch): return {**batch, "adapter": torch.zeros(len(batch["input_ids"]), dtype=torch.int64)}
+
+
+def forward(c, W, a, P, batch, form):
+    """The same for one adapter, or none, in all rows."""
+    logits, router, loss, aux, gap = together(c, W, [(a, P)], everywhere(batch), form)
+    return logits, router[0] if router[0] is None else router[0].flatten(0, 2), loss[0], aux[0], gap
 
 
 def train(parameters, run):
-    """A trace with three steps. `run()` gives logits, router logits, loss, aux loss, margin; `parameters` by their names in the files."""
+    """A trace with three steps. `run()` gives logits, router logits (or several by name), loss, aux loss (of one adapter or of each), margin;
+    `parameters` by their names in the files."""
     adamw, out, curve, gaps = torch.optim.AdamW(parameters.values(), lr=LR, weight_decay=DECAY), {}, [], []
     for step in range(STEPS):
         logits, router, loss, aux, gap = run()
         adamw.zero_grad()
-        (loss + aux).backward()
+        (loss + aux).sum().backward()
         for p in parameters.values(): p.grad = torch.zeros_like(p) if p.grad is None else p.grad  # an idle expert still decays
         if step == 0:
-            out.update(logits=logits, **({} if router is None else dict(router_logits=router)), loss=loss.reshape(1), aux_loss=aux.reshape(1))
+            router = {} if router is None else router if isinstance(router, dict) else dict(router_logits=router)
+            out.update(logits=logits, **router, loss=loss.reshape(-1), aux_loss=aux.reshape(-1))
             out.update({f"grad.{k}": p.grad.clone() for k, p in parameters.items()})
         curve.append((loss + aux).detach())
         gaps.append(gap)
@@ -176,6 +243,37 @@ def definition(c, W, a, P, batch, form="pooledTopK"):
     trained = P if a else W
     for p in trained.values(): p.requires_grad_()
     return train(trained, lambda: forward(c, W, a, P, batch, form))
+
+
+def train_plural(adapters, run):
+    """The trace of several adapters, given [{name: parameter}] and a `run` as `together`, under the names of the contract."""
+    def named():
+        logits, router, *rest = run()
+        return logits, {f"adapter.{i}.router_logits": r.flatten(0, 2) for i, r in enumerate(router) if r is not None}, *rest
+    out, gaps = train({f"adapter.{i}.{k}": p for i, P in enumerate(adapters) for k, p in P.items()}, named)
+    out["loss_curve"] = out["loss_curve"].T.contiguous()                                          # (A,steps)
+    return {re.sub(r"^(grad|after)\.(adapter\.\d+)\.", r"\2.\1.", k): v for k, v in out.items()}, gaps
+
+
+def plural(c, W, adapters, batch):
+    """The trace of several (configuration, tensors) and the router margin before each step."""
+    W, adapters = {k: v.double() for k, v in W.items()}, [(a, {k: v.double().requires_grad_() for k, v in P.items()}) for a, P in adapters]
+    return train_plural([P for _, P in adapters], lambda: together(c, W, adapters, batch))
+
+
+def rows_of(batch, i): return {k: v[batch["adapter"] == i] for k, v in batch.items() if k != "adapter"}
+
+
+def alone(trace, batch, i):
+    """What the trace of several says of one adapter, or of the base (-1), as a trace of its rows alone."""
+    mine, own = batch["adapter"] == i, f"adapter.{i}."
+    out = {"logits": trace["logits"][mine], **{k[len(own):]: v for k, v in trace.items() if k.startswith(own)}}
+    if i >= 0: out.update({k: trace[k][i].reshape(-1) for k in ("loss", "aux_loss", "loss_curve")})
+    if "router_logits" in out:
+        r = out["router_logits"].unflatten(0, (-1, *batch["input_ids"].shape))
+        assert not r[:, ~mine].any()
+        out["router_logits"] = r[:, mine].flatten(0, 2)
+    return out
 
 
 def base_gradients(c, W, a, P, batch):
@@ -212,20 +310,28 @@ class WithLoRA(torch.nn.Module):
 class Experts(torch.nn.Module):
     """Each expert on the rows routed to it, added up expert by expert."""
 
-    def __init__(self, mlp, gate, experts, top_k):
+    def __init__(self, mlp, gate, experts, a):
         super().__init__()
-        self.mlp, self.gate, self.experts, self.top_k = mlp, torch.nn.Parameter(gate), torch.nn.ModuleList(experts), top_k
+        self.mlp, self.gate, self.experts, self.a = mlp, torch.nn.Parameter(gate), torch.nn.ModuleList(experts), a
+
+    def route(self, p):
+        """(N,slots) experts and their weights, 0 in slots that stay empty"""
+        if not is_dynamic(self.a):
+            top, chosen = p.topk(self.a["top_k"], -1)
+            return chosen, top / top.sum(-1, keepdim=True)
+        q, chosen = tempered(self.a, p).sort(dim=-1, descending=True, stable=True)
+        return chosen, q * (q.cumsum(-1) - q <= self.a["top_p"])
 
     def forward(self, x):
         flat = x.flatten(0, -2)
         self.logits = F.linear(flat, self.gate)
-        top, chosen = F.softmax(self.logits, -1).topk(self.top_k, -1)
+        chosen, weight = self.route(F.softmax(self.logits, -1))
         y = torch.zeros_like(flat)
         for e, lora in enumerate(self.experts):
-            row, slot = (chosen == e).nonzero(as_tuple=True)
+            row, slot = ((chosen == e) & (weight > 0)).nonzero(as_tuple=True)
             of = lambda name, z: (lora[name] if name in lora else getattr(self.mlp, name))(z)
             h = self.mlp.act_fn(of("gate_proj", flat[row])) * of("up_proj", flat[row])
-            y = y.index_add(0, row, of("down_proj", h) * (top[row, slot] / top[row].sum(-1))[:, None])
+            y = y.index_add(0, row, of("down_proj", h) * weight[row, slot, None])
         return y.view_as(x)
 
 
@@ -237,13 +343,14 @@ def hugging_face_model(folder, c, dtype=torch.float64):
         rope = dict(c["rope_parameters"])
         config.rope_theta = rope.pop("rope_theta")
         config.rope_scaling = rope if rope["rope_type"] != "default" else None
-    config._attn_implementation = "eager"
+    if c["model_type"] == "gemma" and transformers.__version__ >= "5": config.hidden_act = "gelu_pytorch_tanh"     # as 4 does whatever stands there
+    config._attn_implementation, config.use_cache = "eager", False                                # Gemma 2's cache is written in place
     torch.set_default_dtype(dtype)
     try:
         with computing(dtype): model = getattr(transformers, FAMILY[c["model_type"]] + "ForCausalLM")(config).eval()
     finally: torch.set_default_dtype(torch.float32)
     missing, unread = model.load_state_dict(load_file(folder / "model.safetensors"), strict=False)
-    assert not unread and missing == (["lm_head.weight"] if c["tie_word_embeddings"] else []), (missing, unread)
+    assert not unread and missing == (["lm_head.weight"] if tied(c) else []), (missing, unread)
     assert all(b.dtype == dtype for n, b in model.named_buffers() if "inv_freq" in n) and all(p.dtype == dtype for p in model.parameters())
     return model
 
@@ -267,7 +374,7 @@ def install(model, a, P):
         gate = f"mixlora.layers.{i}.mlp.moe_gate.weight"
         experts = [torch.nn.ModuleDict({n: lora(getattr(layer.mlp, n), f"mixlora.layers.{i}.mlp.{n}.experts.{e}", {**a, **a.get("expert_lora", {})})
                                         for n in FFN if n in a["target_modules"]}) for e in range(a["num_experts"])]
-        layer.mlp = Experts(layer.mlp, P[gate], experts, a["top_k"])
+        layer.mlp = Experts(layer.mlp, P[gate], experts, a)
         parameters[gate] = layer.mlp.gate
         blocks.append(layer.mlp)
     assert set(parameters) == set(P), set(parameters) ^ set(P)
@@ -282,6 +389,12 @@ def through(model, blocks, a, batch, form="pooledTopK"):
     if not blocks: return shown, None, loss, loss.new_zeros(()), math.inf
     r = torch.stack([b.logits.view(*mask.shape, -1) for b in blocks])                             # (layers,B,T,E)
     return shown, (r * mask[..., None]).flatten(0, 2), loss, balance_loss(a, r[:, mask], form), margin(a, r[:, mask], form)
+
+
+def hugging_face_logits(folder, c, batch):
+    """Of the base alone."""
+    model = hugging_face_model(folder, c)
+    with TrulyDouble(), torch.no_grad(): return through(model, [], None, batch)[0]
 
 
 def hugging_face(folder, c, W, a, P, batch, form="pooledTopK"):
@@ -316,8 +429,9 @@ def peft_config(a):
 
 # ---- MoE-PEFT, float32
 
-def moe_peft(folder, c, a, P, batch):
-    """Its loss knows only -100, its operators want a dropout above 0, and what it leaves at padding is cleared."""
+def moe_peft_plural(folder, c, adapters, batch):
+    """All adapters in one batch, which it wants sorted by adapter; the base alone is an adapter without targets. Its loss knows only -100,
+    its operators want a dropout above 0, and what it leaves at padding is cleared."""
     os.environ["MOE_PEFT_EXECUTOR_TYPE"] = "CPU"
     import transformers
     if transformers.__version__ >= "5": raise ImportError("moe-peft 2.0.2 needs transformers 4")
@@ -325,21 +439,41 @@ def moe_peft(folder, c, a, P, batch):
     from moe_peft.common import LLMBatchConfig, LLMModelInput
     dry = lambda a: {**a, "lora_dropout": 1e-12, **({"expert_lora": dry(a["expert_lora"])} if "expert_lora" in a else {})}
     model = moe_peft.LLMModel.from_pretrained(str(folder), device="cpu", load_dtype=torch.float32, attn_impl="eager")
-    config = moe_peft.adapter_factory(adapter_name="m", **dry(a))
-    wrote = {**config.export(), "base_model_name_or_path": a["base_model_name_or_path"], "task_type": "CAUSAL_LM"}
-    assert wrote == {k: v for k, v in dry(a).items() if k not in ("router_aux_loss_coef", "router_loss")}, wrote
-    model.init_adapter(config)
-    theirs, mask = model.get_adapter_weight_dict("m"), real(batch)
-    assert set(theirs) == set(P), set(theirs) ^ set(P)
-    for k, p in theirs.items(): p.data.copy_(P[k]); p.requires_grad_()
+    mask, order, trained = real(batch), batch["adapter"].argsort(stable=True), []
+    model.init_adapter(moe_peft.adapter_factory("LORA", "-1", r=1, lora_alpha=1, lora_dropout=1e-12, target_modules=[]))
+    for i, (a, P) in enumerate(adapters):
+        config = moe_peft.adapter_factory(adapter_name=str(i), **dry(a))
+        wrote = {**config.export(), "base_model_name_or_path": a["base_model_name_or_path"], "task_type": "CAUSAL_LM"}
+        assert a["peft_type"] == "LORA" or wrote == {k: v for k, v in dry(a).items() if k not in ("router_aux_loss_coef", "router_loss")}, wrote
+        model.init_adapter(config)
+        theirs = model.get_adapter_weight_dict(str(i))
+        assert set(theirs) == set(P), set(theirs) ^ set(P)
+        for k, p in theirs.items(): p.data.copy_(P[k]); p.requires_grad_()
+        trained.append({k: theirs[k] for k in P})
+    rows = [(i, (batch["adapter"] == i).nonzero()[:, 0]) for i in batch["adapter"].unique().tolist()]             # ascending, as `order`
+    ends = torch.tensor([len(at) for _, at in rows]).cumsum(0).tolist()
     labels = batch["labels"].where(counted(batch), -100)
 
     def run():
-        o = model.forward(LLMModelInput(batch_configs_=[LLMBatchConfig("m", 0, len(mask))], batch_tokens_=batch["input_ids"].tolist(),
-                                        batch_labels_=labels.tolist(), batch_masks_=mask.long().tolist()))[0]
-        aux = o.loss.new_zeros(()) if o.aux_loss is None else o.aux_loss
-        return o.logits * mask[..., None], o.router_logits * mask.flatten().repeat(c["num_hidden_layers"])[:, None], o.loss, aux, math.inf
-    return train({k: theirs[k] for k in P}, run)[0]
+        found = model.forward(LLMModelInput(batch_configs_=[LLMBatchConfig(str(i), end - len(at), end) for (i, at), end in zip(rows, ends)],
+                                            batch_tokens_=batch["input_ids"][order].tolist(), batch_labels_=labels[order].tolist(),
+                                            batch_masks_=mask[order].long().tolist()))
+        logits, router = torch.zeros(*mask.shape, c["vocab_size"]), [None] * len(adapters)
+        loss, aux = ([torch.zeros(())] * len(adapters) for _ in "12")
+        for (i, at), o in zip(rows, found):
+            logits = logits.index_copy(0, at, o.logits * mask[at][..., None])
+            if i < 0: continue
+            loss[i], aux[i] = o.loss, aux[i] if o.aux_loss is None else o.aux_loss
+            if o.router_logits is None: continue
+            r = o.router_logits.view(-1, *mask[at].shape, adapters[i][0]["num_experts"]) * mask[at][..., None]
+            router[i] = torch.zeros(len(r), *mask.shape, r.shape[-1]).index_copy(1, at, r)
+        return logits, router, torch.stack(loss), torch.stack(aux), math.inf
+    return train_plural(trained, run)[0]
+
+
+def moe_peft(folder, c, a, P, batch):
+    batch = everywhere(batch)
+    return alone(moe_peft_plural(folder, c, [(a, P)], batch), batch, 0)
 
 
 # ---- optimisers and schedules
