@@ -46,7 +46,7 @@ public struct CacheSlots: Sendable {
   /// How many rows of each sequence are kept.
   public private(set) var lengths: [Int]
   private var size = 0
-  private var moved: [Range<Int>] = []  // where the rows lay before the slots grew last
+  private var moved: [Range<Int>] = []  // where the rows lay, if the slots grow with the next pass
 
   /// Nothing yet, for `sequences` sequences.
   public init(sequences: Int) { lengths = [Int](repeating: 0, count: sequences) }
@@ -57,9 +57,11 @@ public struct CacheSlots: Sendable {
   /// Makes room for so many more rows of each sequence.
   public mutating func reserve(_ new: [Int]) {
     guard new.count == lengths.count else { trap("CacheSlots: rows of \(new.count) sequences, expected \(lengths.count)") }
-    moved = lengths.enumerated().map { $0 * size..<$0 * size + $1 }
+    moved = []
     let longest = zip(lengths, new).map(+).max() ?? 0
-    if longest > size { size = max(longest, 2 * size, 64) }
+    guard longest > size else { return }
+    moved = lengths.enumerated().map { $0 * size..<$0 * size + $1 }
+    size = max(longest, 2 * size, 64)
   }
 
   /// Counts the rows that a pass added.
@@ -71,10 +73,10 @@ public struct CacheSlots: Sendable {
   /// Where each sequence's rows lie when `new` more are there.
   func keyRows(adding new: [Int]) -> [Range<Int>] { lengths.indices.map { $0 * size..<$0 * size + lengths[$0] + new[$0] } }
 
-  /// The place of each row of a batch, and where the rows that are kept lay before and lie now.
+  /// The place of each row of a batch, and, where the slots have grown, where the rows that are kept lay before and lie now.
   func numbers(offsets: [Int]) -> (places: [Int32], from: [Int32], to: [Int32]) {
     let places = lengths.indices.flatMap { s in (0..<offsets[s + 1] - offsets[s]).map { Int32(s * size + lengths[s] + $0) } }
-    let to = lengths.indices.flatMap { s in (0..<lengths[s]).map { Int32(s * size + $0) } }
+    let to = moved.isEmpty ? [] : lengths.indices.flatMap { s in (0..<lengths[s]).map { Int32(s * size + $0) } }
     return (places, moved.flatMap { $0.map { Int32($0) } }, to)
   }
 }

@@ -82,7 +82,7 @@ struct BenchTrainCommand: ParsableCommand {
       try Machine.requireMemory(for: configuration, bytesEach: 4, file: model + "/config.json")
       let initial = InitialWeights(seed: seed, on: backend)
       decoder = try Decoder(
-        configuration, weights: initial, adapter: (settings, initial), evaluation: branches.evaluation, on: backend)
+        configuration, weights: initial, adapters: [AdapterSource(settings, initial)], evaluation: branches.evaluation, on: backend)
     } else {
       decoder = try ModelFiles.load(
         model, adapter: .new(settings, seed: seed), trainsBase: false, evaluation: branches.evaluation, on: backend)

@@ -60,7 +60,7 @@ extension Doctor {
     let adapter = AdapterConfiguration(lora: lora, mixture: .init(experts: 4, expertsPerToken: 2, lora: lora))
     let backend = CPUDouble(threads: threads)
     let weights = RandomWeights(seed: 7, on: backend)
-    let decoder = try Decoder(configuration, weights: weights, adapter: (adapter, weights), on: backend)
+    let decoder = try Decoder(configuration, weights: weights, adapters: [AdapterSource(adapter, weights)], on: backend)
     let sequences = [
       PackedSequence(ids: [3, 1, 4, 1, 5], labels: [1, 4, nil, 5, nil]), PackedSequence(ids: [9, 2, 6], labels: [2, 6, nil]),
     ]

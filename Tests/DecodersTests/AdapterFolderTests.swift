@@ -54,7 +54,7 @@ import Testing
       }
       let weights = CheckpointWeights<CPUFloat>(try ModelFiles.adapterFile(folder), on: backend)
       let read = try Decoder(
-        SmallModel.configuration, weights: EditedWeights(seed: 7, on: backend), adapter: (configuration, weights),
+        SmallModel.configuration, weights: EditedWeights(seed: 7, on: backend), adapters: [AdapterSource(configuration, weights)],
         on: backend)
       try weights.finish()
       #expect(read.trainedTensors.map(\.name) == written.trainedTensors.map(\.name))
@@ -98,7 +98,7 @@ import Testing
     adapter.lora.initialisation = initialisation
     adapter.mixture?.lora = adapter.lora
     let weights = InitialWeights(seed: seed, on: backend)
-    return try Decoder(configuration, weights: weights, adapter: (adapter, weights), on: backend)
+    return try Decoder(configuration, weights: weights, adapters: [AdapterSource(adapter, weights)], on: backend)
   }
 
   private func values<B: Backend>(_ decoder: Decoder<B>, on backend: B) throws -> [(name: String, values: [Double], inputs: Int)] {

@@ -41,8 +41,7 @@ import Testing
   private func logits<B: Backend>(_ decoder: Decoder<B>, _ ids: [[Int32]], on backend: B) throws -> [Double] {
     let batch = PackedBatch(ids.map { PackedSequence(ids: $0, labels: $0.map { _ in nil }) }, on: backend)
     let run = Run(backend)
-    let output = decoder.forward(batch, run, caches: .none)
-    return try backend.download(decoder.logits(output.hidden, run)).map { Double($0) }
+    return try backend.download(decoder.logits(decoder.forward(batch, run), run)).map { Double($0) }
   }
 
   private func batch() throws -> [[Int32]] {
@@ -163,19 +162,15 @@ import Testing
     let lora = AdapterConfiguration.LoRA(rank: 2, alpha: 4)
     let settings = AdapterConfiguration(lora: lora, mixture: .init(experts: 3, expertsPerToken: 2, lora: lora))
     let decoder = try Decoder(
-      configuration, weights: weights, adapter: (settings, InitialWeights(seed: 1, on: backend)), on: backend)
+      configuration, weights: weights, adapters: [AdapterSource(settings, InitialWeights(seed: 1, on: backend))], on: backend)
     let key = RandomKey(seed: 2)  // B is zero in a new adapter, and then A has no gradient
     for parameter in decoder.parameters {
       backend.add(
         1, backend.random(parameter.value.shape, .normal(deviation: 0.1), key.derived(parameter.name, "test")), into: &parameter.value)
     }
     let batch = PackedBatch(try batch().map { PackedSequence(ids: $0, labels: $0.dropFirst().map { $0 } + [nil]) }, on: backend)
-    let run = Run(backend)
-    let output = decoder.forward(batch, run, caches: .all)
-    let (loss, dhidden) = decoder.loss(output.hidden, batch, run)
-    decoder.backward(dhidden, output, batch, run)
-    try run.finish()
-    return try [backend.download(loss)] + decoder.parameters.map { try backend.download($0.gradient) }
+    let losses = try decoder.gradients(of: batch, Run(backend))
+    return try [backend.download(losses[0].crossEntropy)] + decoder.parameters.map { try backend.download($0.gradient) }
   }
 
   @Test func aStepOnAQuantisedModelAllocatesNothingAndCopiesNothing() throws {
@@ -188,14 +183,10 @@ import Testing
     var cost = Counters()
     for number in 1...3 {
       let before = backend.counters
-      let run = Run(backend, isTraining: true, key: RandomKey(seed: 1))
-      run.rows = batch.identity(step: number)
-      let output = decoder.forward(batch, run, caches: .all)
-      let (_, dhidden) = decoder.loss(output.hidden, batch, run)
-      decoder.backward(dhidden, output, batch, run)
-      try run.finish()
+      _ = try decoder.gradients(of: batch, Run(backend, training: TrainingPass(key: RandomKey(seed: 1), step: number)))
       cost = backend.counters - before
     }
+    cost.operations = 0
     #expect(cost == Counters())
   }
 

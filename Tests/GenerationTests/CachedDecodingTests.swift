@@ -25,7 +25,7 @@ import Traces
     try Self.sequences.enumerated().map { s, ids in
       let batch = PackedBatch([PackedSequence(ids: ids, labels: ids.map { _ in nil })], on: backend)
       let run = Run(backend)
-      let logits = decoder.logits(decoder.forward(batch, run, caches: .none).hidden, run)
+      let logits = decoder.logits(decoder.forward(batch, run), run)
       return .init(name: "logits \(s)", shape: logits.shape.sizes, values: try backend.download(logits))
     }
   }
@@ -103,21 +103,25 @@ import Traces
     let cost = backend.counters - before
     #expect(cost.sharedCopies == 0)
     #expect(cost.poolMisses == 0)
-    #expect(cost.bytesToDevice == 8 * 2 * 4 * 4)  // id, position, sample and the row of the head, of two tokens
+    // id, position, sample, place and the row of the head, of two tokens; three numbers a sequence and one more
+    #expect(cost.bytesToDevice == 8 * 4 * (2 * 5 + 3 * 3 + 1))
+    #expect(cost.waits == 8)
     #expect(cost.bytesToHost == 8 * 2 * 23 * 4)
   }
 
   /// A cache that grew one row at a time would take as many buffers as there are tokens.
   @Test func theCacheGrowsByDoubling() throws {
     let backend = CPUFloat(threads: 1)
-    let cache = KeyValueCache<CPUFloat>(sequences: 2)
-    let run = Run(backend)
-    let rows = backend.upload([Float](repeating: 1, count: 6), Shape(3, 2))
+    let decoder = try SmallModel.decoder(on: backend)
+    let state = DecodingState(decoder, sequences: 2, on: backend)
+    for _ in 0..<4 { _ = try state.logits(after: [[1], [2, 3]], Run(backend)) }
+    backend.endWarmUp()
     let before = backend.counters
-    for _ in 0..<400 { _ = cache.append(keys: rows, values: rows, offsets: [0, 1, 3], run) }
+    for _ in 0..<400 { _ = try state.logits(after: [[1], [2, 3]], Run(backend)) }
     let cost = backend.counters - before
-    #expect(cache.lengths == [400, 800])
+    #expect(state.ids.map(\.count) == [404, 808])
     #expect(cost.sharedCopies == 0)
-    #expect(cost.poolMisses <= 2 * 5)  // 64, 128, 256, 512, 1024 rows
+    // 128, 256, 512, 1024 rows of keys and values in three layers, and what moves them; a table of angles and of scores as often
+    #expect(cost.poolMisses <= 4 * (3 * 4 + 4), "\(cost.poolMisses)")
   }
 }

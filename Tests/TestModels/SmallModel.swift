@@ -45,7 +45,7 @@ package enum SmallModel {
   ) throws -> Decoder<B> {
     let weights = EditedWeights(seed: 7, on: backend, edit)
     return try Decoder(
-      configuration, weights: weights, adapter: (adapter, weights), trainsBase: trainsBase, evaluation: evaluation,
+      configuration, weights: weights, adapters: [AdapterSource(adapter, weights)], trainsBase: trainsBase, evaluation: evaluation,
       balanceLoss: balanceLoss, on: backend)
   }
 
@@ -62,24 +62,22 @@ package enum SmallModel {
 
   /// One training pass: hidden rows, logits, losses and all gradients.
   package static func trainingTensors<B: Backend>(
-    _ decoder: Decoder<B>, hooks: [any Hook<B>] = [], isTraining: Bool = true, caches: Decoder<B>.CachePolicy = .all,
+    _ decoder: Decoder<B>, hooks: [any Hook<B>] = [], isTraining: Bool = true, recomputes: Bool = false,
     sequences: [PackedSequence] = sequences, on backend: B
   ) throws -> [Trace<B.Scalar>.NamedTensor] {
     let batch = PackedBatch(sequences, on: backend)
-    let run = Run(backend, isTraining: isTraining, key: RandomKey(seed: 11), hooks: hooks)
-    run.rows = batch.identity(step: 5)
-    for parameter in decoder.parameters { backend.scale(0, &parameter.gradient) }
-    let output = decoder.forward(batch, run, caches: caches)
-    let logits = decoder.logits(output.hidden, run)
-    let (loss, dhidden) = decoder.loss(output.hidden, batch, run)
-    var tensors = [
-      Trace<B.Scalar>.NamedTensor(name: "hidden", shape: output.hidden.shape.sizes, values: try backend.download(output.hidden)),
-      Trace<B.Scalar>.NamedTensor(name: "logits", shape: logits.shape.sizes, values: try backend.download(logits)),
-      Trace<B.Scalar>.NamedTensor(name: "loss", shape: [1], values: try backend.download(loss)),
-    ]
-    if let balance = output.balanceLoss { tensors.append(.init(name: "aux_loss", shape: [1], values: try backend.download(balance))) }
-    decoder.backward(dhidden, output, batch, run)
-    try run.finish()
+    let run = Run(backend, training: isTraining ? TrainingPass(key: RandomKey(seed: 11), step: 5) : nil, hooks: hooks)
+    for part in decoder.trained { backend.fill(0, &part.arena.gradients) }
+    var tensors: [Trace<B.Scalar>.NamedTensor] = []
+    let losses = try decoder.gradients(of: batch, run, recomputes: recomputes) { hidden in
+      let logits = decoder.logits(hidden, Run(backend))
+      tensors += [
+        .init(name: "hidden", shape: hidden.shape.sizes, values: try backend.download(hidden)),
+        .init(name: "logits", shape: logits.shape.sizes, values: try backend.download(logits)),
+      ]
+    }[0]
+    tensors.append(.init(name: "loss", shape: [1], values: try backend.download(losses.crossEntropy)))
+    if let balance = losses.balance { tensors.append(.init(name: "aux_loss", shape: [1], values: try backend.download(balance))) }
     for tensor in decoder.trainedTensors {
       let part = tensor.view(of: tensor.parameter.gradient)
       tensors.append(.init(name: "grad." + tensor.name, shape: part.shape.sizes, values: try backend.download(part)))

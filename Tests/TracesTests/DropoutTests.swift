@@ -58,27 +58,28 @@ import Traces
   func aMaskKeepsItsShareAndScalesItWhateverTheThreads(_ p: Double, threads: Int) throws {
     let backend = CPUDouble(threads: threads, isPoisoned: true)
     let (n, width) = (300, 67)
-    let run = Run(backend, isTraining: true, key: RandomKey(seed: 3))
-    run.rows = RowIdentity(
-      samples: backend.upload((0..<n).map { Int32($0 / 50) }), positions: backend.upload((0..<n).map { Int32($0 % 50) }), step: 2)
-    let layer = InputDropout<CPUDouble>(path: "some.input", probability: p)
+    let pass = TrainingPass(key: RandomKey(seed: 3), step: 2)
+    let run = Run(backend, training: pass)
+    let sequences = (0..<n / 50).map { _ in PackedSequence(ids: Array(repeating: 0, count: 50), labels: Array(repeating: nil, count: 50)) }
+    let batch = PackedBatch(sequences, on: backend)
+    let layer = InputDropout<CPUDouble>(path: "some.input", probabilities: [p])
     let ones = { backend.upload([Double](repeating: 1, count: n * width), Shape(n, width)) }
-    let input = layer.forward(ones(), run)
+    let input = layer.forward(ones(), batch, run)
     #expect(try backend.download(input.x).allSatisfy { $0 == 1 })
-    let mask = try backend.download(input.u)
-    #expect(mask.allSatisfy { $0 == 0 || $0 == 1 / (1 - p) })
+    let mask = try backend.download(input.u[0])
+    let drawn = (p * 65536).rounded() / 65536  // p in steps of 2⁻¹⁶
+    #expect(mask.allSatisfy { $0 == 0 || $0 == 1 / (1 - drawn) })
     let share = Double(mask.count { $0 != 0 }) / Double(mask.count)
     #expect(abs(share - (1 - p)) <= 5 * (p * (1 - p) / Double(mask.count)).squareRoot(), "kept \(share)")
-    var gradient = LoRAInput<CPUDouble>.Gradient()
-    gradient.du = ones()
-    #expect(try backend.download(layer.backward(&gradient, run)) == mask)
+    var gradient = LoRAGradient<CPUDouble>(adapters: 1)
+    gradient.dx = backend.zeros(Shape(n, width))
+    gradient.du[0] = ones()
+    #expect(try backend.download(layer.backward(&gradient, batch, run)) == mask)
     let single = CPUDouble(threads: 1)
-    let alone = Run(single, isTraining: true, key: RandomKey(seed: 3))
-    alone.rows = RowIdentity(
-      samples: single.upload((0..<n).map { Int32($0 / 50) }), positions: single.upload((0..<n).map { Int32($0 % 50) }), step: 2)
-    let ofOne = InputDropout<CPUDouble>(path: "some.input", probability: p).forward(
-      single.upload([Double](repeating: 1, count: n * width), Shape(n, width)), alone)
-    #expect(try single.download(ofOne.u) == mask)
+    let ofOne = layer.forward(
+      single.upload([Double](repeating: 1, count: n * width), Shape(n, width)), PackedBatch(sequences, on: single),
+      Run(single, training: pass))
+    #expect(try single.download(ofOne.u[0]) == mask)
   }
 
   /// Two experts alike, chosen by everybody: what they make of x is the same under the one mask of x, what A2 makes of
@@ -118,9 +119,7 @@ import Traces
     let decoder = try SmallModel.decoder(SmallModel.adapter(dropout: 0.4), evaluation: evaluation, on: backend)
     func hidden(_ sequences: ArraySlice<PackedSequence>) throws -> [Double] {
       let batch = PackedBatch(Array(sequences), firstSample: sequences.startIndex, on: backend)
-      let run = Run(backend, isTraining: true, key: RandomKey(seed: 11))
-      run.rows = batch.identity(step: 5)
-      return try backend.download(decoder.forward(batch, run, caches: .none).hidden)
+      return try backend.download(decoder.forward(batch, Run(backend, training: TrainingPass(key: RandomKey(seed: 11), step: 5))))
     }
     let whole = try hidden(SmallModel.sequences[...])
     for split in 1...3 {

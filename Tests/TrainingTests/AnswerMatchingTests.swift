@@ -16,7 +16,7 @@ import Training
     for _ in 0..<tokens {
       let run = Run(backend)
       let batch = PackedBatch([PackedSequence(ids: ids, labels: ids.map { _ in nil })], on: backend)
-      let logits = try backend.download(decoder.logits(decoder.forward(batch, run, caches: .none).hidden, run))
+      let logits = try backend.download(decoder.logits(decoder.forward(batch, run), run))
       let last = logits.suffix(decoder.configuration.vocabulary)
       ids.append(Int32(last.indices.max { last[$0] < last[$1] }! - last.startIndex))
     }

@@ -54,7 +54,7 @@ import Training
   private func logProbabilities(_ decoder: Decoder<CPUDouble>, after ids: [Int32]) throws -> [Double] {
     let run = Run(backend)
     let batch = PackedBatch([PackedSequence(ids: ids, labels: ids.map { _ in nil })], on: backend)
-    let logits = try backend.download(decoder.logits(decoder.forward(batch, run, caches: .none).hidden, run)).suffix(23)
+    let logits = try backend.download(decoder.logits(decoder.forward(batch, run), run)).suffix(23)
     let sum = logits.reduce(0) { $0 + exp($1) }
     return logits.map { $0 - log(sum) }
   }

@@ -30,7 +30,8 @@ import Training
 
     let parameters = try names.map { name in
       let start = try tensor("start.\(name)")
-      return Parameter(name, backend.upload(start.values.map { B.Scalar($0) }, Shape(start.shape[0], start.shape[1])), on: backend)
+      return Parameter(name, backend.upload(start.values.map { B.Scalar($0) }, Shape(start.shape[0], start.shape[1])),
+        role: name.contains("lora_B") ? .b : .a, on: backend)
     }
     #expect(parameters.count == 4)
     var optimizer = try optimizer(settings, parameters, on: backend)
@@ -100,7 +101,7 @@ import Training
     for number in [1, 2] {
       backend.adamW(
         &x, gradient: backend.upload(gradient, Shape(3)), factor: nil, &m, &v,
-        AdamWSettings(learningRate: 0.1, weightDecay: 0.01, step: number))
+        AdamWSettings(learningRate: 0.1, weightDecay: 0.01, step: number), range: nil)
     }
     #expect(try step(&adamW, 2, r, factor: 1) == backend.download(x))
   }
