@@ -9,6 +9,7 @@
 /// The few functions of the C library that this module needs; no other file knows which one it is.
 enum CLibrary {
   static func exp(_ x: Double) -> Double { _exp(x) }
+  static func tanh(_ x: Double) -> Double { _tanh(x) }
   static func log(_ x: Double) -> Double { _log(x) }
   static func log(_ x: Float) -> Float { logf(x) }
   static func cos(_ x: Double) -> Double { _cos(x) }
@@ -21,6 +22,7 @@ enum CLibrary {
 
 // The names inside `CLibrary` hide the C ones, so these are bound outside it.
 @inline(__always) private func _exp(_ x: Double) -> Double { exp(x) }
+@inline(__always) private func _tanh(_ x: Double) -> Double { tanh(x) }
 @inline(__always) private func _log(_ x: Double) -> Double { log(x) }
 @inline(__always) private func _cos(_ x: Double) -> Double { cos(x) }
 @inline(__always) private func _sin(_ x: Double) -> Double { sin(x) }

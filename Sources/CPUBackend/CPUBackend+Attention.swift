@@ -2,9 +2,9 @@ import Tensors
 
 // Causal attention in blocks of query rows. For a head of one sequence, with rows i of a block and keys j ≤ i:
 //
-//     S = scale Q Kᵀ      P = exp(S − lse)      lse_i = log Σ_j exp(S_ij)      O = P V
-//     dV += Pᵀ dO         dP = dO Vᵀ            dS = P ⊙ (dP − δ), δ_i = ⟨P_i, dP_i⟩
-//     dQ = scale dS K     dK += scale dSᵀ Q
+//     S = scale Q Kᵀ      S′ = c tanh(S/c), or S      P = exp(S′ − lse)      lse_i = log Σ_j exp(S′_ij)      O = P V
+//     dV += Pᵀ dO         dP = dO Vᵀ                  dS′ = P ⊙ (dP − δ)     δ_i = ⟨dO_i, O_i⟩ = ⟨P_i, dP_i⟩
+//     dQ = scale dS K     dK += scale dSᵀ Q           dS = dS′ ⊙ (1 − (S′/c)²), or dS′
 //
 // With rows from before (keyRows) query i stands at row past + i of its sequence's keys.
 //
@@ -16,87 +16,83 @@ import Tensors
 private let blockRows = 64
 
 extension CPUBackend {
-  /// Causal attention within each sequence: q (N,H·D), k and v (N,G·D) → output (N,H·D), log Σ exp of the scores (N,H).
-  ///
-  /// With `form.keyRows` k and v are (P,G·D) and also hold the rows that came before those of q.
-  public func attention(_ q: Tensor<Self>, _ k: Tensor<Self>, _ v: Tensor<Self>, _ form: AttentionForm)
+  public func attention(_ q: Tensor<Self>, _ k: Tensor<Self>, _ v: Tensor<Self>, _ plan: SequencePlan<Self>, _ form: AttentionForm)
     -> (output: Tensor<Self>, logSumExp: Tensor<Self>)
   {
-    let watch = core.watch("attention")
-    defer { watch.stop() }
-    let (n, h, d) = (q.rowCount, form.heads, form.headWidth)
-    requireAttention("attention", q, k, v, form)
-    let (output, outputs) = fresh(Shape(n, h * d))
-    let (logSumExp, logSums) = fresh(Shape(n, h))
-    let (qs, ks, vs) = (rows(q).matrix, rows(k).matrix, rows(v).matrix)
-    let scale = Scalar(form.scale)
-    let longest = longestSequence(form)
-    let stride = scoreStride(longest)
-    let scoreRows = min(blockRows, n)
-    let scratch = core.pool.buffer(core.threads.threads * scoreRows * stride, of: Scalar.self)
-    let group = h / form.keyValueHeads
-    let window = form.window ?? .max / 2
-    forParts(form.sequences * h, work: n * h * d * longest) { part, thread in
-      let (sequence, head) = part.quotientAndRemainder(dividingBy: h)
-      let (queries, keyRows) = (form.queries(sequence), form.keys(sequence))
-      let past = keyRows.count - queries.count
-      let scores = Matrix(base: scratch.pointer + thread * scoreRows * stride, stride: stride)
-      let q = qs.from(row: queries.lowerBound, column: head * d)
-      let k = ks.from(row: keyRows.lowerBound, column: head / group * d)
-      let v = vs.from(row: keyRows.lowerBound, column: head / group * d)
-      let o = outputs.matrix.from(row: queries.lowerBound, column: head * d)
-      var i = 0
-      while i < queries.count {
-        let count = min(blockRows, queries.count - i)
-        let first = max(0, past + i - window + 1)
-        let keys = past + i + count - first
-        multiplyHere(scale, q.from(row: i), k.from(row: first).transposed, 0, scores, count, keys, d)
-        for row in 0..<count {
-          let visible = max(0, past + i + row - window + 1) - first..<past + i + row + 1 - first
-          let all = scores.base + row * stride
-          let s = all + visible.lowerBound
-          let largest = Scalar.maximum(s, visible.count)
-          let sum = Scalar.exponentials(s, visible.count, minus: largest)
-          Scalar.scale(s, 0..<visible.count, by: Scalar(1 / sum))
-          clear(all, keys, except: visible)
-          logSums[queries.lowerBound + i + row][head] = largest + Scalar.log(Scalar(sum))
+    core.timed("attention") {
+      let (n, h, d) = (plan.rows, form.heads, form.headWidth)
+      requireAttention("attention", q, k, v, plan, form)
+      let (output, outputs) = fresh(Shape(n, h * d))
+      let (logSumExp, logSums) = fresh(Shape(n, h))
+      let (qs, ks, vs) = (rows(q).matrix, rows(k).matrix, rows(v).matrix)
+      let (scale, cap) = (Scalar(form.scale), form.softcap.map { Scalar($0) })
+      let longest = longestSequence(plan)
+      let stride = scoreStride(longest)
+      let scoreRows = min(blockRows, n)
+      let scratch = core.pool.buffer(core.threads.threads * scoreRows * stride, of: Scalar.self)
+      let group = h / form.keyValueHeads
+      let window = form.window ?? .max / 2
+      forParts(plan.sequences * h, work: n * h * d * longest) { part, thread in
+        let (sequence, head) = part.quotientAndRemainder(dividingBy: h)
+        let (queries, keyRows) = (plan.queries(sequence), plan.keys(sequence))
+        let past = keyRows.count - queries.count
+        let scores = Matrix(base: scratch.pointer + thread * scoreRows * stride, stride: stride)
+        let q = qs.from(row: queries.lowerBound, column: head * d)
+        let k = ks.from(row: keyRows.lowerBound, column: head / group * d)
+        let v = vs.from(row: keyRows.lowerBound, column: head / group * d)
+        let o = outputs.matrix.from(row: queries.lowerBound, column: head * d)
+        var i = 0
+        while i < queries.count {
+          let count = min(blockRows, queries.count - i)
+          let first = max(0, past + i - window + 1)
+          let keys = past + i + count - first
+          multiplyHere(scale, q.from(row: i), k.from(row: first).transposed, 0, scores, count, keys, d)
+          for row in 0..<count {
+            let visible = max(0, past + i + row - window + 1) - first..<past + i + row + 1 - first
+            let all = scores.base + row * stride
+            let s = all + visible.lowerBound
+            if let cap { Scalar.softcap(s, 0..<visible.count, cap) }
+            let largest = Scalar.maximum(s, visible.count)
+            let sum = Scalar.exponentials(s, visible.count, minus: largest)
+            Scalar.scale(s, 0..<visible.count, by: Scalar(1 / sum))
+            clear(all, keys, except: visible)
+            logSums[queries.lowerBound + i + row][head] = largest + Scalar.log(Scalar(sum))
+          }
+          multiplyHere(1, scores, v.from(row: first), 0, o.from(row: i), count, d, keys)
+          i += count
         }
-        multiplyHere(1, scores, v.from(row: first), 0, o.from(row: i), count, d, keys)
-        i += count
       }
+      withExtendedLifetime(scratch) {}
+      return (output, logSumExp)
     }
-    withExtendedLifetime(scratch) {}
-    return (output, logSumExp)
   }
 
-  /// The gradients of `attention` for dy (N,H·D); the probabilities are formed again from `logSumExp`.
-  ///
   /// One part is a key and value head of one sequence with all query heads that read it, so dk and dv have one writer.
   public func attentionBackward(
-    _ dy: Tensor<Self>, _ q: Tensor<Self>, _ k: Tensor<Self>, _ v: Tensor<Self>, logSumExp: Tensor<Self>, _ form: AttentionForm
+    _ dy: Tensor<Self>, _ q: Tensor<Self>, _ k: Tensor<Self>, _ v: Tensor<Self>, output: Tensor<Self>, logSumExp: Tensor<Self>,
+    _ plan: SequencePlan<Self>, _ form: AttentionForm
   ) -> (dq: Tensor<Self>, dk: Tensor<Self>, dv: Tensor<Self>) {
-    let watch = core.watch("attentionBackward")
-    defer { watch.stop() }
-    let (n, h, d) = (q.rowCount, form.heads, form.headWidth)
-    requireAttention("attentionBackward", q, k, v, form)
-    if form.keyRows != nil { trap("attentionBackward: rows from before have no gradient") }
-    requireShapes("attentionBackward", ("dy", dy.shape, q.shape), ("logSumExp", logSumExp.shape, Shape(n, h)))
-    let (dq, dqs) = fresh(q.shape)
-    let (dk, dks) = fresh(k.shape)
-    let (dv, dvs) = fresh(v.shape)
-    let (dys, logSums) = (rows(dy), rows(logSumExp))
-    let (qs, ks, vs) = (rows(q).matrix, rows(k).matrix, rows(v).matrix)
-    let scale = Scalar(form.scale)
-    let longest = longestSequence(form)
-    let stride = scoreStride(longest)
-    let scratch = core.pool.buffer(2 * core.threads.threads * blockRows * stride, of: Scalar.self)
-    let groups = form.keyValueHeads
-    let group = h / groups
-    let window = form.window ?? .max / 2
-    form.offsets.withUnsafeBufferPointer { offsets in
-      forParts(form.sequences * groups, work: 3 * n * h * d * longest) { part, thread in
+    core.timed("attentionBackward") {
+      let (n, h, d) = (plan.rows, form.heads, form.headWidth)
+      requireAttention("attentionBackward", q, k, v, plan, form)
+      if plan.keyRows != nil { trap("attentionBackward: rows from before have no gradient") }
+      requireShapes(
+        "attentionBackward", ("dy", dy.shape, q.shape), ("output", output.shape, q.shape), ("logSumExp", logSumExp.shape, Shape(n, h)))
+      let (dq, dqs) = fresh(q.shape)
+      let (dk, dks) = fresh(k.shape)
+      let (dv, dvs) = fresh(v.shape)
+      let (dys, os, logSums) = (rows(dy), rows(output), rows(logSumExp))
+      let (qs, ks, vs) = (rows(q).matrix, rows(k).matrix, rows(v).matrix)
+      let (scale, cap) = (Scalar(form.scale), form.softcap.map { Scalar($0) })
+      let longest = longestSequence(plan)
+      let stride = scoreStride(longest)
+      let scratch = core.pool.buffer(2 * core.threads.threads * blockRows * stride, of: Scalar.self)
+      let groups = form.keyValueHeads
+      let group = h / groups
+      let window = form.window ?? .max / 2
+      forParts(plan.sequences * groups, work: 3 * n * h * d * longest) { part, thread in
         let (sequence, g) = part.quotientAndRemainder(dividingBy: groups)
-        let (begin, length) = (offsets[sequence], offsets[sequence + 1] - offsets[sequence])
+        let (begin, length) = (plan.queries(sequence).lowerBound, plan.queries(sequence).count)
         let p = Matrix(base: scratch.pointer + 2 * thread * blockRows * stride, stride: stride)
         let ds = p.from(row: blockRows)
         let k = ks.from(row: begin, column: g * d)
@@ -119,14 +115,25 @@ extension CPUBackend {
             // forward: S = scale Q Kᵀ, O = P V
             multiplyHere(scale, q, k.transposed, 0, p, count, keys, d)
             multiplyHere(1, dy, v.transposed, 0, ds, count, keys, d)
-            // forward: P = exp(S − lse)
             for row in 0..<count {
               let visible = max(0, i + row - window + 1) - first..<i + row + 1 - first
               let (p, ds) = (p.base + row * stride, ds.base + row * stride)
               let shift = logSums[begin + i + row][head]
-              for j in Scalar.lanes(visible) { p[j] = Scalar.exp(p[j] - shift) }
-              let delta = Scalar(Scalar.dot(p, ds, visible))
-              for j in Scalar.lanes(visible) { ds[j] = p[j] * (ds[j] - delta) }
+              let delta = Scalar(Scalar.dot(dys[begin + i + row] + head * d, os[begin + i + row] + head * d, 0..<d))
+              if let cap {
+                // forward: S′ = c tanh(S/c), P = exp(S′ − lse)
+                for j in Scalar.lanes(visible) {
+                  let t = Scalar.tanh(p[j] / cap)
+                  p[j] = Scalar.exp(cap * t - shift)
+                  ds[j] = p[j] * (ds[j] - delta) * (1 - t * t)
+                }
+              } else {
+                // forward: P = exp(S − lse)
+                for j in Scalar.lanes(visible) {
+                  p[j] = Scalar.exp(p[j] - shift)
+                  ds[j] = p[j] * (ds[j] - delta)
+                }
+              }
               clear(p, keys, except: visible)
               clear(ds, keys, except: visible)
             }
@@ -137,25 +144,23 @@ extension CPUBackend {
           }
         }
       }
+      withExtendedLifetime(scratch) {}
+      return (dq, dk, dv)
     }
-    withExtendedLifetime(scratch) {}
-    return (dq, dk, dv)
   }
 
   private func requireAttention(
-    _ operation: StaticString, _ q: Tensor<Self>, _ k: Tensor<Self>, _ v: Tensor<Self>, _ form: AttentionForm
+    _ operation: StaticString, _ q: Tensor<Self>, _ k: Tensor<Self>, _ v: Tensor<Self>, _ plan: SequencePlan<Self>, _ form: AttentionForm
   ) {
-    let (n, h, g, d) = (q.rowCount, form.heads, form.keyValueHeads, form.headWidth)
-    let p = form.keyRows == nil ? n : k.rowCount
+    let (n, h, g, d) = (plan.rows, form.heads, form.keyValueHeads, form.headWidth)
+    let p = plan.keyRows == nil ? n : k.rowCount
     guard g > 0, h % g == 0 else { trap("\(operation): \(h) query heads over \(g) key and value heads") }
     requireShapes(operation, ("q", q.shape, Shape(n, h * d)), ("k", k.shape, Shape(p, g * d)), ("v", v.shape, Shape(p, g * d)))
     if let window = form.window, window < 1 { trap("\(operation): a window of \(window) rows") }
-    guard form.offsets.first == 0, form.offsets.last == n, zip(form.offsets, form.offsets.dropFirst()).allSatisfy({ $0 <= $1 }) else {
-      trap("\(operation): offsets \(form.offsets) for \(n) rows")
+    if let cap = form.softcap, !(cap > 0) { trap("\(operation): a soft cap of \(cap)") }
+    if let keys = plan.keyRows, !keys.allSatisfy({ $0.lowerBound >= 0 && $0.upperBound <= p }) {
+      trap("\(operation): keys in rows \(keys) of \(p)")
     }
-    guard form.keyRows.map({ $0.count == form.sequences }) ?? true,
-      (0..<form.sequences).allSatisfy({ form.keys($0).count >= form.queries($0).count && form.keys($0).upperBound <= p })
-    else { trap("\(operation): keys in rows \(form.keyRows ?? []) of \(p) for offsets \(form.offsets)") }
   }
 
   /// Zeros in a row of `keys` scores outside those that are visible.
@@ -165,15 +170,10 @@ extension CPUBackend {
     (row + visible.upperBound).update(repeating: 0, count: keys - visible.upperBound)
   }
 
-  private func longestSequence(_ form: AttentionForm) -> Int {
-    (0..<form.sequences).map { form.keys($0).count }.max() ?? 0
+  private func longestSequence(_ plan: SequencePlan<Self>) -> Int {
+    (0..<plan.sequences).map { plan.keys($0).count }.max() ?? 0
   }
 
   /// Distance of two rows of scores: whole cache lines and an odd number of them, so that rows spread over the cache's sets.
   private func scoreStride(_ keys: Int) -> Int { ((keys + 15) / 16 | 1) * 16 }
-}
-
-extension Matrix {
-  /// The transposed matrix; nothing is moved.
-  var transposed: Matrix { Matrix(base: base, stride: stride, isTransposed: !isTransposed) }
 }

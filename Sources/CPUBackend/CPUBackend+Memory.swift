@@ -1,89 +1,119 @@
 import Tensors
 
 extension CPUBackend {
-  /// A tensor whose contents are undefined until an operation writes them.
   public func empty(_ shape: Shape) -> Tensor<Self> {
     guard shape.rows >= 0, shape.columns >= 0 else { trap("empty: shape \(shape)") }
     return Tensor(storage: core.pool.buffer(shape.count), shape: shape)
   }
 
-  /// A tensor of zeros.
   public func zeros(_ shape: Shape) -> Tensor<Self> {
-    let (y, ys) = fresh(shape)
-    forRanges(shape.count, cost: 1, unit: 64) { (ys.base + $0.lowerBound).update(repeating: 0, count: $0.count) }
-    return y
+    core.timed("zeros") {
+      var y = empty(shape)
+      fill(0, &y)
+      return y
+    }
   }
 
-  /// A contiguous copy of `x` with storage of its own.
+  public func fill(_ value: Double, _ x: inout Tensor<Self>) {
+    core.timed("fill") {
+      let (v, xs) = (Scalar(value), writable(&x))
+      forBlocks(xs) { rows, columns in
+        for n in rows { (xs[n] + columns.lowerBound).update(repeating: v, count: columns.count) }
+      }
+    }
+  }
+
   public func copy(_ x: Tensor<Self>) -> Tensor<Self> {
-    let (y, ys) = fresh(x.shape)
-    let xs = rows(x)
-    forBlocks(xs, ys) { rows, columns in
-      for n in rows { (ys[n] + columns.lowerBound).update(from: xs[n] + columns.lowerBound, count: columns.count) }
+    core.timed("copy") {
+      let (y, ys) = fresh(x.shape)
+      let xs = rows(x)
+      forBlocks(xs, ys) { rows, columns in
+        for n in rows { (ys[n] + columns.lowerBound).update(from: xs[n] + columns.lowerBound, count: columns.count) }
+      }
+      return y
     }
-    return y
   }
 
-  /// y[rows, columns] ← x; without a range, all of them.
   public func copy(_ x: Tensor<Self>, into y: inout Tensor<Self>, rows rowRange: Range<Int>?, columns columnRange: Range<Int>?) {
-    let (rowRange, columnRange) = (rowRange ?? 0..<y.rowCount, columnRange ?? 0..<y.columnCount)
-    guard rowRange.lowerBound >= 0, rowRange.upperBound <= y.rowCount, columnRange.lowerBound >= 0, columnRange.upperBound <= y.columnCount
-    else { trap("copy: rows \(rowRange) and columns \(columnRange) of y \(y.shape)") }
-    requireShapes("copy", ("x", Shape(x.rowCount, x.columnCount), Shape(rowRange.count, columnRange.count)))
-    let (xs, ys) = (rows(x), writable(&y))
-    forRanges(xs.count, cost: xs.width) { rows in
-      for n in rows { (ys[rowRange.lowerBound + n] + columnRange.lowerBound).update(from: xs[n], count: xs.width) }
+    core.timed("copy") {
+      let (rowRange, columnRange) = (rowRange ?? 0..<y.rowCount, columnRange ?? 0..<y.columnCount)
+      guard rowRange.lowerBound >= 0, rowRange.upperBound <= y.rowCount, columnRange.lowerBound >= 0,
+        columnRange.upperBound <= y.columnCount
+      else { trap("copy: rows \(rowRange) and columns \(columnRange) of y \(y.shape)") }
+      requireShapes("copy", ("x", Shape(x.rowCount, x.columnCount), Shape(rowRange.count, columnRange.count)))
+      let (xs, ys) = (rows(x), writable(&y))
+      forRanges(xs.count, cost: xs.width) { rows in
+        for n in rows { (ys[rowRange.lowerBound + n] + columnRange.lowerBound).update(from: xs[n], count: xs.width) }
+      }
     }
   }
 
-  /// Moves row-major values to the device. `values.count` is `shape.count`.
+  public func copy(_ x: Tensor<Self>, into y: inout Tensor<Self>, rows indices: Indices<Self>) {
+    core.timed("copy") {
+      requireShapes("copy", ("x", x.shape, Shape(indices.count, y.columnCount)))
+      let (xs, index, ys) = (rows(x), integers(indices), writable(&y))
+      forRanges(xs.count, cost: xs.width) { rows in
+        for n in rows {
+          let row = Int(index[n])
+          guard row >= 0, row < ys.count else { trap("copy: index \(n) is row \(row) of \(ys.count)") }
+          ys[row].update(from: xs[n], count: xs.width)
+        }
+      }
+    }
+  }
+
   public func upload(_ values: [Scalar], _ shape: Shape) -> Tensor<Self> {
-    let watch = core.watch("upload")
-    defer { watch.stop() }
-    guard values.count == shape.count else { trap("upload: \(values.count) values for the shape \(shape)") }
-    let (y, ys) = fresh(shape)
-    values.withUnsafeBufferPointer { if let base = $0.baseAddress { ys.base.update(from: base, count: $0.count) } }
-    core.bytesToDevice += values.count * MemoryLayout<Scalar>.stride
-    return y
+    core.timed("upload") {
+      guard values.count == shape.count else { trap("upload: \(values.count) values for the shape \(shape)") }
+      let (y, ys) = fresh(shape)
+      values.withUnsafeBufferPointer { if let base = $0.baseAddress { ys.base.update(from: base, count: $0.count) } }
+      core.bytesToDevice += values.count * MemoryLayout<Scalar>.stride
+      return y
+    }
   }
 
-  /// Moves row-major little-endian bytes of a file, aligned or not, to the device and decodes them.
   public func upload(_ bytes: UnsafeRawBufferPointer, _ format: WeightFormat, _ shape: Shape) -> Tensor<Self> {
-    let watch = core.watch("upload")
-    defer { watch.stop() }
-    guard bytes.count == shape.rows * format.rowBytes(shape.columns) else {
-      trap("upload: \(bytes.count) bytes of \(format.rawValue) for the shape \(shape)")
+    core.timed("upload") {
+      guard bytes.count == shape.rows * format.rowBytes(shape.columns) else {
+        trap("upload: \(bytes.count) bytes of \(format.rawValue) for the shape \(shape)")
+      }
+      let (y, ys) = fresh(shape)
+      core.bytesToDevice += bytes.count
+      guard let base = bytes.baseAddress else { return y }
+      switch format {
+      case .float32: decode(base, ys.base, shape.count) { (bits: UInt32) in Scalar(Float(bitPattern: bits)) }
+      case .float64: decode(base, ys.base, shape.count) { (bits: UInt64) in Scalar(Double(bitPattern: bits)) }
+      case .float16: EncodedMatrix.decode(Float16Encoding.self, base, shape.count, ys.base)
+      case .bfloat16: EncodedMatrix.decode(BFloat16Encoding.self, base, shape.count, ys.base)
+      case .q8_0: EncodedMatrix.decode(Q8_0Encoding.self, base, shape.count, ys.base)
+      case .q4_0: EncodedMatrix.decode(Q4_0Encoding.self, base, shape.count, ys.base)
+      case .q4_1: EncodedMatrix.decode(Q4_1Encoding.self, base, shape.count, ys.base)
+      }
+      return y
     }
-    let (y, ys) = fresh(shape)
-    core.bytesToDevice += bytes.count
-    guard let base = bytes.baseAddress else { return y }
-    switch format {
-    case .float32: decode(base, ys.base, shape.count) { (bits: UInt32) in Scalar(Float(bitPattern: bits)) }
-    case .float64: decode(base, ys.base, shape.count) { (bits: UInt64) in Scalar(Double(bitPattern: bits)) }
-    case .float16: EncodedMatrix.decode(Float16Encoding.self, base, shape.count, ys.base)
-    case .bfloat16: EncodedMatrix.decode(BFloat16Encoding.self, base, shape.count, ys.base)
-    case .q8_0: EncodedMatrix.decode(Q8_0Encoding.self, base, shape.count, ys.base)
-    case .q4_0: EncodedMatrix.decode(Q4_0Encoding.self, base, shape.count, ys.base)
-    case .q4_1: EncodedMatrix.decode(Q4_1Encoding.self, base, shape.count, ys.base)
-    }
-    return y
   }
 
-  /// Moves whole numbers to the device.
   public func upload(_ values: [Int32]) -> Indices<Self> {
-    let watch = core.watch("upload")
-    defer { watch.stop() }
-    let indices = freshIndices(values.count)
-    values.withUnsafeBufferPointer { if let base = $0.baseAddress { indices.storage.pointer.update(from: base, count: $0.count) } }
-    core.bytesToDevice += 4 * values.count
-    return indices
+    core.timed("upload") {
+      let indices = freshIndices(values.count)
+      values.withUnsafeBufferPointer { if let base = $0.baseAddress { integers(indices).update(from: base, count: $0.count) } }
+      core.bytesToDevice += 4 * values.count
+      return indices
+    }
+  }
+
+  public func download(_ tensors: [Tensor<Self>]) throws -> [[Scalar]] {
+    core.timed("download") {
+      core.waits += 1
+      return tensors.map { x in
+        core.bytesToHost += x.shape.count * MemoryLayout<Scalar>.stride
+        return values(x)
+      }
+    }
   }
 
   /// The row-major values of `x`.
-  public func download(_ x: Tensor<Self>) throws -> [Scalar] {
-    let watch = core.watch("download")
-    defer { watch.stop() }
-    core.bytesToHost += x.shape.count * MemoryLayout<Scalar>.stride
+  func values(_ x: Tensor<Self>) -> [Scalar] {
     let xs = rows(x)
     return Array(unsafeUninitializedCapacity: x.shape.count) { values, count in
       guard let base = values.baseAddress else { return }
@@ -92,37 +122,37 @@ extension CPUBackend {
     }
   }
 
-  /// The integers.
   public func download(_ indices: Indices<Self>) throws -> [Int32] {
-    let watch = core.watch("download")
-    defer { watch.stop() }
-    core.bytesToHost += 4 * indices.count
-    return Array(UnsafeBufferPointer(start: indices.storage.pointer, count: indices.count))
+    core.timed("download") {
+      core.waits += 1
+      core.bytesToHost += 4 * indices.count
+      return Array(UnsafeBufferPointer(start: integers(indices), count: indices.count))
+    }
   }
 
-  /// Keeps a weight that never changes: a 16-bit or quantised matrix as it is stored, everything else decoded to scalars.
+  /// A 16-bit or quantised matrix is kept as it is stored, everything else decoded to scalars.
   public func freeze(_ bytes: UnsafeRawBufferPointer, _ format: WeightFormat, _ shape: Shape) -> CPUMatrix<Self> {
-    guard EncodedMatrix.keeps(format), !shape.isVector else { return CPUMatrix(upload(bytes, format, shape)) }
-    let watch = core.watch("upload")
-    defer { watch.stop() }
-    core.bytesToDevice += bytes.count
-    return CPUMatrix(EncodedMatrix(bytes, format, shape))
+    core.timed("freeze") {
+      guard EncodedMatrix.keeps(format), !shape.isVector else { return CPUMatrix(upload(bytes, format, shape)) }
+      core.bytesToDevice += bytes.count
+      return CPUMatrix(EncodedMatrix(bytes, format, shape))
+    }
   }
 
-  /// Keeps a tensor as a weight that never changes; the storage is shared.
+  /// The storage is shared.
   public func freeze(_ tensor: Tensor<Self>) -> CPUMatrix<Self> { CPUMatrix(tensor) }
 
-  /// A frozen vector (a norm's weight, a bias) as a tensor; the storage is shared.
+  /// The storage is shared.
   public func vector(_ frozen: CPUMatrix<Self>) -> Tensor<Self> {
     guard frozen.shape.isVector, case .dense(let tensor) = frozen.contents else { trap("vector: the frozen weight is \(frozen.shape)") }
     return tensor
   }
 
   /// Lets the pool hand a larger block to a smaller buffer from here on.
-  public func settle() { core.pool.isSettled = true }
+  public func endWarmUp() { core.pool.isSettled = true }
 
   /// Returns at once: operations of this backend are done when they return.
-  public func synchronize() throws {}
+  public func synchronize() throws { core.waits += 1 }
 
   /// Decodes `count` little-endian words that need not be aligned.
   @inline(__always)
@@ -133,17 +163,4 @@ extension CPUBackend {
       y[i] = value(Word(littleEndian: bytes.loadUnaligned(fromByteOffset: i * MemoryLayout<Word>.size, as: Word.self)))
     }
   }
-}
-
-/// The binary16 number of `bits`, by bits: `Float16` does not exist on x86-64 macOS.
-///
-/// Exponent and fraction move to their place in binary32 and 2¹¹² corrects the bias, which also normalises
-/// subnormals; the largest exponent means infinity or NaN.
-@inline(__always)
-func float(half bits: UInt16) -> Float {
-  let magnitude = UInt32(bits & 0x7fff) << 13
-  let finite = (Float(bitPattern: magnitude) * 0x1p112).bitPattern
-  let special = magnitude | 0x7f80_0000
-  let sign = UInt32(bits & 0x8000) << 16
-  return Float(bitPattern: sign | (magnitude >= 0x0f80_0000 ? special : finite))
 }

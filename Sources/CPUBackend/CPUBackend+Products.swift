@@ -1,26 +1,23 @@
 import Tensors
 
 extension CPUBackend {
-  /// c ← α a b + β c: a (m,k), b (k,n), c (m,n). With β = 0, c is not read.
-  ///
-  /// `rows` chooses a range of c's rows as the destination.
   public func gemm(
     _ alpha: Double, _ a: Operand<Self>, _ b: Operand<Self>, _ beta: Double, into c: inout Tensor<Self>, rows range: Range<Int>?
   ) {
-    let watch = core.watch(b.isFrozen ? "gemm, frozen" : "gemm")
-    defer { watch.stop() }
-    let (m, k, n) = (a.shape.rows, a.shape.columns, b.shape.columns)
-    let range = range ?? 0..<c.rowCount
-    guard range.lowerBound >= 0, range.upperBound <= c.rowCount else { trap("gemm: rows \(range) of c \(c.shape)") }
-    requireShapes(
-      "gemm", ("b", Shape(b.shape.rows, n), Shape(k, n)), ("the destination in c", Shape(range.count, c.columnCount), Shape(m, n)))
-    let cs = writable(&c)
-    let destination = cs.matrix.from(row: range.lowerBound)
-    let a = dense(a)
-    if case .frozen(let frozen, let transposed) = b, case .encoded(let encoded) = frozen.contents {
-      return multiply(Scalar(alpha), matrix(a), encoded, isTransposed: transposed, Scalar(beta), destination, m, n, k)
+    core.timed("gemm") {
+      let (m, k, n) = (a.shape.rows, a.shape.columns, b.shape.columns)
+      let range = range ?? 0..<c.rowCount
+      guard range.lowerBound >= 0, range.upperBound <= c.rowCount else { trap("gemm: rows \(range) of c \(c.shape)") }
+      requireShapes(
+        "gemm", ("b", Shape(b.shape.rows, n), Shape(k, n)), ("the destination in c", Shape(range.count, c.columnCount), Shape(m, n)))
+      let cs = writable(&c)
+      let destination = cs.matrix.from(row: range.lowerBound)
+      let a = dense(a)
+      if case .frozen(let frozen, let transposed) = b, case .encoded(let encoded) = frozen.contents {
+        return multiply(Scalar(alpha), matrix(a), encoded, isTransposed: transposed, Scalar(beta), destination, m, n, k)
+      }
+      multiply(Scalar(alpha), matrix(a), matrix(b), Scalar(beta), destination, m, n, k)
     }
-    multiply(Scalar(alpha), matrix(a), matrix(b), Scalar(beta), destination, m, n, k)
   }
 
   /// An operand whose matrix is dense. (A frozen left factor occurs in no layer, so an encoded one may cost a tensor.)

@@ -20,6 +20,10 @@ final class CPUCore {
   var sharedCopies = 0
   var bytesToDevice = 0
   var bytesToHost = 0
+  var operations = 0
+  var waits = 0
+  /// Operations that have begun and not ended.
+  var depth = 0
   var profile: Profile?
   var productThreading = ProductThreading.rows
   /// Where encoded matrices are expanded: a `Buffer` of the backend's scalars, as large as was needed so far.
@@ -95,19 +99,31 @@ struct Rows<Scalar> {
   @inline(__always)
   subscript(n: Int) -> UnsafeMutablePointer<Scalar> { base + n * stride }
   var isContiguous: Bool { stride == width || count <= 1 }
+  /// Some of the rows.
+  func rows(_ range: Range<Int>) -> Rows { Rows(base: self[range.lowerBound], count: range.count, width: width, stride: stride) }
+  /// Some of the columns.
+  func columns(_ range: Range<Int>) -> Rows { Rows(base: base + range.lowerBound, count: count, width: range.count, stride: stride) }
   /// The same memory as a factor of a product.
   var matrix: Matrix<Scalar> { Matrix(base: base, stride: stride) }
 }
 
 extension CPUBackend {
-  /// What was counted since the backend was made.
   public var counters: Counters {
     var counters = Counters()
     counters.poolMisses = core.pool.misses
     counters.sharedCopies = core.sharedCopies
     counters.bytesToDevice = core.bytesToDevice
     counters.bytesToHost = core.bytesToHost
+    counters.operations = core.operations
+    counters.waits = core.waits
     return counters
+  }
+
+  /// 128, which is enough for a product to run at full speed; 1024 where the head must be expanded first, as long as their logits
+  /// are no more than 2²⁶ numbers.
+  public func headRows(_ weight: Weight<Self>) -> Int {
+    guard case .frozen(let matrix) = weight, case .encoded = matrix.contents else { return 128 }
+    return max(128, min(1024, (1 << 26) / max(1, matrix.shape.rows) / 128 * 128))
   }
 
   // MARK: Access
@@ -131,6 +147,10 @@ extension CPUBackend {
     let tensor = empty(shape)
     return (tensor, rows(tensor))
   }
+
+  /// The integers of `indices`.
+  @inline(__always)
+  func integers(_ indices: Indices<Self>) -> UnsafeMutablePointer<Int32> { indices.storage.pointer + indices.offset }
 
   /// A fresh index buffer.
   func freshIndices(_ count: Int) -> Indices<Self> { Indices(storage: core.pool.buffer(count), count: count) }

@@ -6,31 +6,18 @@ protocol CPUScalar: BinaryFloatingPoint, SIMDScalar, BitwiseCopyable, Codable, S
   associatedtype Vector: SIMD & BitwiseCopyable where Vector.Scalar == Self
   /// eˣ in every lane.
   static func exp(_ x: Vector) -> Vector
+  /// tanh x in every lane.
+  static func tanh(_ x: Vector) -> Vector
   /// ln x.
   static func log(_ x: Self) -> Self
   /// √x in every lane.
   static func squareRoot(_ x: Vector) -> Vector
   /// The larger of two lanes; the first where either is NaN.
   static func maximum(_ a: Vector, _ b: Vector) -> Vector
+  /// x in the lanes whose 16-bit number is at least `threshold`, 0 in the others whatever x is.
+  static func kept(_ x: Vector, where numbers: UnsafePointer<UInt16>, atLeast threshold: Int32) -> Vector
   /// c ← α a b + β c, on the calling thread. All sizes are positive.
   static func gemm(_ alpha: Self, _ a: Matrix<Self>, _ b: Matrix<Self>, _ beta: Self, _ c: Matrix<Self>, _ m: Int, _ n: Int, _ k: Int)
-}
-
-/// A matrix as a product reads or writes it: where it begins, the distance of its rows, and whether it is read transposed.
-struct Matrix<Scalar> {
-  var base: UnsafeMutablePointer<Scalar>
-  var stride: Int
-  var isTransposed = false
-
-  /// The matrix from row `i`, column `j` on, counted after the transposition.
-  @inline(__always)
-  func from(row i: Int = 0, column j: Int = 0) -> Matrix {
-    Matrix(base: base + (isTransposed ? j * stride + i : i * stride + j), stride: stride, isTransposed: isTransposed)
-  }
-
-  var transposition: CBLAS_TRANSPOSE { isTransposed ? CblasTrans : CblasNoTrans }
-  /// BLAS wants a leading dimension of at least 1, and at least the width even of a single row.
-  func leading(_ width: Int) -> blasint { blasint(max(1, stride, width)) }
 }
 
 extension Float: CPUScalar {
@@ -64,6 +51,22 @@ extension Float: CPUScalar {
     return result
   }
 
+  /// tanh x by the polynomial of Cephes' `tanhf` (Moshier 1992) for |x| < 0.625, else 1 − 2/(1 + e²ˣ) with the sign of x: the quotient
+  /// alone would lose the digits of a small x.
+  @inline(__always)
+  static func tanh(_ x: SIMD8<Float>) -> SIMD8<Float> {
+    let z = x * x
+    var p = z * -5.70498872745e-3 + 2.06390887954e-2
+    p = p * z - 5.37397155531e-2
+    p = p * z + 1.33314422036e-1
+    p = p * z - 3.33332819422e-1
+    let size = maximum(x, -x)
+    var y = 1 - 2 / (1 + exp(2 * size))
+    y.replace(with: -y, where: x .< 0)
+    y.replace(with: p * z * x + x, where: size .< 0.625)
+    return y
+  }
+
   static func log(_ x: Float) -> Float { CLibrary.log(x) }
 
   @inline(__always)
@@ -71,6 +74,12 @@ extension Float: CPUScalar {
 
   @inline(__always)
   static func maximum(_ a: SIMD8<Float>, _ b: SIMD8<Float>) -> SIMD8<Float> { a.replacing(with: b, where: b .> a) }
+
+  @inline(__always)
+  static func kept(_ x: SIMD8<Float>, where numbers: UnsafePointer<UInt16>, atLeast threshold: Int32) -> SIMD8<Float> {
+    let n = SIMD8<Int32>(truncatingIfNeeded: UnsafeRawPointer(numbers).loadUnaligned(as: SIMD8<UInt16>.self))
+    return x.replacing(with: 0, where: n .< threshold)
+  }
 
   @inline(__always)
   static func gemm(
@@ -91,6 +100,11 @@ extension Double: CPUScalar {
     SIMD4(CLibrary.exp(x[0]), CLibrary.exp(x[1]), CLibrary.exp(x[2]), CLibrary.exp(x[3]))
   }
 
+  @inline(__always)
+  static func tanh(_ x: SIMD4<Double>) -> SIMD4<Double> {
+    SIMD4(CLibrary.tanh(x[0]), CLibrary.tanh(x[1]), CLibrary.tanh(x[2]), CLibrary.tanh(x[3]))
+  }
+
   static func log(_ x: Double) -> Double { CLibrary.log(x) }
 
   @inline(__always)
@@ -98,6 +112,12 @@ extension Double: CPUScalar {
 
   @inline(__always)
   static func maximum(_ a: SIMD4<Double>, _ b: SIMD4<Double>) -> SIMD4<Double> { a.replacing(with: b, where: b .> a) }
+
+  @inline(__always)
+  static func kept(_ x: SIMD4<Double>, where numbers: UnsafePointer<UInt16>, atLeast threshold: Int32) -> SIMD4<Double> {
+    let n = SIMD4<Int64>(truncatingIfNeeded: UnsafeRawPointer(numbers).loadUnaligned(as: SIMD4<UInt16>.self))
+    return x.replacing(with: 0, where: n .< Int64(threshold))
+  }
 
   @inline(__always)
   static func gemm(

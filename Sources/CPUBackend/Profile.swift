@@ -9,30 +9,11 @@ import COpenBLAS
 /// Calls and seconds of each operation, counted while a profile runs.
 final class Profile {
   private var times: [String: (calls: Int, seconds: Double)] = [:]
-  private var depth = 0
 
-  /// The measurement of one operation, from `CPUCore.watch` to `stop`.
-  struct Watch {
-    let profile: Profile?
-    let name: StaticString
-    let start: Double
-
-    /// Adds the time since the watch began; what an operation calls inside counts as its own.
-    @inline(__always)
-    func stop() { profile?.add(self) }
-  }
-
-  func begin(_ name: StaticString) -> Watch {
-    depth += 1
-    return Watch(profile: self, name: name, start: Self.now)
-  }
-
-  private func add(_ watch: Watch) {
-    depth -= 1
-    guard depth == 0 else { return }
-    let name = "\(watch.name)"
+  func add(_ name: StaticString, since start: Double) {
+    let name = "\(name)"
     let sum = times[name] ?? (0, 0)
-    times[name] = (sum.calls + 1, sum.seconds + Self.now - watch.start)
+    times[name] = (sum.calls + 1, sum.seconds + Self.now - start)
   }
 
   /// Longest first.
@@ -40,7 +21,7 @@ final class Profile {
     times.map { OperationTime(name: $0.key, calls: $0.value.calls, seconds: $0.value.seconds) }.sorted { $0.seconds > $1.seconds }
   }
 
-  private static var now: Double {
+  static var now: Double {
     var time = timespec()
     clock_gettime(CLOCK_MONOTONIC, &time)
     return Double(time.tv_sec) + Double(time.tv_nsec) * 1e-9
@@ -66,10 +47,24 @@ public enum ProductThreading: Sendable {
 }
 
 extension CPUCore {
-  /// Begins to time an operation; costs one test when no profile runs.
+  /// Runs an operation of `Backend`: counts it, and times it while a profile runs. What it calls inside is a part of it.
   @inline(__always)
-  func watch(_ name: StaticString) -> Profile.Watch {
-    profile?.begin(name) ?? Profile.Watch(profile: nil, name: name, start: 0)
+  func timed<R>(_ name: StaticString, _ body: () throws -> R) rethrows -> R {
+    let start = begin()
+    defer { end(name, start) }
+    return try body()
+  }
+
+  private func begin() -> Double {
+    depth += 1
+    return depth == 1 && profile != nil ? Profile.now : 0
+  }
+
+  private func end(_ name: StaticString, _ start: Double) {
+    depth -= 1
+    if depth > 0 { return }
+    operations += 1
+    profile?.add(name, since: start)
   }
 }
 

@@ -22,7 +22,7 @@ extension CPUDouble {
     let (o, r, i) = (b.rowCount, b.columnCount, a.columnCount)
     guard r >= 1, a.rowCount == r, o >= 1, i >= 1 else { trap("singularValues: B \(b.shape), A \(a.shape)") }
     let (p, q) = (min(o, r), min(i, r))
-    var (bs, at) = (elements(b), elements(a))  // A by rows is Aᵀ by columns
+    var (bs, at) = (values(b), values(a))  // A by rows is Aᵀ by columns
     var tau = [Double](repeating: 0, count: r)
     guard LAPACKE_dgeqrf(LAPACK_ROW_MAJOR, lapack_index(o), lapack_index(r), &bs, lapack_index(r), &tau) == 0,
       LAPACKE_dgeqrf(LAPACK_COL_MAJOR, lapack_index(i), lapack_index(r), &at, lapack_index(i), &tau) == 0
@@ -43,10 +43,5 @@ extension CPUDouble {
         == 0
     else { return nil }
     return values
-  }
-
-  private func elements(_ x: Tensor<CPUDouble>) -> [Double] {
-    let xs = rows(x)
-    return (0..<xs.count).flatMap { Array(UnsafeBufferPointer(start: xs[$0], count: xs.width)) }
   }
 }

@@ -145,6 +145,12 @@ extension CPUScalar {
     return total
   }
 
+  /// x ← cap · tanh(x / cap).
+  @inline(__always)
+  static func softcap(_ x: UnsafeMutablePointer<Self>, _ range: Range<Int>, _ cap: Self) {
+    for i in lanes(range) { x[i] = cap * tanh(x[i] / cap) }
+  }
+
   /// x ← α x.
   @inline(__always)
   static func scale(_ x: UnsafeMutablePointer<Self>, _ range: Range<Int>, by alpha: Self) {
