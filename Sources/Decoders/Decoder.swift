@@ -96,7 +96,7 @@ public struct Decoder<B: Backend> {
     var dx: Tensor<B>?
     norm.backward(dhidden, caches.norm, into: &dx, run)  // (N,C)
     // forward: x = block(x), in reverse
-    while let block = caches.blocks.popLast(), let dy = dx.take() { dx = block.backward(dy, batch, run) }  // (N,C)
+    while let block = caches.blocks.popLast(), let dy = dx.take() { dx = block.backward(consume dy, batch, run) }  // (N,C)
     // forward: x = embedding(ids)
     if let dx { embedding.backward(dx, batch.ids, run) }
     try run.finish()
@@ -208,9 +208,9 @@ extension DecoderBlock {
   fileprivate func pass(_ x: Tensor<B>, _ batch: PackedBatch<B>, _ run: Run<B>, recomputes: Bool) -> (y: Tensor<B>, pass: BlockPass<B>) {
     let (y, cache) = forward(x, batch, run, earlier: nil)
     if recomputes {
-      return (y, BlockPass { dy, batch, run in self.backward(dy, run.recomputing { self.cache(x, batch, run) }, batch, run) })
+      return (y, BlockPass { dy, batch, run in self.backward(consume dy, run.recomputing { self.cache(x, batch, run) }, batch, run) })
     }
     let kept = Kept(cache)
-    return (y, BlockPass { dy, batch, run in self.backward(dy, kept.take(), batch, run) })
+    return (y, BlockPass { dy, batch, run in self.backward(consume dy, kept.take(), batch, run) })
   }
 }

@@ -109,7 +109,7 @@ extension FeedForward {
       if hasMixture(parts) { run.hook(gradient: &dbase, path, isUp ? "up_proj.base.output" : "gate_proj.base.output") }
       (isUp ? frozen.up : frozen.gate).backward(dbase, x, into: &dx, run)  // (N,C)  + W3ᵀ dbase3, + W1ᵀ dbase1
     }
-    guard var sum = dx else { trap("\(path): no gradient arrived") }
+    guard var sum = dx.take() else { trap("\(path): no gradient arrived") }
     // forward: routing = router(x)
     for (i, part) in parts.enumerated() {
       guard case (.mixture(let mixture), .mixture(let router, _)) = (part.layer, cache.parts[i]), let dw = middles[i].dw else { continue }

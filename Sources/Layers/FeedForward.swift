@@ -81,11 +81,10 @@ public struct FeedForward<B: Backend> {
     _ = consume cache
     let input = inputDropout.forward(x, batch, run)  // the same key, so the same mask
     var gradient = inputDropout.noGradient
-    var dxs: [Tensor<B>] = []
-    for (group, cache) in zip(groups(batch), caches) {
-      dxs.append(backward(dy.rows(group.rows), group, input, cache, into: &gradient.du, batch, run))
-    }
-    gradient.dx = run.backend.joined(dxs, columns: x.columnCount)
+    gradient.dx = run.backend.joined(
+      zip(groups(batch), caches).map { group, cache in
+        backward(dy.rows(group.rows), group, input, cache, into: &gradient.du, batch, run)
+      }, columns: x.columnCount)
     return inputDropout.backward(&gradient, batch, run)  // (N,C)
   }
 
@@ -160,7 +159,7 @@ public struct FeedForward<B: Backend> {
       routerCache = router
     default: trap("\(path): the cache of another evaluation")
     }
-    guard case .alone(_, let mixture) = group, var sum = dx else { trap("\(path): no gradient arrived") }
+    guard case .alone(_, let mixture) = group, var sum = dx.take() else { trap("\(path): no gradient arrived") }
     mixture.router.backward(dw, routerCache, into: &sum, run)
     return sum
   }

@@ -56,41 +56,61 @@ public struct LanguageModelHead<B: Backend> {
   ///
   /// n is the number of labelled rows of the optimizer step, of which this batch may be a part.
   public func gradients(_ x: Tensor<B>, _ labels: Labels<B>, dividedBy n: Double, into dx: inout Tensor<B>, _ run: Run<B>) -> Tensor<B> {
-    let backend = run.backend
-    if run.observes(["\(path).output"]) { return gradientsOfAllRows(x, labels, dividedBy: n, into: &dx, run) }
-    var loss = backend.zeros(Shape(1))
-    for chunk in labels.chunks(of: backend.headRows(weight)) {
-      let xs = backend.gather(x, rows: chunk.rows)  // (n,C)
-      var z = backend.matmul(xs, weight.T)  // (n,V)  x Wᵀ
-      let losses = backend.crossEntropy(&z, labels: chunk.labels, scale: 1 / n, softcap: softcap)  // (n)
-      let dz = consume z  // (n,V)  the logits became their gradient
-      backend.add(1 / n, backend.sum(losses), into: &loss)
-      // forward: z = x Wᵀ
-      if let w = weight.parameter { backend.addProduct(1, dz.T, xs, into: &w.gradient) }  // (V,C)  + dzᵀ x
-      let dxs = backend.matmul(dz, weight)  // (n,C)  dz W
-      // forward: xs = x[rows]
-      backend.addScattered(dxs, rows: chunk.rows, into: &dx)  // (N,C)
+    if run.observes(["\(path).output"]) { return observedGradients(x, labels, dividedBy: n, into: &dx, run) }
+    var loss = run.backend.zeros(Shape(1))
+    for chunk in labels.chunks(of: run.backend.headRows(weight)) {
+      let xs = run.backend.gather(x, rows: chunk.rows)  // (n,C)
+      var z = run.backend.matmul(xs, weight.T)  // (n,V)  x Wᵀ
+      let dz = logitsGradient(&z, chunk, n, into: &loss, run)  // (n,V)
+      backward(dz, xs, chunk, into: &dx, run)
     }
     return loss
   }
 
-  /// The same with the logits of all rows as one tensor that hooks can see: z before the soft cap, its gradient zero without a label.
-  private func gradientsOfAllRows(
+  /// loss += the chunk's cross-entropy; z (n,V) becomes its gradient.
+  private func logitsGradient(_ z: inout Tensor<B>, _ chunk: Labels<B>, _ n: Double, into loss: inout Tensor<B>, _ run: Run<B>) -> Tensor<B>
+  {
+    let losses = run.backend.crossEntropy(&z, labels: chunk.labels, scale: 1 / n, softcap: softcap)  // (n)
+    run.backend.add(1 / n, run.backend.sum(losses), into: &loss)
+    return z
+  }
+
+  private func backward(_ dz: Tensor<B>, _ xs: Tensor<B>, _ chunk: Labels<B>, into dx: inout Tensor<B>, _ run: Run<B>) {
+    // forward: z = x Wᵀ
+    if let w = weight.parameter { run.backend.addProduct(1, dz.T, xs, into: &w.gradient) }  // (V,C)  + dzᵀ x
+    let dxs = run.backend.matmul(dz, weight)  // (n,C)  dz W
+    // forward: xs = x[rows]
+    run.backend.addScattered(dxs, rows: chunk.rows, into: &dx)  // (N,C)
+  }
+
+  /// The same, with the logits of all rows as one tensor that hooks see, z before the soft cap; its gradient is zero without a label.
+  ///
+  /// What nobody replaces is computed as ever, so that a hook which only looks changes no bit.
+  private func observedGradients(
     _ x: Tensor<B>, _ labels: Labels<B>, dividedBy n: Double, into dx: inout Tensor<B>, _ run: Run<B>
   ) -> Tensor<B> {
     let backend = run.backend
-    var z = backend.matmul(x, weight.T)  // (N,V)  x Wᵀ
-    run.hook(&z, path, "output", "z = x Wᵀ")
-    var labelled = backend.gather(z, rows: labels.rows)  // (n,V)
-    let losses = backend.crossEntropy(&labelled, labels: labels.labels, scale: 1 / n, softcap: softcap)  // (n)
+    let formed = backend.matmul(x, weight.T)  // (N,V)  x Wᵀ
+    var all = formed
+    run.hook(&all, path, "output", "z = x Wᵀ")
+    let isReplaced = all.storage !== formed.storage || all.offset != formed.offset
     var loss = backend.zeros(Shape(1))
-    backend.add(1 / n, backend.sum(losses), into: &loss)
-    var dz = backend.zeros(z.shape)  // (N,V)
-    backend.addScattered(labelled, rows: labels.rows, into: &dz)
-    run.hook(gradient: &dz, path, "output")
-    // forward: z = x Wᵀ
-    if let w = weight.parameter { backend.addProduct(1, dz.T, x, into: &w.gradient) }  // (V,C)  + dzᵀ x
-    backend.addProduct(1, dz, weight, into: &dx)  // (N,C)  + dz W
+    var dAll = backend.zeros(all.shape)  // (N,V)
+    let parts = labels.chunks(of: backend.headRows(weight)).map { chunk in
+      let xs = backend.gather(x, rows: chunk.rows)  // (n,C)
+      var z = isReplaced ? backend.gather(all, rows: chunk.rows) : backend.matmul(xs, weight.T)  // (n,V)
+      let dz = logitsGradient(&z, chunk, n, into: &loss, run)  // (n,V)
+      backend.addScattered(dz, rows: chunk.rows, into: &dAll)
+      return (dz, xs, chunk)
+    }
+    let formedGradient = dAll
+    run.hook(gradient: &dAll, path, "output")
+    if dAll.storage === formedGradient.storage, dAll.offset == formedGradient.offset {
+      for (dz, xs, chunk) in parts { backward(dz, xs, chunk, into: &dx, run) }
+    } else {
+      if let w = weight.parameter { backend.addProduct(1, dAll.T, x, into: &w.gradient) }  // (V,C)
+      backend.addProduct(1, dAll, weight, into: &dx)  // (N,C)
+    }
     return loss
   }
 }

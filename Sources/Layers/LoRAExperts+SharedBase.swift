@@ -88,7 +88,7 @@ extension LoRAExperts {
     let (a, c, h) = run.recomputing { hidden(base1, base3, cache.t1, cache.t3, frozen, routing, run) }  // (M,F) each
     // forward: v = Σ_k w_k h_k, t2_k = A2_k g_k
     var qk = backend.dispatch(q, routing)  // (M,F)
-    if let lora2, var z {
+    if let lora2, var z = z.take() {
       addMasked(z, lora2, into: &qk, routing, batch, run)  // (M,F)  + m_k ⊙ A2_kᵀ z_k
       backend.scaleRows(routing.weights, &z)  // (M,r)  w_k z_k
       let g = masked(h, routing, batch, run)  // (M,F)  g_k

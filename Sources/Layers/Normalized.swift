@@ -81,7 +81,7 @@ public struct Normalized<Layer: StreamLayer> {
 
   /// The gradient of x + y from that of the sum (N,C), in place where nobody else holds it.
   public func backwardOfSum(_ dy: consuming Tensor<B>, _ cache: consuming Cache, _ batch: PackedBatch<B>, _ run: Run<B>) -> Tensor<B> {
-    var dx: Tensor<B>? = dy
+    var dx: Tensor<B>? = consume dy
     let (preCache, layerCache, postCache) = (cache.pre, cache.layer, cache.post)
     _ = consume cache
     // forward: y = post(layer(n))

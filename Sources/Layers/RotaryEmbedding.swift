@@ -43,14 +43,14 @@ public final class RotaryEmbedding<B: Backend> {
 
   /// Turns every head of x (N,H·D) by the angle of its row's position; in place where nobody else holds x.
   public func forward(_ x: consuming Tensor<B>, _ batch: PackedBatch<B>, _ run: Run<B>) -> Tensor<B> {
-    var y = x
+    var y = consume x
     run.backend.rope(&y, positions: batch.positions, table: table(upTo: batch.positionLimit), inverse: false)
     return y
   }
 
   /// Turns the gradient back: a rotation's transpose is its inverse.
   public func backward(_ dy: consuming Tensor<B>, _ batch: PackedBatch<B>, _ run: Run<B>) -> Tensor<B> {
-    var dx = dy
+    var dx = consume dy
     run.backend.rope(&dx, positions: batch.positions, table: table(upTo: batch.positionLimit), inverse: true)
     return dx
   }

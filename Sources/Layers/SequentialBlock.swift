@@ -53,7 +53,7 @@ public struct SequentialBlock<B: Backend>: DecoderBlock {
 
   /// dy (N,C) → dx (N,C), in place where nobody else holds dy.
   public func backward(_ dy: consuming Tensor<B>, _ cache: consuming Cache, _ batch: PackedBatch<B>, _ run: Run<B>) -> Tensor<B> {
-    var dx: Tensor<B> = dy
+    var dx: Tensor<B> = consume dy
     run.hook(gradient: &dx, path, "output")
     let (attentionCache, feedForwardCache) = (cache.attention, cache.feedForward)
     _ = consume cache

@@ -1,6 +1,7 @@
 import CPUBackend
 import Conformance
 import Decoders
+import Generation
 import Layers
 import Tensors
 import TestModels
