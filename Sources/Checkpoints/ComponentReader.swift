@@ -1,3 +1,5 @@
+import JSON
+
 /// Reads one object of a JSON file in which every key counts, and refuses what nobody asked for.
 package struct ComponentReader {
   package let file: String
