@@ -73,6 +73,11 @@ public enum GGUFValue: Sendable {
     }
   }
 
+  /// The truth value; nil for anything else.
+  public var boolValue: Bool? {
+    if case .bool(let value) = self { value } else { nil }
+  }
+
   /// The number, integers included; nil for anything else.
   public var doubleValue: Double? {
     switch self {
@@ -100,6 +105,11 @@ public enum GGUFValue: Sendable {
     case .array(let array): "an array of \(array.count) \(array.elementType)"
     }
   }
+}
+
+extension GGUFValue: KeyedValue {
+  /// False: a GGUF file has no null.
+  package var isNull: Bool { false }
 }
 
 /// An array in the metadata of a GGUF file. Its place was checked when the file was opened; elements are read when asked for.

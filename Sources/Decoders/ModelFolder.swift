@@ -12,8 +12,8 @@ public enum AdapterOrigin: Sendable {
   case new(AdapterConfiguration, seed: UInt64)
 }
 
-/// The files of a model: a Hugging Face folder, or one GGUF file.
-public struct ModelFiles {
+/// A model on disk: a Hugging Face folder, or one GGUF file. It reads either and writes folders.
+public struct ModelFolder {
   /// What the files say about the model.
   public let configuration: DecoderConfiguration
   private let source: (any TensorSource)?  // nil for a new model
@@ -28,8 +28,8 @@ public struct ModelFiles {
   /// - Throws: `CheckpointError` for everything that is missing, wrong or not built yet.
   public init(_ path: String, drawnUnder seed: UInt64? = nil) throws {
     self.seed = seed
-    try Self.requireModel(path)
-    if Self.isGGUF(path) {
+    try ModelPath.require(path)
+    if ModelPath.isGGUF(path) {
       let file = try GGUF(path: path)
       configuration = try DecoderConfiguration(file)
       (source, layout) = (file, GGUFLayout(file, configuration))
@@ -39,17 +39,6 @@ public struct ModelFiles {
     }
   }
 
-  /// Says so where nothing, or an adapter, is given as a model, before a file is missed inside.
-  ///
-  /// - Throws: `CheckpointError` for a path without anything, and for a folder with an `adapter_config.json` and no `config.json`.
-  public static func requireModel(_ path: String) throws {
-    guard isGGUF(path) || Folder.exists(path) else {
-      throw CheckpointError(file: path, found: "nothing of this name", expected: "a model's folder or GGUF file")
-    }
-    guard Folder.exists(path + "/adapter_config.json"), !Folder.exists(path + "/config.json") else { return }
-    throw CheckpointError(file: path, found: "an adapter", expected: "a model's folder or GGUF file; the adapter goes to --adapter")
-  }
-
   /// Whether the model's values are drawn, because its folder has none.
   public var isNew: Bool { source == nil }
 
@@ -57,7 +46,7 @@ public struct ModelFiles {
   ///
   /// - Throws: `CheckpointError` as `init(_:)`.
   public static func configuration(_ path: String) throws -> DecoderConfiguration {
-    isGGUF(path) ? try DecoderConfiguration(GGUF(path: path)) : try DecoderConfiguration(contentsOf: path + "/config.json")
+    ModelPath.isGGUF(path) ? try DecoderConfiguration(GGUF(path: path)) : try DecoderConfiguration(contentsOf: path + "/config.json")
   }
 
   /// Reads the model and its adapter.
@@ -77,7 +66,7 @@ public struct ModelFiles {
     switch adapter {
     case .none: break
     case .folder(let folder):
-      let weights = CheckpointWeights(try Self.adapterFile(folder), on: backend)
+      let weights = CheckpointWeights(try AdapterFolder.tensors(in: folder), on: backend)
       file = weights
       parts = (try AdapterConfiguration(contentsOf: folder + "/adapter_config.json"), weights)
     case .new(let settings, let seed): parts = (settings, InitialWeights(seed: seed, on: backend))
@@ -98,31 +87,8 @@ public struct ModelFiles {
     _ path: String, adapter: AdapterOrigin = .none, trainsBase: Bool = false, evaluation: ExpertEvaluation = .sharedBase,
     balanceLoss: BalanceLossForm = .pooledTopK, on backend: B
   ) throws -> Decoder<B> {
-    try ModelFiles(path).decoder(
+    try ModelFolder(path).decoder(
       adapter: adapter, trainsBase: trainsBase, evaluation: evaluation, balanceLoss: balanceLoss, on: backend)
-  }
-
-  /// The tensors of an adapter folder: `adapter_model.safetensors`, else `adapter_model.bin`.
-  ///
-  /// - Throws: `CheckpointError` if neither can be read.
-  public static func adapterFile(_ folder: String) throws -> any TensorSource {
-    guard MappedFile.isFolder(folder) else {
-      throw CheckpointError(
-        file: folder, found: MappedFile.isRegularFile(folder) ? "a file" : "nothing of this name", expected: "an adapter's folder")
-    }
-    let safetensors = folder + "/adapter_model.safetensors"
-    do { return try Safetensors(path: safetensors) } catch let error as CheckpointError where error.isMissingFile {
-      do { return try PyTorchFile(path: folder + "/adapter_model.bin") } catch let error as CheckpointError where error.isMissingFile {
-        throw CheckpointError(
-          file: folder, found: "neither adapter_model.safetensors nor adapter_model.bin", expected: "one of them beside adapter_config.json"
-        )
-      }
-    }
-  }
-
-  /// Whether a path is that of a GGUF file: by its name, or because it is a file and no folder.
-  public static func isGGUF(_ path: String) -> Bool {
-    path.utf8.suffix(5).elementsEqual(".gguf".utf8) || MappedFile.isRegularFile(path)
   }
 
   /// Whether a folder has weights, of whatever name and form: only one without any may be a new model.
@@ -134,4 +100,48 @@ public struct ModelFiles {
 
   /// Old checkpoints of Hugging Face carry the rotary frequencies, which follow from the configuration.
   private static func isInert(_ name: String) -> Bool { name.hasSuffix(".self_attn.rotary_emb.inv_freq") }
+}
+
+// MARK: Writing
+
+extension ModelFolder {
+  static let tensorsFile = "model.safetensors"
+
+  /// The files of a Hugging Face folder that are no tensors: `config.json`, the tokenizer's, and what else describes a model.
+  public struct Files: Sendable {
+    /// `config.json` last: it is what makes a folder a model.
+    private static let names = [
+      "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json", "merges.txt",
+      "chat_template.jinja", "chat_template.json", "generation_config.json", "config.json",
+    ]
+    fileprivate let files: [(name: String, bytes: [UInt8])]
+
+    /// Takes these files of `folder` as they are, byte for byte; those that are not there are left out.
+    ///
+    /// They are read at once, so that a checkpoint hours later still has them.
+    /// - Throws: `CheckpointError` if one cannot be read, or if there is no `config.json`.
+    public init(of folder: String) throws {
+      files = try Self.names.compactMap { name in
+        do {
+          let file = try MappedFile(path: "\(folder)/\(name)")
+          return (name, try file.bytes(in: 0..<file.size))
+        } catch let error as CheckpointError where error.isMissingFile && name != "config.json" {
+          return nil
+        }
+      }
+    }
+
+    /// Files that were made, `config.json` last.
+    public init(_ files: [(name: String, json: JSON)]) {
+      self.files = files.map { ($0.name, Array(($0.json.serialized(.indented(2)) + "\n").utf8)) }
+    }
+  }
+
+  /// Writes `model.safetensors`, float32, with Hugging Face's names (a tied head once, as the embedding), and the files beside it.
+  ///
+  /// - Throws: `CheckpointError` if the folder cannot be written, and what the device reports.
+  public static func write<B: Backend>(_ decoder: Decoder<B>, beside files: Files, to folder: String, on backend: B) throws {
+    try TrainedTensor.write(decoder.trainedTensors, to: "\(folder)/\(tensorsFile)", format: "pt", on: backend)
+    for file in files.files { try AtomicFile.write(file.bytes, to: "\(folder)/\(file.name)") }
+  }
 }

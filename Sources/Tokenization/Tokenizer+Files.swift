@@ -1,6 +1,18 @@
 import Checkpoints
 
 extension Tokenizer {
+  /// The tokenizer of a model: of a Hugging Face folder its `tokenizer.json`, of a GGUF file the one inside.
+  ///
+  /// - Throws: `CheckpointError` naming what is missing, wrong or not understood.
+  public init(model path: String) throws {
+    try ModelPath.require(path)
+    if ModelPath.isGGUF(path) {
+      try self.init(TokenizerDescription(GGUF(path: path)))
+    } else {
+      try self.init(folder: path)
+    }
+  }
+
   /// Reads `tokenizer.json` alone: the end token stays unknown, and the begin token too where no template adds it.
   ///
   /// - Throws: `CheckpointError` naming what is missing, wrong or not understood.
