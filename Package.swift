@@ -39,11 +39,20 @@ let package = Package(
     .executable(name: "mixlora", targets: ["MixLoRACommand"]),
   ],
   dependencies: [
-    .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.0")
+    .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.0"),
+    .package(url: "https://github.com/apple/swift-numerics", from: "1.1.0"),
+    .package(url: "https://github.com/apple/swift-system", from: "1.8.0"),
   ],
   targets: [
     .systemLibrary(name: "COpenBLAS"),
     .target(name: "CEmbedded", exclude: ["Demo"]),
+    .target(
+      name: "Platform",
+      dependencies: [
+        .product(name: "RealModule", package: "swift-numerics"), .product(name: "SystemPackage", package: "swift-system"),
+      ],
+      swiftSettings: optimised),
+    .target(name: "JSON", dependencies: ["Platform"], swiftSettings: optimised),
     .target(name: "Tensors"),
     .target(
       name: "CPUBackend", dependencies: ["Tensors", "COpenBLAS"],
@@ -51,7 +60,7 @@ let package = Package(
       // Debian has LAPACK's C interface in a library of its own; elsewhere it is in OpenBLAS.
       linkerSettings: [.linkedLibrary("lapacke", .when(platforms: [.linux]))]),
     .target(name: "Layers", dependencies: ["Tensors"]),
-    .target(name: "Checkpoints", dependencies: ["Tensors"], swiftSettings: optimised),
+    .target(name: "Checkpoints", dependencies: ["JSON", "Platform"], swiftSettings: optimised),
     .target(name: "Decoders", dependencies: ["Layers", "Checkpoints"]),
     .target(name: "Tokenization", dependencies: ["Checkpoints"], exclude: ["Tables/make_tables.py"], swiftSettings: optimised),
     .target(name: "Training", dependencies: ["Decoders", "Tokenization"]),

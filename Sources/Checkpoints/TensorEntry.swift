@@ -1,3 +1,5 @@
+import JSON
+
 /// A tensor's name, element type and shape, known to describe a whole and countable number of bytes.
 public struct TensorEntry: Equatable, Sendable, CustomStringConvertible {
   /// Why a shape and an element type describe no tensor.

@@ -8,7 +8,7 @@ extension AdapterConfiguration {
   /// - Throws: `CheckpointError` naming file, key, what was found and what was expected; also for a feature that is
   ///   not built yet and for an unknown key with a value that says something.
   public init(contentsOf file: String) throws {
-    var reader = try ConfigurationReader(contentsOf: file)
+    let reader = try JSONReader(configuration: JSON(contentsOf: file), file: file)
     let isPlain = try reader.string("peft_type", default: "MIXLORA", oneOf: ["MIXLORA", "LORA"]) == "LORA"
     if isPlain {
       try reader.refuse("routing_strategy", "it absent in a LORA adapter")
@@ -17,8 +17,8 @@ extension AdapterConfiguration {
     }
     try reader.refuseUnbuiltFeatures()
     // PEFT's own defaults; MoE-PEFT requires rank and alpha.
-    lora = try Self.lora(&reader, over: isPlain ? LoRA(rank: 8, alpha: 8) : nil)
-    targets = try Self.targets(&reader)
+    lora = try Self.lora(reader, over: isPlain ? LoRA(rank: 8, alpha: 8) : nil)
+    targets = try Self.targets(reader)
     guard !isPlain else {
       unknownKeys = try reader.quietUnknownKeys(inert: Self.inertKeys)
       return
@@ -33,16 +33,16 @@ extension AdapterConfiguration {
     mixture.jitterNoise = try reader.number("jitter_noise", default: 0, "a number ≥ 0") { $0 >= 0 }
     if let overlay = reader.value("expert_lora") {
       guard overlay.objectValue != nil else { throw reader.error("expert_lora", overlay, "an object with r, lora_alpha …") }
-      var inner = try ConfigurationReader(overlay, file: file + ", expert_lora")
+      let inner = try JSONReader(configuration: overlay, file: file + ", expert_lora")
       try inner.refuseUnbuiltFeatures()
-      mixture.lora = try Self.lora(&inner, over: lora)
+      mixture.lora = try Self.lora(inner, over: lora)
       unknownKeys += try inner.quietUnknownKeys(inert: Self.inertKeys)
     }
     self.mixture = mixture
     unknownKeys += try reader.quietUnknownKeys(inert: Self.inertKeys)
   }
 
-  private static func lora(_ reader: inout ConfigurationReader, over base: LoRA?) throws -> LoRA {
+  private static func lora(_ reader: JSONReader, over base: LoRA?) throws -> LoRA {
     var lora = LoRA(
       rank: try reader.integer("r", in: 1...65_536, default: base?.rank),
       alpha: try reader.number("lora_alpha", default: base?.alpha, "a number") { $0.isFinite },
@@ -55,9 +55,9 @@ extension AdapterConfiguration {
   }
 
   /// A list of names, or an object of name → true/false.
-  private static func targets(_ reader: inout ConfigurationReader) throws -> Set<LinearName> {
+  private static func targets(_ reader: JSONReader) throws -> Set<LinearName> {
     let expected = "a list of names among " + LinearName.allCases.map(\.rawValue).joined(separator: ", ") + ", or an object of name: true"
-    guard let value = reader.value("target_modules") else { throw reader.missing("target_modules", expected) }
+    let value = try reader.required("target_modules", expected)
     let names: [JSON]
     if let list = value.arrayValue {
       names = list
@@ -83,9 +83,9 @@ extension AdapterConfiguration {
   ]
 }
 
-extension ConfigurationReader {
+extension KeyedReader where Value == JSON {
   /// Features of PEFT and MoE-PEFT that change the mathematics and are not built yet.
-  fileprivate mutating func refuseUnbuiltFeatures() throws {
+  fileprivate func refuseUnbuiltFeatures() throws {
     // Most say how A and B were drawn, which their values tell. PiSSA, OLoRA, LoftQ and CorDA also change the base weights.
     let harmless: [JSON] = [true, false, "gaussian", "eva", "orthogonal"]
     try refuse(
@@ -99,9 +99,9 @@ extension ConfigurationReader {
 
   /// Unknown keys, after an error for the first that says something.
   fileprivate func quietUnknownKeys(inert: Set<String>) throws -> [String] {
-    let keys = unknownKeys(inert: inert)
+    let keys = unknownKeys(except: inert)
     for key in keys {
-      guard let value = object[key], !value.isEmptyOrOff else { continue }
+      guard let value = self[key], !value.isEmptyOrOff else { continue }
       throw error(key, value, "no key of this name, or an empty value: what it means is not known here")
     }
     return keys

@@ -1,9 +1,27 @@
 import Checkpoints
 import Tensors
 
-/// Adapters written to disk, as MoE-PEFT and PEFT name and read them.
+/// An adapter on disk, as MoE-PEFT and PEFT name, write and read it: `adapter_config.json` and its tensors.
 public enum AdapterFolder {
   static let tensorsFile = "adapter_model.safetensors"
+
+  /// The tensors of an adapter folder: `adapter_model.safetensors`, else `adapter_model.bin`.
+  ///
+  /// - Throws: `CheckpointError` if neither can be read.
+  public static func tensors(in folder: String) throws -> any TensorSource {
+    guard MappedFile.isFolder(folder) else {
+      throw CheckpointError(
+        file: folder, found: MappedFile.isRegularFile(folder) ? "a file" : "nothing of this name", expected: "an adapter's folder")
+    }
+    let safetensors = "\(folder)/\(tensorsFile)"
+    do { return try Safetensors(path: safetensors) } catch let error as CheckpointError where error.isMissingFile {
+      do { return try PyTorchFile(path: folder + "/adapter_model.bin") } catch let error as CheckpointError where error.isMissingFile {
+        throw CheckpointError(
+          file: folder, found: "neither adapter_model.safetensors nor adapter_model.bin", expected: "one of them beside adapter_config.json"
+        )
+      }
+    }
+  }
 
   /// Writes `adapter_model.safetensors`, then `adapter_config.json`, into an existing folder; each whole or not at all.
   ///

@@ -3,26 +3,70 @@ import Layers
 
 extension DecoderConfiguration {
   /// The configuration as it was understood, defaults filled in, by the keys of Hugging Face's `config.json` (of a GGUF file too).
+  ///
+  /// Divisors of the rotary frequencies, which a GGUF file may have, have no key there.
   public var json: JSON {
-    var object: JSON.Object = .init()
-    for (key, value) in [
-      ("hidden_size", JSON(channels)), ("intermediate_size", JSON(hiddenWidth)), ("num_hidden_layers", JSON(layers)),
-      ("num_attention_heads", JSON(heads)), ("num_key_value_heads", JSON(keyValueHeads)), ("head_dim", JSON(headWidth)),
-      ("vocab_size", JSON(vocabulary)), ("rms_norm_eps", JSON(normEpsilon)), ("rope_theta", JSON(ropeBase)),
-      ("rope_scaling", ropeScaling.map { Self.stretching($0) } ?? nil),
-      ("rope_divisors", ropeDivisors.map { .array($0.map { JSON($0) }) } ?? nil),
-      ("query_key_value_bias", JSON(queryKeyValueBias)), ("output_bias", JSON(outputBias)), ("mlp_bias", JSON(feedForwardBias)),
-      ("sliding_window", window.map { JSON($0) } ?? nil), ("first_windowed_layer", window.map { _ in JSON(firstWindowedLayer) } ?? nil),
-      ("tie_word_embeddings", JSON(tiesHead)), ("initializer_range", JSON(initializerRange)),
-      ("max_position_embeddings", contextLength.map { JSON($0) } ?? nil),
-    ] as [(String, JSON)] { object[key] = value }
+    var object = JSON.Object()
+    for (key, value) in members { object[key] = value }
     return .object(object)
   }
 
-  private static func stretching(_ scaling: RotaryScaling) -> JSON {
+  /// The keys that say what the model computes, in the order in which they are written.
+  private var members: [(String, JSON)] {
+    let sizes = [
+      ("vocab_size", vocabulary), ("hidden_size", channels), ("intermediate_size", hiddenWidth), ("num_hidden_layers", layers),
+      ("num_attention_heads", heads), ("num_key_value_heads", keyValueHeads), ("head_dim", headWidth),
+    ].map { ($0, JSON($1)) }
+    let rules: [(String, JSON)] = [
+      ("max_position_embeddings", contextLength.map { JSON($0) } ?? .null), ("hidden_act", "silu"), ("rms_norm_eps", JSON(normEpsilon)),
+      ("rope_theta", JSON(ropeBase)), ("rope_scaling", ropeScaling.map { Self.json($0) } ?? .null),
+      ("tie_word_embeddings", JSON(tiesHead)), ("initializer_range", JSON(initializerRange)),
+    ]
+    let biases: [(String, JSON)] =
+      isQwen
+      ? [("use_sliding_window", JSON(window != nil))]
+      : [("attention_bias", JSON(queryKeyValueBias)), ("mlp_bias", JSON(feedForwardBias))]
+    guard let window else { return sizes + rules + biases }
+    let first: [(String, JSON)] = isQwen ? [("max_window_layers", JSON(firstWindowedLayer))] : []
+    return sizes + rules + biases + [("sliding_window", JSON(window))] + first
+  }
+
+  /// Biases tell the family: on q, k and v alone they are Qwen2's, on o too (or none at all) Llama's.
+  private var isQwen: Bool { queryKeyValueBias && !outputBias }
+
+  private static func json(_ scaling: RotaryScaling) -> JSON {
     [
       "rope_type": "llama3", "factor": JSON(scaling.factor), "low_freq_factor": JSON(scaling.lowFrequencyFactor),
       "high_freq_factor": JSON(scaling.highFrequencyFactor), "original_max_position_embeddings": JSON(scaling.originalPositions),
     ]
+  }
+
+  /// The `config.json` of a model that was read from a GGUF file.
+  ///
+  /// - Parameters:
+  ///   - file: what errors name.
+  ///   - beginToken: `bos_token_id`.
+  ///   - endTokens: `eos_token_id`: a list where several end a text.
+  /// - Throws: `CheckpointError` for what a `config.json` cannot say.
+  public func json(file: String, beginToken: Int32?, endTokens: [Int32]) throws -> JSON {
+    guard ropeDivisors == nil else {
+      throw CheckpointError(
+        file: file, place: .tensor(GGUFLayout.divisors), found: "divisors of the rotary frequencies",
+        expected: "none: a config.json has no place for them; writing this model is not built yet")
+    }
+    guard queryKeyValueBias || !outputBias, !(isQwen && feedForwardBias) else {
+      throw CheckpointError(
+        file: file, found: "biases that no family has", expected: "those of Llama or Qwen2; others cannot be written yet")
+    }
+    var object = JSON.Object()
+    object["architectures"] = [isQwen ? "Qwen2ForCausalLM" : "LlamaForCausalLM"]
+    object["model_type"] = isQwen ? "qwen2" : "llama"
+    for (key, value) in members { object[key] = value }
+    if contextLength == nil { object["max_position_embeddings"] = 2048 }  // Hugging Face's default
+    object["bos_token_id"] = beginToken.map { JSON(Int($0)) } ?? .null
+    let ends = endTokens.map { JSON(Int($0)) }
+    object["eos_token_id"] = ends.count > 1 ? .array(ends) : ends.first ?? .null
+    object["torch_dtype"] = "float32"
+    return .object(object)
   }
 }

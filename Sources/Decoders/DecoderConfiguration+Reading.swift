@@ -16,11 +16,11 @@ extension DecoderConfiguration {
   ///
   /// - Throws: `CheckpointError` as above.
   public init(_ json: JSON, file: String) throws {
-    var reader = try ConfigurationReader(json, file: file)
+    let reader = try JSONReader(configuration: json, file: file)
     switch try reader.string("model_type", oneOf: ["llama", "mistral", "qwen2"]) {
-    case "mistral": self = try .mistral(&reader)
-    case "qwen2": self = try .qwen2(&reader)
-    default: self = try .llama(&reader)
+    case "mistral": self = try .mistral(reader)
+    case "qwen2": self = try .qwen2(reader)
+    default: self = try .llama(reader)
     }
     try reader.refuse("quantization_config")
     for key in ["attention_multiplier", "residual_multiplier", "embedding_multiplier", "logits_scaling", "logit_scale"] {
@@ -29,36 +29,36 @@ extension DecoderConfiguration {
     for key in ["attn_logit_softcapping", "final_logit_softcapping", "query_pre_attn_scalar", "qk_norm", "use_qk_norm", "clip_qkv"] {
       try reader.refuse(key)
     }
-    unknownKeys = reader.unknownKeys(inert: Self.inertKeys)
+    unknownKeys = reader.unknownKeys(except: Self.inertKeys)
   }
 
   /// What the families have in common; each then adds its own.
   ///
   /// - Parameter defaultKeyValueHeads: what an absent `num_key_value_heads` means; nil for as many as query heads.
-  init(common reader: inout ConfigurationReader, defaultKeyValueHeads: Int? = nil) throws {
+  init(common reader: JSONReader, defaultKeyValueHeads: Int? = nil) throws {
     let size = 1...(1 << 24)
     channels = try reader.integer("hidden_size", in: size)
     hiddenWidth = try reader.integer("intermediate_size", in: size)
     layers = try reader.integer("num_hidden_layers", in: 1...10_000)
     heads = try reader.integer("num_attention_heads", in: size)
-    let isNull = reader.object["num_key_value_heads"] == .null  // null means as many as query heads, whatever the family's default
+    let isNull = reader["num_key_value_heads"] == .null  // null means as many as query heads, whatever the family's default
     keyValueHeads = try reader.integer("num_key_value_heads", in: size, default: isNull ? heads : defaultKeyValueHeads ?? heads)
     vocabulary = try reader.integer("vocab_size", in: size)
     guard heads % keyValueHeads == 0 else {
       throw reader.error(
-        "num_key_value_heads", found: "\(keyValueHeads) for \(heads) query heads", "a divisor of \(heads)")
+        "num_key_value_heads", "\(keyValueHeads) for \(heads) query heads", "a divisor of \(heads)")
     }
     if reader.value("head_dim") == nil, channels % heads != 0 {
-      throw reader.error("num_attention_heads", found: "\(heads) heads for hidden_size \(channels)", "heads of equal width, or head_dim")
+      throw reader.error("num_attention_heads", "\(heads) heads for hidden_size \(channels)", "heads of equal width, or head_dim")
     }
     headWidth = try reader.integer("head_dim", in: size, default: channels / heads)
     guard headWidth % 2 == 0 else {
       throw reader.error(
-        reader.value("head_dim") == nil ? "num_attention_heads" : "head_dim", found: "\(heads) heads of width \(headWidth)",
+        reader.value("head_dim") == nil ? "num_attention_heads" : "head_dim", "\(heads) heads of width \(headWidth)",
         "an even width: rotation needs pairs")
     }
     normEpsilon = try reader.number("rms_norm_eps", default: 1e-6, "a number ≥ 0") { $0 >= 0 }
-    (ropeBase, ropeScaling) = try Self.rope(&reader)
+    (ropeBase, ropeScaling) = try Self.rope(reader)
     ropeDivisors = nil
     tiesHead = try reader.bool("tie_word_embeddings", default: false)
     initializerRange = try reader.number("initializer_range", default: 0.02, "a number ≥ 0") { $0 >= 0 }
@@ -75,7 +75,7 @@ extension DecoderConfiguration {
 
   /// Base and scaling of the rotary angles: `rope_theta` and `rope_scaling`, or both inside `rope_parameters`, where
   /// transformers 5 puts them.
-  private static func rope(_ reader: inout ConfigurationReader) throws -> (base: Double, scaling: RotaryScaling?) {
+  private static func rope(_ reader: JSONReader) throws -> (base: Double, scaling: RotaryScaling?) {
     let isPositive = { (value: Double) in value > 0 && value.isFinite }
     let base = try reader.number("rope_theta", default: 10_000, "a number > 0", where: isPositive)
     let scaling = try reader.value("rope_scaling").map { try Self.scaling($0, "rope_scaling", reader) }
@@ -86,7 +86,7 @@ extension DecoderConfiguration {
     return (value, nested)
   }
 
-  private static func scaling(_ json: JSON, _ key: String, _ reader: ConfigurationReader) throws -> RotaryScaling? {
+  private static func scaling(_ json: JSON, _ key: String, _ reader: JSONReader) throws -> RotaryScaling? {
     if json.isEmptyOrOff { return nil }
     let kind = json["rope_type"] ?? json["type"]
     guard (json["partial_rotary_factor"] ?? 1).doubleValue == 1 else { throw reader.error(key, json, "whole heads rotated") }
@@ -117,4 +117,18 @@ extension DecoderConfiguration {
     "torch_dtype", "dtype", "transformers_version", "use_cache", "_name_or_path", "is_llama_config", "rope_interleaved",
     "transformers.js_config", "_attn_implementation_autoset",
   ]
+}
+
+extension KeyedReader where Value == JSON {
+  /// Reads a configuration, whose messages show objects whole.
+  ///
+  /// - Throws: `CheckpointError` for anything but an object.
+  init(configuration json: JSON, file: String) throws {
+    try self.init(json, file: file, "a JSON object") { json in
+      if case .object = json { "the object " + json.excerpt } else { json.summary }
+    }
+  }
+
+  /// Keys that nobody asked for and that are not `inert`.
+  func unknownKeys(except inert: Set<String>) -> [String] { unknownNames.filter { !inert.contains($0) } }
 }

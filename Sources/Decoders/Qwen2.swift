@@ -5,11 +5,11 @@ extension DecoderConfiguration {
   ///
   /// Published files carry a `sliding_window` that is off: only `use_sliding_window` switches it on, and then only in
   /// layers from `max_window_layers` on. (transformers before 4.48 applies it to all layers in eager mode.)
-  static func qwen2(_ reader: inout ConfigurationReader) throws -> DecoderConfiguration {
-    var configuration = try DecoderConfiguration(common: &reader, defaultKeyValueHeads: 32)
+  static func qwen2(_ reader: JSONReader) throws -> DecoderConfiguration {
+    var configuration = try DecoderConfiguration(common: reader, defaultKeyValueHeads: 32)
     configuration.queryKeyValueBias = true
     let usesWindow = try reader.bool("use_sliding_window", default: false)
-    let isNull = reader.object["sliding_window"] == .null
+    let isNull = reader["sliding_window"] == .null
     let window = isNull ? nil : try reader.integer("sliding_window", in: 1...(1 << 40), default: 4096)
     configuration.firstWindowedLayer = try reader.integer("max_window_layers", in: 0...(1 << 40), default: 28)
     configuration.window = usesWindow ? window : nil

@@ -6,7 +6,7 @@ public enum TrainedFolder: Sendable {
   /// `adapter_model.safetensors` and `adapter_config.json`; see ``AdapterFolder``.
   case adapter(baseModel: String?)
   /// `model.safetensors` beside the files that make it a model of Hugging Face's.
-  case model(ModelFolder)
+  case model(ModelFolder.Files)
 
   /// The file that holds the trained tensors.
   public var tensorsFile: String {
@@ -22,47 +22,8 @@ public enum TrainedFolder: Sendable {
   public func write<B: Backend>(_ decoder: Decoder<B>, to folder: String, on backend: B) throws {
     switch self {
     case .adapter(let baseModel): try AdapterFolder.write(decoder, to: folder, baseModel: baseModel, on: backend)
-    case .model(let model): try model.write(decoder, to: folder, on: backend)
+    case .model(let files): try ModelFolder.write(decoder, beside: files, to: folder, on: backend)
     }
-  }
-}
-
-/// The files of a Hugging Face folder that are no tensors: `config.json`, the tokenizer's, and what else describes a model.
-public struct ModelFolder: Sendable {
-  static let tensorsFile = "model.safetensors"
-  /// `config.json` last: it is what makes a folder a model.
-  private static let names = [
-    "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json", "merges.txt",
-    "chat_template.jinja", "chat_template.json", "generation_config.json", "config.json",
-  ]
-  private let files: [(name: String, bytes: [UInt8])]
-
-  /// Takes these files of `folder` as they are, byte for byte; those that are not there are left out.
-  ///
-  /// They are read at once, so that a checkpoint hours later still has them.
-  /// - Throws: `CheckpointError` if one cannot be read, or if there is no `config.json`.
-  public init(of folder: String) throws {
-    files = try Self.names.compactMap { name in
-      do {
-        let file = try MappedFile(path: "\(folder)/\(name)")
-        return (name, try file.bytes(in: 0..<file.size))
-      } catch let error as CheckpointError where error.isMissingFile && name != "config.json" {
-        return nil
-      }
-    }
-  }
-
-  /// Files that were made, `config.json` last.
-  public init(_ files: [(name: String, json: JSON)]) {
-    self.files = files.map { ($0.name, Array(($0.json.serialized(.indented(2)) + "\n").utf8)) }
-  }
-
-  /// Writes `model.safetensors`, float32, with Hugging Face's names (a tied head once, as the embedding), and the files beside it.
-  ///
-  /// - Throws: `CheckpointError` if the folder cannot be written, and what the device reports.
-  public func write<B: Backend>(_ decoder: Decoder<B>, to folder: String, on backend: B) throws {
-    try TrainedTensor.write(decoder.trainedTensors, to: "\(folder)/\(Self.tensorsFile)", format: "pt", on: backend)
-    for file in files { try AtomicFile.write(file.bytes, to: "\(folder)/\(file.name)") }
   }
 }
 

@@ -72,7 +72,7 @@ struct BenchTrainCommand: ParsableCommand {
 
   func run() throws {
     let backend = CPUFloat(threads: common.threadCount)
-    let configuration = try ModelFiles.configuration(model)
+    let configuration = try ModelFolder.configuration(model)
     let lora = AdapterConfiguration.LoRA(
       rank: branches.rank, alpha: 2 * Double(branches.rank), dropout: branches.dropout)
     let settings = AdapterConfiguration(
@@ -84,7 +84,7 @@ struct BenchTrainCommand: ParsableCommand {
       decoder = try Decoder(
         configuration, weights: initial, adapters: [AdapterSource(settings, initial)], evaluation: branches.evaluation, on: backend)
     } else {
-      decoder = try ModelFiles.load(
+      decoder = try ModelFolder.load(
         model, adapter: .new(settings, seed: seed), trainsBase: false, evaluation: branches.evaluation, on: backend)
     }
     let bench = TrainingBench(

@@ -65,7 +65,7 @@ struct EvaluateCommand: ParsableCommand {
   /// The loss of each adapter on a file.
   private func measureLoss() throws {
     let tokenizer = try Tokenizer(model: model)
-    let files = try ModelFiles(model)
+    let files = try ModelFolder(model)
     let samples = try sampling.encoded(
       TrainingData.samples(data, template: sampling.template, limit: limit ?? .max), with: tokenizer,
       vocabulary: files.configuration.vocabulary, from: data)
@@ -99,7 +99,7 @@ struct EvaluateCommand: ParsableCommand {
     }
     let backend = CPUFloat(threads: common.threadCount)
     for adapter in origins {
-      let decoder: Decoder<CPUFloat> = try ModelFiles.load(
+      let decoder: Decoder<CPUFloat> = try ModelFolder.load(
         model, adapter: adapter.map { .folder($0) } ?? .none,
         on: backend)
       for (task, questions) in questions {

@@ -59,7 +59,7 @@ struct LoadedModel {
   init(_ options: GenerationOptions, _ tokenizer: Tokenizer, endOfTurn: Int32?, longest: Int, threads: Int) throws {
     self.tokenizer = tokenizer
     backend = CPUFloat(threads: threads)
-    let files = try ModelFiles(options.model)
+    let files = try ModelFolder(options.model)
     guard tokenizer.vocabularySize <= files.configuration.vocabulary else {
       throw CheckpointError(
         file: options.model, found: "a tokenizer with ids up to \(tokenizer.vocabularySize - 1)",

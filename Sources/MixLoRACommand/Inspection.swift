@@ -35,7 +35,7 @@ struct Inspection {
         let file = path + "/adapter_config.json"
         let adapter = try AdapterConfiguration(contentsOf: file)
         kind = .adapter
-        source = try ModelFiles.adapterFile(path)
+        source = try AdapterFolder.tensors(in: path)
         configuration = adapter.json(baseModel: try JSON(contentsOf: file)["base_model_name_or_path"]?.stringValue)
         unknownKeys = adapter.unknownKeys
         updates = try adapter.updates(in: source)
@@ -45,7 +45,7 @@ struct Inspection {
         throw CheckpointError(
           file: path, found: "neither config.json nor adapter_config.json", expected: "a folder of a model or an adapter, or a file")
       }
-      let model = try ModelFiles.configuration(path)
+      let model = try ModelFolder.configuration(path)
       let type = try JSON(contentsOf: path + "/config.json")["model_type"]
       (kind, source, updates) = (.model, try ShardedSafetensors.open(folder: path), [])
       (configuration, unknownKeys) = (Self.configuration(model, type), model.unknownKeys)

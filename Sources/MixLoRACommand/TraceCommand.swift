@@ -110,7 +110,7 @@ struct TraceCommand: ParsableCommand {
   }
 
   private func run<B: Backend>(on backend: B, writing type: ElementType) throws {
-    let files = try ModelFiles(model)
+    let files = try ModelFolder(model)
     try requireSafeOutput()
     try AtomicFile.check(out)
     let input = try TraceBatch(contentsOf: batch, vocabulary: files.configuration.vocabulary)

@@ -21,7 +21,7 @@ struct TrainingConfiguration {
   ///
   /// - Throws: `CheckpointError` naming file and key.
   init(contentsOf file: String) throws {
-    var top = try ComponentReader(JSON(contentsOf: file), file: file, path: "")
+    var top = try JSONReader(JSON(contentsOf: file), file: file, path: "")
     try integer("cutoff_len", of: &top, as: "--length", from: 2)
     let saveStep = try top.positive("save_step")
     _ = try top.string("train_strategy", oneOf: ["optim", "none"])
@@ -49,7 +49,7 @@ struct TrainingConfiguration {
 
   // MARK: Data and optimiser
 
-  private mutating func readData(_ adapter: inout ComponentReader) throws {
+  private mutating func readData(_ adapter: inout JSONReader) throws {
     _ = try adapter.bytes("name")
     if let path = try adapter.text("data"), !path.isEmpty {
       guard !path.contains(";") else {
@@ -76,7 +76,7 @@ struct TrainingConfiguration {
   }
 
   /// Returns the parts that a batch is computed in.
-  private mutating func readBatches(_ adapter: inout ComponentReader) throws -> Int {
+  private mutating func readBatches(_ adapter: inout JSONReader) throws -> Int {
     let batch = try adapter.positive("batch_size")
     let micro = try adapter.positive("micro_batch_size")
     _ = try adapter.positive("evaluate_batch_size")
@@ -90,7 +90,7 @@ struct TrainingConfiguration {
     return batch / micro
   }
 
-  private mutating func readOptimizer(_ adapter: inout ComponentReader) throws {
+  private mutating func readOptimizer(_ adapter: inout JSONReader) throws {
     if let name = try adapter.string("optim", oneOf: OptimizerName.allCases.map(\.rawValue)) { add("--optimizer", name) }
     if let name = try adapter.string("scheduler_type", oneOf: LearningRateSchedule.allCases.map(\.rawValue)) {
       add("--schedule", name)
@@ -105,7 +105,7 @@ struct TrainingConfiguration {
 
   // MARK: Adapter
 
-  private mutating func readBranches(_ adapter: inout ComponentReader) throws {
+  private mutating func readBranches(_ adapter: inout JSONReader) throws {
     try integer("r", of: &adapter, as: "--rank")
     try number("lora_alpha", of: &adapter, as: "--alpha", "a number > 0") { $0 > 0 }
     try number("lora_dropout", of: &adapter, as: "--dropout", "a number in [0, 1)") { (0..<1).contains($0) }
@@ -118,7 +118,7 @@ struct TrainingConfiguration {
   }
 
   /// The layers of a list of names or an object of name: bool.
-  private func targets(_ json: JSON, _ adapter: ComponentReader) throws -> String {
+  private func targets(_ json: JSON, _ adapter: JSONReader) throws -> String {
     let key = "target_modules"
     let known = LinearName.allCases.map(\.rawValue)
     // Layers of other families, which MoE-PEFT's templates may list.
@@ -150,7 +150,7 @@ struct TrainingConfiguration {
     return known.filter(chosen.contains).joined(separator: ",")
   }
 
-  private mutating func readRouting(_ adapter: inout ComponentReader) throws {
+  private mutating func readRouting(_ adapter: inout JSONReader) throws {
     func unbuilt(_ key: String, _ value: String, _ expected: String) -> CheckpointError {
       adapter.error(key, quoted(value), expected + "; others are not built yet")
     }
@@ -179,18 +179,18 @@ struct TrainingConfiguration {
 
   private mutating func add(_ option: String, _ value: some CustomStringConvertible) { arguments.append("\(option)=\(value)") }
 
-  private mutating func integer(_ key: String, of reader: inout ComponentReader, as option: String, from least: Int = 1) throws {
+  private mutating func integer(_ key: String, of reader: inout JSONReader, as option: String, from least: Int = 1) throws {
     if let value = try reader.positive(key, from: least) { add(option, value) }
   }
 
   private mutating func number(
-    _ key: String, of reader: inout ComponentReader, as option: String, _ expected: String, where isValid: (Double) -> Bool
+    _ key: String, of reader: inout JSONReader, as option: String, _ expected: String, where isValid: (Double) -> Bool
   ) throws {
     if let value = try reader.number(key, expected, where: isValid) { add(option, value) }
   }
 }
 
-extension ComponentReader {
+extension KeyedReader where Value == JSON {
   /// A whole number; nil if it is absent or null.
   fileprivate mutating func positive(_ key: String, from least: Int = 1) throws -> Int? {
     guard let value = value(key) else { return nil }

@@ -9,7 +9,7 @@ import Training
 /// One run of `mixlora train`, from its options to its files.
 struct TrainingRun {
   let options: TrainCommand
-  private let model: ModelFiles
+  private let model: ModelFolder
   private let form: TrainedFolder
   let tokenizer: Tokenizer
   let samples: [EncodedSample]
@@ -20,8 +20,8 @@ struct TrainingRun {
   /// Opens the model and reads the data; nothing is written yet.
   init(_ options: TrainCommand) throws {
     self.options = options
-    model = try ModelFiles(options.model, drawnUnder: options.method == .full ? options.seed : nil)
-    form = options.method == .full ? .model(try ModelFolder(model: options.model)) : .adapter(baseModel: options.model)
+    model = try ModelFolder(options.model, drawnUnder: options.method == .full ? options.seed : nil)
+    form = options.method == .full ? .model(try ModelFolder.Files(model: options.model)) : .adapter(baseModel: options.model)
     let tokenizer = try Tokenizer(model: options.model)
     let vocabulary = model.configuration.vocabulary
     func encoded(_ texts: [TextSample], from file: String) throws -> [EncodedSample] {

@@ -15,18 +15,18 @@ extension TokenizerDescription {
   /// - Throws: `CheckpointError`.
   public init(_ json: JSON, file: String) throws {
     self.init(source: file)
-    var reader = try ComponentReader(json, file: file, path: "")
+    let reader = try JSONReader(json, file: file, path: "")
     try reader.require("version", ["1.0"], "\"1.0\"")
     _ = reader.value("truncation")
     _ = reader.value("padding")
-    var model = try reader.required("model", "a BPE model").component(of: reader, "model")
-    try readModel(&model)
-    try readAddedTokens(&reader)
-    if var normalizer = try reader.component("normalizer") { try readNormalizer(&normalizer) }
-    var steps = try reader.required("pre_tokenizer", "ByteLevel, perhaps after others").component(of: reader, "pre_tokenizer")
-    try readPreTokenizer(&steps)
-    if var processor = try reader.component("post_processor") { try readPostProcessor(&processor) }
-    var decoder = try reader.required("decoder", "ByteLevel").component(of: reader, "decoder")
+    let model = try reader.required("model", "a BPE model").component(of: reader, "model")
+    try readModel(model)
+    try readAddedTokens(reader)
+    if let normalizer = try reader.component("normalizer") { try readNormalizer(normalizer) }
+    let steps = try reader.required("pre_tokenizer", "ByteLevel, perhaps after others").component(of: reader, "pre_tokenizer")
+    try readPreTokenizer(steps)
+    if let processor = try reader.component("post_processor") { try readPostProcessor(processor) }
+    let decoder = try reader.required("decoder", "ByteLevel").component(of: reader, "decoder")
     _ = try decoder.type(oneOf: ["ByteLevel"])
     for key in ["add_prefix_space", "trim_offsets", "use_regex"] { _ = try decoder.bool(key, default: true) }  // of no effect in a decoder
     try decoder.finish()
@@ -35,7 +35,7 @@ extension TokenizerDescription {
 
   // MARK: Model
 
-  private mutating func readModel(_ model: inout ComponentReader) throws {
+  private mutating func readModel(_ model: JSONReader) throws {
     _ = model.value("type") == nil ? "BPE" : try model.type(oneOf: ["BPE"])
     try model.require("dropout", [0, .number(.init(0))], "null: with dropout the same text has other tokens each time")
     try model.require("continuing_subword_prefix", [""], "null or \"\"")
@@ -72,11 +72,11 @@ extension TokenizerDescription {
     try model.finish()
   }
 
-  private mutating func readAddedTokens(_ reader: inout ComponentReader) throws {
+  private mutating func readAddedTokens(_ reader: JSONReader) throws {
     guard reader.value("added_tokens") != nil else { return }
     var next = Int32(vocabulary.count)
     let ids = Dictionary(vocabulary.map { ($0.text, $0.id) }) { first, _ in first }
-    for var token in try reader.components("added_tokens") {
+    for token in try reader.components("added_tokens") {
       let id = try token.id("id")
       guard let content = try token.bytes("content"), !content.isEmpty else { throw token.error("content", "nothing", "the token's text") }
       // A token that the vocabulary lacks gets the next free id, whatever the file says.
@@ -97,23 +97,23 @@ extension TokenizerDescription {
 
   // MARK: Pipeline
 
-  private mutating func readNormalizer(_ normalizer: inout ComponentReader) throws {
+  private mutating func readNormalizer(_ normalizer: JSONReader) throws {
     if try normalizer.type(oneOf: ["NFC", "Sequence"]) == "NFC" {
       composes = true
     } else {
-      for var part in try normalizer.components("normalizers") { try readNormalizer(&part) }
+      for part in try normalizer.components("normalizers") { try readNormalizer(part) }
     }
     try normalizer.finish()
   }
 
-  private mutating func readPreTokenizer(_ step: inout ComponentReader, isLast: Bool = true) throws {
+  private mutating func readPreTokenizer(_ step: JSONReader, isLast: Bool = true) throws {
     switch try step.type(oneOf: ["Sequence", "Digits", "Split", "ByteLevel"]) {
     case "Sequence":
       let parts = try step.components("pretokenizers")
       guard !parts.isEmpty else { throw step.error("pretokenizers", "no steps", "ByteLevel, perhaps after others") }
       for (index, part) in parts.enumerated() {
-        var part = part
-        try readPreTokenizer(&part, isLast: isLast && index == parts.count - 1)
+        let part = part
+        try readPreTokenizer(part, isLast: isLast && index == parts.count - 1)
       }
     case "Digits":
       guard !isLast else { throw step.error("type", "\"Digits\" at the end", "ByteLevel as the last step") }
@@ -123,7 +123,7 @@ extension TokenizerDescription {
       preTokenizers.append(.individualDigits)
     case "Split":
       guard !isLast else { throw step.error("type", "\"Split\" at the end", "ByteLevel as the last step") }
-      preTokenizers.append(.split(try Self.pattern(&step)))
+      preTokenizers.append(.split(try Self.pattern(step)))
       try step.require("behavior", ["Isolated"], "\"Isolated\"")
       _ = try step.required("behavior", "\"Isolated\"")
       try step.require("invert", [false], "false")
@@ -137,8 +137,8 @@ extension TokenizerDescription {
     try step.finish()
   }
 
-  private static func pattern(_ step: inout ComponentReader) throws -> SplitPattern {
-    guard var pattern = try step.component("pattern") else { throw step.error("pattern", "nothing", "{\"Regex\": …}") }
+  private static func pattern(_ step: JSONReader) throws -> SplitPattern {
+    guard let pattern = try step.component("pattern") else { throw step.error("pattern", "nothing", "{\"Regex\": …}") }
     guard let text = try pattern.bytes("Regex") else { throw step.error("pattern", "no Regex", "{\"Regex\": …}; others are not built yet") }
     try pattern.finish()
     guard let known = SplitPattern.allCases.first(where: { $0.rawValue.utf8.elementsEqual(text) }) else {
@@ -149,27 +149,27 @@ extension TokenizerDescription {
   }
 
   /// Finds the begin token of a template: `[begin] $A`.
-  private mutating func readPostProcessor(_ processor: inout ComponentReader) throws {
+  private mutating func readPostProcessor(_ processor: JSONReader) throws {
     switch try processor.type(oneOf: ["ByteLevel", "TemplateProcessing", "Sequence"]) {
     case "ByteLevel": for key in ["add_prefix_space", "trim_offsets", "use_regex"] { _ = try processor.bool(key, default: true) }
     case "Sequence":
-      for var part in try processor.components("processors") { try readPostProcessor(&part) }
-    default: try readTemplate(&processor)
+      for part in try processor.components("processors") { try readPostProcessor(part) }
+    default: try readTemplate(processor)
     }
     try processor.finish()
   }
 
-  private mutating func readTemplate(_ template: inout ComponentReader) throws {
+  private mutating func readTemplate(_ template: JSONReader) throws {
     _ = template.value("pair")
     var names: [[UInt8]] = []
     var hasText = false
-    for var item in try template.components("single") {
-      if var sequence = try item.component("Sequence") {
+    for item in try template.components("single") {
+      if let sequence = try item.component("Sequence") {
         guard !hasText, try sequence.bytes("id") == Array("A".utf8) else { throw item.error("Sequence", "another text", "the text A once") }
         hasText = true
         _ = sequence.value("type_id")
         try sequence.finish()
-      } else if var special = try item.component("SpecialToken") {
+      } else if let special = try item.component("SpecialToken") {
         guard !hasText, names.isEmpty, !addsBeginToken, let name = try special.bytes("id") else {
           throw item.error(
             "SpecialToken", "a token after another or after the text", "at most one begin token before the text; others are not built yet")
@@ -183,13 +183,13 @@ extension TokenizerDescription {
       try item.finish()
     }
     guard hasText else { throw template.error("single", "no text", "the text A once") }
-    guard var tokens = try template.component("special_tokens") else {
+    guard let tokens = try template.component("special_tokens") else {
       guard names.isEmpty else { throw template.error("special_tokens", "nothing", "the ids of the template's tokens") }
       return
     }
     if let name = names.first {
       let key = String(decoding: name, as: UTF8.self)
-      guard var token = try tokens.component(key) else { throw tokens.error(key, "nothing", "the id of a token of the template") }
+      guard let token = try tokens.component(key) else { throw tokens.error(key, "nothing", "the id of a token of the template") }
       let expected = "a list of one id"
       guard let ids = try token.array("ids").first?.intValue, try token.array("ids").count == 1, (0..<Self.limit).contains(ids) else {
         throw token.error("ids", try token.required("ids", expected).excerpt, expected)
@@ -204,7 +204,21 @@ extension TokenizerDescription {
 
 extension JSON {
   /// This value, found under `key`, as a component.
-  fileprivate func component(of reader: ComponentReader, _ key: String) throws -> ComponentReader {
-    try ComponentReader(self, file: reader.file, path: reader.name(key))
+  fileprivate func component(of reader: JSONReader, _ key: String) throws -> JSONReader {
+    try JSONReader(self, file: reader.file, path: reader.name(key))
   }
+}
+
+extension KeyedReader where Value == JSON {
+  /// A token id that must be there.
+  func id(_ key: String) throws -> Int32 {
+    let value = try required(key, "a token id")
+    guard let id = value.intValue, (0..<TokenizerDescription.limit).contains(id) else {
+      throw error(key, value.summary, "a token id from 0 to \(TokenizerDescription.limit - 1)")
+    }
+    return Int32(id)
+  }
+
+  /// Throws if there is a key that was not asked for: of a tokenizer it may change every id.
+  func finish() throws { try finish("no such key; it may change the tokens and is not understood") }
 }

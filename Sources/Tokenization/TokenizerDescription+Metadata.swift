@@ -73,3 +73,30 @@ extension TokenizerDescription {
     return Merge(left: Array(parts[0]), right: Array(parts[1]))
   }
 }
+
+extension TokenizerDescription {
+  /// The tokenizer inside a GGUF file.
+  ///
+  /// - Throws: `CheckpointError` naming the metadata key.
+  public init(_ file: GGUF) throws {
+    let metadata = file.metadata
+    func key(_ name: String) -> String { "tokenizer.ggml." + name }
+    func array(_ name: String) throws -> GGUFArray {
+      guard let array = try metadata.array(key(name)) else {
+        throw metadata.error(key(name), "nothing", "an array: the file's own tokenizer")
+      }
+      return array
+    }
+    let kind = try metadata.value(key("model"))?.stringValue
+    guard kind == "gpt2" else { throw metadata.error(key("model"), kind.map { "\"\($0)\"" } ?? "nothing", "\"gpt2\", byte-level BPE") }
+    var addsBegin: Bool?
+    if case .bool(let value) = try metadata.value(key("add_bos_token")) { addsBegin = value }
+    try self.init(
+      source: file.file, tokens: try array("tokens").strings(), types: try metadata.array(key("token_type"))?.integers(),
+      merges: try array("merges").strings(), pre: try metadata.value(key("pre"))?.stringValue ?? "",
+      beginToken: try metadata.value(key("bos_token_id"))?.intValue, endToken: try metadata.value(key("eos_token_id"))?.intValue,
+      addsBeginToken: addsBegin)
+    // The end of a turn, where it is not the end of a sequence.
+    if let turn = try metadata.value(key("eot_token_id"))?.intValue.flatMap(Int32.init(exactly:)) { otherEndTokens = [turn] }
+  }
+}

@@ -105,5 +105,5 @@ public struct MetricsFile {
   /// Waits until all lines are on the disk: before a checkpoint, which goes on from them.
   ///
   /// - Throws: `CheckpointError` if the system fails.
-  public func synchronize() throws { try Folder.sync(path) }
+  public func synchronize() throws { try AtomicFile.flush(path) }
 }

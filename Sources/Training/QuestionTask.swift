@@ -53,7 +53,7 @@ public enum QuestionTask: String, CaseIterable, Sendable {
   /// - Parameter file: what messages call the line, file and number.
   /// - Throws: `CheckpointError` naming the line, the key, what was found and what was expected.
   public func question(_ line: JSON, file: String) throws -> Question {
-    let fields = LineFields(line, file: file)
+    let fields = JSONReader(fieldsOf: line, file: file)
     switch self {
     case .arcEasy, .arcChallenge: return try question(choicesOf: fields, stem: "question")
     case .openBookQA: return try question(choicesOf: fields, stem: "question_stem")
@@ -67,19 +67,19 @@ public enum QuestionTask: String, CaseIterable, Sendable {
       let prompt =
         "Below is a common task along with two possible solutions labeled (A) and (B). Please select the appropriate solution to achieve the task:\n"
         + "\(try fields.string("goal"))\n\n(A) \(texts[0])\n(B) \(texts[1])\n\nCorrect solution:"
-      return question(prompt, texts, labels[try fields.integer("label", in: 0...1)])
+      return question(prompt, texts, labels[try fields.choice("label", in: 0...1)])
     case .siqa:
       let texts = [try fields.string("answerA"), try fields.string("answerB"), try fields.string("answerC")]
       let prompt =
         "Please choose the correct answer to the question.\nQuestion: \(try fields.string("context")) \(try fields.string("question"))"
         + "\n(A) \(texts[0])\n(B) \(texts[1])\n(C) \(texts[2])\nAnswer:"
-      return question(prompt, texts, labels[try fields.integer("label", in: 1...3) - 1])
+      return question(prompt, texts, labels[try fields.choice("label", in: 1...3) - 1])
     case .winoGrande:
       let texts = [try fields.string("option1"), try fields.string("option2")]
       let prompt =
         "Please choose the correct answer to fill in the blank to complete the given sentence.\nSentence: \(try fields.string("sentence"))"
         + "\n(A) \(texts[0])\n(B) \(texts[1])\nAnswer:"
-      return question(prompt, texts, labels[try fields.integer("answer", in: 1...2) - 1])
+      return question(prompt, texts, labels[try fields.choice("answer", in: 1...2) - 1])
     }
   }
 
@@ -89,8 +89,11 @@ public enum QuestionTask: String, CaseIterable, Sendable {
   }
 
   /// ARC and OpenBookQA bring the labels of their choices along.
-  private func question(choicesOf fields: LineFields, stem: String) throws -> Question {
-    let choices = try fields.object("choices")
+  private func question(choicesOf fields: JSONReader, stem: String) throws -> Question {
+    guard let object = fields["choices"], object.objectValue != nil else {
+      throw fields.error("choices", fields["choices"]?.summary ?? "nothing", "an object")
+    }
+    let choices = JSONReader(fieldsOf: object, file: fields.file)
     let (texts, names) = (try choices.strings("text"), try choices.strings("label"))
     guard texts.count == names.count, !texts.isEmpty else {
       throw choices.error("label", "\(names.count) labels for \(texts.count) texts", "one label for each choice")
@@ -106,50 +109,14 @@ public enum QuestionTask: String, CaseIterable, Sendable {
   }
 }
 
-/// Typed fields of one line of a data file; errors name file, line and key.
-struct LineFields {
-  let json: JSON
-  let file: String
-
-  init(_ json: JSON, file: String) {
-    self.json = json
-    self.file = file
-  }
-
-  func string(_ key: String) throws -> String {
-    guard let value = json[key]?.stringValue else { throw error(key, found(key), "a string") }
-    return value
-  }
-
-  func bool(_ key: String) throws -> Bool {
-    guard let value = json[key]?.boolValue else { throw error(key, found(key), "true or false") }
-    return value
-  }
-
+extension KeyedReader where Value == JSON {
   /// A whole number, written as a number or, as some data sets have it, as a string.
-  func integer(_ key: String, in range: ClosedRange<Int>) throws -> Int {
-    guard let value = json[key]?.intValue ?? json[key]?.stringValue.flatMap({ Int($0) }), range.contains(value) else {
-      throw error(key, found(key), "a whole number in \(range)")
+  fileprivate func choice(_ key: String, in range: ClosedRange<Int>) throws -> Int {
+    let expected = "a whole number in \(range)"
+    let value = try required(key, expected)
+    guard let number = value.intValue ?? value.stringValue.flatMap({ Int($0) }), range.contains(number) else {
+      throw error(key, value, expected)
     }
-    return value
+    return number
   }
-
-  func object(_ key: String) throws -> LineFields {
-    guard let value = json[key], value.objectValue != nil else { throw error(key, found(key), "an object") }
-    return LineFields(value, file: file)
-  }
-
-  func strings(_ key: String) throws -> [String] {
-    guard let values = json[key]?.arrayValue else { throw error(key, found(key), "an array of strings") }
-    return try values.map { value in
-      guard let string = value.stringValue else { throw error(key, value.summary, "an array of strings") }
-      return string
-    }
-  }
-
-  func error(_ key: String, _ found: String, _ expected: String) -> CheckpointError {
-    CheckpointError(file: file, place: .key(key), found: found, expected: expected)
-  }
-
-  private func found(_ key: String) -> String { json[key]?.summary ?? "nothing" }
 }

@@ -54,9 +54,9 @@ public enum TrainingCheckpoint {
       }
       let state: JSON = ["step": JSON(step), "settings": settings]
       try AtomicFile.write(state.serialized(.indented(2)) + "\n", to: "\(partial)/\(stateFile)")
-      try Folder.sync(partial)
+      try AtomicFile.flush(partial)
       try Folder.rename(partial, to: final)
-      try Folder.sync(folder)
+      try AtomicFile.flush(folder)
     } catch {
       Folder.remove(partial)
       throw error

@@ -61,7 +61,7 @@ public enum TrainingData {
   ///
   /// - Throws: `CheckpointError` naming file and line, also for an empty file.
   public static func samples(_ path: String, template: PromptTemplate, limit: Int = .max) throws -> [TextSample] {
-    let samples = try records(path, limit: limit).map { try sample(LineFields($0.json, file: $0.name), template) }
+    let samples = try records(path, limit: limit).map { try sample($0.json, file: $0.name, template) }
     guard !samples.isEmpty else { throw CheckpointError(file: path, found: "no record", expected: "at least one JSON object") }
     return samples
   }
@@ -72,41 +72,42 @@ public enum TrainingData {
   public static func samplesByTask(_ path: String, template: PromptTemplate) throws -> [(task: String, samples: [TextSample])] {
     var tasks: [String: [TextSample]] = [:]
     for record in try records(path) {
-      let fields = LineFields(record.json, file: record.name)
-      tasks[try fields.string("task"), default: []].append(try sample(fields, template))
+      let task = try JSONReader(fieldsOf: record.json, file: record.name).string("task")
+      tasks[task, default: []].append(try sample(record.json, file: record.name, template))
     }
     guard !tasks.isEmpty else { throw CheckpointError(file: path, found: "no record", expected: "at least one JSON object") }
     return tasks.sorted { $0.key < $1.key }.map { ($0.key, $0.value) }
   }
 
-  private static func sample(_ fields: LineFields, _ template: PromptTemplate) throws -> TextSample {
-    if fields.json["messages"] != nil { return try conversation(fields) }
-    if fields.json["instruction"] != nil {
-      let input = fields.json["input"] == nil || fields.json["input"] == .null ? nil : try fields.string("input")
+  private static func sample(_ record: JSON, file: String, _ template: PromptTemplate) throws -> TextSample {
+    let fields = JSONReader(fieldsOf: record, file: file)
+    if fields["messages"] != nil { return try conversation(fields) }
+    if fields["instruction"] != nil {
+      let input = fields["input"] == nil || fields["input"] == .null ? nil : try fields.string("input")
       let (instruction, output) = (try fields.string("instruction"), try fields.string("output"))
       guard template == .chatML else { return TextSample(prompt: template.prompt(instruction: instruction, input: input), answer: output) }
       let question = (input ?? "").isEmpty ? instruction : "\(instruction)\n\n\(input ?? "")"
       return TextSample(conversation: [ChatMessage(role: "user", content: question), ChatMessage(role: "assistant", content: output)])
     }
-    if fields.json["prompt"] != nil { return TextSample(prompt: try fields.string("prompt"), answer: try fields.string("completion")) }
-    guard fields.json["text"] != nil else {
+    if fields["prompt"] != nil { return TextSample(prompt: try fields.string("prompt"), answer: try fields.string("completion")) }
+    guard fields["text"] != nil else {
       throw CheckpointError(
-        file: fields.file,
-        found: fields.json.objectValue.map { "an object with \($0.keys.prefix(8).map { quoted($0) }.joined(separator: ", "))" }
-          ?? fields.json.summary,
+        file: file,
+        found: record.objectValue.map { "an object with \($0.keys.prefix(8).map { quoted($0) }.joined(separator: ", "))" }
+          ?? record.summary,
         expected: "an object with instruction and output, prompt and completion, text, or messages")
     }
     let text = Array(try fields.string("text").utf8)
     return TextSample(text: text, answers: [0..<text.count])
   }
 
-  private static func conversation(_ fields: LineFields) throws -> TextSample {
-    guard let messages = fields.json["messages"]?.arrayValue, !messages.isEmpty else {
-      throw fields.error("messages", fields.json["messages"]?.summary ?? "nothing", "a list of messages with role and content")
+  private static func conversation(_ fields: JSONReader) throws -> TextSample {
+    guard let messages = fields["messages"]?.arrayValue, !messages.isEmpty else {
+      throw fields.error("messages", fields["messages"]?.summary ?? "nothing", "a list of messages with role and content")
     }
     let sample = TextSample(
       conversation: try messages.enumerated().map { n, message in
-        let turn = LineFields(message, file: "\(fields.file), message \(n + 1)")
+        let turn = JSONReader(fieldsOf: message, file: "\(fields.file), message \(n + 1)")
         return ChatMessage(role: try turn.string("role"), content: try turn.string("content"))
       })
     guard !sample.answers.isEmpty else {

@@ -52,7 +52,7 @@ import Testing
           #expect(json[key] != nil, "\(key) was dropped")
         }
       }
-      let weights = CheckpointWeights<CPUFloat>(try ModelFiles.adapterFile(folder), on: backend)
+      let weights = CheckpointWeights<CPUFloat>(try AdapterFolder.tensors(in: folder), on: backend)
       let read = try Decoder(
         SmallModel.configuration, weights: EditedWeights(seed: 7, on: backend), adapters: [AdapterSource(configuration, weights)],
         on: backend)

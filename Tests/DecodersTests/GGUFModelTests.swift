@@ -57,7 +57,7 @@ import Testing
   }
 
   private func decoder<B: Backend>(_ kind: String, on backend: B) throws -> Decoder<B> {
-    try ModelFiles.load(
+    try ModelFolder.load(
       Self.folder + kind + ".gguf", on: backend)
   }
 
@@ -125,11 +125,11 @@ import Testing
   }
 
   @Test func theConfigurationIsReadFromMetadataAndTensors() throws {
-    let llama = try ModelFiles.configuration(Self.folder + "llama.gguf")
+    let llama = try ModelFolder.configuration(Self.folder + "llama.gguf")
     #expect(llama.layers == 2 && llama.channels == 32 && llama.hiddenWidth == 64 && llama.heads == 4 && llama.keyValueHeads == 2)
     #expect(llama.headWidth == 8 && llama.vocabulary == 40 && llama.normEpsilon == Double(Float(1e-5)) && llama.ropeBase == 10_000)
     #expect(llama.tiesHead && !llama.queryKeyValueBias && llama.ropeDivisors == [1, 1.5, 4, 8] && llama.unknownKeys.isEmpty)
-    let qwen2 = try ModelFiles.configuration(Self.folder + "qwen2.gguf")
+    let qwen2 = try ModelFolder.configuration(Self.folder + "qwen2.gguf")
     #expect(!qwen2.tiesHead && qwen2.queryKeyValueBias && !qwen2.outputBias && qwen2.ropeDivisors == nil)
   }
 
@@ -177,7 +177,7 @@ import Testing
     let backend = CPUFloat(threads: 2)
     let lora = AdapterConfiguration.LoRA(rank: 2, alpha: 4, dropout: 0.1)
     let settings = AdapterConfiguration(lora: lora, mixture: .init(experts: 3, expertsPerToken: 3, lora: lora))
-    let decoder = try ModelFiles(Self.folder + "qwen2.gguf").decoder(
+    let decoder = try ModelFolder(Self.folder + "qwen2.gguf").decoder(
       adapter: .new(settings, seed: 1), on: backend)
     let batch = PackedBatch(try batch().map { PackedSequence(ids: $0, labels: $0.dropFirst().map { $0 } + [nil]) }, on: backend)
     var cost = Counters()

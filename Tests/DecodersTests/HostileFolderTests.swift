@@ -27,7 +27,7 @@ import Testing
   }
 
   private func load(model: String, adapter: String?) throws {
-    let decoder = try ModelFiles.load(
+    let decoder = try ModelFolder.load(
       model, adapter: adapter.map { .folder($0) } ?? .none,
       on: CPUDouble(threads: 1))
     #expect(decoder.trainedTensors.isEmpty == (adapter == nil))

@@ -16,7 +16,7 @@ import Traces
   ]
 
   func decoder<B: Backend>(_ peer: PeerCase, on backend: B) throws -> Decoder<B> {
-    try ModelFiles.load(
+    try ModelFolder.load(
       peer.model, adapter: peer.adapter.map { .folder($0) } ?? .none, on: backend
     )
   }

@@ -15,7 +15,7 @@ import Tokenization
     _ prompts: [String], _ sampler: Sampler = Sampler(), tokens: Int = 20, positions: Int = 64, ends: Set<Int32> = [], stops: [String] = []
   ) throws -> (results: [Generator<CPUDouble>.Result], pieces: [[String]]) {
     let (backend, tokenizer) = (CPUDouble(threads: 1, isPoisoned: true), try TalkingModel.tokenizer())
-    let decoder: Decoder<CPUDouble> = try ModelFiles.load(
+    let decoder: Decoder<CPUDouble> = try ModelFolder.load(
       Golden.folder("topk") + "/model", adapter: .folder(Golden.folder("topk") + "/adapter"), on: backend)
     let generator = Generator(
       tokenizer, sampler, .init(tokens: tokens, positions: positions, endTokens: ends, stops: stops), on: backend)

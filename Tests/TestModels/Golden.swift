@@ -44,7 +44,7 @@ package enum Golden {
   package static func decoder<B: Backend>(
     _ name: String, evaluation: ExpertEvaluation = .sharedBase, withAdapter: Bool = true, on backend: B
   ) throws -> Decoder<B> {
-    try ModelFiles.load(
+    try ModelFolder.load(
       folder(name) + "/model", adapter: withAdapter ? .folder(folder(name) + "/adapter") : .none, trainsBase: !withAdapter,
       evaluation: evaluation, on: backend)
   }

@@ -59,7 +59,7 @@ package struct PeerCase: Sendable, CustomStringConvertible {
   package func decoder<B: Backend>(
     evaluation: ExpertEvaluation = .sharedBase, balanceLoss: BalanceLossForm = .pooledTopK, trainsBase: Bool? = nil, on backend: B
   ) throws -> Decoder<B> {
-    try ModelFiles.load(
+    try ModelFolder.load(
       model, adapter: adapter.map { .folder($0) } ?? .none, trainsBase: trainsBase ?? (adapter == nil), evaluation: evaluation,
       balanceLoss: balanceLoss, on: backend)
   }

@@ -104,7 +104,7 @@ struct Demo {
   private func ask(_ outcome: inout Outcome, _ tasks: [Task], adapter: String?, _ tokenizer: Tokenizer) throws {
     let backend = CPUFloat(threads: options.common.threadCount)
     let positions = 2 * (tasks.flatMap(\.questions).map(\.ids.count).max() ?? 2)
-    let decoder: Decoder<CPUFloat> = try ModelFiles.load(
+    let decoder: Decoder<CPUFloat> = try ModelFolder.load(
       out + "/base", adapter: adapter.map { .folder("\(out)/\($0)") } ?? .none, on: backend)
     let matching = AnswerMatching(decoder, on: backend)
     outcome.results = try tasks.map { try matching.ask($0.questions) }

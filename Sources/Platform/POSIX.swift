@@ -1,0 +1,309 @@
+import SystemPackage
+
+#if canImport(Glibc)
+  import Glibc
+#elseif canImport(Musl)
+  import Musl
+#elseif canImport(Darwin)
+  import Darwin
+#endif
+
+/// What the C library has and swift-system lacks; no other file knows which C library it is.
+///
+/// Paths go to the system letter by letter: swift-system's `FilePath` would drop a last "/", after which a file passes for a folder.
+public enum POSIX {}
+
+// MARK: Files and folders
+
+extension POSIX {
+  /// The absolute path of what is there, without links.
+  ///
+  /// - Throws: `Errno` of `realpath`.
+  public static func canonicalPath(_ path: String) throws(Errno) -> String {
+    guard let resolved = realpath(path, nil) else { throw Errno(rawValue: errno) }
+    defer { free(resolved) }
+    return String(cString: resolved)
+  }
+
+  /// The names of what a folder holds, as the system lists them; nil if it cannot be read.
+  public static func names(in folder: String) -> [String]? {
+    guard let directory = opendir(folder) else { return nil }
+    defer { closedir(directory) }
+    var names: [String] = []
+    while let entry = readdir(directory) {
+      let name = withUnsafeBytes(of: entry.pointee.d_name) { String(decoding: $0.prefix { $0 != 0 }, as: UTF8.self) }
+      if name != ".", name != ".." { names.append(name) }
+    }
+    return names
+  }
+
+  /// Makes a folder.
+  ///
+  /// - Throws: `Errno` of `mkdir`, `.fileExists` among them.
+  public static func makeFolder(_ path: String) throws(Errno) { try check(mkdir(path, 0o777)) }
+
+  /// Removes an empty folder.
+  ///
+  /// - Throws: `Errno` of `rmdir`.
+  public static func removeFolder(_ path: String) throws(Errno) { try check(rmdir(path)) }
+
+  /// Removes a file.
+  ///
+  /// - Throws: `Errno` of `unlink`.
+  public static func removeFile(_ path: String) throws(Errno) { try check(unlink(path)) }
+
+  /// Gives a file or folder another name; a file of that name is replaced in one step.
+  ///
+  /// - Throws: `Errno` of `rename`.
+  public static func move(_ path: String, to target: String) throws(Errno) { try check(rename(path, target)) }
+
+  /// Flushes an open file, or the names in an open folder, to its device.
+  ///
+  /// - Throws: `Errno` of `fsync`; one that was interrupted is called again.
+  public static func flush(_ file: FileDescriptor) throws(Errno) {
+    while fsync(file.rawValue) != 0 {
+      if errno != EINTR { throw Errno(rawValue: errno) }
+    }
+  }
+
+  /// Bytes that an ordinary user may still write to the disk of a folder; nil if the system does not tell.
+  public static func freeBytes(_ path: String) -> Double? {
+    var disk = statvfs()
+    guard statvfs(path, &disk) == 0 else { return nil }
+    return Double(disk.f_bavail) * Double(disk.f_frsize)
+  }
+
+  /// Whether a name fits a pattern of the shell, whose `*` stands for points and slashes too.
+  public static func matches(_ name: String, _ pattern: String) -> Bool { fnmatch(pattern, name, 0) == 0 }
+
+  /// The first lines of a small file of the system; none if it cannot be read.
+  public static func lines(of path: String, atMost limit: Int = 200) -> [String] {
+    guard let file = fopen(path, "r") else { return [] }
+    defer { fclose(file) }
+    var lines: [String] = []
+    var buffer = [CChar](repeating: 0, count: 4096)
+    while lines.count < limit, fgets(&buffer, Int32(buffer.count), file) != nil {
+      lines.append(String(decoding: buffer.prefix { $0 != 0 && $0 != 10 }.map { UInt8(bitPattern: $0) }, as: UTF8.self))
+    }
+    return lines
+  }
+
+  private static func check(_ result: Int32) throws(Errno) {
+    if result != 0 { throw Errno(rawValue: errno) }
+  }
+}
+
+// MARK: Mapped memory
+
+extension POSIX {
+  /// Bytes of a page.
+  public static var pageSize: Int { Int(sysconf(Int32(_SC_PAGESIZE))) }
+
+  /// Maps the first `count` bytes of an open file for reading.
+  ///
+  /// - Precondition: `count` > 0: an empty range cannot be mapped.
+  /// - Throws: `Errno` of `mmap`.
+  public static func map(_ file: FileDescriptor, count: Int) throws(Errno) -> UnsafeRawPointer {
+    guard let address = mmap(nil, count, PROT_READ, MAP_PRIVATE, file.rawValue, 0), address != MAP_FAILED else {
+      throw Errno(rawValue: errno)
+    }
+    return UnsafeRawPointer(address)
+  }
+
+  /// Ends a mapping.
+  public static func unmap(_ base: UnsafeRawPointer, count: Int) { munmap(UnsafeMutableRawPointer(mutating: base), count) }
+
+  /// Gives back the memory of whole pages of a mapping, which are read again when asked for. A hint: the system may keep them.
+  public static func release(_ base: UnsafeRawPointer, count: Int) {
+    madvise(UnsafeMutableRawPointer(mutating: base), count, Int32(MADV_DONTNEED))
+  }
+}
+
+// MARK: Process and machine
+
+extension POSIX {
+  /// The number of this process.
+  public static var processID: Int32 { getpid() }
+
+  /// A variable of the environment; nil if it is not set.
+  public static func environment(_ name: String) -> String? { getenv(name).map { String(cString: $0) } }
+
+  /// Cores that are switched on.
+  public static var presentCores: Int { Int(sysconf(Int32(_SC_NPROCESSORS_ONLN))) }
+
+  /// The memory of this machine, in bytes.
+  public static var memoryBytes: Double { Double(sysconf(Int32(_SC_PHYS_PAGES))) * Double(pageSize) }
+
+  /// The largest resident size that this process has had, in bytes.
+  public static var peakResidentBytes: Int {
+    var usage = rusage()
+    #if canImport(Glibc)
+      getrusage(__rusage_who_t(RUSAGE_SELF.rawValue), &usage)
+    #else
+      getrusage(RUSAGE_SELF, &usage)
+    #endif
+    #if canImport(Darwin)
+      return usage.ru_maxrss
+    #else
+      return usage.ru_maxrss * 1024
+    #endif
+  }
+
+  /// The name that Darwin gives the processor; nil elsewhere.
+  public static var processorBrand: String? {
+    #if canImport(Darwin)
+      var name = [CChar](repeating: 0, count: 256)
+      var size = name.count - 1
+      if sysctlbyname("machdep.cpu.brand_string", &name, &size, nil, 0) == 0 { return String(cString: name) }
+    #endif
+    return nil
+  }
+
+  /// Name and release of the system, and the kind of machine.
+  public static var systemName: String {
+    var names = utsname()
+    guard uname(&names) == 0 else { return "unknown system" }
+    func text<T>(_ field: T) -> String {
+      withUnsafeBytes(of: field) { String(decoding: $0.prefix { $0 != 0 }, as: UTF8.self) }
+    }
+    return "\(text(names.sysname)) \(text(names.release)), \(text(names.machine))"
+  }
+
+  /// Seconds of a clock that only moves forward.
+  public static var seconds: Double {
+    var time = timespec()
+    clock_gettime(CLOCK_MONOTONIC, &time)
+    return Double(time.tv_sec) + Double(time.tv_nsec) * 1e-9
+  }
+
+  /// Ends the process.
+  public static func end(_ code: Int32) -> Never { exit(code) }
+}
+
+// MARK: Terminal and signals
+
+extension POSIX {
+  /// Whether an open file is a terminal.
+  public static func isTerminal(_ file: FileDescriptor) -> Bool { isatty(file.rawValue) == 1 }
+
+  /// Columns of the terminal that standard error goes to; nil where nobody says.
+  public static var terminalColumns: Int? {
+    var size = winsize()
+    return ioctl(2, UInt(TIOCGWINSZ), &size) == 0 && size.ws_col > 1 ? Int(size.ws_col) : nil
+  }
+
+  /// Writes out what the C library, hence `print`, still holds.
+  ///
+  /// - Throws: `Errno` of `fflush`: the place that it goes to takes no more.
+  public static func flushOutput() throws(Errno) { try check(fflush(nil)) }
+
+  /// A signal that this project deals with.
+  public enum Signal: Sendable {
+    /// Control-C.
+    case interrupt
+    /// The polite request to end.
+    case termination
+    /// A file would grow beyond what the process may write.
+    case fileTooLarge
+
+    fileprivate var number: Int32 {
+      switch self {
+      case .interrupt: SIGINT
+      case .termination: SIGTERM
+      case .fileTooLarge: SIGXFSZ
+      }
+    }
+  }
+
+  /// From here on a signal does nothing.
+  public static func ignore(_ signal: Signal) { install(signal.number, SIG_IGN) }
+
+  /// From here on a signal does what it does by default.
+  public static func restore(_ signal: Signal) { install(signal.number, SIG_DFL) }
+
+  /// From here on a signal calls `handler`, which may do no more than store an atomic value.
+  public static func handle(_ signal: Signal, with handler: @escaping @convention(c) (Int32) -> Void) { install(signal.number, handler) }
+
+  #if canImport(Darwin)
+    private static func install(_ number: Int32, _ handler: (@convention(c) (Int32) -> Void)?) { _ = signal(number, handler) }
+  #else
+    private static func install(_ number: Int32, _ handler: __sighandler_t?) { _ = signal(number, handler) }
+  #endif
+}
+
+// MARK: Threads
+
+extension POSIX {
+  /// Lets another thread run on this core.
+  public static func yield() { _ = sched_yield() }
+}
+
+/// A mutex with a condition on which threads sleep.
+public final class Condition: @unchecked Sendable {
+  private let mutex = UnsafeMutablePointer<pthread_mutex_t>.allocate(capacity: 1)
+  private let condition = UnsafeMutablePointer<pthread_cond_t>.allocate(capacity: 1)
+
+  /// A mutex that is free and a condition that nobody waits for.
+  public init() {
+    mutex.initialize(to: pthread_mutex_t())
+    condition.initialize(to: pthread_cond_t())
+    pthread_mutex_init(mutex, nil)
+    pthread_cond_init(condition, nil)
+  }
+
+  deinit {
+    pthread_cond_destroy(condition)
+    pthread_mutex_destroy(mutex)
+    condition.deallocate()
+    mutex.deallocate()
+  }
+
+  /// Takes the mutex.
+  public func lock() { pthread_mutex_lock(mutex) }
+  /// Gives the mutex back.
+  public func unlock() { pthread_mutex_unlock(mutex) }
+  /// Sleeps until `wakeAll`; the mutex is held before and after.
+  public func wait() { pthread_cond_wait(condition, mutex) }
+  /// Wakes all that sleep.
+  public func wakeAll() { pthread_cond_broadcast(condition) }
+}
+
+/// A thread that runs one closure and is joined.
+public final class Thread {
+  #if canImport(Darwin)
+    private var identifier: pthread_t?
+  #else
+    private var identifier = pthread_t()
+  #endif
+
+  private final class Start {
+    let body: @Sendable () -> Void
+    init(_ body: @escaping @Sendable () -> Void) { self.body = body }
+  }
+
+  /// Starts a thread.
+  public init(_ body: @escaping @Sendable () -> Void) {
+    let start = Unmanaged.passRetained(Start(body)).toOpaque()
+    var attributes = pthread_attr_t()
+    pthread_attr_init(&attributes)
+    defer { pthread_attr_destroy(&attributes) }
+    pthread_attr_setstacksize(&attributes, 8 << 20)  // macOS gives threads 512 kB, and OpenBLAS puts small blocks there
+    let status = pthread_create(&identifier, &attributes, { Thread.run($0) }, start)
+    precondition(status == 0, "pthread_create failed with error \(status)")
+  }
+
+  private static func run(_ start: UnsafeMutableRawPointer?) -> UnsafeMutableRawPointer? {
+    guard let start else { return nil }
+    Unmanaged<Start>.fromOpaque(start).takeRetainedValue().body()
+    return nil
+  }
+
+  /// Waits until the closure has returned. Call it once.
+  public func join() {
+    #if canImport(Darwin)
+      if let identifier { pthread_join(identifier, nil) }
+    #else
+      pthread_join(identifier, nil)
+    #endif
+  }
+}
