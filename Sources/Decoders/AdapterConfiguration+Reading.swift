@@ -1,19 +1,21 @@
 import Checkpoints
+import Tensors
 
 extension AdapterConfiguration {
   /// Reads `adapter_config.json`.
   ///
-  /// `peft_type` "LORA" is plain LoRA; "MIXLORA", or no type with `routing_strategy` "mixlora", is MixLoRA.
+  /// `peft_type` "LORA" is plain LoRA; "MIXLORA", or no type with `routing_strategy` "mixlora" (top-K) or "mixlora-dynamic" (top-p), is MixLoRA.
   ///
   /// - Throws: `CheckpointError` naming file, key, what was found and what was expected; also for a feature that is
   ///   not built yet and for an unknown key with a value that says something.
   public init(contentsOf file: String) throws {
     let reader = try JSONReader(configuration: JSON(contentsOf: file), file: file)
     let isPlain = try reader.string("peft_type", default: "MIXLORA", oneOf: ["MIXLORA", "LORA"]) == "LORA"
+    var isDynamic = false
     if isPlain {
       try reader.refuse("routing_strategy", "it absent in a LORA adapter")
     } else {
-      _ = try reader.string("routing_strategy", oneOf: ["mixlora"])
+      isDynamic = try reader.string("routing_strategy", oneOf: ["mixlora", "mixlora-dynamic"]) == "mixlora-dynamic"
     }
     try reader.refuseUnbuiltFeatures()
     // PEFT's own defaults; MoE-PEFT requires rank and alpha.
@@ -23,10 +25,11 @@ extension AdapterConfiguration {
       unknownKeys = try reader.quietUnknownKeys(inert: Self.inertKeys)
       return
     }
-    _ = try reader.string("act_fn", default: "silu", oneOf: ["silu"])
     let experts = try reader.integer("num_experts", in: 1...4096)
-    var mixture = Mixture(
-      experts: experts, expertsPerToken: try reader.integer("top_k", in: 1...experts, default: min(2, experts)), lora: lora)
+    var mixture = Mixture(experts: experts, policy: try Self.policy(reader, experts: experts, isDynamic: isDynamic), lora: lora)
+    if reader.value("act_fn") != nil {
+      mixture.activation = Activation(rawValue: try reader.string("act_fn", oneOf: Activation.allCases.map(\.rawValue)))
+    }
     mixture.hasBalanceLoss = try reader.bool("router_loss", default: true)
     mixture.balanceCoefficient = try reader.number("router_aux_loss_coef", default: 0.001, "a number ≥ 0") { $0 >= 0 }
     mixture.routerInitializerRange = try reader.number("router_init_range", default: 0.02, "a number ≥ 0") { $0 >= 0 }
@@ -40,6 +43,14 @@ extension AdapterConfiguration {
     }
     self.mixture = mixture
     unknownKeys += try reader.quietUnknownKeys(inert: Self.inertKeys)
+  }
+
+  /// The keys of a routing by MoE-PEFT's names and defaults.
+  private static func policy(_ reader: JSONReader, experts: Int, isDynamic: Bool) throws -> RoutingPolicy {
+    guard isDynamic else { return .topK(try reader.integer("top_k", in: 1...experts, default: min(2, experts))) }
+    return .topP(
+      threshold: try reader.number("top_p", default: 0.8, "a number in (0, 1]") { $0 > 0 && $0 <= 1 },
+      temperature: try reader.number("temperature", default: 0, "a number ≥ 0") { $0 >= 0 && $0.isFinite })
   }
 
   private static func lora(_ reader: JSONReader, over base: LoRA?) throws -> LoRA {

@@ -19,10 +19,15 @@ extension AdapterConfiguration {
     }
     if lora.initialisation == .gaussian { object["lora_init"] = "gaussian" }
     if mixture.lora != lora { object["expert_lora"] = .object(JSON.Object(mixture.lora.members)) }
-    object["routing_strategy"] = "mixlora"
+    let routing: [(String, JSON)] =
+      switch mixture.policy {
+      case .topK(let k): [("top_k", JSON(k))]
+      case .topP(let threshold, let temperature): [("top_p", JSON(threshold)), ("temperature", JSON(temperature))]
+      }
+    object["routing_strategy"] = routing.count == 1 ? "mixlora" : "mixlora-dynamic"
     object["num_experts"] = JSON(mixture.experts)
-    object["top_k"] = JSON(mixture.expertsPerToken)
-    object["act_fn"] = "silu"
+    for (key, value) in routing { object[key] = value }
+    object["act_fn"] = JSON((mixture.activation ?? .silu).rawValue)
     object["router_loss"] = JSON(mixture.hasBalanceLoss)
     object["router_aux_loss_coef"] = JSON(mixture.balanceCoefficient)
     object["router_init_range"] = JSON(mixture.routerInitializerRange)

@@ -56,6 +56,8 @@ public struct AdapterConfiguration: Equatable, Sendable {
     public var balanceCoefficient = 0.001
     /// Whether there is a balance loss: `router_loss`.
     public var hasBalanceLoss = true
+    /// The experts' nonlinearity, `act_fn`; nil for the model's own.
+    public var activation: Activation?
     /// Noise on the block's input while training: `jitter_noise`. Read, and refused by training, which has none yet.
     public var jitterNoise = 0.0
     /// Deviation of a new router's weights: `router_init_range`.
@@ -66,8 +68,13 @@ public struct AdapterConfiguration: Equatable, Sendable {
 
     /// A mixture of E experts, K of them a token.
     public init(experts: Int, expertsPerToken: Int, lora: LoRA) {
+      self.init(experts: experts, policy: .topK(expertsPerToken), lora: lora)
+    }
+
+    /// A mixture of E experts, picked by a policy.
+    public init(experts: Int, policy: RoutingPolicy, lora: LoRA) {
       self.experts = experts
-      policy = .topK(expertsPerToken)
+      self.policy = policy
       self.lora = lora
     }
   }

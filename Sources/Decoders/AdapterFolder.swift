@@ -31,10 +31,9 @@ public enum AdapterFolder {
   /// - Parameter baseModel: what `base_model_name_or_path` says.
   /// - Throws: `CheckpointError` if the folder cannot be written, and what the device reports.
   public static func write<B: Backend>(_ decoder: Decoder<B>, to folder: String, baseModel: String?, on backend: B) throws {
-    guard let adapter = decoder.adapter else { trap("AdapterFolder.write: the model has no adapter") }
-    let prefix = adapter.mixture == nil ? "base_model." : "mixlora."
-    let tensors = decoder.trainedTensors.filter { $0.name.hasPrefix(prefix) }
-    try TrainedTensor.write(tensors, to: "\(folder)/\(tensorsFile)", format: adapter.mixture == nil ? "pt" : "mixlora", on: backend)
-    try AtomicFile.write(adapter.json(baseModel: baseModel).serialized(.indented(2)) + "\n", to: folder + "/adapter_config.json")
+    guard let adapter = decoder.adapters.first else { trap("AdapterFolder.write: the model has no adapter") }
+    let configuration = adapter.configuration
+    try adapter.trained.write(to: "\(folder)/\(tensorsFile)", format: configuration.mixture == nil ? "pt" : "mixlora", on: backend)
+    try AtomicFile.write(configuration.json(baseModel: baseModel).serialized(.indented(2)) + "\n", to: folder + "/adapter_config.json")
   }
 }

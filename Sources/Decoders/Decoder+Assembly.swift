@@ -35,17 +35,21 @@ extension Decoder {
     let matrix = InitialValue.random(.normal(deviation: configuration.initializerRange))
     let table = try assembly.base("model.embed_tokens.weight", Shape(v, c), matrix)
     embedding = Embedding(path: "model.embed_tokens", weight: table, scale: configuration.embeddingScale)
-    blocks = try (0..<configuration.layers).map { try assembly.block($0) }
+    blocks = try (0..<configuration.layers).map { try configuration.family.block($0, &assembly) }
     norm = try assembly.norm("model.norm")
     head = LanguageModelHead(
-      weight: configuration.tiesHead ? table : try assembly.base("lm_head.weight", Shape(v, c), matrix),
-      softcap: configuration.logitSoftcap)
+      weight: configuration.head.isTied ? table : try assembly.base("lm_head.weight", Shape(v, c), matrix),
+      softcap: configuration.head.softcap)
     self.configuration = configuration
     let (baseTensors, adapterTensors) = (assembly.baseTensors, assembly.adapterTensors)
     base = trainsBase ? TrainedPart(baseTensors, on: backend) : nil
     self.adapters = zip(adapters, adapterTensors).map { source, tensors in
       let balance = source.configuration.mixture.map { BalanceLoss<B>(form, coefficient: $0.hasBalanceLoss ? $0.balanceCoefficient : 0) }
-      return Adapter(configuration: source.configuration, trained: TrainedPart(tensors, on: backend), balanceLoss: balance)
+      var settings = source.configuration
+      if settings.mixture != nil, settings.mixture?.activation == nil {
+        settings.mixture?.activation = configuration.feedForward.activation
+      }
+      return Adapter(configuration: settings, trained: TrainedPart(tensors, on: backend), balanceLoss: balance)
     }
   }
 }
@@ -89,18 +93,9 @@ struct DecoderAssembly<B: Backend> {
 
   /// A norm over the channels.
   mutating func norm(_ path: String) throws -> RMSNorm<B> {
-    let offset = configuration.normOffset
+    let offset = configuration.norm.offset
     let weight = try base(path + ".weight", Shape(configuration.channels), .constant(1 - offset))
-    return RMSNorm(path: path, weight: weight, offset: offset, epsilon: configuration.normEpsilon)
-  }
-
-  /// The block of a layer.
-  mutating func block(_ layer: Int) throws -> any DecoderBlock<B> {
-    let path = "model.layers.\(layer)"
-    return SequentialBlock(
-      path: path,
-      attention: Normalized(pre: try norm(path + ".input_layernorm"), layer: try attention(path + ".self_attn", layer)),
-      feedForward: Normalized(pre: try norm(path + ".post_attention_layernorm"), layer: try feedForward(path + ".mlp", layer)))
+    return RMSNorm(path: path, weight: weight, offset: offset, epsilon: configuration.norm.epsilon)
   }
 
   /// Attention with the adapters' branches on its four projections.
@@ -110,19 +105,21 @@ struct DecoderAssembly<B: Backend> {
     let rotary =
       self.rotary
       ?? RotaryEmbedding(
-        base: configuration.ropeBase, scaling: configuration.ropeScaling, divisors: configuration.ropeDivisors,
-        headWidth: configuration.headWidth, on: backend)
+        base: configuration.rotary.base, scaling: configuration.rotary.scaling, divisors: configuration.rotary.divisors,
+        headWidth: configuration.attention.headWidth, on: backend)
     self.rotary = rotary
     let form = AttentionForm(
-      heads: configuration.heads, keyValueHeads: configuration.keyValueHeads, headWidth: configuration.headWidth,
-      scale: configuration.queryScale, window: configuration.window(ofLayer: layer), softcap: configuration.attentionSoftcap)
+      heads: configuration.attention.heads, keyValueHeads: configuration.attention.keyValueHeads,
+      headWidth: configuration.attention.headWidth, scale: configuration.attention.scale, window: configuration.attention.windows[layer],
+      softcap: configuration.attention.softcap)
     return Attention(path: path, q: q, k: k, v: v, o: o, form: form, rotary: rotary, dropout: adapters.map(\.configuration.lora.dropout))
   }
 
   /// The feed-forward with the adapters' branches or experts.
   mutating func feedForward(_ path: String, _ layer: Int) throws -> FeedForward<B> {
     let frozen = GatedLinears(
-      gate: try linear(path, .gate), up: try linear(path, .up), down: try linear(path, .down), activation: configuration.activation)
+      gate: try linear(path, .gate), up: try linear(path, .up), down: try linear(path, .down),
+      activation: configuration.feedForward.activation)
     let hiddenDropout = InputDropout<B>(path: path + ".down_proj.input", probabilities: adapters.map(\.configuration.lora.dropout))
     let adapted = try adapters.indices.map { number in
       let settings = adapters[number].configuration
@@ -136,7 +133,8 @@ struct DecoderAssembly<B: Backend> {
         settings.prefix(ofLayer: layer) + ".mlp.moe_gate.weight", Shape(mixture.experts, configuration.channels),
         .random(.normal(deviation: mixture.routerInitializerRange)), .router, number)
       let experts = LoRAExperts(
-        path: prefix(number) + path, adapter: number, lora1: try expertLoRA(.gate, layer, number),
+        activation: mixture.activation ?? configuration.feedForward.activation, path: prefix(number) + path, adapter: number,
+        lora1: try expertLoRA(.gate, layer, number),
         lora3: try expertLoRA(.up, layer, number),
         lora2: try expertLoRA(.down, layer, number), experts: mixture.experts, dropout: mixture.lora.dropout, dropoutPath: path + ".experts"
       )

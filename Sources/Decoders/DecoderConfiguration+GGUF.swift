@@ -1,7 +1,7 @@
 import Checkpoints
 
 extension DecoderConfiguration {
-  /// Reads the metadata of a GGUF file of architecture "llama" (Llama, SmolLM2, Mistral) or "qwen2".
+  /// Reads the metadata of a GGUF file of a family that llama.cpp keeps (``DecoderFamily/gguf``): Llama with SmolLM2 and Mistral, Qwen2.
   ///
   /// What the metadata does not say is read off the tensors: a head is tied where `output.weight` is absent, a layer has a bias where
   /// the first block has its tensor, and `rope_freqs.weight` holds the divisors of the rotary frequencies (Llama 3.1).
@@ -9,18 +9,20 @@ extension DecoderConfiguration {
   public init(_ file: GGUF) throws {
     let reader = try KeyedReader(architectureOf: file)
     let size = 1...(1 << 24)
+    let family = GGUFRules.family(of: reader.path) ?? Llama()
+    familyName = family.name
     layers = try reader.integer("block_count", in: 1...10_000)
     channels = try reader.integer("embedding_length", in: size)
-    hiddenWidth = try reader.integer("feed_forward_length", in: size)
-    heads = try reader.integer("attention.head_count", in: size)
-    keyValueHeads = try reader.integer("attention.head_count_kv", in: size, default: heads)
+    feedForward = FeedForwardRules(width: try reader.integer("feed_forward_length", in: size))
+    let heads = try reader.integer("attention.head_count", in: size)
+    let keyValueHeads = try reader.integer("attention.head_count_kv", in: size, default: heads)
     guard heads % keyValueHeads == 0 else {
       throw reader.error("attention.head_count_kv", "\(keyValueHeads) for \(heads) query heads", "a divisor of \(heads)")
     }
     if reader["attention.key_length"] == nil, channels % heads != 0 {
       throw reader.error("attention.head_count", "\(heads) heads for \(channels) channels", "heads of equal width, or attention.key_length")
     }
-    headWidth = try reader.integer("attention.key_length", in: size, default: channels / heads)
+    let headWidth = try reader.integer("attention.key_length", in: size, default: channels / heads)
     guard headWidth % 2 == 0 else {
       throw reader.error(
         reader["attention.key_length"] != nil ? "attention.key_length" : "attention.head_count", "heads of width \(headWidth)",
@@ -32,17 +34,16 @@ extension DecoderConfiguration {
     }
     let tokens = try file.metadata.array("tokenizer.ggml.tokens")?.count
     vocabulary = try reader.integer("vocab_size", in: size, default: tokens)
-    normEpsilon = try reader.number("attention.layer_norm_rms_epsilon", "a number ≥ 0") { $0 >= 0 }
-    ropeBase = try reader.number("rope.freq_base", default: 10_000, "a number > 0") { $0 > 0 && $0.isFinite }
-    ropeScaling = nil
-    ropeDivisors = try Self.ropeDivisors(file, headWidth)
-    queryKeyValueBias = reader.path == "qwen2" || file.entry("blk.0.attn_q.bias") != nil
-    outputBias = file.entry("blk.0.attn_output.bias") != nil
-    feedForwardBias = file.entry("blk.0.ffn_gate.bias") != nil
-    window = nil
-    firstWindowedLayer = 0
+    norm = NormRules(epsilon: try reader.number("attention.layer_norm_rms_epsilon", "a number ≥ 0") { $0 >= 0 })
+    let base = try reader.number("rope.freq_base", default: 10_000, "a number > 0") { $0 > 0 && $0.isFinite }
+    rotary = RotaryRules(base: base, divisors: try Self.ropeDivisors(file, headWidth))
+    attention = AttentionRules(
+      heads: heads, keyValueHeads: keyValueHeads, headWidth: headWidth, windows: Array(repeating: nil, count: layers))
+    attention.inputBias = family.gguf?.hasInputBias == true || file.entry("blk.0.attn_q.bias") != nil
+    attention.outputBias = file.entry("blk.0.attn_output.bias") != nil
+    feedForward.hasBias = file.entry("blk.0.ffn_gate.bias") != nil
     contextLength = reader.value("context_length")?.intValue.flatMap { $0 > 0 ? $0 : nil }
-    tiesHead = file.entry("output.weight") == nil
+    head = HeadRules(isTied: file.entry("output.weight") == nil)
     initializerRange = 0.02
     try reader.refuseUnbuiltFeatures()
     unknownKeys = reader.meaningfulUnknownKeys
@@ -74,11 +75,12 @@ extension KeyedReader where Value == GGUFValue {
   /// - Throws: `CheckpointError` for an architecture that is not built, and for a part of a model.
   fileprivate init(architectureOf file: GGUF) throws {
     let metadata = file.metadata
-    let expected = "\"llama\" or \"qwen2\"; others are not built yet"
+    let names = DecoderFamilies.all.compactMap(\.gguf?.architecture)
+    let expected = names.map { "\"\($0)\"" }.joined(separator: " or ") + "; others are not built yet"
     let values = Dictionary(uniqueKeysWithValues: try metadata.keys.compactMap { key in try metadata.value(key).map { (key, $0) } })
     let top = KeyedReader(file: file.file, path: "", names: metadata.keys) { values[$0] }
     let name = try top.required("general.architecture", expected)
-    guard let architecture = name.stringValue, ["llama", "qwen2"].contains(architecture) else {
+    guard let architecture = name.stringValue, names.contains(architecture) else {
       throw top.error("general.architecture", name, expected)
     }
     try top.refuse("split.count", unless: { $0.intValue == 1 || $0.intValue == 0 }, "a model in one file; parts are not built yet")

@@ -14,25 +14,17 @@ extension DecoderConfiguration {
   /// The keys that say what the model computes, in the order in which they are written.
   private var members: [(String, JSON)] {
     let sizes = [
-      ("vocab_size", vocabulary), ("hidden_size", channels), ("intermediate_size", hiddenWidth), ("num_hidden_layers", layers),
-      ("num_attention_heads", heads), ("num_key_value_heads", keyValueHeads), ("head_dim", headWidth),
+      ("vocab_size", vocabulary), ("hidden_size", channels), ("intermediate_size", feedForward.width), ("num_hidden_layers", layers),
+      ("num_attention_heads", attention.heads), ("num_key_value_heads", attention.keyValueHeads), ("head_dim", attention.headWidth),
     ].map { ($0, JSON($1)) }
     let rules: [(String, JSON)] = [
-      ("max_position_embeddings", contextLength.map { JSON($0) } ?? .null), ("hidden_act", "silu"), ("rms_norm_eps", JSON(normEpsilon)),
-      ("rope_theta", JSON(ropeBase)), ("rope_scaling", ropeScaling.map { Self.json($0) } ?? .null),
-      ("tie_word_embeddings", JSON(tiesHead)), ("initializer_range", JSON(initializerRange)),
+      ("max_position_embeddings", contextLength.map { JSON($0) } ?? .null), ("hidden_act", JSON(feedForward.activation.rawValue)),
+      ("rms_norm_eps", JSON(norm.epsilon)), ("rope_theta", JSON(rotary.base)),
+      ("rope_scaling", rotary.scaling.map { Self.json($0) } ?? .null), ("tie_word_embeddings", JSON(head.isTied)),
+      ("initializer_range", JSON(initializerRange)),
     ]
-    let biases: [(String, JSON)] =
-      isQwen
-      ? [("use_sliding_window", JSON(window != nil))]
-      : [("attention_bias", JSON(queryKeyValueBias)), ("mlp_bias", JSON(feedForwardBias))]
-    guard let window else { return sizes + rules + biases }
-    let first: [(String, JSON)] = isQwen ? [("max_window_layers", JSON(firstWindowedLayer))] : []
-    return sizes + rules + biases + [("sliding_window", JSON(window))] + first
+    return sizes + rules + family.keys(self)
   }
-
-  /// Biases tell the family: on q, k and v alone they are Qwen2's, on o too (or none at all) Llama's.
-  private var isQwen: Bool { queryKeyValueBias && !outputBias }
 
   private static func json(_ scaling: RotaryScaling) -> JSON {
     [
@@ -49,18 +41,20 @@ extension DecoderConfiguration {
   ///   - endTokens: `eos_token_id`: a list where several end a text.
   /// - Throws: `CheckpointError` for what a `config.json` cannot say.
   public func json(file: String, beginToken: Int32?, endTokens: [Int32]) throws -> JSON {
-    guard ropeDivisors == nil else {
+    guard rotary.divisors == nil else {
       throw CheckpointError(
         file: file, place: .tensor(GGUFLayout.divisors), found: "divisors of the rotary frequencies",
         expected: "none: a config.json has no place for them; writing this model is not built yet")
     }
-    guard queryKeyValueBias || !outputBias, !(isQwen && feedForwardBias) else {
+    guard attention.inputBias || !attention.outputBias, familyName != "qwen2" || !feedForward.hasBias && !attention.outputBias,
+      familyName != "llama" || attention.inputBias == attention.outputBias
+    else {
       throw CheckpointError(
         file: file, found: "biases that no family has", expected: "those of Llama or Qwen2; others cannot be written yet")
     }
     var object = JSON.Object()
-    object["architectures"] = [isQwen ? "Qwen2ForCausalLM" : "LlamaForCausalLM"]
-    object["model_type"] = isQwen ? "qwen2" : "llama"
+    object["architectures"] = [JSON(family.architecture)]
+    object["model_type"] = JSON(familyName)
     for (key, value) in members { object[key] = value }
     if contextLength == nil { object["max_position_embeddings"] = 2048 }  // Hugging Face's default
     object["bos_token_id"] = beginToken.map { JSON(Int($0)) } ?? .null

@@ -10,6 +10,21 @@ protocol TensorLayout: Sendable {
   func isInert(_ name: String) -> Bool
 }
 
+/// How llama.cpp keeps a family.
+struct GGUFRules: Sendable {
+  /// `general.architecture`.
+  let architecture: String
+  /// Whether it rotates pairs of neighbours, so that the rows of q and k are in another order (``GGUFLayout``).
+  let rotatesNeighbours: Bool
+  /// Whether q, k and v always have a bias.
+  let hasInputBias: Bool
+
+  /// The family of an architecture; nil if none has it.
+  static func family(of architecture: String) -> (any DecoderFamily)? {
+    DecoderFamilies.all.first { $0.gguf?.architecture == architecture }
+  }
+}
+
 /// llama.cpp's names and, for its architecture "llama", its order of the rows of q and k.
 ///
 /// That architecture (which carries Llama, SmolLM2 and Mistral) rotates the pairs (2j, 2j + 1) of a head, Hugging Face the pairs
@@ -20,12 +35,12 @@ struct GGUFLayout: TensorLayout {
   /// The tensor with the divisors of the rotary frequencies, read with the configuration.
   static let divisors = "rope_freqs.weight"
 
-  private let configuration: DecoderConfiguration
+  private let headWidth: Int
   private let isPermuted: Bool
 
-  init(_ file: GGUF, _ configuration: DecoderConfiguration) {
-    self.configuration = configuration
-    isPermuted = (try? file.metadata.value("general.architecture")?.stringValue) == "llama"
+  init(_ configuration: DecoderConfiguration) {
+    headWidth = configuration.attention.headWidth
+    isPermuted = configuration.family.gguf?.rotatesNeighbours ?? false
   }
 
   func name(_ modelName: String) -> String {
@@ -44,7 +59,7 @@ struct GGUFLayout: TensorLayout {
   }
 
   func rowOrder(_ modelName: String, rows: Int) -> [Int]? {
-    let width = configuration.headWidth
+    let width = headWidth
     guard isPermuted, modelName.contains(".self_attn.q_proj.") || modelName.contains(".self_attn.k_proj."), rows % width == 0 else {
       return nil
     }

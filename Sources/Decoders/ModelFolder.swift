@@ -32,7 +32,7 @@ public struct ModelFolder {
     if ModelPath.isGGUF(path) {
       let file = try GGUF(path: path)
       configuration = try DecoderConfiguration(file)
-      (source, layout) = (file, GGUFLayout(file, configuration))
+      (source, layout) = (file, GGUFLayout(configuration))
     } else {
       configuration = try DecoderConfiguration(contentsOf: path + "/config.json")
       (source, layout) = (seed == nil || Self.hasWeights(path) ? try ShardedSafetensors.open(folder: path) : nil, nil)
@@ -49,35 +49,46 @@ public struct ModelFolder {
     ModelPath.isGGUF(path) ? try DecoderConfiguration(GGUF(path: path)) : try DecoderConfiguration(contentsOf: path + "/config.json")
   }
 
-  /// Reads the model and its adapter.
+  /// Reads the model and its adapter, if there is one.
   ///
-  /// - Parameters:
-  ///   - adapter: none, a folder of `adapter_config.json` with `adapter_model.safetensors`, else `adapter_model.bin`, or a new one.
-  ///   - trainsBase: whether the base weights are trained (too).
-  /// - Throws: `CheckpointError` for everything that is missing, surplus, of the wrong shape or not built yet.
+  /// - Throws: as `decoder(adapters:…)`.
   public func decoder<B: Backend>(
     adapter: AdapterOrigin = .none, trainsBase: Bool = false, evaluation: ExpertEvaluation = .sharedBase,
     balanceLoss: BalanceLossForm = .pooledTopK, on backend: B
   ) throws -> Decoder<B> {
+    try decoder(adapters: [adapter], trainsBase: trainsBase, evaluation: evaluation, balanceLoss: balanceLoss, on: backend)
+  }
+
+  /// Reads the model and the adapters over it, whose numbers are their places in the list.
+  ///
+  /// - Parameters:
+  ///   - adapters: each a folder of `adapter_config.json` with `adapter_model.safetensors`, else `adapter_model.bin`, or a new one; none
+  ///     are passed over.
+  ///   - trainsBase: whether the base weights are trained (too).
+  /// - Throws: `CheckpointError` for everything that is missing, surplus, of the wrong shape or not built yet.
+  public func decoder<B: Backend>(
+    adapters: [AdapterOrigin], trainsBase: Bool = false, evaluation: ExpertEvaluation = .sharedBase,
+    balanceLoss: BalanceLossForm = .pooledTopK, on backend: B
+  ) throws -> Decoder<B> {
     let base = source.map { CheckpointWeights($0, layout, on: backend) }
     let weights: any WeightSource<B> = base ?? InitialWeights(seed: seed ?? 0, on: backend)
-    var file: CheckpointWeights<B>?
-    var parts: (configuration: AdapterConfiguration, weights: any WeightSource<B>)?
-    switch adapter {
-    case .none: break
-    case .folder(let folder):
-      let weights = CheckpointWeights(try AdapterFolder.tensors(in: folder), on: backend)
-      file = weights
-      parts = (try AdapterConfiguration(contentsOf: folder + "/adapter_config.json"), weights)
-    case .new(let settings, let seed): parts = (settings, InitialWeights(seed: seed, on: backend))
+    var files: [CheckpointWeights<B>] = []
+    let sources: [AdapterSource<B>] = try adapters.compactMap { origin in
+      switch origin {
+      case .none: return nil
+      case .folder(let folder):
+        let weights = CheckpointWeights(try AdapterFolder.tensors(in: folder), on: backend)
+        files.append(weights)
+        return AdapterSource(try AdapterConfiguration(contentsOf: folder + "/adapter_config.json"), weights)
+      case .new(let settings, let seed): return AdapterSource(settings, InitialWeights(seed: seed, on: backend))
+      }
     }
     let decoder = try Decoder(
-      configuration, weights: weights, adapters: parts.map { [AdapterSource($0.configuration, $0.weights)] } ?? [], trainsBase: trainsBase,
-      evaluation: evaluation, balanceLoss: balanceLoss, on: backend
-    )
-    if configuration.tiesHead { try base?.acceptCopy("lm_head.weight", of: "model.embed_tokens.weight") }
+      configuration, weights: weights, adapters: sources, trainsBase: trainsBase, evaluation: evaluation, balanceLoss: balanceLoss,
+      on: backend)
+    if configuration.head.isTied { try base?.acceptCopy("lm_head.weight", of: "model.embed_tokens.weight") }
     try base?.finish(ignoring: layout.map { layout in { layout.isInert($0) } } ?? Self.isInert)
-    try file?.finish()
+    for file in files { try file.finish() }
     return decoder
   }
 
@@ -142,7 +153,8 @@ extension ModelFolder {
   ///
   /// - Throws: `CheckpointError` if the folder cannot be written, and what the device reports.
   public static func write<B: Backend>(_ decoder: Decoder<B>, beside files: Files, to folder: String, on backend: B) throws {
-    try TrainedTensor.write(decoder.trainedTensors, to: "\(folder)/\(tensorsFile)", format: "pt", on: backend)
+    guard let base = decoder.base else { trap("ModelFolder.write: the base is frozen") }
+    try base.write(to: "\(folder)/\(tensorsFile)", format: "pt", on: backend)
     for file in files.files { try AtomicFile.write(file.bytes, to: "\(folder)/\(file.name)") }
   }
 }

@@ -27,18 +27,33 @@ public enum TrainedFolder: Sendable {
   }
 }
 
-extension TrainedTensor {
-  /// Writes the values of trained tensors to a safetensors file, float32.
-  static func write(_ tensors: [TrainedTensor], to path: String, format: String, on backend: B) throws {
-    var byName: [String: TrainedTensor] = [:]
+extension TrainedPart {
+  /// Writes the values of all tensors to a safetensors file, float32. Each parameter comes to the host once, whatever parts it has.
+  func write(to path: String, format: String, on backend: B) throws {
+    var byName: [String: TrainedTensor<B>] = [:]
     for tensor in tensors { byName[tensor.name] = tensor }
     let entries = try tensors.map {
       try TensorEntry(name: $0.name, elementType: .float32, shape: $0.view(of: $0.parameter.value).shape.sizes)
     }
+    // Parts of two parameters alternate: an expert's A, its B.
+    var recent: [(parameter: Parameter<B>, values: [Float])] = []
     try SafetensorsWriter.write(to: path, entries: entries, metadata: ["format": format]) { entry, emit in
       guard let tensor = byName[entry.name] else { return }
-      let values = try backend.download(tensor.view(of: tensor.parameter.value)).map { Float($0) }
-      try values.withUnsafeBytes { try emit($0) }
+      if !recent.contains(where: { $0.parameter === tensor.parameter }) {
+        recent = recent.suffix(1) + [(tensor.parameter, try backend.download(tensor.parameter.value).map { Float($0) })]
+      }
+      guard let whole = recent.first(where: { $0.parameter === tensor.parameter })?.values else { return }
+      try tensor.part(of: whole).withUnsafeBytes { try emit($0) }
     }
+  }
+}
+
+extension TrainedTensor {
+  /// This tensor's part of the row-major values of the whole parameter.
+  fileprivate func part(of whole: [Float]) -> [Float] {
+    let view = view(of: parameter.value)
+    let first = view.offset - parameter.value.offset
+    if view.isContiguous { return Array(whole[first..<first + view.shape.count]) }
+    return (0..<view.rowCount).flatMap { row in whole[first + row * view.rowStride..<first + row * view.rowStride + view.columnCount] }
   }
 }

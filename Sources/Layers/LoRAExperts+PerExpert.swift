@@ -28,7 +28,7 @@ extension LoRAExperts {
     run.hook(experts: routing, &a, path, "gate_proj.output", "a_k = W1 x + b1 + s B1_k A1_k u")
     var (c, t3) = expertLinear(x, u, frozen.up, lora3, routing, run)  // (M,F)  W3 x + b3 + s B3_k A3_k u
     run.hook(experts: routing, &c, path, "up_proj.output", "c_k = W3 x + b3 + s B3_k A3_k u")
-    var h = run.backend.gated(frozen.activation, a, c)  // (M,F)  act(a_k) ⊙ c_k
+    var h = run.backend.gated(activation, a, c)  // (M,F)  act(a_k) ⊙ c_k
     run.hook(experts: routing, &h, path, "hidden", "h_k = act(a_k) ⊙ c_k")
     let (y, output) = forwardEachOutput(h, frozen, routing, batch, run)  // (N,C)  Σ_k w_k e_k
     return (y, PerExpertCache(x: x, u: u, a: a, c: c, h: h, t1: t1, t3: t3, output: output))
@@ -41,7 +41,7 @@ extension LoRAExperts {
     // forward: y = Σ_k w_k e_k, e_k from h_k
     let (dh, dw) = backwardEachOutput(dy, cache.h, frozen, cache.output, routing, batch, run)  // (M,F), (M)
     // forward: h_k = act(a_k) ⊙ c_k
-    var (da, dc) = run.backend.gatedBackward(frozen.activation, dh, cache.a, cache.c)  // (M,F)  da_k, dc_k
+    var (da, dc) = run.backend.gatedBackward(activation, dh, cache.a, cache.c)  // (M,F)  da_k, dc_k
     // forward: c_k = W3 x + b3 + s B3_k A3_k u, a_k alike
     var (dxRows, duRows): (Tensor<B>?, Tensor<B>?)  // (M,C)
     run.hook(experts: routing, gradient: &dc, path, "up_proj.output")

@@ -100,7 +100,7 @@ extension LoRAExperts {
     backend.scaleRows(routing.weights, &dh)  // (M,F)  w_k q_k
     run.hook(experts: routing, gradient: &dh, path, "hidden")
     // forward: h_k = act(a_k) ⊙ c_k
-    let (da, dc) = backend.gatedBackward(frozen.activation, dh, a, c)  // (M,F)  da_k, dc_k
+    let (da, dc) = backend.gatedBackward(activation, dh, a, c)  // (M,F)  da_k, dc_k
     return (dw, .rows(da), .rows(dc), needsV ? backend.combine(h, weights: routing.weights, routing) : nil)
   }
 
@@ -153,7 +153,7 @@ extension LoRAExperts {
     var c = backend.dispatch(base3, routing)  // (M,F)  W3 x + b3
     if let lora3, let t3 { backend.addGroupedProduct(lora3.scale, t3, lora3.bOfRow.T, into: &c, routing) }  // + s B3_k t3_k
     run.hook(experts: routing, &c, path, "up_proj.output", "c_k = W3 x + b3 + s B3_k A3_k u")
-    var h = backend.gated(frozen.activation, a, c)  // (M,F)  act(a_k) ⊙ c_k
+    var h = backend.gated(activation, a, c)  // (M,F)  act(a_k) ⊙ c_k
     run.hook(experts: routing, &h, path, "hidden", "h_k = act(a_k) ⊙ c_k")
     return (a, c, h)
   }
@@ -192,7 +192,7 @@ extension LoRAExperts {
       return ExpertSum(base: base, branch: (t, lora.b, lora.scale))
     }
     return ExpertHidden(
-      activation: frozen.activation, a: sum(base1, t1, lora1), c: sum(base3, t3, lora3), a2: lora2?.a, mask: mask(batch, run))
+      activation: activation, a: sum(base1, t1, lora1), c: sum(base3, t3, lora3), a2: lora2?.a, mask: mask(batch, run))
   }
 
   /// The points between the bases and v.

@@ -43,7 +43,7 @@ extension LoRAExperts {
     // forward: y = Σ_k w_k e_k, e_k from h_k
     let (dh, dw) = backwardEachOutput(dy, h, frozen, cache.output, routing, batch, run)  // (M,F), (M)
     // forward: h_k = act(a_k) ⊙ c_k
-    let (da, dc) = run.backend.gatedBackward(frozen.activation, dh, a, c)  // (M,F)  da_k, dc_k
+    let (da, dc) = run.backend.gatedBackward(activation, dh, a, c)  // (M,F)  da_k, dc_k
     // forward: a_k, c_k from base1, base3
     var dbase3 = backwardInput(.rows(dc), isUp: true, cache.branches, u, routing, into: &du, run)  // (N,F)
     run.hook(gradient: &dbase3, path, "up_proj.base.output")

@@ -42,6 +42,8 @@ import Tensors
 public struct LoRAExperts<B: Backend> {
   /// Module path of the block: `model.layers.3.mlp`; of several adapters each has its own, by which hooks know it.
   public let path: String
+  /// act: the model's own, or what the adapter asks for.
+  public let activation: Activation
   /// Every expert's A1, B1; nil, and the term absent, where the adapter does not target gate_proj.
   public let lora1: ExpertLoRA<B>?
   /// Every expert's A3, B3; nil where the adapter does not target up_proj.
@@ -60,9 +62,11 @@ public struct LoRAExperts<B: Backend> {
 
   /// The experts of one block.
   public init(
-    path: String, adapter: Int = 0, lora1: ExpertLoRA<B>?, lora3: ExpertLoRA<B>?, lora2: ExpertLoRA<B>?, experts: Int,
+    activation: Activation = .silu, path: String, adapter: Int = 0, lora1: ExpertLoRA<B>?, lora3: ExpertLoRA<B>?, lora2: ExpertLoRA<B>?,
+    experts: Int,
     dropout: Double, dropoutPath: String
   ) {
+    self.activation = activation
     self.path = path
     self.adapter = adapter
     (self.lora1, self.lora3, self.lora2) = (lora1, lora3, lora2)

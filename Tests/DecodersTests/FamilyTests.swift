@@ -16,7 +16,7 @@ import Testing
   }
 
   private func windows(_ configuration: DecoderConfiguration) -> [Int?] {
-    (0..<configuration.layers).map { configuration.window(ofLayer: $0) }
+    configuration.attention.windows
   }
 
   private func expectError(naming key: String, _ type: String, _ extra: [(String, JSON)]) {
@@ -26,13 +26,13 @@ import Testing
 
   @Test func absentKeysMeanWhatHuggingFacesClassesSay() throws {
     let (llama, mistral, qwen2) = (try read("llama"), try read("mistral"), try read("qwen2"))
-    #expect([llama.keyValueHeads, mistral.keyValueHeads, qwen2.keyValueHeads] == [32, 8, 32])
+    #expect([llama.attention.keyValueHeads, mistral.attention.keyValueHeads, qwen2.attention.keyValueHeads] == [32, 8, 32])
     for configuration in [llama, mistral, qwen2] {
-      #expect(configuration.headWidth == 2)
-      #expect(configuration.normEpsilon == 1e-6)
-      #expect(configuration.ropeBase == 10_000)
-      #expect(configuration.ropeScaling == nil)
-      #expect(!configuration.tiesHead)
+      #expect(configuration.attention.headWidth == 2)
+      #expect(configuration.norm.epsilon == 1e-6)
+      #expect(configuration.rotary.base == 10_000)
+      #expect(configuration.rotary.scaling == nil)
+      #expect(!configuration.head.isTied)
       #expect(configuration.initializerRange == 0.02)
       #expect(configuration.unknownKeys.isEmpty)
       #expect([.o, .gate, .up, .down].allSatisfy { !configuration.hasBias($0) })
@@ -48,7 +48,7 @@ import Testing
   @Test func aNullMeansTheDefaultButForTheWindowAndTheKeyValueHeads() throws {
     #expect(try read("mistral", [("head_dim", nil), ("rope_scaling", nil)]) == read("mistral"))
     let heads = try read("mistral", [("num_key_value_heads", nil)])
-    #expect(heads.keyValueHeads == heads.heads)
+    #expect(heads.attention.keyValueHeads == heads.attention.heads)
     #expect(try windows(read("mistral", [("sliding_window", nil)])) == [nil, nil, nil, nil])
     #expect(try windows(read("mistral", [("sliding_window", 7)])) == [7, 7, 7, 7])
     expectError(naming: "sliding_window", "mistral", [("sliding_window", 0)])
@@ -94,7 +94,7 @@ import Testing
   @Test(arguments: ["llama", "mistral", "qwen2"]) func headsMayBeWiderOrNarrowerThanTheirShare(_ type: String) throws {
     for width in [2, 6, 128] {
       let configuration = try read(type, [("head_dim", JSON(width)), ("num_key_value_heads", 16)])
-      #expect(configuration.headWidth == width)
+      #expect(configuration.attention.headWidth == width)
       #expect(configuration.linearSizes(.q) == (32 * width, 64))
       #expect(configuration.linearSizes(.k) == (16 * width, 64))
       #expect(configuration.linearSizes(.o) == (64, 32 * width))
@@ -116,10 +116,10 @@ import Testing
       [("rope_theta", 500_000), ("rope_parameters", llama3)],
     ] {
       let configuration = try read(type, extra)
-      #expect(configuration.ropeBase == 500_000 && configuration.ropeScaling == expected)
+      #expect(configuration.rotary.base == 500_000 && configuration.rotary.scaling == expected)
     }
     let plain = try read(type, [("rope_parameters", ["rope_type": "default", "rope_theta": 123])])
-    #expect(plain.ropeBase == 123 && plain.ropeScaling == nil)
+    #expect(plain.rotary.base == 123 && plain.rotary.scaling == nil)
     expectError(naming: "rope_parameters", type, [("rope_parameters", ["rope_type": "yarn", "factor": 2])])
     expectError(naming: "rope_parameters.rope_theta", type, [("rope_parameters", ["rope_type": "default", "rope_theta": 0])])
     expectError(naming: "rope_scaling", type, [("rope_scaling", ["type": "linear", "factor": 2])])

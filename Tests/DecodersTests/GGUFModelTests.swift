@@ -105,32 +105,32 @@ import Testing
       let decoder = try Decoder(configuration, weights: CheckpointWeights(file, layout, on: backend), on: backend)
       return try self.distance(logits(decoder, batch(), on: backend), expected)
     }
-    let layout = GGUFLayout(file, configuration)
+    let layout = GGUFLayout(configuration)
     #expect(try distance(layout) <= 1e-12)
     #expect(try distance(Unpermuted(layout: layout)) > 0.01)
-    configuration.ropeDivisors = nil
+    configuration.rotary.divisors = nil
     #expect(try distance(layout) > 0.01)
   }
 
   @Test func rowsMoveFromPairsOfNeighboursToPairsOfHalvesInLlamaAlone() throws {
     let file = try GGUF(path: Self.folder + "llama.gguf")
-    let layout = GGUFLayout(file, try DecoderConfiguration(file))
+    let layout = GGUFLayout(try DecoderConfiguration(file))
     let q = "model.layers.1.self_attn.q_proj.weight"
     #expect(layout.rowOrder(q, rows: 16) == [0, 2, 4, 6, 1, 3, 5, 7, 8, 10, 12, 14, 9, 11, 13, 15])
     #expect(layout.rowOrder("model.layers.1.self_attn.k_proj.bias", rows: 8) == [0, 2, 4, 6, 1, 3, 5, 7])
     #expect(layout.rowOrder("model.layers.1.self_attn.v_proj.weight", rows: 16) == nil)
     #expect(layout.name(q) == "blk.1.attn_q.weight" && layout.name("lm_head.weight") == "output.weight")
     let other = try GGUF(path: Self.folder + "qwen2.gguf")
-    #expect(GGUFLayout(other, try DecoderConfiguration(other)).rowOrder(q, rows: 16) == nil)
+    #expect(GGUFLayout(try DecoderConfiguration(other)).rowOrder(q, rows: 16) == nil)
   }
 
   @Test func theConfigurationIsReadFromMetadataAndTensors() throws {
     let llama = try ModelFolder.configuration(Self.folder + "llama.gguf")
-    #expect(llama.layers == 2 && llama.channels == 32 && llama.hiddenWidth == 64 && llama.heads == 4 && llama.keyValueHeads == 2)
-    #expect(llama.headWidth == 8 && llama.vocabulary == 40 && llama.normEpsilon == Double(Float(1e-5)) && llama.ropeBase == 10_000)
-    #expect(llama.tiesHead && !llama.queryKeyValueBias && llama.ropeDivisors == [1, 1.5, 4, 8] && llama.unknownKeys.isEmpty)
+    #expect(llama.layers == 2 && llama.channels == 32 && llama.feedForward.width == 64 && llama.attention.heads == 4 && llama.attention.keyValueHeads == 2)
+    #expect(llama.attention.headWidth == 8 && llama.vocabulary == 40 && llama.norm.epsilon == Double(Float(1e-5)) && llama.rotary.base == 10_000)
+    #expect(llama.head.isTied && !llama.attention.inputBias && llama.rotary.divisors == [1, 1.5, 4, 8] && llama.unknownKeys.isEmpty)
     let qwen2 = try ModelFolder.configuration(Self.folder + "qwen2.gguf")
-    #expect(!qwen2.tiesHead && qwen2.queryKeyValueBias && !qwen2.outputBias && qwen2.ropeDivisors == nil)
+    #expect(!qwen2.head.isTied && qwen2.attention.inputBias && !qwen2.attention.outputBias && qwen2.rotary.divisors == nil)
   }
 
   /// The same values, frozen as dense tensors.
@@ -147,7 +147,7 @@ import Testing
     let backend = CPUDouble(threads: 2)
     let file = try GGUF(path: Self.folder + "llama.gguf")
     let configuration = try DecoderConfiguration(file)
-    let weights = CheckpointWeights(file, GGUFLayout(file, configuration), on: backend)
+    let weights = CheckpointWeights(file, GGUFLayout(configuration), on: backend)
     let results = try [weights as any WeightSource<CPUDouble>, Dense(base: weights, backend: backend)].map {
       try adapted(configuration, $0, backend)
     }
@@ -192,23 +192,23 @@ import Testing
 
   @Test(arguments: ["llama", "qwen2"]) func aWrittenConfigurationSaysWhatTheFileSaid(kind: String) throws {
     var said = try DecoderConfiguration(GGUF(path: Self.folder + kind + ".gguf"))
-    said.ropeDivisors = nil
+    said.rotary.divisors = nil
     let json = try said.json(file: "m.gguf", beginToken: 1, endTokens: [2])
     var written = try DecoderConfiguration(JSON(parsing: json.serialized(), file: "config.json"), file: "config.json")
     #expect(json["model_type"]?.stringValue == kind)
     #expect(json["eos_token_id"] == 2)
     #expect(try said.json(file: "m.gguf", beginToken: 1, endTokens: [2, 5])["eos_token_id"] == [2, 5], "each ends a text")
-    #expect(written.unknownKeys.isEmpty && written.window == nil)
-    (written.unknownKeys, written.firstWindowedLayer) = (said.unknownKeys, said.firstWindowedLayer)
+    #expect(written.unknownKeys.isEmpty && written.attention.windows.allSatisfy { $0 == nil })
+    written.unknownKeys = said.unknownKeys
     #expect(written == said)
   }
 
   @Test func whatAConfigurationCannotSayIsNotWritten() throws {
     var configuration = try DecoderConfiguration(GGUF(path: Self.folder + "qwen2.gguf"))
-    configuration.ropeDivisors = [1, 2]
+    configuration.rotary.divisors = [1, 2]
     #expect(throws: CheckpointError.self) { try configuration.json(file: "m", beginToken: nil, endTokens: []) }
-    configuration.ropeDivisors = nil
-    configuration.feedForwardBias = true
+    configuration.rotary.divisors = nil
+    configuration.feedForward.hasBias = true
     #expect(throws: CheckpointError.self) { try configuration.json(file: "m", beginToken: nil, endTokens: []) }
   }
 }

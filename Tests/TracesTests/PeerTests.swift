@@ -1,4 +1,5 @@
 import CPUBackend
+import Checkpoints
 import Conformance
 import Decoders
 import Foundation
@@ -13,9 +14,9 @@ import Traces
   @Test func theIndexNamesEveryCaseAndEveryExpectationThatLiesThere() throws {
     let index = try PeerCase.readIndex()
     let folders = try FileManager.default.contentsOfDirectory(atPath: Fixture.path("peers/cases"))
-    #expect(index.count == 30)
+    #expect(index.count == 45)
     #expect(index.map(\.name).sorted() == folders.sorted())
-    #expect(PeerCase.all.count == index.count && PeerCase.mixtures.count == 18)
+    #expect(PeerCase.all.count == index.count && PeerCase.mixtures.count == 27)
     for peer in index {
       let files = try FileManager.default.contentsOfDirectory(atPath: Fixture.path("peers/cases/\(peer.name)"))
       #expect(files.filter { $0.hasPrefix("expected") }.sorted() == peer.expectations.sorted(), "\(peer)")
@@ -91,5 +92,30 @@ import Traces
     #expect(curve.holds(to: 1e-4), "\(peer): \(curve)")
     let after = Agreement(of: trace.tensors.only("after."), with: expected.only("after."))
     #expect(after.holds(to: 5e-3), "\(peer): \(after)")
+  }
+
+  /// Several adapters over one base: every loss, gradient and value after three steps under the contract's names.
+  @Test func severalAdaptersEqualTheirDefinition() throws {
+    let index = try JSON(contentsOf: Fixture.path("peers/plural.json")).arrayValue ?? []
+    #expect(index.count == 2)
+    for json in index {
+      func path(_ key: String) throws -> String { Fixture.path("peers/" + (try #require(json[key]?.stringValue))) }
+      let backend = CPUDouble(threads: 2, isPoisoned: true)
+      let adapters = try #require(json["adapters"]?.arrayValue).map {
+        AdapterOrigin.folder(Fixture.path("peers/" + ($0.stringValue ?? "")))
+      }
+      let model = try ModelFolder(path("model"))
+      let batch = try TraceBatch(
+        contentsOf: path("batch"), vocabulary: model.configuration.vocabulary, adapters: adapters.count)
+      for evaluation in ExpertEvaluation.allCases {
+        let trace = try Trace.withThreeSteps(model.decoder(adapters: adapters, evaluation: evaluation, on: backend), batch, on: backend)
+        let expected = try Fixture.tensors(path("float64"))
+        func isStep(_ name: String) -> Bool { name.contains("after.") || name == "loss_curve" }
+        let first = Agreement(of: trace.tensors.filter { !isStep($0.name) }, with: expected.filter { !isStep($0.name) })
+        #expect(first.count > 60 && first.holds(to: 1e-12), "\(evaluation): \(first)")
+        let after = Agreement(of: trace.tensors.filter { isStep($0.name) }, with: expected.filter { isStep($0.name) })
+        #expect(after.count > 60 && after.holds(to: 1e-9), "\(evaluation): \(after)")
+      }
+    }
   }
 }

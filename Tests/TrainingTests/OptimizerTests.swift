@@ -30,7 +30,8 @@ import Training
 
     let parameters = try names.map { name in
       let start = try tensor("start.\(name)")
-      return Parameter(name, backend.upload(start.values.map { B.Scalar($0) }, Shape(start.shape[0], start.shape[1])),
+      return Parameter(
+        name, backend.upload(start.values.map { B.Scalar($0) }, Shape(start.shape[0], start.shape[1])),
         role: name.contains("lora_B") ? .b : .a, on: backend)
     }
     #expect(parameters.count == 4)

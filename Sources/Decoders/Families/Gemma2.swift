@@ -1,0 +1,69 @@
+import Checkpoints
+import Layers
+import Tensors
+
+/// Gemma 2: Gemma with a norm behind attention and feed-forward as well, soft caps on scores and logits, a query scale of its own,
+/// and a sliding window in every other layer, the first one included; `model_type` "gemma2".
+///
+///     z = x + norm(attention(norm(x)))        y = z + norm(feedForward(norm(z)))
+///     scores ← c tanh(scores / c) before the mask        logits ← c tanh(logits / c)
+struct Gemma2: DecoderFamily {
+  let name = "gemma2"
+  let architecture = "Gemma2ForCausalLM"
+  let defaultHeadWidth: Int? = 256
+  let tiesHeadByDefault = true
+
+  func configuration(_ reader: JSONReader) throws -> DecoderConfiguration {
+    var configuration = try DecoderConfiguration(common: reader, family: self, defaultKeyValueHeads: 4)
+    try configuration.readGemma(reader)
+    let window = try reader.window()
+    configuration.attention.windows = (0..<configuration.layers).map { $0 % 2 == 0 ? window : nil }
+    if let types = reader.value("layer_types") {  // transformers 5 writes what follows from the number of layers
+      let expected = (0..<configuration.layers).map { $0 % 2 == 0 ? "sliding_attention" : "full_attention" }
+      guard types == .array(expected.map { JSON($0) }) else {
+        throw reader.error("layer_types", types, "a window in every other layer, \(expected.joined(separator: ", "))")
+      }
+    }
+    configuration.attention.queryDivisor = try reader.number("query_pre_attn_scalar", default: 256, "a number > 0") {
+      $0 > 0 && $0.isFinite
+    }
+    configuration.attention.softcap = try reader.softcap("attn_logit_softcapping", default: 50)
+    configuration.head.softcap = try reader.softcap("final_logit_softcapping", default: 30)
+    return configuration
+  }
+
+  func keys(_ configuration: DecoderConfiguration) -> [(String, JSON)] {
+    let attention = configuration.attention
+    return [
+      ("hidden_activation", JSON(configuration.feedForward.activation.rawValue)), ("attention_bias", JSON(attention.inputBias)),
+      ("sliding_window", attention.windows.first.flatMap { $0 }.map { JSON($0) } ?? .null),
+      ("query_pre_attn_scalar", JSON(attention.queryDivisor ?? Double(attention.headWidth))),
+      ("attn_logit_softcapping", attention.softcap.map { JSON($0) } ?? .null),
+      ("final_logit_softcapping", configuration.head.softcap.map { JSON($0) } ?? .null),
+    ]
+  }
+
+  func block<B: Backend>(_ layer: Int, _ assembly: inout DecoderAssembly<B>) throws -> any DecoderBlock<B> {
+    let path = "model.layers.\(layer)"
+    return SequentialBlock(
+      path: path,
+      attention: Normalized(
+        pre: try assembly.norm(path + ".input_layernorm"), layer: try assembly.attention(path + ".self_attn", layer),
+        post: try assembly.norm(path + ".post_attention_layernorm")),
+      feedForward: Normalized(
+        pre: try assembly.norm(path + ".pre_feedforward_layernorm"), layer: try assembly.feedForward(path + ".mlp", layer),
+        post: try assembly.norm(path + ".post_feedforward_layernorm")))
+  }
+}
+
+extension KeyedReader where Value == JSON {
+  /// `sliding_window`: nil where it is null; absent it is 4096, the default of every family that has one.
+  func window() throws -> Int? {
+    self["sliding_window"] == .null ? nil : try integer("sliding_window", in: 1...(1 << 40), default: 4096)
+  }
+
+  /// A soft cap: nil where it is null.
+  fileprivate func softcap(_ key: String, default fallback: Double) throws -> Double? {
+    self[key] == .null ? nil : try number(key, default: fallback, "a number > 0, or null") { $0 > 0 && $0.isFinite }
+  }
+}
