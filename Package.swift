@@ -60,7 +60,7 @@ let package = Package(
       // Debian has LAPACK's C interface in a library of its own; elsewhere it is in OpenBLAS.
       linkerSettings: [.linkedLibrary("lapacke", .when(platforms: [.linux]))]),
     .target(name: "Layers", dependencies: ["Tensors"]),
-    .target(name: "Checkpoints", dependencies: ["JSON", "Platform"], swiftSettings: optimised),
+    .target(name: "Checkpoints", dependencies: ["JSON", "Platform", "Tensors"], swiftSettings: optimised),
     .target(name: "Decoders", dependencies: ["Layers", "Checkpoints"]),
     .target(name: "Tokenization", dependencies: ["Checkpoints"], exclude: ["Tables/make_tables.py"], swiftSettings: optimised),
     .target(name: "Training", dependencies: ["Decoders", "Tokenization"]),
@@ -87,7 +87,7 @@ let package = Package(
       dependencies: ["MixLoRACommand", "Checkpoints", "Training", "Conformance", "TestModels", "HostileCases"],
       exclude: ["Snapshots"]),
     .target(name: "HostileCases", dependencies: ["Checkpoints"], path: "Tests/HostileCases"),
-    .testTarget(name: "CheckpointsTests", dependencies: ["Checkpoints", "HostileCases"]),
+    .testTarget(name: "CheckpointsTests", dependencies: ["JSON", "Platform", "Checkpoints", "HostileCases"]),
     .testTarget(name: "TokenizationTests", dependencies: ["Tokenization", "HostileCases"]),
     .testTarget(name: "DecodersTests", dependencies: ["CPUBackend", "Decoders", "HostileCases", "TestModels"]),
     .testTarget(name: "TracesTests", dependencies: ["CPUBackend", "Traces", "Training", "Conformance", "TestModels"]),

@@ -37,25 +37,12 @@ final class EncodedMatrix {
 
   /// Decodes row `n` to `y`.
   func decode<S: CPUScalar>(row n: Int, to y: UnsafeMutablePointer<S>) {
-    switch format {
-    case .float16: Self.decode(Float16Encoding.self, self[n], columns, y)
-    case .bfloat16: Self.decode(BFloat16Encoding.self, self[n], columns, y)
-    case .q8_0: Self.decode(Q8_0Encoding.self, self[n], columns, y)
-    case .q4_0: Self.decode(Q4_0Encoding.self, self[n], columns, y)
-    case .q4_1: Self.decode(Q4_1Encoding.self, self[n], columns, y)
-    case .float32, .float64: trap("\(format.rawValue) is not kept encoded")
-    }
+    format.decode(self[n], columns, to: y)
   }
 
   /// Decodes a row of `columns` numbers.
   @inline(__always)
   static func decode<E: Encoding, S: CPUScalar>(_: E.Type, _ bytes: UnsafeRawPointer, _ columns: Int, _ y: UnsafeMutablePointer<S>) {
-    var (source, j) = (bytes, 0)
-    while j + chunkCount <= columns {
-      E.decode(source, chunkCount, to: y + j)
-      source += E.chunkBytes
-      j += chunkCount
-    }
-    if j < columns { E.decode(source, columns - j, to: y + j) }
+    E.decodeRow(bytes, columns, to: y)
   }
 }

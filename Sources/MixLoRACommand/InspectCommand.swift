@@ -43,7 +43,7 @@ struct InspectCommand: ParsableCommand {
   func run() throws {
     let inspection = try Inspection(path)
     let backend = CPUDouble(threads: common.threadCount)
-    let statistics = { (entry: TensorEntry) in stats ? try inspection.statistics(of: entry, on: backend) : nil }
+    let statistics = { (entry: TensorEntry) in stats ? try inspection.statistics(of: entry) : nil }
     if json {
       print(inspection.json.serialized())
       for entry in inspection.entries { print(Inspection.json(entry, stats ? .some(try statistics(entry)) : .none).serialized()) }

@@ -104,9 +104,8 @@ struct Inspection {
   // MARK: Numbers
 
   /// nil for a type that has no statistics.
-  func statistics(of entry: TensorEntry, on backend: CPUDouble) throws -> NumberStatistics? {
-    guard let format = NumberStatistics.Format(entry.elementType) else { return nil }
-    return try source.withBytes(of: entry.name) { backend.statistics($0, format) }
+  func statistics(of entry: TensorEntry) throws -> NumberStatistics? {
+    try source.withBytes(of: entry.name) { NumberStatistics($0, entry.elementType) }
   }
 
   /// nil where an element is not finite.
@@ -145,25 +144,4 @@ struct Inspection {
 
   static func json(_ values: [Double]?) -> JSON { values.map { .array($0.map { JSON($0) }) } ?? .null }
   private static func json(_ value: Double?) -> JSON { value.map { JSON($0) } ?? .null }
-}
-
-extension NumberStatistics.Format {
-  /// How a file's elements are stored; nil where they have no order or are not decoded.
-  init?(_ type: ElementType) {
-    if let format = WeightFormat(type) {
-      self = .weights(format)
-      return
-    }
-    switch type {
-    case .bool, .uint8: self = .integers(bytes: 1, isSigned: false)
-    case .int8: self = .integers(bytes: 1, isSigned: true)
-    case .uint16: self = .integers(bytes: 2, isSigned: false)
-    case .int16: self = .integers(bytes: 2, isSigned: true)
-    case .uint32: self = .integers(bytes: 4, isSigned: false)
-    case .int32: self = .integers(bytes: 4, isSigned: true)
-    case .uint64: self = .integers(bytes: 8, isSigned: false)
-    case .int64: self = .integers(bytes: 8, isSigned: true)
-    default: return nil
-    }
-  }
 }

@@ -74,7 +74,9 @@ struct TokenizeCommand: ParsableCommand {
     while true {
       let count = read(0, &buffer, buffer.count)
       if count < 0, errno == EINTR { continue }
-      guard count >= 0 else { throw CheckpointError(file: Self.input, call: "read", code: .init(rawValue: errno), expected: "a JSON array") }
+      guard count >= 0 else {
+        throw CheckpointError(file: Self.input, call: "read", code: .init(rawValue: errno), expected: "a JSON array")
+      }
       guard count > 0 else { return bytes }
       bytes += buffer[..<count]
       guard bytes.count <= JSON.Limits().bytes else {

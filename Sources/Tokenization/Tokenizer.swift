@@ -1,5 +1,3 @@
-import Checkpoints
-
 /// A byte-level BPE tokenizer: the ids are those of Hugging Face's `tokenizers` 0.20.3.
 ///
 /// A text is cut at its added tokens, normalised, cut into words, and the bytes of each word are merged by rank. Everything is keyed by
@@ -56,63 +54,13 @@ public struct Tokenizer: Sendable {
   /// - Throws: `CheckpointError` where ids or texts stand twice, or a merge speaks of a token that the vocabulary lacks.
   /// - Complexity: O(bytes of all tokens and merges).
   public init(_ description: TokenizerDescription) throws {
-    func failure(_ key: String, _ found: String, _ expected: String) -> CheckpointError {
-      CheckpointError(file: description.source, place: .key(key), found: found, expected: expected)
-    }
-    func shown(_ text: [UInt8]) -> String { quoted(String(decoding: text, as: UTF8.self)) }
-    let ids = description.vocabulary.map(\.id) + description.addedTokens.map(\.id)
-    // A table from id to token is as long as the greatest id, which a short file must not claim to be huge.
-    let limit = min(TokenizerDescription.limit, (1 << 16) + 2 * ids.count)
-    if let id = ids.first(where: { $0 < 0 || $0 >= limit }) {
-      throw failure("vocab", "id \(id) among \(ids.count) tokens", "ids from 0 to \(limit - 1), with fewer holes")
-    }
-    var spellings = [[UInt8]?](repeating: nil, count: Int(ids.max() ?? -1) + 1)
-    var contents = spellings
-    var table = TokenTable(capacity: description.vocabulary.count)
-    for entry in description.vocabulary {
-      guard table.insert(entry.text, id: entry.id) else { throw failure("vocab", "\(shown(entry.text)) twice", "each token once") }
-      if let other = spellings[Int(entry.id)] {
-        throw failure("vocab", "id \(entry.id) of \(shown(other)) and of \(shown(entry.text))", "an id of its own for each token")
-      }
-      spellings[Int(entry.id)] = entry.text
-      contents[Int(entry.id)] = ByteAlphabet.decode(entry.text)
-    }
-    var addedIDs: [[UInt8]: Int32] = [:]
-    for token in description.addedTokens {
-      guard !token.content.isEmpty, token.content.count <= 1024 else {
-        throw failure("added_tokens", "\(token.content.count) bytes of content of id \(token.id)", "1 to 1024 bytes")
-      }
-      guard addedIDs.updateValue(token.id, forKey: token.content) == nil else {
-        throw failure("added_tokens", "\(shown(token.content)) twice", "each token once")
-      }
-      if let other = spellings[Int(token.id)], other != token.content {
-        throw failure("added_tokens", "id \(token.id) of \(shown(other)) for \(shown(token.content))", "an id of its own for each token")
-      }
-      if let id = table.id(of: token.content), id != token.id {
-        throw failure("added_tokens", "id \(token.id) for \(shown(token.content))", "\(id), its id in the vocabulary")
-      }
-      spellings[Int(token.id)] = token.content
-      contents[Int(token.id)] = token.content
-    }
+    let vocabulary = try Vocabulary(description)
+    let table = vocabulary.table
     unknown = try description.unknownToken.map { token in
-      guard let id = table.id(of: token) else { throw failure("unk_token", shown(token), "a token of the vocabulary") }
+      guard let id = table.id(of: token) else { throw description.error("unk_token", shown(token), "a token of the vocabulary") }
       return id
     }
-    var merges = MergeTable(capacity: description.merges.count)
-    for (rank, merge) in description.merges.enumerated() {
-      func id(_ token: [UInt8]) throws -> Int32 {
-        guard let id = table.id(of: token) else {
-          throw failure(
-            "merges", "\(shown(merge.left)) and \(shown(merge.right)) at \(rank)",
-            "both and \(shown(merge.left + merge.right)) in the vocabulary")
-        }
-        return id
-      }
-      guard merges.append(try id(merge.left), try id(merge.right), result: try id(merge.left + merge.right)) else {
-        throw failure("merges", "\(shown(merge.left)) and \(shown(merge.right)) again at \(rank)", "each pair once")
-      }
-    }
-    self.merges = merges
+    merges = try Self.merges(of: description, table)
     self.table = table
     byteTokens = (0...255).map { table.id(of: ByteAlphabet.encode(CollectionOfOne(UInt8($0)))) ?? -1 }
     missingBytes = (0...255).map { UInt8($0) }.filter { [byteTokens] in byteTokens[Int($0)] < 0 }
@@ -125,14 +73,32 @@ public struct Tokenizer: Sendable {
     preTokenizers = description.preTokenizers
     ignoresMerges = description.ignoresMerges
     fusesUnknown = description.fusesUnknown
-    self.spellings = spellings
-    self.contents = contents
-    self.addedIDs = addedIDs
+    spellings = vocabulary.spellings
+    contents = vocabulary.contents
+    addedIDs = vocabulary.addedIDs
     vocabularySize = contents.count
     beginToken = description.beginToken
     endToken = description.endToken
     endTokens = Set(description.otherEndTokens + (description.endToken.map { [$0] } ?? []))
     addsBeginToken = description.addsBeginToken
+  }
+
+  private static func merges(of description: TokenizerDescription, _ table: TokenTable) throws -> MergeTable {
+    var merges = MergeTable(capacity: description.merges.count)
+    for (rank, merge) in description.merges.enumerated() {
+      func id(_ token: [UInt8]) throws -> Int32 {
+        guard let id = table.id(of: token) else {
+          throw description.error(
+            "merges", "\(shown(merge.left)) and \(shown(merge.right)) at \(rank)",
+            "both and \(shown(merge.left + merge.right)) in the vocabulary")
+        }
+        return id
+      }
+      guard merges.append(try id(merge.left), try id(merge.right), result: try id(merge.left + merge.right)) else {
+        throw description.error("merges", "\(shown(merge.left)) and \(shown(merge.right)) again at \(rank)", "each pair once")
+      }
+    }
+    return merges
   }
 
   // MARK: Encoding

@@ -1,4 +1,4 @@
-import Checkpoints
+import JSON
 
 extension TokenizerDescription {
   /// The `tokenizer.json` of this tokenizer, as `tokenizers` reads it: the way back from `init(_:file:)`.

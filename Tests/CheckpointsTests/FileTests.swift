@@ -1,3 +1,4 @@
+import Platform
 import Testing
 
 @testable import Checkpoints
@@ -54,7 +55,7 @@ import Testing
   ])
   func errnoTellsTheInputFromTheSystem(code: Int32, isSystemFailure: Bool) {
     expectError("f", "errno \(code) of open", isSystemFailure: isSystemFailure) {
-      throw CheckpointError(file: "f", call: "open", code: code, expected: "a file")
+      throw CheckpointError(file: "f", call: "open", code: Errno(rawValue: code), expected: "a file")
     }
   }
 
@@ -114,14 +115,11 @@ import Testing
     var written: [UInt8] = []
     var calls = 0
     try bytes.withUnsafeBytes { buffer in
-      try AtomicFile.writeFully(buffer, to: "f") { pointer, count in
+      try AtomicFile.writeFully(buffer, to: "f") { piece in
         calls += 1
-        if calls % 3 == 0 {
-          errno = EINTR
-          return -1
-        }
-        let taken = min(count, 7)
-        written += UnsafeRawBufferPointer(start: pointer, count: taken)
+        if calls % 3 == 0 { throw Errno.interrupted }
+        let taken = min(piece.count, 7)
+        written += piece.prefix(taken)
         return taken
       }
     }
@@ -133,13 +131,10 @@ import Testing
     var room = 60
     expectError("f", "errno \(ENOSPC) of write", "100 bytes, 60 were written", isSystemFailure: true) {
       try bytes.withUnsafeBytes { buffer in
-        try AtomicFile.writeFully(buffer, to: "f") { _, count in
-          guard room > 0 else {
-            errno = ENOSPC
-            return -1
-          }
+        try AtomicFile.writeFully(buffer, to: "f") { piece in
+          guard room > 0 else { throw Errno.noSpace }
           defer { room = 0 }
-          return min(count, room)
+          return min(piece.count, room)
         }
       }
     }

@@ -1,6 +1,7 @@
 import Testing
 
 @testable import Checkpoints
+@testable import JSON
 
 @Suite struct JSONTests {
   private func parse(_ text: String) throws -> JSON { try JSON(parsing: text, file: "t.json") }
