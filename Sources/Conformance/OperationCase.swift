@@ -21,7 +21,8 @@ public struct OperationCase<B: Backend> {
     self.operation = operation
     self.name = name
     run = { backend in
-      var trial = Trial(backend, layout, name: name, isEmpty: isEmpty, expectsNaN: expectsNaN)
+      var trial = Trial(
+        backend, layout, name: name, isProduct: Self.products.contains(operation), isEmpty: isEmpty, expectsNaN: expectsNaN)
       do { try body(&trial) } catch { return .failed("threw \(error)") }
       return trial.outcome
     }
@@ -34,22 +35,27 @@ public struct OperationCase<B: Backend> {
     run = { _ in .notRun(reason: reason) }
   }
 
+  /// Operations that a backend may run in a lower precision than the others.
+  private static var products: Set<String> { ["gemm", "attention", "attentionBackward", "groupedGemm", "groupedOuter"] }
+
   /// Every case, gradient checks included.
   public static var all: [OperationCase] {
     var list = CaseList<B>()
     list.addMemory()
     list.addElementwise()
     list.addProducts()
+    list.addFrozenProducts()
     list.addNorms()
     list.addRotaryEmbedding()
     list.addAttention()
     list.addActivations()
+    list.addSoftcap()
     list.addRows()
     list.addLosses()
     list.addRandomness()
     list.addRouting()
     list.addExperts()
-    list.addOptimiser()
+    list.addOptimizers()
     list.addNaN()
     list.addRepetition()
     list.addGradients()

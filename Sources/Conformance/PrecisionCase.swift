@@ -64,7 +64,7 @@ private func compare<Low: Backend, High: Backend>(
       norm += Double(y[i]) * Double(y[i])
     }
     let n = Double(roundings)
-    let bound = n * Tolerance(Low.Scalar.self).unitRoundoff * norm.squareRoot()
+    let bound = n * Tolerance(low).unitRoundoff * norm.squareRoot()
     let error = difference.squareRoot()
     guard error <= bound else { return .failed("\(name): ‖low − high‖ is \(error), bound \(bound), ‖high‖ \(norm.squareRoot())") }
     if worst.bound == 0 || error * worst.bound > worst.error * bound { worst = (error, bound) }
@@ -72,26 +72,26 @@ private func compare<Low: Backend, High: Backend>(
   return .passed(error: worst.error, bound: worst.bound)
 }
 
-/// rmsNorm, a product, swiGLU and all their gradients.
+/// rmsNorm, a product, a gated unit and all their gradients.
 struct NormAndProduct: PrecisionProgram {
-  let name = "rmsNorm, gemm, swiGLU (17,33)(33,65), forward and backward"
-  let roundings = 33 + 65 + 17 + Roundings.swiGLUSlope + Roundings.inverseRoot
+  let name = "rmsNorm, gemm, gated (17,33)(33,65), forward and backward"
+  let roundings = 33 + 65 + 17 + Roundings.gatedSlope + Roundings.inverseRoot
 
   func results<B: Backend>(on trial: inout Trial<B>) throws -> [(name: String, tensor: Tensor<B>)] {
-    let run = Run(trial.backend)
+    let b = trial.backend
     let (x, w) = (trial.device(trial.source.matrix(17, 33)), trial.device(trial.source.vector(33)))
     let (gate, up) = (trial.device(trial.source.matrix(65, 33)), trial.device(trial.source.matrix(65, 33)))
     let dh = trial.device(trial.source.matrix(17, 65))
-    let (y, s) = run.backend.rmsNorm(x, w, epsilon: 1e-5)
-    let (a, c) = (run.matmul(y, gate.T), run.matmul(y, up.T))
-    let h = run.backend.swiGLU(a, c)
-    let (da, dc) = run.backend.swiGLUBackward(dh, a, c)
-    var dy = run.matmul(da, gate)
-    run.addProduct(1, dc, up, into: &dy)
-    var (dx, dw, dgate) = (run.backend.zeros(Shape(17, 33)), run.backend.zeros(Shape(33)), run.backend.zeros(Shape(65, 33)))
-    run.addProduct(1, da.T, y, into: &dgate)
-    run.backend.rmsNormBackward(dy, x, w, s, into: &dx)
-    run.backend.rmsNormWeightGradient(dy, x, s, into: &dw)
+    let (y, rho) = b.rmsNorm(x, w, offset: 1, epsilon: 1e-5)
+    let (a, c) = (b.matmul(y, gate.T), b.matmul(y, up.T))
+    let h = b.gated(.geluTanh, a, c)
+    let (da, dc) = b.gatedBackward(.geluTanh, dh, a, c)
+    var dy = b.matmul(da, gate)
+    b.addProduct(1, dc, up, into: &dy)
+    var (dx, dw, dgate) = (b.zeros(Shape(17, 33)), b.zeros(Shape(33)), b.zeros(Shape(65, 33)))
+    b.addProduct(1, da.T, y, into: &dgate)
+    b.rmsNormBackward(dy, x, w, offset: 1, rho: rho, into: &dx)
+    b.rmsNormWeightGradient(dy, x, rho: rho, into: &dw)
     return [("y", y), ("h", h), ("da", da), ("dc", dc), ("dgate", dgate), ("dx", dx), ("dweight", dw)]
   }
 }
@@ -103,15 +103,16 @@ struct RotatedAttention: PrecisionProgram {
 
   func results<B: Backend>(on trial: inout Trial<B>) throws -> [(name: String, tensor: Tensor<B>)] {
     let b = trial.backend
-    let form = AttentionForm(heads: 4, keyValueHeads: 2, headWidth: 8, scale: 0.375, offsets: [0, 5, 5, 6, 17])
+    let form = AttentionForm(heads: 4, keyValueHeads: 2, headWidth: 8, scale: 0.375)
+    let plan = SequencePlan(offsets: [0, 5, 5, 6, 17], on: b)
     var (q, k) = (trial.device(trial.source.matrix(17, 32)), trial.device(trial.source.matrix(17, 16)))
     let (v, dy) = (trial.device(trial.source.matrix(17, 16)), trial.device(trial.source.matrix(17, 32)))
     let table = trial.device(Naive.ropeTable(positions: 11, headWidth: 8).map { Double(Float($0)) })
     let positions = trial.device([0, 1, 2, 3, 4, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10])
     b.rope(&q, positions: positions, table: table, inverse: false)
     b.rope(&k, positions: positions, table: table, inverse: false)
-    let (output, logSumExp) = b.attention(q, k, v, form)
-    var (dq, dk, dv) = b.attentionBackward(dy, q, k, v, logSumExp: logSumExp, form)
+    let (output, logSumExp) = b.attention(q, k, v, plan, form)
+    var (dq, dk, dv) = b.attentionBackward(dy, q, k, v, output: output, logSumExp: logSumExp, plan, form)
     b.rope(&dq, positions: positions, table: table, inverse: true)
     b.rope(&dk, positions: positions, table: table, inverse: true)
     return [("output", output), ("logSumExp", logSumExp), ("dq", dq), ("dk", dk), ("dv", dv)]
@@ -120,24 +121,23 @@ struct RotatedAttention: PrecisionProgram {
 
 /// Router, dispatch, grouped products, combine, and their gradients.
 struct RoutedExperts: PrecisionProgram {
-  let name = "softmax, topK, route, grouped experts N 17 E 5 K 2, forward and backward"
+  let name = "softmax, choose, route, grouped experts N 17 E 5 K 2, forward and backward"
   let roundings = 17 + 9 + 7 + Roundings.softmax
 
   func results<B: Backend>(on trial: inout Trial<B>) throws -> [(name: String, tensor: Tensor<B>)] {
-    let run = Run(trial.backend)
     let b = trial.backend
     let logits = trial.device(trial.source.matrix(17, 5, 2))
     let (x, dy) = (trial.device(trial.source.matrix(17, 9)), trial.device(trial.source.matrix(17, 7)))
-    let experts = ExpertStack(trial.device(trial.source.matrix(45, 7)), along: .rows)
+    let experts = ExpertStack(trial.device(trial.source.matrix(45, 7)), experts: 5, along: .rows)
     let p = b.softmax(logits)
-    let routing = b.route(p, choice: b.topK(p, 2), 2)
+    let routing = b.route(p, choice: b.choose(p, .topK(2)), .topK(2))
     let rows = b.dispatch(x, routing)
-    let h = run.groupedMatmul(1, rows, experts, routing)
+    let h = b.groupedMatmul(1, rows, experts, routing)
     let y = b.combine(h, weights: routing.weights, routing)
     var dh = b.dispatch(dy, routing)
     let dlogits = b.routerBackward(b.rowDots(dh, h), p, routing, balance: trial.device(trial.source.vector(5)))
     b.scaleRows(routing.weights, &dh)
-    let dx = b.combine(run.groupedMatmul(1, dh, experts.T, routing), weights: nil, routing)
+    let dx = b.combine(b.groupedMatmul(1, dh, experts.T, routing), weights: nil, routing)
     var dexperts = b.zeros(Shape(45, 7))
     b.groupedOuter(1, rows, dh, into: &dexperts, stackedAlong: .rows, routing)
     return [("p", p), ("weights", routing.weights), ("y", y), ("dlogits", dlogits), ("dx", dx), ("dexperts", dexperts)]
@@ -150,25 +150,25 @@ struct HeadAndUpdate: PrecisionProgram {
   let roundings = 3 * (17 + 33 + 9 + Roundings.softmax + Roundings.update)
 
   func results<B: Backend>(on trial: inout Trial<B>) throws -> [(name: String, tensor: Tensor<B>)] {
-    let run = Run(trial.backend)
     let b = trial.backend
-    var table = trial.device(trial.source.matrix(33, 17))
-    var (m, v) = (b.zeros(Shape(33, 17)), b.zeros(Shape(33, 17)))
+    let parameter = Parameter("table", trial.device(trial.source.matrix(33, 17)), on: b)
+    var (m, v) = (b.zeros(parameter.arena.shape), b.zeros(parameter.arena.shape))
     let ids = trial.device([3, 1, 4, 1, 5, 9, 2, 6, 5])
     let labels = trial.device([1, 4, 1, 5, 9, 2, 6, 5, 32])
     var losses = b.zeros(Shape(9))
     for step in 1...3 {
-      let x = b.embedding(ids, table.operand)
-      var logits = run.matmul(x, table.T)
-      let loss = b.crossEntropy(&logits, labels: labels, scale: 0.125)
+      let x = b.embedding(ids, parameter.value.operand)
+      var logits = b.matmul(x, parameter.value.T)
+      let loss = b.crossEntropy(&logits, labels: labels, scale: 0.125, softcap: nil)
       b.add(1, loss, into: &losses)
-      var gradient = run.matmul(logits.T, x)
-      b.addEmbeddingGradient(run.matmul(logits, table), ids, into: &gradient)
+      b.fill(0, &parameter.gradient)
+      b.addProduct(1, logits.T, x, into: &parameter.gradient)
+      b.addEmbeddingGradient(1, b.matmul(logits, parameter.value), ids, into: &parameter.gradient)
       // ε = 1/8: with torch's 1e-8 the first step is lr · sign(g), which amplifies the rounding of a small g without bound
       var settings = AdamWSettings(learningRate: 0.01, weightDecay: 0.1, step: step)
       settings.epsilon = 0.125
-      b.adamW(&table, gradient: gradient, factor: nil, &m, &v, settings)
+      b.adamW(&parameter.arena.values, gradient: parameter.arena.gradients, factor: nil, &m, &v, settings, range: nil)
     }
-    return [("losses", losses), ("table", table), ("m", m), ("v", v)]
+    return [("losses", losses), ("table", parameter.value), ("m", m), ("v", v)]
   }
 }

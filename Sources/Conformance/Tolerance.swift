@@ -6,20 +6,21 @@ import Tensors
 ///
 ///     γ_n · Σ|terms|,   γ_n = n·u / (1 − n·u)        (Higham 2002, §3.1)
 ///
-/// of the exact one in whatever order it is added, with u the unit roundoff, 2⁻²⁴ for `Float` and 2⁻⁵³ for `Double`.
+/// of the exact one in whatever order it is added, with u the unit roundoff, 2⁻²⁴ for `Float` and 2⁻⁵³ for `Double`; of products it is
+/// what the backend says (``Backend/productRoundoff``).
 /// The magnitude Σ|terms| is computed in float64 beside the naive definition, whose own error of γ_n(2⁻⁵³) is added.
 /// A magnitude of 0 means that the element is exact (not written, masked out), and its bound is 0.
 public struct Tolerance: Sendable {
-  /// Unit roundoff of the backend's scalars.
+  /// Unit roundoff u.
   public let unitRoundoff: Double
   /// Below this a result may come out as 0: subnormal numbers may be flushed, and an exponential's argument may be
   /// clamped 2¹⁰ short of the smallest normal number.
   public let underflow: Double
 
-  /// The tolerance of a scalar type.
-  public init<Scalar: BinaryFloatingPoint>(_: Scalar.Type) {
-    unitRoundoff = Double(Scalar.ulpOfOne) / 2
-    underflow = Double(Scalar.leastNormalMagnitude) * 1024
+  /// The tolerance of a backend: of what its products reach, or of operations without any, which compute in its scalars.
+  public init<B: Backend>(_ backend: B, products: Bool = true) {
+    unitRoundoff = products ? backend.productRoundoff : Double(B.Scalar.ulpOfOne) / 2
+    underflow = Double(B.Scalar.leastNormalMagnitude) * 1024
   }
 
   /// γ_n of the backend plus γ_n of the float64 definition. Infinite when n·u ≥ 1, where there is no bound.
@@ -48,10 +49,12 @@ public enum Roundings {
   public static let logarithm = 8
   /// 1/√(mean x² + ε): multiply by 1/C, add ε, root, reciprocal; the squares' C roundings count half under the root.
   public static let inverseRoot = 5
-  /// silu(a) c: e^−a, 1 + …, division, product, and the same again in a form with 1/(1 + e^−a).
-  public static let swiGLU = exponential + 8
-  /// σ(1 + a(1 − σ)) dh c: two sigmoids and five operations, relative to its terms' magnitudes.
-  public static let swiGLUSlope = 2 * exponential + 16
+  /// act(a) c: e^−z or a tanh, 1 + …, division, product, and the same again in a form with 1/(1 + e^−z); z itself has a few roundings.
+  public static let gated = exponential + 8
+  /// act′(a) dh c: two sigmoids and five operations, relative to its terms' magnitudes.
+  public static let gatedSlope = 2 * exponential + 16
+  /// cap · tanh(z / cap) relative to the cap: quotient, an exponential, 1 − 2/(1 + …), product.
+  public static let softcap = exponential + 8
   /// A softmax beside its sum: difference from the largest, e^x, sum, division, once more for a rescaled (online) sum.
   public static let softmax = 2 * exponential + 8
   /// A product with a factor that the host rounds first: α x, or x / (1 − p).

@@ -18,7 +18,7 @@ public struct Trial<B: Backend> {
   public let backend: B
   /// How inputs and outputs are laid out.
   public let layout: Layout
-  /// The bounds for the backend's scalars.
+  /// The bounds for the backend.
   public let tolerance: Tolerance
   /// Where inputs come from.
   public var source: RandomSource
@@ -31,12 +31,15 @@ public struct Trial<B: Backend> {
   private var worst = (error: 0.0, bound: 0.0)
 
   /// A trial whose inputs depend on `name` alone, and on the precision unless they are the same `inEveryPrecision`.
-  init(_ backend: B, _ layout: Layout, name: String, isEmpty: Bool = false, expectsNaN: Bool = false, inEveryPrecision: Bool = false) {
+  init(
+    _ backend: B, _ layout: Layout, name: String, isProduct: Bool = true, isEmpty: Bool = false, expectsNaN: Bool = false,
+    inEveryPrecision: Bool = false
+  ) {
     self.backend = backend
     self.layout = layout
     self.isEmpty = isEmpty
     self.expectsNaN = expectsNaN
-    tolerance = Tolerance(B.Scalar.self)
+    tolerance = Tolerance(backend, products: isProduct)
     source = RandomSource(name, isExactInFloat: inEveryPrecision || B.Scalar.self != Double.self)
   }
 
@@ -62,8 +65,17 @@ public struct Trial<B: Backend> {
     layout == .contiguous ? backend.upload(v.map { B.Scalar($0) }, Shape(v.count)) : view(of: v).view
   }
 
-  /// Whole numbers on the device.
-  public func device(_ v: [Int]) -> Indices<B> { backend.upload(v.map { Int32($0) }) }
+  /// Whole numbers on the device, in the trial's layout: as a view they stand amid zeros.
+  public func device(_ v: [Int]) -> Indices<B> {
+    if layout == .contiguous { return backend.upload(v.map { Int32($0) }) }
+    return backend.upload([0, 0, 0] + v.map { Int32($0) } + [0])[3..<v.count + 3]
+  }
+
+  /// A plan of attention on the device.
+  public func device(_ sequences: Naive.Sequences) -> SequencePlan<B> {
+    let numbers = SequencePlan<B>.numbers(offsets: sequences.offsets, keyRows: sequences.keyRows)
+    return SequencePlan(offsets: sequences.offsets, keyRows: sequences.keyRows, onDevice: device(numbers.map { Int($0) }))
+  }
 
   /// A matrix as an operand, stored transposed when asked.
   public func operand(_ m: Matrix, transposed: Bool) -> Operand<B> {
@@ -176,6 +188,14 @@ public struct Trial<B: Backend> {
     try expectIntact(name, written)
   }
 
+  /// The first rows of a tensor within γ_roundings · magnitude; the others are nobody's.
+  public mutating func expect(
+    _ name: String, firstRowsOf found: Tensor<B>, _ expected: Matrix, _ roundings: Int, of magnitude: Matrix
+  ) throws {
+    guard found.rowCount >= expected.rows else { return fail("\(name) is \(found.shape), expected (\(expected.rows),…)") }
+    try expect(name, found.rows(0..<expected.rows), expected, roundings, of: magnitude)
+  }
+
   /// NaN exactly where the definition has NaN, and finite numbers elsewhere; values are other cases' business.
   public mutating func expectNaN(_ name: String, _ found: Tensor<B>, where expected: Matrix) throws {
     guard found.shape == Shape(expected.rows, expected.columns) else {
@@ -211,7 +231,7 @@ public struct Trial<B: Backend> {
   }
 
   /// The guard values around a written tensor, or the tensor that shared its storage.
-  private mutating func expectIntact(_ name: String, _ written: Written<B>) throws {
+  mutating func expectIntact(_ name: String, _ written: Written<B>) throws {
     if let kept = written.kept {
       guard ObjectIdentifier(written.tensor.storage) != written.storage || written.tensor.shape.count == 0 else {
         return fail("\(name) was written into storage that somebody else holds")

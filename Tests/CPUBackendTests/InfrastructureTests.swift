@@ -76,11 +76,12 @@ import Testing
     func round() {
       let q = b.random(Shape(130, 64), .normal(deviation: 1), RandomKey(seed: 1))
       let k = b.random(Shape(130, 32), .normal(deviation: 1), RandomKey(seed: 2))
-      let form = AttentionForm(heads: 4, keyValueHeads: 2, headWidth: 16, scale: 0.25, offsets: [0, 70, 130])
-      let (o, l) = b.attention(q, k, k, form)
-      _ = b.attentionBackward(o, q, k, k, logSumExp: l, form)
+      let form = AttentionForm(heads: 4, keyValueHeads: 2, headWidth: 16, scale: 0.25)
+      let plan = SequencePlan(offsets: [0, 70, 130], on: b)
+      let (o, l) = b.attention(q, k, k, plan, form)
+      _ = b.attentionBackward(o, q, k, k, output: o, logSumExp: l, plan, form)
       let p = b.softmax(k)
-      let routing = b.route(p, choice: b.topK(p, 3), 3)
+      let routing = b.route(p, choice: b.choose(p, .topK(3)), .topK(3))
       var y = b.combine(b.dispatch(q, routing), weights: routing.weights, routing)
       var sums = b.zeros(Shape(64))
       b.addColumnSums(y, weights: nil, into: &sums)
@@ -187,14 +188,37 @@ import Testing
     #expect(d[0] == .infinity && d[1] == 0 && d[2].isNaN && d[3] == 1)
   }
 
-  @Test func `swiGLU of huge arguments is no NaN`() throws {
+  @Test func `float tanh is within 2 ulp over its whole range, and exact at its ends`() {
+    var worst = 0.0
+    for sign in [Float(1), -1] {
+      var bits: UInt32 = 0
+      while Float(bitPattern: bits) < 12 {
+        var x = SIMD8<Float>()
+        for i in 0..<8 { x[i] = sign * Float(bitPattern: bits + UInt32(509 * i)) }
+        let y = Float.tanh(x)
+        for i in 0..<8 {
+          let exact = CLibrary.tanh(Double(x[i]))
+          let error = abs(Double(y[i]) - exact) / max(Double(Float(exact).ulp), 0x1p-149)
+          if !(error <= worst) { worst = error }
+        }
+        bits += 8 * 509
+      }
+    }
+    print("float tanh: at most \(worst) ulp")
+    #expect(worst <= 2)
+    let ends = Float.tanh(SIMD8(.infinity, -.infinity, .nan, 0, -0.0, 100, -100, .greatestFiniteMagnitude))
+    #expect(ends[0] == 1 && ends[1] == -1 && ends[2].isNaN && ends[3] == 0 && ends[4] == 0 && ends[5] == 1 && ends[6] == -1 && ends[7] == 1)
+  }
+
+  @Test(arguments: [(Activation.silu, Float(1e30)), (.geluTanh, 1e12)])
+  func `a gated unit of huge arguments is no NaN`(activation: Activation, huge: Float) throws {
     let b = CPUFloat(threads: 1)
-    let values: [Float] = [-1e30, -1000, -104, -89, -88, 88, 89, 1000, 1e30]
+    let values: [Float] = [-huge, -1000, -104, -89, -88, 88, 89, 1000, huge]
     let a = b.upload(values, Shape(1, values.count))
     let c = b.upload([Float](repeating: 1, count: values.count), Shape(1, values.count))
-    let h = try b.download(b.swiGLU(a, c))
+    let h = try b.download(b.gated(activation, a, c))
     #expect(h.prefix(4).allSatisfy { $0 <= 0 && $0 > -1e-36 } && Array(h.suffix(4)) == Array(values.suffix(4)))
-    let (da, dc) = b.swiGLUBackward(c, a, c)
+    let (da, dc) = b.gatedBackward(activation, c, a, c)
     #expect(try (b.download(da) + b.download(dc)).allSatisfy { !$0.isNaN })
   }
 }
@@ -286,7 +310,7 @@ import Testing
     await #expect(processExitsWith: .failure) {
       let b = CPUFloat(threads: 1)
       var logits = b.zeros(Shape(1, 4))
-      _ = b.crossEntropy(&logits, labels: b.upload([4]), scale: 1)
+      _ = b.crossEntropy(&logits, labels: b.upload([4]), scale: 1, softcap: nil)
     }
     await #expect(processExitsWith: .failure) {
       let b = CPUFloat(threads: 1)
@@ -297,11 +321,11 @@ import Testing
   @Test func `a choice outside the experts, or twice the same, stops the program`() async {
     await #expect(processExitsWith: .failure) {
       let b = CPUFloat(threads: 1)
-      _ = b.route(b.zeros(Shape(1, 4)), choice: b.upload([4, 0]), 2)
+      _ = b.route(b.zeros(Shape(1, 4)), choice: b.upload([4, 0]), .topK(2))
     }
     await #expect(processExitsWith: .failure) {
       let b = CPUFloat(threads: 1)
-      _ = b.route(b.zeros(Shape(1, 4)), choice: b.upload([1, 1]), 2)
+      _ = b.route(b.zeros(Shape(1, 4)), choice: b.upload([1, 1]), .topK(2))
     }
   }
 }

@@ -79,10 +79,20 @@ extension CaseList {
       let magnitude = Naive.add(2, Matrix(1, 9, x).magnitude, to: Matrix(1, 9, y0).magnitude).values
       try trial.expect("y", y, expected, Roundings.factor, of: magnitude)
     }
-    add("scale", "vector of 65 by 0") { trial in
-      var x = trial.writable(trial.source.vector(65))
-      trial.backend.scale(0, &x.tensor)
-      try trial.expect("x", x, [Double](repeating: 0, count: 65), 0, of: [Double](repeating: 0, count: 65))
+    for rows in [0..<11, 0..<3, 2..<9, 4..<4, 10..<11] {
+      add("add", "into rows \(rows) of (11,9)") { trial in
+        let (x, y0) = (trial.source.matrix(rows.count, 9), trial.source.matrix(11, 9))
+        var y = trial.writable(y0)
+        trial.backend.add(-0.75, trial.device(x), into: &y.tensor, rows: rows)
+        var (expected, magnitude) = (y0, Matrix(11, 9))  // magnitude 0: the other rows are exact
+        for i in 0..<rows.count {
+          for j in 0..<9 {
+            expected[rows.lowerBound + i, j] += -0.75 * x[i, j]
+            magnitude[rows.lowerBound + i, j] = abs(y0[rows.lowerBound + i, j]) + abs(x[i, j])
+          }
+        }
+        try trial.expect("y", y, expected, Roundings.factor, of: magnitude)
+      }
     }
   }
 }

@@ -13,7 +13,19 @@ extension CaseList {
       }
       add("zeros", "(\(n),\(c))", isEmpty: n * c == 0) { trial in
         try trial.expectExactly("x", trial.backend.zeros(Shape(n, c)), Matrix(n, c))
-        trial.expect(trial.backend.empty(Shape(n, c)).shape == Shape(n, c), "empty has another shape")
+      }
+      add("empty", "(\(n),\(c))", [.contiguous]) { trial in
+        let (x, y) = (trial.backend.empty(Shape(n, c)), trial.backend.empty(Shape(n, c)))
+        trial.expect(x.shape == Shape(n, c) && x.isContiguous, "empty is \(x.shape) with row stride \(x.rowStride)")
+        trial.expect(x.storage !== y.storage, "two empty tensors share their storage")
+      }
+      add("fill", "(\(n),\(c))", isEmpty: n * c == 0) { trial in
+        for value in [0, -0.3] {  // whatever it held
+          var x = trial.writable(Matrix(n, c) { i, j in (i + j) % 2 == 0 ? .nan : 1 })
+          trial.backend.fill(value, &x.tensor)
+          let expected = Matrix(n, c, repeating: Double(B.Scalar(value)))
+          try trial.expect("x", x, expected, 0, of: Matrix(n, c))
+        }
       }
       add("copy", "(\(n),\(c))", isEmpty: n * c == 0) { trial in
         let m = trial.source.matrix(n, c)
@@ -37,6 +49,15 @@ extension CaseList {
         try trial.expect("y", y, expected, 0, of: Matrix(7, 9))
       }
     }
+    for (count, n, c) in [(0, 5, 3), (1, 1, 1), (3, 7, 9), (5, 9, 65), (130, 200, 33)] {
+      add("copyRows", "\(count) of (\(n),\(c))") { trial in
+        let (x, y0) = (trial.source.matrix(count, c), trial.source.matrix(n, c))
+        let rows = trial.source.distinct(count, below: n)
+        var y = trial.writable(y0)
+        trial.backend.copy(trial.device(x), into: &y.tensor, rows: trial.device(rows))
+        try trial.expect("y", y, Naive.copy(x, rows: rows, to: y0), 0, of: Matrix(n, c))
+      }
+    }
     add("copyInto", "a vector of 17") { trial in
       let x = trial.source.vector(17)
       var y = trial.writable([Double](repeating: .nan, count: 17))
@@ -56,43 +77,37 @@ extension CaseList {
         try trial.expectExactly("x", trial.backend.zeros(Shape(5, 9)), Matrix(5, 9))
       }
     }
-    add("upload", "integers", [.contiguous]) { trial in
+    add("uploadIntegers", "and download") { trial in
       let integers = [0, 1, -1, Int(Int32.max), Int(Int32.min), 7]
-      try trial.expect("indices", trial.device(integers), integers)
+      let indices = trial.device(integers)
+      try trial.expect("indices", indices, integers)
+      try trial.expect("some of the indices", indices[1..<5], Array(integers[1..<5]))
+      try trial.expect("some of those", indices[1..<5][2..<3], [integers[3]])
     }
-    add("upload", "no integers", [.contiguous], isEmpty: true) { trial in try trial.expect("indices", trial.device([Int]()), []) }
-    addFormats()
-    add("sharing", "a write to shared storage makes one copy, another none", [.contiguous]) { trial in
-      let m = trial.source.matrix(5, 9)
-      var x = trial.backend.upload(m.values.map { B.Scalar($0) }, Shape(5, 9))
-      var start = trial.backend.counters
-      trial.backend.scale(2, &x)
-      let alone = (trial.backend.counters - start).sharedCopies
-      trial.expect(alone == 0, "\(alone) copies counted for a tensor that nobody shares")
-      let other = x
-      start = trial.backend.counters
-      trial.backend.scale(2, &x)
-      trial.backend.scale(2, &x)
-      let shared = (trial.backend.counters - start).sharedCopies
-      trial.expect(shared == 1, "\(shared) copies counted for a shared tensor that is written twice")
-      try trial.expectExactly("the other", other, Naive.scale(2, m))
-      try trial.expectExactly("x", x, Naive.scale(8, m))
+    add("downloadIntegers", "part by part") { trial in
+      let indices = trial.device([3, -1, 4, 1, 5])
+      let parts = try [0..<2, 2..<2, 2..<5].map { try trial.backend.download(indices[$0]) }
+      trial.expect(parts == [[3, -1], [], [4, 1, 5]], "the parts are \(parts)")
     }
-    add("counters", "bytes between host and device", [.contiguous]) { trial in
+    add("uploadIntegers", "none", isEmpty: true) { trial in try trial.expect("indices", trial.device([Int]()), []) }
+    add("download", "several tensors") { trial in
+      let (m, v) = (trial.source.matrix(5, 9), trial.source.vector(17))
       let start = trial.backend.counters
-      let x = trial.device(trial.source.matrix(3, 7))
-      _ = try trial.backend.download(x.rows(1..<3))
-      let moved = trial.backend.counters - start
-      let width = MemoryLayout<B.Scalar>.size
-      trial.expect(moved.bytesToDevice == 21 * width, "\(moved.bytesToDevice) bytes to the device, expected \(21 * width)")
-      trial.expect(moved.bytesToHost == 14 * width, "\(moved.bytesToHost) bytes to the host, expected \(14 * width)")
+      let found = try trial.backend.download([trial.device(m), trial.device(Matrix(0, 3)), trial.device(v), trial.device(m.transposed)])
+      let waits = (trial.backend.counters - start).waits
+      trial.expect(waits == 1, "\(waits) waits for four tensors")
+      let expected = [m.values, [], v, m.transposed.values]
+      trial.expect(found.map { $0.map { Double($0) } } == expected, "the values are \(found), expected \(expected)")
+      trial.expect(try trial.backend.download([Tensor<B>]()).isEmpty, "nothing is something")
     }
+    addCounters()
+    addFormats()
   }
 
   /// A number of each format *is* what it decodes to, wherever its bytes lie.
   private mutating func addFormats() {
     for format in WeightFormat.allCases {
-      add("upload", "bytes of \(format.rawValue)", [.contiguous], expectsNaN: true) { trial in
+      add("uploadBytes", "of \(format.rawValue)", [.contiguous], expectsNaN: true) { trial in
         let bytes = encodedNumbers(format, &trial.source)
         let expected = Naive.decode(bytes, format).map { Double(B.Scalar($0)) }
         for shift in 0..<3 {  // aligned and not
@@ -120,13 +135,12 @@ extension CaseList {
         trial.expect(frozen.shape == Shape(count), "the frozen vector is \(frozen.shape), expected (\(count))")
         try trial.expectExactly("x", trial.backend.vector(frozen), Naive.decode(bytes, format))
       }
-      addFrozenProducts(format)
     }
     add("vector", "frozen from a tensor") { trial in
       let v = trial.source.vector(9)
       try trial.expectExactly("x", trial.backend.vector(trial.backend.freeze(trial.device(v))), v)
     }
-    add("freeze", "a tensor that is written later", [.contiguous]) { trial in
+    add("freezeTensor", "that is written later", [.contiguous]) { trial in
       let m = trial.source.matrix(5, 9)
       var x = trial.device(m)
       let frozen = trial.backend.freeze(x)
@@ -137,62 +151,8 @@ extension CaseList {
   }
 }
 
-extension CaseList {
-  /// Products with a frozen matrix of each format on the right, transposed or not: one row and few (which may read the
-  /// encoding directly), one more than few and many, and once on the left.
-  private mutating func addFrozenProducts(_ format: WeightFormat) {
-    let widths = format.blockCount == 1 ? [9, 32, 75] : [format.blockCount, 5 * format.blockCount]
-    for (index, (m, rows)) in [(0, 5), (1, 1), (1, 37), (3, 17), (8, 9), (8, 131), (9, 8), (33, 35)].enumerated() {
-      for width in widths {
-        for transposed in [true, false] {
-          let (alpha, beta) = [(1.0, 0.0), (1, 1), (-0.5, 2)][(index + width / 8) % 3]
-          let form = "m \(m), frozen \(format.rawValue) (\(rows),\(width))\(transposed ? "ᵀ" : "") α \(alpha) β \(beta)"
-          add("gemm", form, isEmpty: m == 0) { trial in
-            let bytes = encoded(rows * width, format, &trial.source)
-            let w = Matrix(rows, width, Naive.decode(bytes, format))
-            let b = transposed ? w.transposed : w
-            let frozen = bytes.withUnsafeBytes { trial.backend.freeze($0, format, Shape(rows, width)) }
-            let (a, c0) = (trial.source.matrix(m, b.rows), trial.source.matrix(m, b.columns))
-            var c = trial.writable(c0)
-            trial.backend.gemm(
-              alpha, trial.operand(a, transposed: m == 3), .frozen(frozen, transposed: transposed), beta, into: &c.tensor, rows: nil)
-            let magnitude = Naive.gemm(abs(alpha), a.magnitude, b.magnitude, abs(beta), c0.magnitude)
-            try trial.expect("c", c, Naive.gemm(alpha, a, b, beta, c0), b.rows + Roundings.factor, of: magnitude)
-          }
-        }
-      }
-    }
-    let width = widths[1]
-    add("gemm", "frozen \(format.rawValue) on the left, into rows 1..<6 of 9") { trial in
-      let bytes = encoded(5 * width, format, &trial.source)
-      let w = Matrix(5, width, Naive.decode(bytes, format))
-      let frozen = bytes.withUnsafeBytes { trial.backend.freeze($0, format, Shape(5, width)) }
-      let b = trial.source.matrix(width, 7)
-      var c = trial.writable(Matrix(9, 7))
-      trial.backend.gemm(1, .frozen(frozen, transposed: false), trial.operand(b, transposed: false), 0, into: &c.tensor, rows: 1..<6)
-      let (product, magnitude) = (Naive.product(w, b), Naive.product(w.magnitude, b.magnitude))
-      let inside = { (i: Int) in (1..<6).contains(i) }
-      try trial.expect(
-        "c", c, Matrix(9, 7) { i, j in inside(i) ? product[i - 1, j] : 0 }, width + Roundings.factor,
-        of: Matrix(9, 7) { i, j in inside(i) ? magnitude[i - 1, j] : 0 })
-    }
-    add("gemm", "frozen \(format.rawValue), β = 0 does not read NaN in c") { trial in
-      let bytes = encoded(5 * width, format, &trial.source)
-      let w = Matrix(5, width, Naive.decode(bytes, format))
-      let frozen = bytes.withUnsafeBytes { trial.backend.freeze($0, format, Shape(5, width)) }
-      for (m, transposed) in [(2, true), (2, false), (11, true), (11, false)] {
-        let b = transposed ? w.transposed : w
-        let a = trial.source.matrix(m, b.rows)
-        var c = trial.writable(Matrix(m, b.columns, repeating: .nan))
-        trial.backend.gemm(1, trial.operand(a, transposed: false), .frozen(frozen, transposed: transposed), 0, into: &c.tensor, rows: nil)
-        try trial.expect("c", c, Naive.product(a, b), b.rows + Roundings.factor, of: Naive.product(a.magnitude, b.magnitude))
-      }
-    }
-  }
-}
-
 /// Bytes of finite numbers around 1: each encoded, or random blocks under scales from 1/64 to 1.
-private func encoded(_ count: Int, _ format: WeightFormat, _ source: inout RandomSource) -> [UInt8] {
+func encoded(_ count: Int, _ format: WeightFormat, _ source: inout RandomSource) -> [UInt8] {
   if format.blockCount == 1 { return source.vector(count).flatMap { encode($0, format) } }
   return (0..<count / format.blockCount).flatMap { _ in
     let scales = format == .q4_1 ? 2 : 1

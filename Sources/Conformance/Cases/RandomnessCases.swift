@@ -63,15 +63,20 @@ extension CaseList {
         }
       }
     }
-    add("dropout", "keeps numbers ≥ p·2³² to the last bit") { trial in
+    add("dropout", "keeps numbers ≥ round(p·2¹⁶) to the last bit, lower halves first") { trial in
       let rows = RowIdentity(samples: trial.device([2]), positions: trial.device([5]), step: 7)
-      let counter = SIMD4<UInt32>(7, 2, 5, 0)
-      let number = Double(Philox.numbers(counter: counter, key: key)[1])
-      for (p, isKept) in [(number - 0.5, true), (number, true), (number + 0.5, false), (number + 1, false)] {
-        let y = trial.backend.dropout(trial.device(Matrix(1, 3, repeating: 1)), p * 0x1p-32, key, rows)
-        let found = try trial.backend.download(y)
-        trial.expect(found.count == 3 && (found[1] != 0) == isKept, "number \(number) at p·2³² = \(p) gives \(found)")
+      let words = Philox.numbers(counter: SIMD4<UInt32>(7, 2, 5, 0), key: key)
+      for (column, number) in [(2, words[1] & 0xffff), (3, words[1] >> 16)].map({ ($0.0, Double($0.1)) }) {
+        for (q, isKept) in [(number - 0.75, true), (number + 0.25, true), (number + 0.75, false), (number + 1, false)] {
+          let y = trial.backend.dropout(trial.device(Matrix(1, 5, repeating: 1)), q * 0x1p-16, key, rows)
+          let found = try trial.backend.download(y)
+          trial.expect(found.count == 5 && (found[column] != 0) == isKept, "number \(number) at p·2¹⁶ = \(q) gives \(found)")
+        }
       }
+    }
+    add("dropout", "p below 2⁻¹⁷ keeps everything as it is") { trial in
+      let (x, rows) = (trial.source.matrix(2, 9), RowIdentity(samples: trial.device([2, 3]), positions: trial.device([5, 6]), step: 7))
+      try trial.expectExactly("y", trial.backend.dropout(trial.device(x), 0x1p-18, key, rows), x)
     }
     add("dropout", "(64,64) p 0.25: share of zeros within 5 standard errors", [.contiguous]) { trial in
       let x = Matrix(64, 64, repeating: 1)
@@ -81,17 +86,16 @@ extension CaseList {
       trial.expect("share", error: abs(share - 0.25), within: 5 * (0.25 * 0.75 / 4096).squareRoot())
     }
     for sizes in PlanSizes.all {
-      add("routedDropout", "\(sizes)", isEmpty: sizes.tokens == 0) { trial in
+      add("dropoutRouted", "\(sizes)", isEmpty: sizes.tokens == 0) { trial in
         let plan = sizes.plan(&trial.source)
-        let x = trial.source.matrix(plan.rows, 9)
+        let x = trial.source.matrix(plan.pairs, 9)
         let samples = (0..<plan.tokens).map { _ in trial.source.integer(below: 70_000) }
         let positions = (0..<plan.tokens).map { _ in trial.source.integer(below: 70_000) }
         let rows = RowIdentity(samples: trial.device(samples), positions: trial.device(positions), step: 70_001)
-        let keys = (0..<plan.experts).map { key.derived("experts.\($0)", "dropout") }
-        let mask = Naive.dropoutMask(9, 0.25, keys, samples: samples, positions: positions, step: 70_001, plan)
+        let mask = Naive.dropoutMask(9, 0.25, key, samples: samples, positions: positions, step: 70_001, plan).rows(0..<plan.pairs)
         let expected = Naive.dropout(x, mask: mask)
-        let found = trial.backend.dropout(trial.device(x), 0.25, keys, rows, trial.routing(plan))
-        try trial.expect("y", found, expected, Roundings.factor, of: expected.magnitude)
+        let found = trial.backend.dropout(trial.device(trial.inRows(x, plan)), 0.25, key, rows, trial.routing(plan))
+        try trial.expect("y", firstRowsOf: found, expected, Roundings.factor, of: expected.magnitude)
       }
     }
   }

@@ -27,11 +27,29 @@ extension Naive {
     Matrix(logits.rows, logits.columns, (0..<logits.rows).flatMap { softmax(logits.row($0)) })
   }
 
-  /// loss_n = −log softmax(logits_n)[label_n] (N), and its gradient scale · (softmax − onehot) (N,V).
-  public static func crossEntropy(_ logits: Matrix, labels: [Int], scale: Double) -> (loss: [Double], gradient: Matrix) {
-    let p = softmax(logits)
-    let loss = (0..<logits.rows).map { n in logSumExp(logits.row(n)) - logits[n, labels[n]] }
-    let gradient = Matrix(logits.rows, logits.columns) { n, v in scale * (p[n, v] - (v == labels[n] ? 1 : 0)) }
+  /// cap · tanh(z / cap).
+  public static func softcap(_ cap: Double, _ z: Double) -> Double { cap * hyperbolicTangent(z / cap) }
+
+  /// Its derivative 1 − tanh²(z / cap), as 1/cosh², which does not cancel: 4 / (e^{z/cap} + e^{−z/cap})².
+  public static func softcapSlope(_ cap: Double, _ z: Double) -> Double {
+    let sum = naturalExponential(z / cap) + naturalExponential(-z / cap)
+    return 4 / (sum * sum)
+  }
+
+  /// cap · tanh(z / cap) of each element.
+  public static func softcap(_ cap: Double, _ z: Matrix) -> Matrix { z.map { softcap(cap, $0) } }
+
+  /// loss_n = −log softmax(y_n)[label_n] (N), and its gradient scale · (softmax − onehot) with respect to z (N,V), where y is z or, with
+  /// a soft cap, cap · tanh(z / cap).
+  public static func crossEntropy(
+    _ z: Matrix, labels: [Int], scale: Double, softcap cap: Double? = nil
+  ) -> (loss: [Double], gradient: Matrix) {
+    let y = cap.map { softcap($0, z) } ?? z
+    let p = softmax(y)
+    let loss = (0..<y.rows).map { n in logSumExp(y.row(n)) - y[n, labels[n]] }
+    let gradient = Matrix(y.rows, y.columns) { n, v in
+      scale * (p[n, v] - (v == labels[n] ? 1 : 0)) * (cap.map { softcapSlope($0, z[n, v]) } ?? 1)
+    }
     return (loss, gradient)
   }
 }

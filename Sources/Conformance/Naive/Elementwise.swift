@@ -4,8 +4,8 @@ extension Naive {
     Matrix(y.rows, y.columns) { i, j in y[i, j] + alpha * x[i, j] }
   }
 
-  /// α x. With α = 0, x is not read.
-  public static func scale(_ alpha: Double, _ x: Matrix) -> Matrix { x.map { alpha == 0 ? 0 : alpha * $0 } }
+  /// α x.
+  public static func scale(_ alpha: Double, _ x: Matrix) -> Matrix { x.map { alpha * $0 } }
 
   /// y + bias in every row: y (N,C), bias (C).
   public static func addBias(_ bias: [Double], to y: Matrix) -> Matrix {

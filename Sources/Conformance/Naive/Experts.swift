@@ -1,15 +1,15 @@
 import Tensors
 
 extension Naive {
-  /// The row of each token once for every expert that it chose: x (N,W) → (M,W), ordered by expert.
+  /// The row of each token once for every expert that it chose, zero in a row that is nobody's: x (N,W) → (M,W), ordered by expert.
   public static func dispatch(_ x: Matrix, _ plan: Plan) -> Matrix {
-    Matrix(plan.rows, x.columns) { m, j in x[plan.tokenOfRow[m], j] }
+    Matrix(plan.rows, x.columns) { m, j in m < plan.pairs ? x[plan.tokenOfRow[m], j] : 0 }
   }
 
   /// Σ_k of a token's rows, times their weights when given: x (M,W), weights (M) → (N,W).
   public static func combine(_ x: Matrix, weights: [Double]?, _ plan: Plan) -> Matrix {
     var y = Matrix(plan.tokens, x.columns)
-    for m in 0..<plan.rows {
+    for m in 0..<plan.pairs {
       for j in 0..<x.columns {
         if let weights { y[plan.tokenOfRow[m], j] += weights[m] * x[m, j] } else { y[plan.tokenOfRow[m], j] += x[m, j] }
       }
@@ -20,14 +20,14 @@ extension Naive {
   /// For each row its own expert's block of columns: x (N,E·r) → (M,r).
   public static func dispatchBlocks(_ x: Matrix, _ plan: Plan) -> Matrix {
     let r = x.columns / plan.experts
-    return Matrix(plan.rows, r) { m, j in x[plan.tokenOfRow[m], plan.expert(ofRow: m) * r + j] }
+    return Matrix(plan.rows, r) { m, j in m < plan.pairs ? x[plan.tokenOfRow[m], plan.expert(ofRow: m) * r + j] : 0 }
   }
 
   /// x (M,r) into its expert's block of columns, zero elsewhere, times the weights when given → (N,E·r).
   public static func combineBlocks(_ x: Matrix, weights: [Double]?, _ plan: Plan) -> Matrix {
     let r = x.columns
     var y = Matrix(plan.tokens, plan.experts * r)
-    for m in 0..<plan.rows {
+    for m in 0..<plan.pairs {
       for j in 0..<r {
         let column = plan.expert(ofRow: m) * r + j
         if let weights { y[plan.tokenOfRow[m], column] = weights[m] * x[m, j] } else { y[plan.tokenOfRow[m], column] = x[m, j] }
@@ -64,7 +64,7 @@ extension Naive {
   /// g_e + α a_eᵀ b_e over every expert's rows: a (M,p), b (M,q), g a stack of E matrices (p,q).
   public static func groupedOuter(_ alpha: Double, _ a: Matrix, _ b: Matrix, to g: Matrix, sideBySide: Bool, _ plan: Plan) -> Matrix {
     var result = g
-    for m in 0..<plan.rows {
+    for m in 0..<plan.pairs {
       let e = plan.expert(ofRow: m)
       for i in 0..<a.columns {
         for j in 0..<b.columns {

@@ -5,5 +5,5 @@
 /// (a full Jacobian, the quotient rule), not from the formula that kernels use, so that both cannot share a mistake.
 ///
 /// Letters: N rows (tokens), C channels, F hidden width, H heads, G key and value heads, D head width,
-/// V vocabulary, E experts, K experts per token, M = N·K rows ordered by expert, r rank.
+/// V vocabulary, E experts, S slots of a token, M rows ordered by expert, r rank.
 public enum Naive {}

@@ -25,17 +25,23 @@ extension Naive {
     }
   }
 
-  /// One element of a mask: 1/(1−p) when its number is ≥ p·2³², else 0.
+  /// The probability of dropping in steps of 2⁻¹⁶: round(p·2¹⁶).
+  static func threshold(_ probability: Double) -> Double { (probability * 65_536).rounded() }
+
+  /// One element of a mask: 1/(1 − q/2¹⁶) when its 16-bit number is ≥ q, else 0.
   static func mask(_ key: RandomKey, step: Int, sample: Int, position: Int, column j: Int, _ probability: Double) -> Double {
     let counter = SIMD4(
-      UInt32(truncatingIfNeeded: step), UInt32(truncatingIfNeeded: sample), UInt32(truncatingIfNeeded: position), UInt32(j / 4))
-    let number = Philox.numbers(counter: counter, key: key)[j % 4]
-    return Double(number) >= probability * 4_294_967_296 ? 1 / (1 - probability) : 0
+      UInt32(truncatingIfNeeded: step), UInt32(truncatingIfNeeded: sample), UInt32(truncatingIfNeeded: position), UInt32(j / 8))
+    let word = Philox.numbers(counter: counter, key: key)[j % 8 / 2]
+    let number = j % 2 == 0 ? word % 65_536 : word / 65_536
+    let q = threshold(probability)
+    return Double(number) >= q ? 1 / (1 - q / 65_536) : 0
   }
 
   /// The mask (N,W) of `key` for rows that are (sample, position) of a step.
   ///
-  /// Element j of row n is kept when number j % 4 of Philox block (step, sample_n, position_n, j / 4) is ≥ p·2³².
+  /// Element j of row n is kept when the j % 8-th 16-bit number of Philox block (step, sample_n, position_n, j / 8), lower halves of
+  /// words first, is ≥ round(p·2¹⁶).
   public static func dropoutMask(
     _ width: Int, _ probability: Double, _ key: RandomKey, samples: [Int], positions: [Int], step: Int
   ) -> Matrix {
@@ -44,18 +50,19 @@ extension Naive {
     }
   }
 
-  /// The mask (M,W) for rows ordered by expert: row m is that of its token under the key of its expert.
+  /// The mask (M,W) for rows ordered by expert: row m is that of its token under the key that is derived for its expert.
   public static func dropoutMask(
-    _ width: Int, _ probability: Double, _ keys: [RandomKey], samples: [Int], positions: [Int], step: Int, _ plan: Plan
+    _ width: Int, _ probability: Double, _ key: RandomKey, samples: [Int], positions: [Int], step: Int, _ plan: Plan
   ) -> Matrix {
     Matrix(plan.rows, width) { m, j in
-      let n = plan.tokenOfRow[m]
-      return mask(keys[plan.expert(ofRow: m)], step: step, sample: samples[n], position: positions[n], column: j, probability)
+      if m >= plan.pairs { return 0 }
+      let (n, key) = (plan.tokenOfRow[m], key.derived(plan.expert(ofRow: m)))
+      return mask(key, step: step, sample: samples[n], position: positions[n], column: j, probability)
     }
   }
 
-  /// mask ⊙ x.
+  /// mask ⊙ x; what is dropped becomes 0 whatever it was.
   public static func dropout(_ x: Matrix, mask: Matrix) -> Matrix {
-    Matrix(x.rows, x.columns) { i, j in mask[i, j] * x[i, j] }
+    Matrix(x.rows, x.columns) { i, j in mask[i, j] == 0 ? 0 : mask[i, j] * x[i, j] }
   }
 }

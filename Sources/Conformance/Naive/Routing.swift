@@ -1,85 +1,118 @@
+import Tensors
+
 extension Naive {
   /// Which expert computes which token; what `Routing` holds on the device, as plain lists.
   public struct Plan: Equatable, Sendable {
+    /// How the experts were picked.
+    public var policy: RoutingPolicy
     /// Number of tokens N.
     public var tokens: Int
     /// Number of experts E.
     public var experts: Int
-    /// Experts per token K.
-    public var expertsPerToken: Int
-    /// The expert of choice k of token n at n·K + k.
+    /// The expert of slot k of token n at n·S + k, −1 for none.
     public var choice: [Int]
-    /// The row in expert order of each choice: (N·K).
-    public var rowOfChoice: [Int]
-    /// The token of each row in expert order: (M).
+    /// The row in expert order of each slot, −1 for none: (N·S).
+    public var rowOfSlot: [Int]
+    /// The token of each pair in expert order.
     public var tokenOfRow: [Int]
-    /// The choice of each row in expert order: (M).
-    public var choiceOfRow: [Int]
-    /// Where each expert's rows begin, and M at the end: (E+1).
+    /// The slot of each pair in expert order.
+    public var slotOfRow: [Int]
+    /// Where each expert's rows begin, and the number of pairs at the end: (E+1).
     public var offsets: [Int]
-    /// Routing weight of each row in expert order: (M).
+    /// Routing weight of each pair in expert order.
     public var weights: [Double]
+    /// Rows behind the pairs, which are nobody's: what a backend has that does not know the number of pairs on the host.
+    public var spareRows = 0
 
     /// A plan from its lists.
     public init(
-      tokens: Int, experts: Int, expertsPerToken: Int, choice: [Int], rowOfChoice: [Int], tokenOfRow: [Int], choiceOfRow: [Int],
+      policy: RoutingPolicy, tokens: Int, experts: Int, choice: [Int], rowOfSlot: [Int], tokenOfRow: [Int], slotOfRow: [Int],
       offsets: [Int], weights: [Double]
     ) {
+      self.policy = policy
       self.tokens = tokens
       self.experts = experts
-      self.expertsPerToken = expertsPerToken
       self.choice = choice
-      self.rowOfChoice = rowOfChoice
+      self.rowOfSlot = rowOfSlot
       self.tokenOfRow = tokenOfRow
-      self.choiceOfRow = choiceOfRow
+      self.slotOfRow = slotOfRow
       self.offsets = offsets
       self.weights = weights
     }
 
+    /// Slots S of a token.
+    public var slots: Int { policy.slots(of: experts) }
+
+    /// Number of pairs of a token and an expert.
+    public var pairs: Int { tokenOfRow.count }
+
     /// Number of rows M.
-    public var rows: Int { tokenOfRow.count }
+    public var rows: Int { pairs + spareRows }
 
     /// The expert whose range of rows holds row m.
-    public func expert(ofRow m: Int) -> Int { choice[choiceOfRow[m]] }
+    public func expert(ofRow m: Int) -> Int { choice[slotOfRow[m]] }
 
     /// Number of tokens whose first choice is each expert.
     public var firstCounts: [Double] {
-      (0..<experts).map { e in Double((0..<tokens).filter { expertsPerToken > 0 && choice[$0 * expertsPerToken] == e }.count) }
+      (0..<experts).map { e in Double((0..<tokens).filter { slots > 0 && choice[$0 * slots] == e }.count) }
     }
 
     /// The rows of expert e.
     public func rows(of e: Int) -> Range<Int> { offsets[e]..<offsets[e + 1] }
+
+    /// The rows of token n's experts, in the order of its slots.
+    public func rows(ofToken n: Int) -> [Int] { rowOfSlot[n * slots..<(n + 1) * slots].filter { $0 >= 0 } }
   }
 
-  /// The K largest of each row, largest first, ties to the lower index: p (N,E) → (N·K).
-  public static func topK(_ p: Matrix, _ k: Int) -> [Int] {
-    var choice: [Int] = []
-    for n in 0..<p.rows {
-      var left = Array(0..<p.columns)
-      for _ in 0..<k {
-        var best = 0
-        for candidate in 0..<left.count where p[n, left[candidate]] > p[n, left[best]] { best = candidate }
-        choice.append(left.remove(at: best))
-      }
+  /// All experts of a row p (E) by falling probability, ties to the lower index; NaN counts as −∞.
+  private static func ranked(_ p: [Double]) -> [Int] {
+    var left = Array(p.indices)
+    var order: [Int] = []
+    while !left.isEmpty {
+      var best = 0
+      for candidate in left.indices where p[left[candidate]] > p[left[best]] { best = candidate }
+      order.append(left.remove(at: best))
     }
-    return choice
+    return order
   }
 
-  /// Orders the N·K choices by expert, then token, with weight p_j / Σ_chosen p.
-  public static func route(_ p: Matrix, choice: [Int], _ k: Int) -> Plan {
-    let tokens = p.rows
+  /// The experts that a policy picks of each row: p (N,E) → (N·S), −1 where a slot has none.
+  ///
+  ///     top-K     the K largest
+  ///     top-P     by falling p, until Σ p/t exceeds the threshold; the one at which it does is the last
+  public static func choose(_ p: Matrix, _ policy: RoutingPolicy) -> [Int] {
+    let slots = policy.slots(of: p.columns)
+    let p = p.map { $0.isNaN ? -.infinity : $0 }
+    return (0..<p.rows).flatMap { n -> [Int] in
+      let order = ranked(p.row(n))
+      guard case .topP(let threshold, _) = policy else { return Array(order.prefix(slots)) }
+      var (chosen, sum) = ([Int](), 0.0)
+      for e in order where sum <= threshold {
+        chosen.append(e)
+        sum += p[n, e] / policy.weightDivisor
+      }
+      return chosen + [Int](repeating: -1, count: slots - chosen.count)
+    }
+  }
+
+  /// Orders the chosen pairs by expert, then token, with weight p_j / Σ_chosen p of top-K, p_j / t of top-P.
+  public static func route(_ p: Matrix, choice: [Int], _ policy: RoutingPolicy) -> Plan {
+    let (tokens, slots) = (p.rows, policy.slots(of: p.columns))
     var plan = Plan(
-      tokens: tokens, experts: p.columns, expertsPerToken: k, choice: choice,
-      rowOfChoice: [Int](repeating: -1, count: tokens * k), tokenOfRow: [], choiceOfRow: [], offsets: [0], weights: [])
+      policy: policy, tokens: tokens, experts: p.columns, choice: choice, rowOfSlot: [Int](repeating: -1, count: tokens * slots),
+      tokenOfRow: [], slotOfRow: [], offsets: [0], weights: [])
     for e in 0..<p.columns {
       for n in 0..<tokens {
-        var chosen = 0.0
-        for slot in 0..<k { chosen += p[n, choice[n * k + slot]] }
-        for slot in 0..<k where choice[n * k + slot] == e {
-          plan.rowOfChoice[n * k + slot] = plan.tokenOfRow.count
+        var divisor = policy.weightDivisor
+        if case .topK = policy {
+          divisor = 0
+          for slot in n * slots..<(n + 1) * slots where choice[slot] >= 0 { divisor += p[n, choice[slot]] }
+        }
+        for slot in n * slots..<(n + 1) * slots where choice[slot] == e {
+          plan.rowOfSlot[slot] = plan.tokenOfRow.count
           plan.tokenOfRow.append(n)
-          plan.choiceOfRow.append(n * k + slot)
-          plan.weights.append(p[n, e] / chosen)
+          plan.slotOfRow.append(slot)
+          plan.weights.append(p[n, e] / divisor)
         }
       }
       plan.offsets.append(plan.tokenOfRow.count)
@@ -89,21 +122,25 @@ extension Naive {
 
   /// dlogits through both Jacobians, that of the weights and that of the softmax: dw (M), p (N,E), balance (E) → (N,E).
   ///
-  ///     w_a = p_a / S,  S = Σ_chosen p      ∂w_a/∂p_b = δ_ab / S − p_a / S²  for chosen a, b
-  ///     dp_b = Σ_a dw_a ∂w_a/∂p_b + balance_b      dlogits_j = Σ_b dp_b p_b (δ_bj − p_j)
+  ///     top-K     w_a = p_a / S,  S = Σ_chosen p      ∂w_a/∂p_b = δ_ab / S − p_a / S²  for chosen a, b
+  ///     top-P     w_a = p_a / t                       ∂w_a/∂p_b = δ_ab / t
+  ///     dp_b = Σ_a dw_a ∂w_a/∂p_b + balance_b         dlogits_j = Σ_b dp_b p_b (δ_bj − p_j)
   public static func routerBackward(_ dw: [Double], _ p: Matrix, _ plan: Plan, balance: [Double]) -> Matrix {
-    let k = plan.expertsPerToken
     var dlogits = Matrix(p.rows, p.columns)
     for n in 0..<p.rows {
-      let chosen = (0..<k).map { plan.choice[n * k + $0] }
-      let slope = (0..<k).map { dw[plan.rowOfChoice[n * k + $0]] }
+      let rows = plan.rows(ofToken: n)
+      let chosen = rows.map { plan.expert(ofRow: $0) }
       var total = 0.0
       for e in chosen { total += p[n, e] }
       var dp = balance
-      for b in 0..<k {
-        for a in 0..<k {
-          let jacobian = (a == b ? 1 / total : 0) - p[n, chosen[a]] / (total * total)
-          dp[chosen[b]] += slope[a] * jacobian
+      for b in rows.indices {
+        for a in rows.indices {
+          let jacobian =
+            switch plan.policy {
+            case .topK: (a == b ? 1 / total : 0) - p[n, chosen[a]] / (total * total)
+            case .topP: a == b ? 1 / plan.policy.weightDivisor : 0
+            }
+          dp[chosen[b]] += dw[rows[a]] * jacobian
         }
       }
       for j in 0..<p.columns {

@@ -16,6 +16,18 @@ extension Naive {
     return (decayed - s.learningRate / correction1 * m / denominator, m, v)
   }
 
+  /// One step of stochastic gradient descent with momentum for one number: b ← μ b + g + λ x, x ← x − lr b.
+  public static func sgd(_ x: Double, gradient g: Double, momentum b: Double, _ s: SGDSettings) -> (x: Double, b: Double) {
+    let b = s.momentum * b + g + s.weightDecay * x
+    return (x - s.learningRate * b, b)
+  }
+
+  /// What gradients are multiplied with so that their norm is at most `maximum` (0: no limit); NaN if norm or loss is not finite.
+  public static func clipFactor(norm: Double, loss: Double, maximum: Double) -> Double {
+    if !norm.isFinite || !loss.isFinite { return .nan }
+    return maximum == 0 ? 1 : min(1, maximum / (norm + 1e-6))
+  }
+
   /// βᵗ as t factors.
   static func power(_ base: Double, _ exponent: Int) -> Double {
     var result = 1.0
