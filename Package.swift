@@ -54,19 +54,22 @@ let package = Package(
     .target(name: "Checkpoints", dependencies: ["Tensors"], swiftSettings: optimised),
     .target(name: "Decoders", dependencies: ["Layers", "Checkpoints"]),
     .target(name: "Tokenization", dependencies: ["Checkpoints"], exclude: ["Tables/make_tables.py"], swiftSettings: optimised),
-    .target(name: "Training", dependencies: ["Decoders", "Tokenization"]),
-    .target(name: "Generation", dependencies: ["Decoders", "Tokenization"]),
+    .target(name: "Samples", dependencies: ["Layers", "Tokenization"]),
+    .target(name: "Evaluation", dependencies: ["Decoders", "Samples"]),
+    .target(name: "Training", dependencies: ["Evaluation"]),
+    .target(name: "Generation", dependencies: ["Training"]),
     .target(name: "Traces", dependencies: ["Decoders"]),
     .target(name: "Conformance", dependencies: ["Decoders", "Traces"], swiftSettings: optimised),
     .target(
       name: "MixLoRA",
       dependencies: [
-        "Tensors", "CPUBackend", "Layers", "Checkpoints", "Decoders", "Tokenization", "Training", "Generation", "Traces", "Conformance",
+        "Tensors", "CPUBackend", "Layers", "Checkpoints", "Decoders", "Tokenization", "Samples", "Evaluation", "Training", "Generation",
+        "Traces", "Conformance",
       ]),
     .executableTarget(
       name: "MixLoRACommand",
       dependencies: [
-        "CEmbedded", "CPUBackend", "Decoders", "Tokenization", "Training", "Generation", "Traces", "Conformance",
+        "CEmbedded", "CPUBackend", "Decoders", "Tokenization", "Samples", "Evaluation", "Training", "Generation", "Traces", "Conformance",
         .product(name: "ArgumentParser", package: "swift-argument-parser"),
       ]),
     .testTarget(name: "RuleTests"),
@@ -83,7 +86,8 @@ let package = Package(
     .testTarget(name: "DecodersTests", dependencies: ["CPUBackend", "Decoders", "HostileCases", "TestModels"]),
     .testTarget(name: "TracesTests", dependencies: ["CPUBackend", "Traces", "Training", "Conformance", "TestModels"]),
     .testTarget(name: "GenerationTests", dependencies: ["CPUBackend", "Generation", "Conformance", "TestModels"]),
-    .testTarget(name: "TrainingTests", dependencies: ["CPUBackend", "Training", "Conformance", "TestModels"]),
+    .testTarget(name: "EvaluationTests", dependencies: ["CPUBackend", "Evaluation", "TestModels"]),
+    .testTarget(name: "TrainingTests", dependencies: ["MixLoRA", "CPUBackend", "Training", "Conformance", "TestModels"]),
   ],
   swiftLanguageModes: [.v6],
   cLanguageStandard: .c2x

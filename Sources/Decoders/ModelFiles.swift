@@ -47,7 +47,7 @@ public struct ModelFiles {
       throw CheckpointError(file: path, found: "nothing of this name", expected: "a model's folder or GGUF file")
     }
     guard Folder.exists(path + "/adapter_config.json"), !Folder.exists(path + "/config.json") else { return }
-    throw CheckpointError(file: path, found: "an adapter", expected: "a model's folder or GGUF file; the adapter goes to --adapter")
+    throw CheckpointError(file: path, found: "an adapter", expected: "a model's folder or GGUF file, to which the adapter belongs")
   }
 
   /// Whether the model's values are drawn, because its folder has none.

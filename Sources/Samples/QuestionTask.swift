@@ -106,50 +106,29 @@ public enum QuestionTask: String, CaseIterable, Sendable {
   }
 }
 
-/// Typed fields of one line of a data file; errors name file, line and key.
-struct LineFields {
-  let json: JSON
-  let file: String
-
-  init(_ json: JSON, file: String) {
-    self.json = json
-    self.file = file
-  }
-
-  func string(_ key: String) throws -> String {
-    guard let value = json[key]?.stringValue else { throw error(key, found(key), "a string") }
-    return value
-  }
-
-  func bool(_ key: String) throws -> Bool {
-    guard let value = json[key]?.boolValue else { throw error(key, found(key), "true or false") }
-    return value
-  }
-
-  /// A whole number, written as a number or, as some data sets have it, as a string.
-  func integer(_ key: String, in range: ClosedRange<Int>) throws -> Int {
-    guard let value = json[key]?.intValue ?? json[key]?.stringValue.flatMap({ Int($0) }), range.contains(value) else {
-      throw error(key, found(key), "a whole number in \(range)")
-    }
-    return value
-  }
-
-  func object(_ key: String) throws -> LineFields {
-    guard let value = json[key], value.objectValue != nil else { throw error(key, found(key), "an object") }
-    return LineFields(value, file: file)
-  }
-
-  func strings(_ key: String) throws -> [String] {
-    guard let values = json[key]?.arrayValue else { throw error(key, found(key), "an array of strings") }
-    return try values.map { value in
-      guard let string = value.stringValue else { throw error(key, value.summary, "an array of strings") }
-      return string
+extension QuestionTask {
+  /// The tasks of a list of names separated by ';'; nil without a list.
+  ///
+  /// - Throws: ``SettingsError`` naming what is no task.
+  public static func list(_ names: String?) throws -> [QuestionTask]? {
+    try names?.split(separator: ";").map { name in
+      guard let task = QuestionTask(rawValue: String(name)) else {
+        throw SettingsError(
+          "\(setting: "task") names '\(name)', expected names among \(QuestionTask.allCases.map(\.rawValue).joined(separator: ";"))")
+      }
+      return task
     }
   }
 
-  func error(_ key: String, _ found: String, _ expected: String) -> CheckpointError {
-    CheckpointError(file: file, place: .key(key), found: found, expected: expected)
+  /// The tasks of a list, else those that a folder has a file of.
+  ///
+  /// - Throws: ``SettingsError`` as `list(_:)`, `CheckpointError` if there is no task.
+  public static func chosen(_ names: String?, in folder: String, split: String) throws -> [QuestionTask] {
+    let tasks = try list(names) ?? allCases.filter { Folder.exists("\(folder)/\($0.rawValue)/\(split).jsonl") }
+    guard !tasks.isEmpty else {
+      throw CheckpointError(
+        file: folder, found: "no TASK/\(split).jsonl", expected: "one of \(allCases.map(\.rawValue).joined(separator: ", "))")
+    }
+    return tasks
   }
-
-  private func found(_ key: String) -> String { json[key]?.summary ?? "nothing" }
 }
