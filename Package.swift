@@ -78,7 +78,10 @@ let package = Package(
     .target(name: "TestModels", dependencies: ["Decoders", "Traces", "Training", "Conformance"], path: "Tests/TestModels"),
     .testTarget(
       name: "CommandLineTests",
-      dependencies: ["MixLoRACommand", "Checkpoints", "Training", "Conformance", "TestModels", "HostileCases"],
+      dependencies: [
+        "MixLoRACommand", "Checkpoints", "Training", "Conformance", "TestModels", "HostileCases",
+        .product(name: "ArgumentParser", package: "swift-argument-parser"),
+      ],
       exclude: ["Snapshots"]),
     .target(name: "HostileCases", dependencies: ["Checkpoints"], path: "Tests/HostileCases"),
     .testTarget(name: "CheckpointsTests", dependencies: ["Checkpoints", "HostileCases"]),

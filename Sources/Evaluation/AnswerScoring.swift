@@ -77,7 +77,9 @@ public struct AnswerScoring<B: Backend> {
     return sample.sequence
   }
 
-  private static func notFinite(_ question: Int) -> NonFiniteValue { NonFiniteValue("the score of an answer", at: "question \(question + 1)") }
+  private static func notFinite(_ question: Int) -> NonFiniteValue {
+    NonFiniteValue("the score of an answer", at: "question \(question + 1)")
+  }
 
   /// The logits of some tokens behind the last row of each sequence, a row of numbers a sequence; only these come to the host.
   private func lastLogits(_ sequences: [PackedSequence], of tokens: [Int32]) throws -> [[B.Scalar]] {

@@ -110,17 +110,20 @@ struct TrainCommand: ParsableCommand {
   var json = false
   @OptionGroup var common: CommonOptions
 
+  /// What the parser says of an option that must be there; this one may stand in a configuration instead.
+  private static let missingData = "Missing expected argument '--data <path>'\nHelp:  --data <path>  Folder of tasks, or a file."
+
   func validate() throws {
     if method.value == .full { try refuseAdapterOptions() }
     // What a configuration says is not read while arguments are parsed; the run checks all of it together.
     guard config == nil else { return }
-    guard data != nil else { throw ValidationError("Missing expected argument '--data <path>'") }
+    guard data != nil else { throw ValidationError(Self.missingData) }
     try validating { try recipe().check() }
   }
 
   func run() throws {
     var recipe = try recipe()
-    guard !recipe.data.isEmpty else { throw UsageError("Missing expected argument '--data <path>'") }
+    guard !recipe.data.isEmpty else { throw UsageError(Self.missingData) }
     // Bits depend on the threads, so a resumed run has those that it was started with.
     let threads = try recipe.threads ?? (resume ? TrainingCheckpoint.threads(ofRunIn: out) : nil) ?? common.threadCount
     recipe.threads = threads

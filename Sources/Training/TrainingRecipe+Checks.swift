@@ -22,7 +22,8 @@ extension TrainingRecipe {
       throw SettingsError("\(setting: "accumulate") is \(accumulate), expected a divisor of \(setting: "batch"), \(batch).")
     }
     for (name, value) in [
-      ("lr", learningRate), ("weight-decay", weightDecay), ("clip", clip), ("momentum", momentum), ("router-coefficient", routerCoefficient),
+      ("lr", learningRate), ("weight-decay", weightDecay), ("clip", clip), ("momentum", momentum),
+      ("router-coefficient", routerCoefficient),
     ] where !(value >= 0 && value.isFinite) { throw SettingsError("\(setting: name) is \(value), expected a number ≥ 0.") }
     guard warmup >= 0, warmup <= 1 else {
       throw SettingsError("\(setting: "warmup") is \(warmup), expected a share between 0 and 1.")

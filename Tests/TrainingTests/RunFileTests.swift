@@ -56,7 +56,8 @@ import Training
   @Test func `pictures say what was measured`() {
     let metrics = (1...4).map(line)
     let loss = Charts.loss(metrics)
-    #expect(loss.hasPrefix("<svg") && loss.hasSuffix("</svg>\n") && loss.contains("cross-entropy of 4 steps") && loss.contains("validation"))
+    #expect(
+      loss.hasPrefix("<svg") && loss.hasSuffix("</svg>\n") && loss.contains("cross-entropy of 4 steps") && loss.contains("validation"))
     let experts = Charts.experts(metrics)
     #expect(experts.contains(">25%<") && experts.contains(">75%<") && experts.contains("uniform: 50%"))
     var empty = line(1)

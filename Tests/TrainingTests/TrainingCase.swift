@@ -2,8 +2,8 @@ import CPUBackend
 import Checkpoints
 import Foundation
 import Samples
-import TestModels
 import Tensors
+import TestModels
 import Training
 
 /// A golden model with a tokenizer and some lines to learn, in a folder of its own that goes with it.
@@ -36,7 +36,8 @@ final class TrainingCase {
 
   /// A run that is told to stop after so many steps.
   @discardableResult
-  func run(_ recipe: TrainingRecipe, out: String? = nil, resumes: Bool = false, stopAfter limit: Int? = nil) throws -> TrainingRun<CPUFloat> {
+  func run(_ recipe: TrainingRecipe, out: String? = nil, resumes: Bool = false, stopAfter limit: Int? = nil) throws -> TrainingRun<CPUFloat>
+  {
     let run = try TrainingRun(recipe, out: out, resumes: resumes, on: CPUFloat(threads: 1))
     try run.run(shouldStop: { run.step == limit })
     return run

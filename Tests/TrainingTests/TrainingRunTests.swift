@@ -76,8 +76,11 @@ import Training
   @Test func `the best step by validation is kept beside the newest`() throws {
     let place = try TrainingCase()
     var recipe = place.recipe
-    (recipe.validation, recipe.evaluateEvery, recipe.keep) = (place.data, 2, 1)
-    (recipe.learningRate, recipe.schedule, recipe.warmup, recipe.clip) = (0.05, .constant, 0, 0)
+    // Answers that the training makes unlikelier: the earliest step is the best.
+    let held = place.folder + "/held-out.jsonl"
+    try AtomicFile.write(#"{"prompt":"What is one?","completion":"ZQZQZQ"}"# + "\n", to: held)
+    (recipe.validation, recipe.evaluateEvery, recipe.keep) = (held, 2, 1)
+    (recipe.learningRate, recipe.schedule, recipe.warmup) = (0.05, .constant, 0)
     let run = try place.run(recipe, out: place.out)
     let validated = run.metrics.filter { $0.validationLoss != nil }
     #expect(validated.map(\.step) == [2, 4, 6, 8, 9])
@@ -109,7 +112,9 @@ import Training
   @Test func `a step makes no copy of what an optimizer keeps`() throws {
     let place = try TrainingCase()
     let backend = CPUFloat(threads: 1)
-    let run = try TrainingRun(place.recipe, on: backend)
+    var recipe = place.recipe
+    recipe.accumulate = 1
+    let run = try TrainingRun(recipe, on: backend)
     try run.run(shouldStop: { run.step == 3 })
     let before = backend.counters
     try run.run()
