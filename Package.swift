@@ -63,19 +63,22 @@ let package = Package(
     .target(name: "Checkpoints", dependencies: ["JSON", "Platform", "Tensors"], swiftSettings: optimised),
     .target(name: "Decoders", dependencies: ["Layers", "Checkpoints"]),
     .target(name: "Tokenization", dependencies: ["Checkpoints"], exclude: ["Tables/make_tables.py"], swiftSettings: optimised),
-    .target(name: "Training", dependencies: ["Decoders", "Tokenization"]),
+    .target(name: "Samples", dependencies: ["Layers", "Tokenization"]),
+    .target(name: "Evaluation", dependencies: ["Decoders", "Samples"]),
+    .target(name: "Training", dependencies: ["Evaluation"]),
     .target(name: "Generation", dependencies: ["Decoders", "Tokenization"]),
     .target(name: "Traces", dependencies: ["Decoders"]),
     .target(name: "Conformance", dependencies: ["Decoders", "Traces"], swiftSettings: optimised),
     .target(
       name: "MixLoRA",
       dependencies: [
-        "Tensors", "CPUBackend", "Layers", "Checkpoints", "Decoders", "Tokenization", "Training", "Generation", "Traces", "Conformance",
+        "Tensors", "CPUBackend", "Layers", "Checkpoints", "Decoders", "Tokenization", "Samples", "Evaluation", "Training", "Generation",
+        "Traces", "Conformance",
       ]),
     .executableTarget(
       name: "MixLoRACommand",
       dependencies: [
-        "CEmbedded", "CPUBackend", "Decoders", "Tokenization", "Training", "Generation", "Traces", "Conformance",
+        "CEmbedded", "CPUBackend", "Decoders", "Tokenization", "Samples", "Evaluation", "Training", "Generation", "Traces", "Conformance",
         .product(name: "ArgumentParser", package: "swift-argument-parser"),
       ]),
     .testTarget(name: "RuleTests"),
@@ -84,15 +87,20 @@ let package = Package(
     .target(name: "TestModels", dependencies: ["Decoders", "Traces", "Training", "Conformance"], path: "Tests/TestModels"),
     .testTarget(
       name: "CommandLineTests",
-      dependencies: ["MixLoRACommand", "Checkpoints", "Training", "Conformance", "TestModels", "HostileCases"],
+      dependencies: [
+        "MixLoRACommand", "Checkpoints", "Training", "Conformance", "TestModels", "HostileCases",
+        .product(name: "ArgumentParser", package: "swift-argument-parser"),
+      ],
       exclude: ["Snapshots"]),
     .target(name: "HostileCases", dependencies: ["Checkpoints"], path: "Tests/HostileCases"),
     .testTarget(name: "CheckpointsTests", dependencies: ["JSON", "Platform", "Checkpoints", "HostileCases"]),
     .testTarget(name: "TokenizationTests", dependencies: ["Tokenization", "HostileCases"]),
+    .testTarget(name: "LayersTests", dependencies: ["CPUBackend", "Layers", "Decoders", "Traces", "Conformance", "TestModels"]),
     .testTarget(name: "DecodersTests", dependencies: ["CPUBackend", "Decoders", "HostileCases", "TestModels"]),
     .testTarget(name: "TracesTests", dependencies: ["CPUBackend", "Traces", "Training", "Conformance", "TestModels"]),
     .testTarget(name: "GenerationTests", dependencies: ["CPUBackend", "Generation", "Conformance", "TestModels"]),
-    .testTarget(name: "TrainingTests", dependencies: ["CPUBackend", "Training", "Conformance", "TestModels"]),
+    .testTarget(name: "EvaluationTests", dependencies: ["CPUBackend", "Evaluation", "TestModels"]),
+    .testTarget(name: "TrainingTests", dependencies: ["MixLoRA", "CPUBackend", "Training", "Conformance", "TestModels"]),
   ],
   swiftLanguageModes: [.v6],
   cLanguageStandard: .c2x

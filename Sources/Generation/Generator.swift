@@ -10,63 +10,13 @@ import Tokenization
 ///
 /// A text that has ended rests while the others go on; none depends on another but by the rounding of products over more rows.
 public struct Generator<B: Backend> {
-  /// When a text ends.
-  public struct Limits: Sendable {
-    /// The most new tokens.
-    public var tokens: Int
-    /// Positions of the model: the most tokens of a sequence that may be read; one more may be written behind them.
-    public var positions: Int
-    /// Tokens that end a text; they are no part of it.
-    public var endTokens: Set<Int32>
-    /// Texts that end a text; it is cut before the first.
-    public var stops: [String]
-
-    /// The given limits.
-    public init(tokens: Int, positions: Int, endTokens: Set<Int32> = [], stops: [String] = []) {
-      self.tokens = tokens
-      self.positions = positions
-      self.endTokens = endTokens
-      self.stops = stops
-    }
-  }
-
-  /// Why a text ended.
-  public enum Stop: String, Sendable {
-    /// The model gave an end token.
-    case end
-    /// There was no room for more: tokens or positions were used up.
-    case length
-    /// A stop text came.
-    case text
-  }
-
-  /// A text that came out.
-  public struct Result: Equatable, Sendable {
-    /// The new tokens, without an end token. Of those that a stop text stands in, the ones that begin before it.
-    public var ids: [Int32] = []
-    /// Their text, cut before a stop text.
-    public var text = ""
-    /// Why it ended.
-    public var stop = Stop.length
-  }
-
-  /// A row of logits that has a value which is not finite.
-  public struct NonFiniteLogits: Error, CustomStringConvertible {
-    /// The text, counted from 0.
-    public let sequence: Int
-    /// The token, counted from 0.
-    public let token: Int
-    /// Says what was found where.
-    public var description: String { "text \(sequence + 1): the logits of new token \(token + 1) are not finite" }
-  }
-
   private let tokenizer: Tokenizer
   private let sampler: Sampler
-  private let limits: Limits
+  private let limits: GenerationLimits
   private let backend: B
 
   /// Generates under `limits`.
-  public init(_ tokenizer: Tokenizer, _ sampler: Sampler, _ limits: Limits, on backend: B) {
+  public init(_ tokenizer: Tokenizer, _ sampler: Sampler, _ limits: GenerationLimits, on backend: B) {
     self.tokenizer = tokenizer
     self.sampler = sampler
     self.limits = limits
@@ -78,12 +28,12 @@ public struct Generator<B: Backend> {
   /// - Parameters:
   ///   - prompts: the tokens that follow those in `state`, at least one a sequence.
   ///   - onText: hears the text of each sequence as it becomes certain, and that it has ended.
-  /// - Throws: `NonFiniteLogits`, or what the device reports.
+  /// - Throws: `NonFiniteValue` for logits, or what the device reports.
   public func generate(
     _ prompts: [[Int32]], _ state: DecodingState<B>, onText: (_ sequence: Int, _ text: String, _ hasEnded: Bool) -> Void = { _, _, _ in }
-  ) throws -> [Result] {
+  ) throws -> [GeneratedText] {
     let run = Run(backend)
-    var results = [Result](repeating: Result(), count: prompts.count)
+    var results = prompts.map { GeneratedText(promptTokens: $0.count) }
     var decoders = prompts.map { _ in tokenizer.streamingDecoder(stops: limits.stops) }
     var next = prompts
     while next.contains(where: { !$0.isEmpty }) {
@@ -92,10 +42,10 @@ public struct Generator<B: Backend> {
         guard let row = logits[s] else { continue }
         // Draws are numbered by the place in the sequence, so that the turns of a conversation do not repeat them.
         guard let token = sampler.token(row, number: state.ids[s].count) else {
-          throw NonFiniteLogits(sequence: s, token: results[s].ids.count)
+          throw NonFiniteValue("the logits of new token \(results[s].ids.count + 1)", at: "text \(s + 1)", "are not finite")
         }
         var piece = ""
-        var stop: Stop?
+        var stop: GeneratedText.Stop?
         if limits.endTokens.contains(token) {
           stop = .end
         } else {

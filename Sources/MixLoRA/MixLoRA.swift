@@ -3,8 +3,10 @@
 @_exported import Checkpoints
 @_exported import Conformance
 @_exported import Decoders
+@_exported import Evaluation
 @_exported import Generation
 @_exported import Layers
+@_exported import Samples
 @_exported import Tensors
 @_exported import Tokenization
 @_exported import Traces

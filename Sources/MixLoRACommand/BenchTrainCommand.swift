@@ -6,6 +6,12 @@ import Layers
 import Tensors
 import Training
 
+/// Measurements.
+struct BenchCommand: ParsableCommand {
+  static let configuration = CommandConfiguration(
+    commandName: "bench", abstract: "Measure speed and memory on this machine.", subcommands: [BenchTrainCommand.self])
+}
+
 /// Times training steps of a MixLoRA adapter, beside the frozen products that no implementation can do without.
 struct BenchTrainCommand: ParsableCommand {
   static let configuration = CommandConfiguration(
@@ -65,36 +71,43 @@ struct BenchTrainCommand: ParsableCommand {
     for (name, value) in [("--batch", batch), ("--steps", steps)] {
       guard (1...1_000_000).contains(value) else { throw ValidationError("\(name) is \(value), expected 1 to 1000000.") }
     }
+    try validating { try recipe.checkAdapter() }
     guard (2...1_000_000).contains(length) else {
       throw ValidationError("--length is \(length), expected at least 2, so that a column is labelled.")
     }
   }
 
-  func run() throws {
-    let backend = CPUFloat(threads: common.threadCount)
-    let configuration = try ModelFolder.configuration(model)
-    let lora = AdapterConfiguration.LoRA(
-      rank: branches.rank, alpha: 2 * Double(branches.rank), dropout: branches.dropout)
-    let settings = AdapterConfiguration(
-      lora: lora, mixture: method == .mixlora ? .init(experts: branches.experts, expertsPerToken: branches.topK, lora: lora) : nil)
-    let decoder: Decoder<CPUFloat>
+  /// The adapter that is trained, as training would make it.
+  private var recipe: TrainingRecipe {
+    var recipe = TrainingRecipe()
+    branches.override(&recipe)
+    (recipe.method, recipe.alpha, recipe.seed) = (method == .mixlora ? .mixlora : .lora, 2 * Double(recipe.rank), seed)
+    return recipe
+  }
+
+  func run() throws { try run(on: CPUFloat(threads: common.threadCount)) }
+
+  private func run<B: ProfilingBackend>(on backend: B) throws {
+    let (recipe, configuration) = (recipe, try ModelFolder.configuration(model))
+    let decoder: Decoder<B>
     if randomWeights {
-      try Machine.requireMemory(for: configuration, bytesEach: 4, file: model + "/config.json")
+      try Machine.requireMemory(4 * configuration.parameterCount, for: "the weights", input: model + "/config.json")
       let initial = InitialWeights(seed: seed, on: backend)
       decoder = try Decoder(
-        configuration, weights: initial, adapters: [AdapterSource(settings, initial)], evaluation: branches.evaluation, on: backend)
+        configuration, weights: initial, adapter: recipe.adapterConfiguration.map { ($0, initial) }, evaluation: recipe.evaluation,
+        on: backend)
     } else {
       decoder = try ModelFolder.load(
-        model, adapter: .new(settings, seed: seed), trainsBase: false, evaluation: branches.evaluation, on: backend)
+        model, adapter: recipe.adapterConfiguration.map { .new($0, seed: seed) } ?? .none, evaluation: recipe.evaluation, on: backend)
     }
     let bench = TrainingBench(
-      decoder, randomBatch(configuration.vocabulary, on: backend), seed: seed, recomputes: branches.recompute, on: backend)
+      decoder, randomBatch(configuration.vocabulary, on: backend), seed: seed, recomputes: recipe.recomputes, on: backend)
     let measured = try bench.measure(steps: steps, profiled: phases)
     print(json ? measured.json(phases: phases) : measured.text(phases: phases))
   }
 
   /// Random tokens; every column but each row's first is a label.
-  private func randomBatch(_ vocabulary: Int, on backend: CPUFloat) -> PackedBatch<CPUFloat> {
+  private func randomBatch<B: Backend>(_ vocabulary: Int, on backend: B) -> PackedBatch<B> {
     let key = RandomKey(seed: seed).derived("batch", "tokens")
     let sequences = (0..<batch).map { b in
       let ids = (0..<length).map { t in

@@ -1,9 +1,7 @@
 import ArgumentParser
-import Checkpoints
-import Decoders
+import CPUBackend
 import Generation
-import Tokenization
-import Training
+import Tensors
 
 #if canImport(Glibc)
   import Glibc
@@ -29,25 +27,17 @@ struct ChatCommand: ParsableCommand {
   @OptionGroup var options: GenerationOptions
   @OptionGroup var common: CommonOptions
 
-  func run() throws {
-    let tokenizer = try Tokenizer(model: options.model)
-    let format = try ChatFormat(tokenizer, model: options.model)
-    let model = try LoadedModel(
-      options, tokenizer, endOfTurn: format.endOfTurn, longest: LoadedModel.usualPositions, threads: common.threadCount)
-    let state = DecodingState(model.decoder, sequences: 1, on: model.backend)
-    var conversation: [Int32] = []
+  func run() throws { try run(on: CPUFloat(threads: common.threadCount)) }
+
+  private func run<B: Backend>(on backend: B) throws {
+    let conversation = try LoadedModel(options.model, adapter: options.adapter, on: backend).chat(options.settings)
     let isTalking = isatty(0) == 1 && !common.quiet
     while true {
       if isTalking { writeError("> ") }
       guard let line = readLine() else { break }
       if line.isEmpty { continue }
-      conversation = format.turn(line, after: conversation)
-      guard conversation.count <= model.positions else {
-        throw UsageError("the conversation has \(conversation.count) tokens with this turn, expected at most \(model.positions)")
-      }
-      let answer = try model.generate([state.rest(of: conversation, in: 0)], state) { _, text, _ in writeOutput(text) }
+      _ = try conversation.say(line, onText: writeOutput)
       writeOutput("\n")
-      conversation += answer[0].ids
     }
   }
 }

@@ -2,6 +2,9 @@ import ArgumentParser
 import CPUBackend
 import Checkpoints
 import Decoders
+import Evaluation
+import Samples
+import Tensors
 import Tokenization
 import Training
 
@@ -39,7 +42,7 @@ struct EvaluateCommand: ParsableCommand {
   @Option(help: ArgumentHelp("Tasks, separated by ';' (default: all that are there).", valueName: "tasks"))
   var task: String?
   @Option(help: "Which file of a task: train or test.")
-  var split = "test"
+  var split = Setting("test")
   @Option(help: ArgumentHelp("Take the first N questions of each task, or records of a file.", valueName: "n"))
   var limit: Int?
   @OptionGroup var sampling: SampleOptions
@@ -49,32 +52,40 @@ struct EvaluateCommand: ParsableCommand {
 
   func validate() throws {
     if let limit, limit < 1 { throw ValidationError("--limit is \(limit), expected at least 1.") }
-    guard ["train", "test"].contains(split) else { throw ValidationError("--split is '\(split)', expected train or test.") }
-    _ = try QuestionTask.list(task)
+    guard ["train", "test"].contains(split.value) else { throw ValidationError("--split is '\(split.value)', expected train or test.") }
+    try validating {
+      _ = try QuestionTask.list(task)
+      try encoding.check()
+    }
+  }
+
+  private var encoding: SampleEncoding {
+    var encoding = SampleEncoding()
+    sampling.override(&encoding)
+    return encoding
   }
 
   func run() throws {
     let isFolder = MappedFile.isFolder(data)
-    let others = isFolder ? ["--template", "--loss-on", "--length", "--no-end-token"] : ["--task", "--split"]
-    if let name = others.first(where: Arguments.names.contains) {
+    if let name = isFolder ? sampling.firstGiven : task != nil ? "--task" : split.isGiven ? "--split" : nil {
       throw UsageError("\(name) goes with a \(isFolder ? "file" : "folder of tasks"); \(data) is \(isFolder ? "a folder" : "none").")
     }
-    try isFolder ? answerTasks() : measureLoss()
+    let backend = CPUFloat(threads: common.threadCount)
+    try isFolder ? answerTasks(on: backend) : measureLoss(on: backend)
   }
 
   /// The loss of each adapter on a file.
-  private func measureLoss() throws {
+  private func measureLoss<B: Backend>(on backend: B) throws {
     let tokenizer = try Tokenizer(model: model)
     let files = try ModelFolder(model)
-    let samples = try sampling.encoded(
-      TrainingData.samples(data, template: sampling.template, limit: limit ?? .max), with: tokenizer,
-      vocabulary: files.configuration.vocabulary, from: data)
-    let backend = CPUFloat(threads: common.threadCount)
+    let samples = try encoding.samples(
+      TrainingData.samples(data, template: sampling.template.value, limit: limit ?? .max), with: tokenizer,
+      vocabulary: files.configuration.vocabulary, from: data
+    ) { writeError("note: \($0.option)\n") }
     for adapter in origins {
-      let decoder: Decoder<CPUFloat> = try files.decoder(
-        adapter: adapter.map { .folder($0) } ?? .none, on: backend)
+      let decoder = try files.decoder(adapter: adapter.map { .folder($0) } ?? .none, on: backend)
       let (loss, tokens) = try decoder.meanLoss(of: samples, batch: 16, on: backend)
-      guard loss.isFinite else { throw NumericalFailure(description: "\(adapter ?? model): the loss on \(data) is \(loss)") }
+      guard loss.isFinite else { throw NonFiniteValue("the loss on \(data)", at: adapter ?? model, "is \(loss)") }
       let line: JSON = [
         "adapter": adapter.map { .string($0) } ?? .null, "loss": JSON(loss), "perplexity": JSON(exp(loss)), "tokens": JSON(tokens),
       ]
@@ -89,81 +100,55 @@ struct EvaluateCommand: ParsableCommand {
   private var origins: [String?] { adapter.isEmpty ? [nil] : adapter.map { Optional($0) } }
 
   /// The accuracies of each adapter on each task.
-  private func answerTasks() throws {
-    let tasks = try QuestionTask.chosen(task, in: data, split: split)
+  private func answerTasks<B: Backend>(on backend: B) throws {
+    let tasks = try QuestionTask.chosen(task, in: data, split: split.value)
     let tokenizer = try Tokenizer(model: model)
-    let questions = try tasks.map { ($0, try TrainingData.questions(data, $0, split: split, limit: limit ?? .max)) }
+    let questions = try tasks.map { ($0, try TrainingData.questions(data, $0, split: split.value, limit: limit ?? .max)) }
     let longest = questions.flatMap(\.1).map { $0.prompt.utf8.count + ($0.candidates.map(\.text.utf8.count).max() ?? 0) + 2 }.max() ?? 2
     guard longest <= 1 << 16 else {
       throw CheckpointError(file: data, found: "a question of \(longest) bytes", expected: "at most \(1 << 16)")
     }
-    let backend = CPUFloat(threads: common.threadCount)
     for adapter in origins {
-      let decoder: Decoder<CPUFloat> = try ModelFolder.load(
-        model, adapter: adapter.map { .folder($0) } ?? .none,
-        on: backend)
+      let decoder = try ModelFolder.load(model, adapter: adapter.map { .folder($0) } ?? .none, on: backend)
       for (task, questions) in questions {
-        let result: AnswerScoring<CPUFloat>.Result
-        do { result = try AnswerScoring(decoder, on: backend).score(questions, task, with: tokenizer) } catch let error
-          as AnswerScoring<CPUFloat>.NonFiniteScore
-        { throw NumericalFailure(description: "\(adapter ?? model), \(task.rawValue): \(error)") }
+        let result: AnswerScores
+        do { result = try AnswerScoring(decoder, on: backend).score(questions, task, with: tokenizer) } catch let error as NonFiniteValue {
+          throw error.within("\(adapter ?? model), \(task.rawValue)")
+        }
         print(json ? line(adapter, task, result).serialized() : text(adapter, task, result))
       }
     }
   }
 
-  private func figures(_ result: AnswerScoring<CPUFloat>.Result) -> [(name: String, right: Int)] {
+  private func figures(_ result: AnswerScores) -> [(name: String, right: Int)] {
     [
       ("accuracy_label", result.byLabel), ("accuracy_likelihood", result.byLikelihood),
       ("accuracy_likelihood_per_byte", result.byLikelihoodPerByte),
     ]
   }
 
-  private func line(_ adapter: String?, _ task: QuestionTask, _ result: AnswerScoring<CPUFloat>.Result) -> JSON {
+  private func line(_ adapter: String?, _ task: QuestionTask, _ result: AnswerScores) -> JSON {
     var object = JSON.Object()
     object["adapter"] = adapter.map { .string($0) } ?? .null
     object["task"] = .string(task.rawValue)
     object["count"] = JSON(result.count)
     for (name, right) in figures(result) {
       object[name] = JSON(Double(right) / Double(result.count))
-      let interval = wilsonInterval(right: right, count: result.count)
+      let interval = WilsonInterval(right: right, of: result.count)
       object[name + "_interval"] = [JSON(interval.low), JSON(interval.high)]
     }
     object["majority_baseline"] = JSON(Double(result.majority) / Double(result.count))
     return .object(object)
   }
 
-  private func text(_ adapter: String?, _ task: QuestionTask, _ result: AnswerScoring<CPUFloat>.Result) -> String {
+  private func text(_ adapter: String?, _ task: QuestionTask, _ result: AnswerScores) -> String {
     let parts = figures(result).map { name, right in
-      let interval = wilsonInterval(right: right, count: result.count)
+      let interval = WilsonInterval(right: right, of: result.count)
       let share = fixed(100 * Double(right) / Double(result.count), 1)
       return "\(name.replacing("accuracy_", with: "")) \(share) % [\(fixed(100 * interval.low, 1)), \(fixed(100 * interval.high, 1))]"
     }
     let baseline = fixed(100 * Double(result.majority) / Double(result.count), 1)
     return "\(adapter ?? "base")  \(pad(task.rawValue, 10)) \(result.count) questions  " + parts.joined(separator: "  ")
       + "  majority \(baseline) %"
-  }
-}
-
-extension QuestionTask {
-  /// The tasks of a list separated by ';'; nil without a list.
-  static func list(_ names: String?) throws -> [QuestionTask]? {
-    try names?.split(separator: ";").map { name in
-      guard let task = QuestionTask(rawValue: String(name)) else {
-        throw ValidationError(
-          "--task names '\(name)', expected names among \(QuestionTask.allCases.map(\.rawValue).joined(separator: ";"))")
-      }
-      return task
-    }
-  }
-
-  /// The tasks of a list, else those that a folder has a file of.
-  static func chosen(_ names: String?, in folder: String, split: String) throws -> [QuestionTask] {
-    let tasks = try list(names) ?? allCases.filter { Folder.exists("\(folder)/\($0.rawValue)/\(split).jsonl") }
-    guard !tasks.isEmpty else {
-      throw CheckpointError(
-        file: folder, found: "no TASK/\(split).jsonl", expected: "one of \(allCases.map(\.rawValue).joined(separator: ", "))")
-    }
-    return tasks
   }
 }

@@ -1,10 +1,8 @@
 import ArgumentParser
 import CPUBackend
 import Checkpoints
-import Decoders
 import Generation
-import Tokenization
-import Training
+import Tensors
 
 #if canImport(Glibc)
   import Glibc
@@ -47,44 +45,29 @@ struct GenerateCommand: ParsableCommand {
   var json = false
   @OptionGroup var common: CommonOptions
 
-  func run() throws {
-    let tokenizer = try Tokenizer(model: options.model)
-    let format = chat ? try ChatFormat(tokenizer, model: options.model) : nil
-    let prompts = try prompt.enumerated().map { index, text in
-      if let format { return format.turn(text) }
-      let ids = (tokenizer.addsBeginToken ? tokenizer.beginToken.map { [$0] } ?? [] : []) + tokenizer.encode(text)
-      guard !ids.isEmpty else {
-        throw UsageError("--prompt \(index + 1) is empty and the tokenizer adds no begin token; expected at least one token to go on from")
-      }
-      return ids
-    }
-    let longest = prompts.map(\.count).max() ?? 0
-    let (end, isOverflowing) = longest.addingReportingOverflow(options.maxTokens)
-    let model = try LoadedModel(
-      options, tokenizer, endOfTurn: format?.endOfTurn, longest: isOverflowing ? .max : end, threads: common.threadCount)
-    for (index, ids) in prompts.enumerated() where ids.count > model.positions {
-      throw UsageError("--prompt \(index + 1) has \(ids.count) tokens, expected at most \(model.positions), the model's positions")
-    }
-    var output = TextOutput(streams: isatty(1) == 1 && !json, prompts: prompts.count)
-    let state = DecodingState(model.decoder, sequences: prompts.count, on: model.backend)
+  func run() throws { try run(on: CPUFloat(threads: common.threadCount)) }
+
+  private func run<B: Backend>(on backend: B) throws {
+    let model = try LoadedModel(options.model, adapter: options.adapter, on: backend)
+    var output = TextOutput(streams: isatty(1) == 1 && !json, prompts: prompt.count)
     let start = Machine.seconds
     var firstToken: Double?
-    let results = try model.generate(prompts, state) { s, text, hasEnded in
+    let results = try model.generate(prompt, options.settings, isChat: chat) { s, text, hasEnded in
       firstToken = firstToken ?? Machine.seconds
       if !json { output.add(text, of: s, hasEnded: hasEnded) }
     }
     if !common.quiet, isatty(2) == 1 {
-      let (read, written) = (prompts.reduce(0) { $0 + $1.count }, results.reduce(0) { $0 + $1.ids.count })
+      let (read, written) = (results.reduce(0) { $0 + $1.promptTokens }, results.reduce(0) { $0 + $1.ids.count })
       let (begin, end) = (firstToken ?? start, Machine.seconds)
       writeError("\(read) tokens read, \(fixed(Double(read) / max(begin - start, 1e-9), 1)) a second; ")
-      writeError("\(written) written, \(fixed(Double(max(0, written - prompts.count)) / max(end - begin, 1e-9), 1)) a second\n")
+      writeError("\(written) written, \(fixed(Double(max(0, written - prompt.count)) / max(end - begin, 1e-9), 1)) a second\n")
     }
     if json {
       for (text, result) in zip(prompt, results) { print(line(text, result).serialized()) }
     }
   }
 
-  private func line(_ prompt: String, _ result: Generator<CPUFloat>.Result) -> JSON {
+  private func line(_ prompt: String, _ result: GeneratedText) -> JSON {
     var object = JSON.Object()
     object["prompt"] = .string(prompt)
     object["ids"] = .array(result.ids.map { JSON(Int($0)) })

@@ -1,6 +1,3 @@
-import Checkpoints
-import Decoders
-
 #if canImport(Glibc)
   import Glibc
 #elseif canImport(Darwin)
@@ -86,33 +83,18 @@ enum Machine {
   /// The memory of this machine, in bytes.
   static var memoryBytes: Double { Double(sysconf(Int32(_SC_PHYS_PAGES))) * Double(sysconf(Int32(_SC_PAGESIZE))) }
 
-  /// Random weights are not limited by a file: refuses what this machine cannot hold.
+  /// Refuses what this process cannot hold: random weights and new adapters are not limited by a file.
   ///
-  /// - Parameter bytesEach: of a number, with its gradient and moments where it is trained.
-  static func requireMemory(for configuration: DecoderConfiguration, bytesEach: Double, file: String) throws {
-    let block = LinearName.allCases.map { Double(configuration.linearSizes($0).outputs) * Double(configuration.linearSizes($0).inputs) }
-    let heads = Double(configuration.vocabulary) * Double(configuration.channels) * (configuration.tiesHead ? 1 : 2)
-    try requireMemory(bytesEach * (Double(configuration.layers) * block.reduce(0, +) + heads), for: "the weights", file: file)
-  }
-
-  /// The same for a new adapter: its values, gradients and two moments.
-  static func requireMemory(for adapter: AdapterConfiguration, of configuration: DecoderConfiguration) throws {
-    var numbers = Double(adapter.mixture?.experts ?? 0) * Double(configuration.channels)
-    for target in adapter.targets {
-      let (outputs, inputs) = (Double(configuration.linearSizes(target).outputs), Double(configuration.linearSizes(target).inputs))
-      let isExpert = target.isFeedForward && adapter.mixture != nil
-      let rank = isExpert ? adapter.mixture?.lora.rank ?? 0 : adapter.lora.rank
-      numbers += Double(rank) * (outputs + inputs) * Double(isExpert ? adapter.mixture?.experts ?? 1 : 1)
-    }
-    try requireMemory(16 * Double(configuration.layers) * numbers, for: "the adapter", file: "--rank, --experts")
-  }
-
-  private static func requireMemory(_ bytes: Double, for what: String, file: String) throws {
+  /// - Parameters:
+  ///   - bytes: what is needed.
+  ///   - what: what needs it.
+  ///   - input: what asks for it, a file or options.
+  static func requireMemory(_ bytes: Double, for what: String, input: String) throws {
     let most = memoryLimit ?? memoryBytes
     guard bytes < most else {
-      throw CheckpointError(
-        file: file, found: "sizes that need \(fixed(bytes / 1_073_741_824, 1)) GiB for \(what)",
-        expected: "at most the \(fixed(most / 1_073_741_824, 1)) GiB that this process may have")
+      throw InputError(
+        "\(input): found sizes that need \(fixed(bytes / 1_073_741_824, 1)) GiB for \(what); expected at most the "
+          + "\(fixed(most / 1_073_741_824, 1)) GiB that this process may have")
     }
   }
 

@@ -1,5 +1,8 @@
 import ArgumentParser
 import Checkpoints
+import Generation
+import Samples
+import Tensors
 
 #if canImport(Glibc)
   import Glibc
@@ -13,7 +16,7 @@ enum Main {
   static func main() {
     signal(SIGXFSZ, SIG_IGN)  // a file that would grow too large is then an error of the write, told like a full disk
     do {
-      var command = try MixLoRACommand.parseAsRoot(try Arguments.all())
+      var command = try MixLoRACommand.parseAsRoot()
       try command.run()
       end(printed: 0)
     } catch {
@@ -35,12 +38,15 @@ enum Main {
     case let error as CheckpointError:
       writeError("error: \(error)\n")
       exit(error.isSystemFailure ? 5 : 3)
-    case let error as UsageError:
+    case is UsageError, is InputError, is NonFiniteValue:
       writeError("error: \(error)\n")
+      exit(error is UsageError ? 2 : error is InputError ? 3 : 4)
+    case let error as SettingsError:
+      writeError("error: \(error.text.option)\n")
       exit(2)
-    case let error as NumericalFailure:
-      writeError("error: \(error)\n")
-      exit(4)
+    case let error as PromptError:
+      writeError("error: \(error.prompt == nil ? "" : "--")\(error)\n")
+      exit(2)
     case is Interrupted: exit(130)
     default:
       // Everything else is ArgumentParser's: help and version (0) or a usage error (its 64 is our 2).
@@ -63,10 +69,11 @@ struct UsageError: Error, CustomStringConvertible {
   init(_ description: String) { self.description = description }
 }
 
-/// A result that is not a number; exit code 4.
-struct NumericalFailure: Error, CustomStringConvertible {
-  /// What was found where.
+/// What an input or an option asks for and cannot be; exit code 3.
+struct InputError: Error, CustomStringConvertible {
   let description: String
+
+  init(_ description: String) { self.description = description }
 }
 
 /// Writes to standard error, where progress and errors go.

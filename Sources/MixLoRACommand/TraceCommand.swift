@@ -145,7 +145,7 @@ struct TraceCommand: ParsableCommand {
       writeError("\(trace.tensors.count) tensors\(losses.map { ", " + $0 }.joined()) → \(out)\n")
     }
     if let bad = trace.firstNonFinite {
-      throw NumericalFailure(description: "\(out): tensor \(bad.name) has a value that is not finite; everything was written as it is")
+      throw NonFiniteValue("tensor \(bad.name)", at: out, "has a value that is not finite; everything was written as it is")
     }
   }
 }
@@ -166,37 +166,5 @@ extension TraceCommand {
         throw UsageError("--out \(out) would write into what \(name) reads, \(input); choose another place.")
       }
     }
-  }
-}
-
-/// The arithmetic of a run.
-enum Precision: String, ExpressibleByArgument, CaseIterable {
-  case float32
-  case float64
-}
-
-/// Where a run computes.
-enum Device: String, ExpressibleByArgument, CaseIterable {
-  case cpu
-}
-
-extension ExpertEvaluation: ExpressibleByArgument {}
-extension BalanceLossForm: ExpressibleByArgument {}
-
-/// True if a shell pattern (`*`, `?`, `[…]`) matches the whole path.
-func matches(_ path: String, _ pattern: String) -> Bool { fnmatch(pattern, path, 0) == 0 }
-
-/// What every command takes.
-struct CommonOptions: ParsableArguments {
-  @Option(help: ArgumentHelp("Threads to compute with (default: the cores that this process may use).", valueName: "n"))
-  var threads: Int?
-
-  @Flag(help: "No progress on standard error.")
-  var quiet = false
-
-  var threadCount: Int { threads ?? Machine.usableCores }
-
-  func validate() throws {
-    if let threads, !(1...1024).contains(threads) { throw ValidationError("--threads is \(threads), expected 1 to 1024.") }
   }
 }

@@ -3,8 +3,8 @@ import CPUBackend
 import Checkpoints
 import Decoders
 import Layers
+import Samples
 import Tensors
-import Tokenization
 import Training
 
 /// Fine-tunes a model with an adapter, or trains all of it.
@@ -12,6 +12,7 @@ struct TrainCommand: ParsableCommand {
   static let configuration = CommandConfiguration(
     commandName: "train",
     abstract: "Fine-tune a model with a MixLoRA or LoRA adapter, or train all of it.",
+    usage: "mixlora train [<options>] --model <path> --data <path> --out <folder>",
     discussion: """
       --data is a folder of TASK/train.jsonl (arc-e, arc-c, boolq, obqa, piqa, siqa, winogrande; --task chooses, several \
       separated by ';'), or a JSON or JSON Lines file whose records have instruction, input, output; or prompt, completion; \
@@ -38,65 +39,65 @@ struct TrainCommand: ParsableCommand {
   @Option(help: ArgumentHelp("Model to fine-tune: a Hugging Face folder or a GGUF file.", valueName: "path"))
   var model: String
   @Option(help: ArgumentHelp("Folder of tasks, or a file.", valueName: "path"))
-  var data: String
+  var data: String?
   @Option(help: ArgumentHelp("Tasks of a folder, separated by ';' (default: all that are there).", valueName: "tasks"))
   var task: String?
   @Option(help: ArgumentHelp("Folder for everything that is written.", valueName: "folder"))
   var out: String
   @Option(help: "What is trained: mixlora; lora, without experts; full, all weights of the model.")
-  var method = TrainMethod.mixlora
+  var method = Setting(TrainingRecipe.Method.mixlora)
   @Option(help: ArgumentHelp("Adapter to start from; its settings hold.", valueName: "folder"))
   var adapter: String?
 
   @OptionGroup var branches: BranchOptions
   @Option(help: "alpha; branches are scaled by alpha/rank.")
-  var alpha = 32.0
+  var alpha = Setting(32.0)
   @Flag(help: "Scale branches by alpha/√rank.")
   var rslora = false
   @Option(name: .customLong("init"), help: "How every A is drawn: kaiming or gaussian.")
-  var initialisation = AdapterConfiguration.Initialisation.kaiming
+  var initialization = Setting(AdapterConfiguration.Initialisation.kaiming)
   @Option(help: ArgumentHelp("Linear layers with branches, separated by ','.", valueName: "names"))
-  var targets = LinearName.allCases.map(\.rawValue).joined(separator: ",")
+  var targets = Setting(LinearName.allCases.map(\.rawValue).joined(separator: ","))
   @Option(help: "Form of the balance loss.")
-  var routerLoss = BalanceLossForm.pooledTopK
+  var routerLoss = Setting(BalanceLossForm.pooledTopK)
   @Option(help: "Coefficient of the balance loss.")
-  var routerCoefficient = 0.001
+  var routerCoefficient = Setting(0.001)
 
   @Option(help: "Steps to make (default: --epochs).")
   var steps: Int?
   @Option(help: "Passes over the data.")
-  var epochs = 2
+  var epochs = Setting(2)
   @Option(help: "Samples in a step.")
-  var batch = 16
+  var batch = Setting(16)
   @Option(help: "Equal parts that a step is computed in.")
-  var accumulate = 1
+  var accumulate = Setting(1)
   @Option(help: "adamw or sgd.")
-  var optimizer = OptimizerName.adamw
+  var optimizer = Setting(TrainingRecipe.OptimizerName.adamw)
   @Option(help: "Momentum of sgd.")
-  var momentum = 0.0
+  var momentum = Setting(0.0)
   @Option(help: "Learning rate.")
-  var lr = 2e-4
+  var lr = Setting(2e-4)
   @Option(help: "How the learning rate changes.")
-  var schedule = LearningRateSchedule.constant
+  var schedule = Setting(LearningRateSchedule.constant)
   @Option(help: "Share of the steps that are warm-up.")
-  var warmup = 0.0
+  var warmup = Setting(0.0)
   @Option(help: "Largest norm of the gradient; 0 for no limit.")
-  var clip = 1.0
+  var clip = Setting(1.0)
   @Option(help: "Weight decay.")
-  var weightDecay = 0.01
+  var weightDecay = Setting(0.01)
   @Option(help: "What every B's learning rate is multiplied with.")
-  var loraPlus = 1.0
+  var loraPlus = Setting(1.0)
   @OptionGroup var sampling: SampleOptions
   @Option(help: ArgumentHelp("File of samples whose loss is reported.", valueName: "file"))
   var validation: String?
   @Option(help: "Steps between validations (default: at the end).")
   var evaluateEvery: Int?
   @Option(help: "Seed of everything random.")
-  var seed: UInt64 = 42
+  var seed = Setting<UInt64>(42)
   @Option(help: "Steps between checkpoints.")
-  var saveEvery = 100
+  var saveEvery = Setting(100)
   @Option(help: "Checkpoints to keep: the newest ones, and beside them the best by validation.")
-  var keep = 2
+  var keep = Setting(2)
   @Flag(help: "Go on from the newest checkpoint in --out.")
   var resume = false
   @Flag(help: "Print parameters, memory and the first sample, and stop.")
@@ -109,74 +110,119 @@ struct TrainCommand: ParsableCommand {
   var json = false
   @OptionGroup var common: CommonOptions
 
-  /// What a count may be: epochs times the steps of an epoch, say, then has room in an Int.
-  private static let counts = 1...1_000_000_000
+  /// What the parser says of an option that must be there; this one may stand in a configuration instead.
+  private static let missingData = "Missing expected argument '--data <path>'\nHelp:  --data <path>  Folder of tasks, or a file."
 
   func validate() throws {
-    for (name, value) in [
-      ("--epochs", epochs), ("--batch", batch), ("--accumulate", accumulate),
-      ("--save-every", saveEvery), ("--keep", keep), ("--steps", steps ?? 1),
-      ("--evaluate-every", evaluateEvery ?? 1),
-    ] where !Self.counts.contains(value) {
-      throw ValidationError(
-        "\(name) is \(value), expected \(value < 1 ? "at least \(Self.counts.lowerBound)" : "at most \(Self.counts.upperBound)").")
-    }
-    guard alpha > 0, alpha.isFinite else { throw ValidationError("--alpha is \(alpha), expected a number > 0.") }
-    guard batch % accumulate == 0 else { throw ValidationError("--accumulate is \(accumulate), expected a divisor of --batch, \(batch).") }
-    for (name, value) in [
-      ("--lr", lr), ("--weight-decay", weightDecay), ("--clip", clip), ("--momentum", momentum),
-      ("--router-coefficient", routerCoefficient),
-    ] where !(value >= 0 && value.isFinite) { throw ValidationError("\(name) is \(value), expected a number ≥ 0.") }
-    guard warmup >= 0, warmup <= 1 else { throw ValidationError("--warmup is \(warmup), expected a share between 0 and 1.") }
-    guard warmup == 0 || schedule != .constant else {
-      throw ValidationError("--warmup with --schedule constant: use constant_with_warmup, which has one.")
-    }
-    guard loraPlus >= 1, loraPlus.isFinite else { throw ValidationError("--lora-plus is \(loraPlus), expected at least 1.") }
-    _ = try targetNames()
-    _ = try QuestionTask.list(task)
-    if method == .full { try refuseAdapterOptions() }
+    if method.value == .full { try refuseAdapterOptions() }
+    // What a configuration says is not read while arguments are parsed; the run checks all of it together.
+    guard config == nil else { return }
+    guard data != nil else { throw ValidationError(Self.missingData) }
+    try validating { try recipe().check() }
   }
 
   func run() throws {
-    let run = try TrainingRun(self)
-    if let summary = try run.run() { run.report(summary) }
+    var recipe = try recipe()
+    guard !recipe.data.isEmpty else { throw UsageError(Self.missingData) }
+    // Bits depend on the threads, so a resumed run has those that it was started with.
+    let threads = try recipe.threads ?? (resume ? TrainingCheckpoint.threads(ofRunIn: out) : nil) ?? common.threadCount
+    recipe.threads = threads
+    try run(recipe, on: CPUFloat(threads: threads))
   }
 
-  func targetNames() throws -> Set<LinearName> {
-    Set(
-      try targets.split(separator: ",").map { name in
-        guard let target = LinearName(rawValue: String(name)) else {
-          throw ValidationError(
-            "--targets names '\(name)', expected names among \(LinearName.allCases.map(\.rawValue).joined(separator: ","))")
-        }
-        return target
-      })
+  private func run<B: Backend>(_ recipe: TrainingRecipe, on backend: B) throws {
+    try requireOwnDump(recipe)
+    try Machine.requireMemory(for: recipe)
+    let run = try TrainingRun(recipe, out: dryRun && !resume ? nil : out, resumes: resume, on: backend) {
+      writeError("note: \($0.option)\n")
+    }
+    if !dryRun { try run.prepare() }
+    if let dumpBatches { try run.writeBatches(to: dumpBatches) }
+    guard !dryRun else { return print(run.preview(json: json)) }
+    let pace = try run.run(quiet: common.quiet)
+    print(run.report(pace, out: out, json: json))
+  }
+
+  /// The settings of the run: those of `--config`, and over them what is given here.
+  func recipe() throws -> TrainingRecipe {
+    var recipe = try config.map { try TrainingConfiguration(contentsOf: $0).recipe } ?? TrainingRecipe()
+    recipe.model = model
+    recipe.data = data ?? recipe.data
+    recipe.task = task ?? recipe.task
+    recipe.adapter = adapter ?? recipe.adapter
+    recipe.validation = validation ?? recipe.validation
+    recipe.evaluateEvery = evaluateEvery ?? recipe.evaluateEvery
+    recipe.steps = steps ?? recipe.steps
+    recipe.threads = common.threads ?? recipe.threads
+    method.override(&recipe.method)
+    branches.override(&recipe)
+    alpha.override(&recipe.alpha)
+    if rslora { recipe.isRankStabilized = true }
+    initialization.override(&recipe.initialization)
+    if targets.isGiven { recipe.targets = try Self.linearNames(targets.value) }
+    routerLoss.override(&recipe.routerLoss)
+    routerCoefficient.override(&recipe.routerCoefficient)
+    epochs.override(&recipe.epochs)
+    batch.override(&recipe.batch)
+    accumulate.override(&recipe.accumulate)
+    optimizer.override(&recipe.optimizer)
+    momentum.override(&recipe.momentum)
+    lr.override(&recipe.learningRate)
+    schedule.override(&recipe.schedule)
+    warmup.override(&recipe.warmup)
+    clip.override(&recipe.clip)
+    weightDecay.override(&recipe.weightDecay)
+    loraPlus.override(&recipe.loraPlus)
+    sampling.override(&recipe.encoding)
+    seed.override(&recipe.seed)
+    saveEvery.override(&recipe.saveEvery)
+    keep.override(&recipe.keep)
+    return recipe
+  }
+
+  private static func linearNames(_ list: String) throws -> [LinearName] {
+    try list.split(separator: ",").map { name in
+      guard let target = LinearName(rawValue: String(name)) else {
+        throw ValidationError(
+          "--targets names '\(name)', expected names among \(LinearName.allCases.map(\.rawValue).joined(separator: ","))")
+      }
+      return target
+    }
   }
 
   /// Training all weights has no adapter, so what describes one would be ignored.
   private func refuseAdapterOptions() throws {
-    let names = [
-      "--adapter", "--rank", "--alpha", "--rslora", "--dropout", "--init", "--experts", "--top-k", "--targets", "--router-loss",
-      "--router-coefficient", "--evaluation", "--lora-plus",
+    let given = [
+      ("--config", config != nil), ("--adapter", adapter != nil), ("--rank", branches.rank.isGiven), ("--alpha", alpha.isGiven),
+      ("--rslora", rslora), ("--dropout", branches.dropout.isGiven), ("--init", initialization.isGiven),
+      ("--experts", branches.experts.isGiven), ("--top-k", branches.topK.isGiven), ("--targets", targets.isGiven),
+      ("--router-loss", routerLoss.isGiven), ("--router-coefficient", routerCoefficient.isGiven),
+      ("--evaluation", branches.evaluation.isGiven), ("--lora-plus", loraPlus.isGiven),
     ]
-    if let name = names.first(where: Arguments.names.contains) {
+    if let name = given.first(where: \.1)?.0 {
       throw ValidationError("\(name) goes with an adapter; --method full trains the model's own weights.")
+    }
+  }
+
+  /// Refuses to write the batches over a file that they are made from.
+  private func requireOwnDump(_ recipe: TrainingRecipe) throws {
+    guard let dump = dumpBatches, let place = try? Folder.absolute(dump) else { return }
+    for (name, file) in [("--data", recipe.data), ("--validation", recipe.validation ?? ""), ("--model", recipe.model)]
+    where (try? Folder.absolute(file)) == place {
+      throw UsageError("--dump-batches \(dump) is the file of \(name), expected another name.")
     }
   }
 }
 
-/// What is trained.
-enum TrainMethod: String, ExpressibleByArgument, CaseIterable {
-  case mixlora
-  case lora
-  case full
+extension Machine {
+  /// Refuses a run whose drawn weights or new adapter, with gradients and moments, are more than this process can hold.
+  fileprivate static func requireMemory(for recipe: TrainingRecipe) throws {
+    let files = try ModelFolder(recipe.model, drawnUnder: recipe.method == .full ? recipe.seed : nil)
+    if files.isNew {
+      try requireMemory(16 * files.configuration.parameterCount, for: "the weights", input: recipe.model + "/config.json")
+    }
+    if let adapter = recipe.adapterConfiguration, recipe.adapter == nil {
+      try requireMemory(16 * adapter.parameterCount(in: files.configuration), for: "the adapter", input: "--rank, --experts")
+    }
+  }
 }
-
-/// The optimisers by name.
-enum OptimizerName: String, ExpressibleByArgument, CaseIterable {
-  case adamw
-  case sgd
-}
-
-extension AdapterConfiguration.Initialisation: ExpressibleByArgument {}
-extension LearningRateSchedule: ExpressibleByArgument {}

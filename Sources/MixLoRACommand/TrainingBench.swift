@@ -6,14 +6,14 @@ import Tensors
 import Training
 
 /// Runs and times training steps and their floor.
-struct TrainingBench {
-  private let decoder: Decoder<CPUFloat>
-  private let batch: PackedBatch<CPUFloat>
+struct TrainingBench<B: ProfilingBackend> {
+  private let decoder: Decoder<B>
+  private let batch: PackedBatch<B>
   private let seed: UInt64
-  private let caches: Decoder<CPUFloat>.CachePolicy
-  private let backend: CPUFloat
+  private let caches: Decoder<B>.CachePolicy
+  private let backend: B
 
-  init(_ decoder: Decoder<CPUFloat>, _ batch: PackedBatch<CPUFloat>, seed: UInt64, recomputes: Bool, on backend: CPUFloat) {
+  init(_ decoder: Decoder<B>, _ batch: PackedBatch<B>, seed: UInt64, recomputes: Bool, on backend: B) {
     self.decoder = decoder
     self.batch = batch
     self.seed = seed
@@ -21,29 +21,9 @@ struct TrainingBench {
     self.backend = backend
   }
 
-  /// Seconds of one step's phases.
-  struct Step {
-    var forward: Double
-    var backward: Double
-    var optimizer: Double
-    var total: Double { forward + backward + optimizer }
-  }
-
-  /// What was measured.
-  struct Result {
-    let tokens: Int
-    let threads: Int
-    let steps: [Step]
-    let floorSeconds: Double
-    let floorFlops: Double
-    let peakResidentBytes: Int
-    let counters: Counters
-    let operations: [(name: String, calls: Int, seconds: Double)]
-  }
-
-  func measure(steps: Int, profiled: Bool) throws -> Result {
+  func measure(steps: Int, profiled: Bool) throws -> BenchResult {
     var optimizer = AdamW(decoder.parameters, learningRate: 2e-4, on: backend)
-    var times: [Step] = []
+    var times: [BenchStep] = []
     var counters = Counters()
     for index in 0...steps {  // the first fills the pool and is not counted
       let before = backend.counters
@@ -60,12 +40,12 @@ struct TrainingBench {
         return median((0..<4).map { _ in frozenProducts() }.dropFirst())
       }.min() ?? .infinity
     backend.productThreading = .rows
-    return Result(
+    return BenchResult(
       tokens: batch.tokens, threads: backend.threadCount, steps: times, floorSeconds: floor, floorFlops: flops, peakResidentBytes: peak,
       counters: counters, operations: operations)
   }
 
-  private func step(_ number: Int, _ optimizer: inout AdamW<CPUFloat>) throws -> Step {
+  private func step(_ number: Int, _ optimizer: inout AdamW<B>) throws -> BenchStep {
     let start = Machine.seconds
     let run = Run(backend, isTraining: true, key: RandomKey(seed: seed))
     run.rows = batch.identity(step: number)
@@ -77,8 +57,8 @@ struct TrainingBench {
     let end = Machine.seconds
     optimizer.step(number)
     let last = Machine.seconds
-    guard try backend.download(loss)[0].isFinite else { throw NumericalFailure(description: "step \(number): the loss is not finite") }
-    return Step(forward: middle - start, backward: end - middle, optimizer: last - end)
+    guard try backend.download(loss)[0].isFinite else { throw NonFiniteValue("the loss", at: "step \(number)") }
+    return BenchStep(forward: middle - start, backward: end - middle, optimizer: last - end)
   }
 
   /// Seconds of the step's frozen products alone, forward and the gradient of their inputs.
@@ -109,7 +89,27 @@ private func median(_ values: some Sequence<Double>) -> Double {
   return sorted.count % 2 == 1 ? sorted[sorted.count / 2] : (sorted[sorted.count / 2 - 1] + sorted[sorted.count / 2]) / 2
 }
 
-extension TrainingBench.Result {
+/// Seconds of one step's phases.
+struct BenchStep {
+  var forward: Double
+  var backward: Double
+  var optimizer: Double
+  var total: Double { forward + backward + optimizer }
+}
+
+/// What was measured.
+struct BenchResult {
+  let tokens: Int
+  let threads: Int
+  let steps: [BenchStep]
+  let floorSeconds: Double
+  let floorFlops: Double
+  let peakResidentBytes: Int
+  let counters: Counters
+  let operations: [(name: String, calls: Int, seconds: Double)]
+}
+
+extension BenchResult {
   private var stepSeconds: Double { median(steps.map(\.total)) }
   private var tokensPerSecond: Double { Double(tokens) / stepSeconds }
   private var floorTokensPerSecond: Double { Double(tokens) / floorSeconds }
@@ -162,27 +162,3 @@ extension TrainingBench.Result {
     return lines.joined(separator: "\n")
   }
 }
-
-/// A number with so many digits after the point.
-func fixed(_ value: Double, _ digits: Int) -> String {
-  guard value.isFinite, abs(value) < 1e12 else { return "\(value)" }
-  var scale = 1
-  for _ in 0..<digits { scale *= 10 }
-  let scaled = Int((abs(value) * Double(scale)).rounded())
-  let fraction = "\(scaled % scale)"
-  let sign = value < 0 && scaled > 0 ? "-" : ""
-  return "\(sign)\(scaled / scale)" + (digits == 0 ? "" : "." + String(repeating: "0", count: digits - fraction.count) + fraction)
-}
-
-/// A positive number in three digits: 2.00e-4.
-func scientific(_ value: Double) -> String {
-  guard value.isFinite, value > 0 else { return "\(value)" }
-  var exponent = 0
-  var mantissa = value
-  while mantissa >= 9.995 { (mantissa, exponent) = (mantissa / 10, exponent + 1) }
-  while mantissa < 0.9995 { (mantissa, exponent) = (mantissa * 10, exponent - 1) }
-  return fixed(mantissa, 2) + (exponent == 0 ? "" : "e\(exponent)")
-}
-
-func pad(_ text: String, _ width: Int) -> String { text + String(repeating: " ", count: max(0, width - text.count)) }
-func padLeft(_ text: String, _ width: Int) -> String { String(repeating: " ", count: max(0, width - text.count)) + text }

@@ -1,9 +1,10 @@
 import Checkpoints
 import Decoders
+import Samples
 import Tokenization
 import Training
 
-/// MoE-PEFT's training JSON as options of `mixlora train`.
+/// MoE-PEFT's training JSON as a recipe.
 ///
 /// A key that is absent or null leaves our default, which is MoE-PEFT's where both have one. `data` is a path as MoE-PEFT opens it:
 /// relative to the working directory, not to the file. Keys that only steer what one run with one adapter does not have are checked and
@@ -14,15 +15,15 @@ import Training
 /// the prompts), an end token follows, a long prompt is cut from the left and no answer ever, micro-batches are weighted by their
 /// tokens, every epoch is shuffled anew, and the gradient is clipped (`--clip 0` turns that off).
 struct TrainingConfiguration {
-  /// The options, as they would stand on the command line.
-  private(set) var arguments: [String] = []
+  /// The settings; the model is not among them.
+  private(set) var recipe = TrainingRecipe()
 
   /// Reads a file.
   ///
   /// - Throws: `CheckpointError` naming file and key.
   init(contentsOf file: String) throws {
     var top = try JSONReader(JSON(contentsOf: file), file: file, path: "")
-    try integer("cutoff_len", of: &top, as: "--length", from: 2)
+    try integer("cutoff_len", of: &top, \.encoding.length, from: 2)
     let saveStep = try top.positive("save_step")
     _ = try top.string("train_strategy", oneOf: ["optim", "none"])
     for key in ["train_lora_simultaneously_num", "train_lora_candidate_num", "inference_lora_simultaneously_num"] {
@@ -37,7 +38,7 @@ struct TrainingConfiguration {
     try readData(&adapter)
     let parts = try readBatches(&adapter)
     // MoE-PEFT counts micro-batches here.
-    if let saveStep { add("--save-every", max(1, saveStep / parts)) }
+    if let saveStep { recipe.saveEvery = max(1, saveStep / parts) }
     try readOptimizer(&adapter)
     try readBranches(&adapter)
     try readRouting(&adapter)
@@ -55,7 +56,7 @@ struct TrainingConfiguration {
       guard !path.contains(";") else {
         throw adapter.error("data", quoted(path), "one folder of TASK/train.jsonl or one file; a list of paths is not built yet")
       }
-      add("--data", path)
+      recipe.data = path
     }
     // "casual" is MoE-PEFT's name for records of one's own; its launcher writes "causal".
     if let tasks = try adapter.text("task_name"), !["", "casual", "causal"].contains(tasks) {
@@ -63,13 +64,13 @@ struct TrainingConfiguration {
         throw adapter.error(
           "task_name", quoted(String(name)), QuestionTask.allCases.map(\.rawValue).joined(separator: ", ") + "; others are not built yet")
       }
-      add("--task", tasks)
+      recipe.task = tasks
     }
     if let prompt = try adapter.text("prompt") {
-      guard PromptTemplate(rawValue: prompt) != nil else {
+      guard let template = PromptTemplate(rawValue: prompt) else {
         throw adapter.error("prompt", quoted(prompt), "moe_peft, alpaca or chatml; a file with a template is not built yet")
       }
-      add("--template", prompt)
+      recipe.encoding.template = template
     }
     try adapter.require("group_by_length", [false], "false")
     try adapter.require("evaluate_steps", [], "null: tasks are not evaluated while training")
@@ -80,45 +81,43 @@ struct TrainingConfiguration {
     let batch = try adapter.positive("batch_size")
     let micro = try adapter.positive("micro_batch_size")
     _ = try adapter.positive("evaluate_batch_size")
-    try integer("num_epochs", of: &adapter, as: "--epochs")
-    if let batch { add("--batch", batch) }
+    try integer("num_epochs", of: &adapter, \.epochs)
+    if let batch { recipe.batch = batch }
     guard let micro else { return 1 }
     guard let batch, batch % micro == 0 else {
       throw adapter.error("micro_batch_size", "\(micro)", "a divisor of batch_size\(batch.map { ", \($0)" } ?? ", which is not there")")
     }
-    add("--accumulate", batch / micro)
-    return batch / micro
+    recipe.accumulate = batch / micro
+    return recipe.accumulate
   }
 
   private mutating func readOptimizer(_ adapter: inout JSONReader) throws {
-    if let name = try adapter.string("optim", oneOf: OptimizerName.allCases.map(\.rawValue)) { add("--optimizer", name) }
-    if let name = try adapter.string("scheduler_type", oneOf: LearningRateSchedule.allCases.map(\.rawValue)) {
-      add("--schedule", name)
-    }
-    for (key, option) in [("lr", "--lr"), ("weight_decay", "--weight-decay"), ("momentum", "--momentum")] {
-      try number(key, of: &adapter, as: option, "a number ≥ 0") { $0 >= 0 }
+    try choice("optim", of: &adapter, \.optimizer)
+    try choice("scheduler_type", of: &adapter, \.schedule)
+    for (key, path) in [("lr", \TrainingRecipe.learningRate), ("weight_decay", \.weightDecay), ("momentum", \.momentum)] {
+      try number(key, of: &adapter, path, "a number ≥ 0") { $0 >= 0 }
     }
     _ = try adapter.number("warmup_steps", "a number") { _ in true }
-    try number("warmup_ratio", of: &adapter, as: "--warmup", "a share between 0 and 1") { (0...1).contains($0) }
-    try number("loraplus_lr_ratio", of: &adapter, as: "--lora-plus", "a number ≥ 1") { $0 >= 1 }
+    try number("warmup_ratio", of: &adapter, \.warmup, "a share between 0 and 1") { (0...1).contains($0) }
+    try number("loraplus_lr_ratio", of: &adapter, \.loraPlus, "a number ≥ 1") { $0 >= 1 }
   }
 
   // MARK: Adapter
 
   private mutating func readBranches(_ adapter: inout JSONReader) throws {
-    try integer("r", of: &adapter, as: "--rank")
-    try number("lora_alpha", of: &adapter, as: "--alpha", "a number > 0") { $0 > 0 }
-    try number("lora_dropout", of: &adapter, as: "--dropout", "a number in [0, 1)") { (0..<1).contains($0) }
+    try integer("r", of: &adapter, \.rank)
+    try number("lora_alpha", of: &adapter, \.alpha, "a number > 0") { $0 > 0 }
+    try number("lora_dropout", of: &adapter, \.dropout, "a number in [0, 1)") { (0..<1).contains($0) }
     try adapter.require("use_dora", [false], "false")
-    if try adapter.bool("use_rslora", default: false) { arguments.append("--rslora") }
+    recipe.isRankStabilized = try adapter.bool("use_rslora", default: false)
     if let name = try adapter.string("lora_init", oneOf: ["original", "gaussian"]) {
-      add("--init", name == "original" ? "kaiming" : name)
+      recipe.initialization = name == "original" ? .kaiming : .gaussian
     }
-    if let json = adapter.value("target_modules") { add("--targets", try targets(json, adapter)) }
+    if let json = adapter.value("target_modules") { recipe.targets = try targets(json, adapter) }
   }
 
   /// The layers of a list of names or an object of name: bool.
-  private func targets(_ json: JSON, _ adapter: JSONReader) throws -> String {
+  private func targets(_ json: JSON, _ adapter: JSONReader) throws -> [LinearName] {
     let key = "target_modules"
     let known = LinearName.allCases.map(\.rawValue)
     // Layers of other families, which MoE-PEFT's templates may list.
@@ -147,7 +146,7 @@ struct TrainingConfiguration {
       throw error(json.summary, "a list of names, or an object of name: true or false")
     }
     guard !chosen.isEmpty else { throw error("no layer", "at least one") }
-    return known.filter(chosen.contains).joined(separator: ",")
+    return LinearName.allCases.filter { chosen.contains($0.rawValue) }
   }
 
   private mutating func readRouting(_ adapter: inout JSONReader) throws {
@@ -159,12 +158,12 @@ struct TrainingConfiguration {
     if let type, !["LORA", "MIXLORA"].contains(type) { throw unbuilt("peft_type", type, "LORA or MIXLORA") }
     if let strategy, strategy != "mixlora" { throw unbuilt("routing_strategy", strategy, "mixlora") }
     let hasRouter = type.map { $0 == "MIXLORA" } ?? (strategy != nil)
-    add("--method", hasRouter ? "mixlora" : "lora")
-    try integer("num_experts", of: &adapter, as: "--experts")
-    try integer("top_k", of: &adapter, as: "--top-k")
+    recipe.method = hasRouter ? .mixlora : .lora
+    try integer("num_experts", of: &adapter, \.experts)
+    try integer("top_k", of: &adapter, \.topK)
     let hasLoss = try adapter.bool("router_loss", default: true)
-    try number("router_aux_loss_coef", of: &adapter, as: "--router-coefficient", "a number ≥ 0") { $0 >= 0 }
-    if !hasLoss { add("--router-coefficient", 0) }
+    try number("router_aux_loss_coef", of: &adapter, \.routerCoefficient, "a number ≥ 0") { $0 >= 0 }
+    if !hasLoss { recipe.routerCoefficient = 0 }
     for (key, only) in [("router_init_range", 0.02), ("jitter_noise", 0)] {
       _ = try adapter.number(key, "\(only); other values are not built yet") { $0 == only }
     }
@@ -175,22 +174,30 @@ struct TrainingConfiguration {
     }
   }
 
-  // MARK: From a key to an option
+  // MARK: From a key to a setting
 
-  private mutating func add(_ option: String, _ value: some CustomStringConvertible) { arguments.append("\(option)=\(value)") }
-
-  private mutating func integer(_ key: String, of reader: inout JSONReader, as option: String, from least: Int = 1) throws {
-    if let value = try reader.positive(key, from: least) { add(option, value) }
+  private mutating func integer(
+    _ key: String, of reader: inout JSONReader, _ path: WritableKeyPath<TrainingRecipe, Int>, from least: Int = 1
+  ) throws {
+    if let value = try reader.positive(key, from: least) { recipe[keyPath: path] = value }
   }
 
   private mutating func number(
-    _ key: String, of reader: inout JSONReader, as option: String, _ expected: String, where isValid: (Double) -> Bool
+    _ key: String, of reader: inout JSONReader, _ path: WritableKeyPath<TrainingRecipe, Double>, _ expected: String,
+    where isValid: (Double) -> Bool
   ) throws {
-    if let value = try reader.number(key, expected, where: isValid) { add(option, value) }
+    if let value = try reader.number(key, expected, where: isValid) { recipe[keyPath: path] = value }
+  }
+
+  private mutating func choice<Choice: RawRepresentable<String> & CaseIterable>(
+    _ key: String, of reader: inout JSONReader, _ path: WritableKeyPath<TrainingRecipe, Choice>
+  ) throws {
+    let name = try reader.string(key, oneOf: Choice.allCases.map(\.rawValue))
+    if let choice = name.flatMap(Choice.init(rawValue:)) { recipe[keyPath: path] = choice }
   }
 }
 
-extension KeyedReader where Value == JSON {
+extension JSONReader {
   /// A whole number; nil if it is absent or null.
   fileprivate mutating func positive(_ key: String, from least: Int = 1) throws -> Int? {
     guard let value = value(key) else { return nil }

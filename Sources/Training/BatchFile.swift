@@ -1,4 +1,5 @@
 import Checkpoints
+import Samples
 import Tensors
 
 /// The batches of a run as a safetensors file, so that another program can train on the same ones.

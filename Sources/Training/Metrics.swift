@@ -71,14 +71,11 @@ public struct Metrics: Equatable, Sendable {
 /// `metrics.jsonl` of a run: a line a step, appended as the run goes.
 public struct MetricsFile {
   private let path: String
-  /// The lines so far.
-  public private(set) var lines: [Metrics]
 
-  /// Begins a file, or goes on after step `step` of the one that is there: later lines, and half a line, are cut off.
+  /// The lines of the file that is there up to a step; later ones, and half a line, are left out.
   ///
-  /// - Throws: `CheckpointError` if the file cannot be read or written, or lacks the line of an earlier step.
-  public init(_ path: String, after step: Int) throws {
-    self.path = path
+  /// - Throws: `CheckpointError` if the file cannot be read, or lacks the line of a step.
+  public static func lines(_ path: String, upTo step: Int) throws -> [Metrics] {
     var kept: [Metrics] = []
     if step > 0 {
       let file = try MappedFile(path: path)
@@ -90,17 +87,21 @@ public struct MetricsFile {
       throw CheckpointError(
         file: path, found: "lines of \(kept.count) steps up to step \(step)", expected: "a line for each step from 1 to \(step), in order")
     }
-    lines = kept
-    try AtomicFile.write(kept.map { $0.json.serialized() + "\n" }.joined(), to: path)
+    return kept
+  }
+
+  /// Begins a file with the given lines, in place of the one that may be there.
+  ///
+  /// - Throws: `CheckpointError` if it cannot be written.
+  public init(_ path: String, _ lines: [Metrics]) throws {
+    self.path = path
+    try AtomicFile.write(lines.map { $0.json.serialized() + "\n" }.joined(), to: path)
   }
 
   /// Adds a line.
   ///
   /// - Throws: `CheckpointError` if the file cannot be written.
-  public mutating func append(_ metrics: Metrics) throws {
-    lines.append(metrics)
-    try AppendedFile.append(metrics.json.serialized() + "\n", to: path)
-  }
+  public func append(_ metrics: Metrics) throws { try AppendedFile.append(metrics.json.serialized() + "\n", to: path) }
 
   /// Waits until all lines are on the disk: before a checkpoint, which goes on from them.
   ///

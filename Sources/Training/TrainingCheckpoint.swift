@@ -74,6 +74,14 @@ public enum TrainingCheckpoint {
     return settings
   }
 
+  /// The threads of the run whose newest checkpoint is in a folder: its bits depend on them. nil if there is none, or it does not say.
+  ///
+  /// - Throws: `CheckpointError` if the checkpoint is damaged.
+  public static func threads(ofRunIn folder: String) throws -> Int? {
+    guard let step = steps(in: folder).last else { return nil }
+    return try settings(folder, step: step)["threads"]?.intValue
+  }
+
   /// Puts the values of a checkpoint into the model's parameters and the optimiser.
   ///
   /// - Throws: `CheckpointError` for a missing, surplus or mis-shaped tensor.

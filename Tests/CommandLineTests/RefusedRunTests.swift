@@ -52,7 +52,7 @@ import Testing
     let scratch = try Scratch()
     let golden = try scratch.golden("topk")
     let adapter = try Program.run(["generate", "--model", golden.path + "/adapter", "--prompt", "a"])
-    #expect(adapter.code == 3 && adapter.error.contains("--adapter"), "\(adapter.error)")
+    #expect(adapter.code == 3 && adapter.error.contains("found an adapter"), "\(adapter.error)")
   }
 
   #if os(Linux)

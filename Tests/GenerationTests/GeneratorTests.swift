@@ -13,7 +13,7 @@ import Tokenization
   /// The golden MixLoRA model continues `prompts`; `pieces` are what was heard of each text.
   private func generate(
     _ prompts: [String], _ sampler: Sampler = Sampler(), tokens: Int = 20, positions: Int = 64, ends: Set<Int32> = [], stops: [String] = []
-  ) throws -> (results: [Generator<CPUDouble>.Result], pieces: [[String]]) {
+  ) throws -> (results: [GeneratedText], pieces: [[String]]) {
     let (backend, tokenizer) = (CPUDouble(threads: 1, isPoisoned: true), try TalkingModel.tokenizer())
     let decoder: Decoder<CPUDouble> = try ModelFolder.load(
       Golden.folder("topk") + "/model", adapter: .folder(Golden.folder("topk") + "/adapter"), on: backend)
@@ -81,7 +81,7 @@ import Tokenization
       SmallModel.adapter(), edit: { name, original in name == "model.norm.weight" ? try original(name).map { _ in .nan } : nil },
       on: backend)
     let generator = Generator(try TalkingModel.tokenizer(), Sampler(), .init(tokens: 3, positions: 16), on: backend)
-    #expect(throws: Generator<CPUFloat>.NonFiniteLogits.self) {
+    #expect(throws: NonFiniteValue.self) {
       try generator.generate([[1]], DecodingState(decoder, sequences: 1, on: backend))
     }
   }

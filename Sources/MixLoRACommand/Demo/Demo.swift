@@ -1,8 +1,10 @@
 import CPUBackend
 import Checkpoints
-import Decoders
+import Evaluation
 import Generation
 import Layers
+import Samples
+import Tensors
 import Tokenization
 import Training
 
@@ -32,7 +34,7 @@ struct Demo {
     /// The loss of each step.
     var losses: [Double] = []
     /// By task, in the order of the tasks.
-    var results: [AnswerMatching<CPUFloat>.Result] = []
+    var results: [MatchedAnswers] = []
     /// What it answers to each task's first question.
     var samples: [String] = []
   }
@@ -46,7 +48,7 @@ struct Demo {
     let answer: String
   }
 
-  func run() throws {
+  func run<B: Backend>(on backend: B) throws {
     let start = Machine.seconds
     say(
       """
@@ -59,13 +61,13 @@ struct Demo {
     let tasks = try readTasks(tokenizer)
 
     var base = Outcome(name: "base", colour: "#b4b9c1")
-    try ask(&base, tasks, adapter: nil, tokenizer)
+    try ask(&base, tasks, adapter: nil, on: backend)
     var plain = Outcome(name: "LoRA", colour: "#c2571a")
-    try train(&plain, .lora)
-    try ask(&plain, tasks, adapter: "lora", tokenizer)
+    try train(&plain, .lora, on: backend)
+    try ask(&plain, tasks, adapter: "lora", on: backend)
     var mixture = Outcome(name: "MixLoRA", colour: "#1f5fa8")
-    try train(&mixture, .mixlora)
-    try ask(&mixture, tasks, adapter: "mixlora", tokenizer)
+    try train(&mixture, .mixlora, on: backend)
+    try ask(&mixture, tasks, adapter: "mixlora", on: backend)
 
     let report = DemoReport(
       tasks: tasks, outcomes: [base, plain, mixture], out: out, options: options, seconds: Machine.seconds - start)
@@ -90,35 +92,23 @@ struct Demo {
     }
   }
 
-  /// Trains as `mixlora train` does, with the same options: the demo has no loop of its own.
-  private func train(_ outcome: inout Outcome, _ method: TrainMethod) throws {
+  /// Trains as `mixlora train` does: the demo has no loop of its own.
+  private func train<B: Backend>(_ outcome: inout Outcome, _ method: TrainingRecipe.Method, on backend: B) throws {
     say("\(outcome.name): \(options.steps) steps of \(DemoSettings.batch) samples\n")
-    var arguments = DemoSettings.trainArguments(method, folder: out, steps: options.steps, seed: options.seed)
-    if let threads = options.common.threads { arguments += ["--threads", "\(threads)"] }
-    if options.common.quiet || options.json { arguments.append("--quiet") }
-    guard let summary = try TrainingRun(TrainCommand.parse(arguments)).run() else { return }
-    outcome.parameters = summary.parameters
-    outcome.losses = summary.metrics.map(\.loss)
+    var recipe = DemoSettings.recipe(method, folder: out, steps: options.steps, seed: options.seed)
+    recipe.threads = options.common.threadCount
+    let run = try TrainingRun(recipe, out: "\(out)/\(method.rawValue)", on: backend)
+    try run.prepare()
+    _ = try run.run(quiet: options.common.quiet || options.json)
+    outcome.parameters = run.parameterCount
+    outcome.losses = run.metrics.map(\.loss)
   }
 
-  private func ask(_ outcome: inout Outcome, _ tasks: [Task], adapter: String?, _ tokenizer: Tokenizer) throws {
-    let backend = CPUFloat(threads: options.common.threadCount)
-    let positions = 2 * (tasks.flatMap(\.questions).map(\.ids.count).max() ?? 2)
-    let decoder: Decoder<CPUFloat> = try ModelFolder.load(
-      out + "/base", adapter: adapter.map { .folder("\(out)/\($0)") } ?? .none, on: backend)
-    let matching = AnswerMatching(decoder, on: backend)
+  private func ask<B: Backend>(_ outcome: inout Outcome, _ tasks: [Task], adapter: String?, on backend: B) throws {
+    let model = try LoadedModel(out + "/base", adapter: adapter.map { "\(out)/\($0)" }, on: backend)
+    let matching = AnswerMatching(model.decoder, on: backend)
     outcome.results = try tasks.map { try matching.ask($0.questions) }
-    outcome.samples = try answers(tasks.map(\.prompt), decoder, tokenizer, positions: positions, on: backend)
-  }
-
-  /// What the model writes after each prompt, as `mixlora generate` would.
-  private func answers(_ prompts: [String], _ decoder: Decoder<CPUFloat>, _ tokenizer: Tokenizer, positions: Int, on backend: CPUFloat)
-    throws -> [String]
-  {
-    let limits = Generator<CPUFloat>.Limits(tokens: 12, positions: positions, endTokens: tokenizer.endToken.map { [$0] } ?? [])
-    return try Generator(tokenizer, Sampler(), limits, on: backend).generate(
-      prompts.map { tokenizer.encode($0) }, DecodingState(decoder, sequences: prompts.count, on: backend)
-    ).map(\.text)
+    outcome.samples = try model.generate(tasks.map(\.prompt), GenerationSettings(tokens: 12)).map(\.text)
   }
 
   /// Prints to standard output for a person; a machine gets its one line at the end.

@@ -1,5 +1,7 @@
 import ArgumentParser
+import CPUBackend
 import Checkpoints
+import Training
 
 /// Shows MixLoRA learning several tasks at once beside plain LoRA, from nothing but this program.
 struct DemoCommand: ParsableCommand {
@@ -32,7 +34,7 @@ struct DemoCommand: ParsableCommand {
     guard steps >= 1 else { throw ValidationError("--steps is \(steps), expected at least 1.") }
   }
 
-  func run() throws { try Demo(self, out: folder()).run() }
+  func run() throws { try Demo(self, out: folder()).run(on: CPUFloat(threads: common.threadCount)) }
 
   /// The folder to write to: the one asked for, which must be empty or new, or the first free name.
   private func folder() throws -> String {
@@ -61,16 +63,13 @@ enum DemoSettings {
   /// Plain LoRA's rank at which it has as many trainable parameters, within 2 %.
   static let plainRank = 21
 
-  /// The arguments with which `mixlora train` does the same.
-  static func trainArguments(_ method: TrainMethod, folder: String, steps: Int, seed: UInt64) -> [String] {
-    let rank = method == .mixlora ? rank : plainRank
-    let mixture = method == .mixlora ? ["--experts", "\(experts)", "--top-k", "\(expertsPerToken)"] : []
-    return [
-      "--model", "\(folder)/base", "--data", "\(folder)/data/train.jsonl", "--out", "\(folder)/\(method.rawValue)",
-      "--method", method.rawValue, "--rank", "\(rank)", "--alpha", "\(2 * rank)",
-    ] + mixture + [
-      "--steps", "\(steps)", "--batch", "\(batch)", "--lr", "\(learningRate)", "--schedule", "cosine", "--warmup", "0.05",
-      "--save-every", "\(steps)", "--seed", "\(seed)",
-    ]
+  /// How both methods train, equal but for what is trained.
+  static func recipe(_ method: TrainingRecipe.Method, folder: String, steps: Int, seed: UInt64) -> TrainingRecipe {
+    var recipe: TrainingRecipe =
+      method == .mixlora ? .mixlora(rank: rank, experts: experts, topK: expertsPerToken) : .lora(rank: plainRank)
+    (recipe.model, recipe.data) = (folder + "/base", folder + "/data/train.jsonl")
+    (recipe.steps, recipe.batch, recipe.saveEvery, recipe.seed) = (steps, batch, steps, seed)
+    (recipe.learningRate, recipe.schedule, recipe.warmup) = (learningRate, .cosine, 0.05)
+    return recipe
   }
 }

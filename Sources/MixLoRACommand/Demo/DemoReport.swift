@@ -1,4 +1,5 @@
 import Checkpoints
+import Evaluation
 import Training
 
 /// What the demo shows at its end: as text, as one page, as a line for machines.
@@ -52,13 +53,12 @@ struct DemoReport {
 
   /// What one may do next, by the name that this program was called by.
   private var commands: [String] {
-    var arguments = DemoSettings.trainArguments(.mixlora, folder: out, steps: options.steps, seed: options.seed)
-    if let place = arguments.firstIndex(of: "--out") { arguments[place + 1] = out + "/again" }
+    let recipe = DemoSettings.recipe(.mixlora, folder: out, steps: options.steps, seed: options.seed)
     let program = CommandLine.arguments[0]
     return [
       "\(program) generate --model \(out)/base --adapter \(out)/mixlora --prompt '\(tasks[0].prompt)'",
       "\(program) inspect \(out)/mixlora --stats",
-      "\(program) train " + arguments.joined(separator: " "),
+      "\(program) train \(recipe.options) --save-every \(recipe.saveEvery) --out \(out)/again",
     ]
   }
 
@@ -202,5 +202,16 @@ struct DemoReport {
 
   private func escaped(_ text: String) -> String {
     text.replacing("&", with: "&amp;").replacing("<", with: "&lt;").replacing(">", with: "&gt;")
+  }
+}
+
+extension TrainingRecipe {
+  /// The options of `mixlora train` that make this recipe, as a person would give them: those that are not the default.
+  fileprivate var options: String {
+    let defaults = TrainingRecipe().json
+    return (json.objectValue?.members ?? []).compactMap { member in
+      guard member.value != .null, member.value != defaults[member.key] else { return nil }
+      return "--\(member.key)" + (member.value == true ? "" : " " + (member.value.stringValue ?? member.value.serialized()))
+    }.joined(separator: " ")
   }
 }

@@ -1,65 +1,4 @@
-import Tokenization
-
-/// A text to learn from, and which parts of it are answers.
-public struct TextSample: Equatable, Sendable {
-  /// The whole text, UTF-8.
-  public var text: [UInt8]
-  /// The byte ranges of the answers, in order. A token belongs to an answer if it ends inside one, after its first byte.
-  public var answers: [Range<Int>]
-  /// The byte ranges that a template wrote as control tokens; the same spelling elsewhere is plain text.
-  public var controls: [Range<Int>] = []
-  /// Whether the text ends as it should already, so that no end token follows.
-  public var endsItself = false
-
-  /// A text with its answers.
-  public init(text: [UInt8], answers: [Range<Int>]) {
-    self.text = text
-    self.answers = answers
-  }
-
-  /// Adds a control token's spelling.
-  mutating func appendControl(_ spelling: String) {
-    let start = text.count
-    text += Array(spelling.utf8)
-    controls.append(start..<text.count)
-  }
-
-  /// A conversation in ChatML, of which every turn of the assistant is an answer, its end included.
-  public init(conversation: [ChatMessage]) {
-    (text, answers, endsItself) = ([], [], true)
-    for message in conversation {
-      appendControl("<|im_start|>")
-      text += Array("\(message.role)\n".utf8)
-      let start = text.count
-      text += Array(message.content.utf8)
-      appendControl("<|im_end|>")
-      if message.role == "assistant" { answers.append(start..<text.count) }
-      text.append(UInt8(ascii: "\n"))
-    }
-  }
-
-  /// A prompt and the answer that follows it without anything between.
-  public init(prompt: String, answer: String) {
-    let prompt = Array(prompt.utf8)
-    text = prompt + Array(answer.utf8)
-    answers = [prompt.count..<text.count]
-  }
-
-  /// True if the token that covers `bytes` belongs to an answer.
-  func isAnswer(_ bytes: Range<Int>) -> Bool { answers.contains { $0.lowerBound < bytes.upperBound && bytes.upperBound <= $0.upperBound } }
-}
-
-/// What training asks of a tokenizer.
-public protocol TextEncoder: Sendable {
-  /// The tokens of a text, with the byte after each one's last; no begin or end token is added.
-  func tokens(of text: [UInt8]) -> [(id: Int32, end: Int)]
-  /// The control token of this spelling, if there is one.
-  func controlToken(_ spelling: [UInt8]) -> Int32?
-  /// The token that begins every text, where the tokenizer adds one.
-  var leadingToken: Int32? { get }
-  /// The token that ends an answer.
-  var endToken: Int32? { get }
-}
+import Layers
 
 /// A sample as tokens.
 public struct EncodedSample: Equatable, Sendable {
@@ -70,7 +9,7 @@ public struct EncodedSample: Equatable, Sendable {
   /// Tokens of the prompt that were cut from the left because the sample was too long.
   public var cut: Int
 
-  /// Which columns a loss counts: `--loss-on`.
+  /// Which columns a loss counts.
   public enum LossColumns: String, Sendable, CaseIterable {
     /// The answers and the end token.
     case answer
@@ -136,5 +75,12 @@ extension EncodedSample {
       for (id, counts) in zip(sample.ids, sample.counts) { add(2 * Int(id) + (counts ? 1 : 0)) }
     }
     return hash
+  }
+}
+
+extension EncodedSample {
+  /// The sample as the engine takes it: row t predicts the token of column t + 1 where that counts.
+  public var sequence: PackedSequence {
+    PackedSequence(ids: ids, labels: ids.indices.map { $0 + 1 < ids.count && counts[$0 + 1] ? ids[$0 + 1] : nil })
   }
 }

@@ -18,24 +18,11 @@ public struct AnswerMatching<B: Backend> {
     self.backend = backend
   }
 
-  /// What came of some questions.
-  public struct Result: Equatable, Sendable {
-    /// Questions asked.
-    public var count = 0
-    /// Answered exactly.
-    public var right = 0
-    /// Each expert's share of the routed slots, layer by layer (layers × E); empty without a router.
-    public var expertLoad: [[Double]] = []
-
-    /// The share of exact answers.
-    public var accuracy: Double { Double(right) / Double(max(1, count)) }
-  }
-
   /// Asks all questions; the labels of each are its answer.
   ///
   /// - Throws: what the device reports.
-  public func ask(_ questions: [PackedSequence], samplesAtATime: Int = 64) throws -> Result {
-    var result = Result(count: questions.count)
+  public func ask(_ questions: [PackedSequence], samplesAtATime: Int = 64) throws -> MatchedAnswers {
+    var result = MatchedAnswers(count: questions.count)
     var slots: [[Double]] = []
     for start in stride(from: 0, to: questions.count, by: samplesAtATime) {
       let part = questions[start..<min(start + samplesAtATime, questions.count)]
@@ -55,9 +42,22 @@ public struct AnswerMatching<B: Backend> {
     return result
   }
 
-  /// The likeliest token at every labelled row, in order; ties go to the lower id.
+  /// The likeliest token at every labelled row, in order; ties go to the lower id. Only the tokens come to the host.
   private func likeliest(_ hidden: Tensor<B>, _ batch: PackedBatch<B>, _ run: Run<B>) throws -> [Int32] {
     let logits = decoder.logits(backend.gather(hidden, rows: batch.labels(of: 0).rows), run)  // (n,V)
     return try backend.download(backend.choose(logits, .topK(1)))
   }
+}
+
+/// What came of some questions with exact answers.
+public struct MatchedAnswers: Equatable, Sendable {
+  /// Questions asked.
+  public var count = 0
+  /// Answered exactly.
+  public var right = 0
+  /// Each expert's share of the routed slots, layer by layer (layers × E); empty without a router.
+  public var expertLoad: [[Double]] = []
+
+  /// The share of exact answers.
+  public var accuracy: Double { Double(right) / Double(max(1, count)) }
 }

@@ -1,13 +1,13 @@
 import CPUBackend
 import Checkpoints
-import Conformance
 import Decoders
+import Evaluation
 import Foundation
 import Layers
+import Samples
 import Tensors
 import TestModels
 import Testing
-import Training
 
 /// The scorings of questions against their definitions, written out one sequence at a time.
 @Suite struct AnswerScoringTests {
@@ -92,7 +92,7 @@ import Training
 
   @Test func `a score that is not finite is an error, not an answer`() throws {
     let decoder = try decoder { name, original in name == "model.norm.weight" ? try original(name).map { _ in .nan } : nil }
-    #expect(throws: AnswerScoring<CPUDouble>.NonFiniteScore.self) {
+    #expect(throws: NonFiniteValue.self) {
       try AnswerScoring(decoder, on: backend).score(try questions(), .openBookQA, with: Words())
     }
   }

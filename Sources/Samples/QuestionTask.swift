@@ -120,3 +120,30 @@ extension KeyedReader where Value == JSON {
     return number
   }
 }
+
+extension QuestionTask {
+  /// The tasks of a list of names separated by ';'; nil without a list.
+  ///
+  /// - Throws: ``SettingsError`` naming what is no task.
+  public static func list(_ names: String?) throws -> [QuestionTask]? {
+    try names?.split(separator: ";").map { name in
+      guard let task = QuestionTask(rawValue: String(name)) else {
+        throw SettingsError(
+          "\(setting: "task") names '\(name)', expected names among \(QuestionTask.allCases.map(\.rawValue).joined(separator: ";"))")
+      }
+      return task
+    }
+  }
+
+  /// The tasks of a list, else those that a folder has a file of.
+  ///
+  /// - Throws: ``SettingsError`` as `list(_:)`, `CheckpointError` if there is no task.
+  public static func chosen(_ names: String?, in folder: String, split: String) throws -> [QuestionTask] {
+    let tasks = try list(names) ?? allCases.filter { Folder.exists("\(folder)/\($0.rawValue)/\(split).jsonl") }
+    guard !tasks.isEmpty else {
+      throw CheckpointError(
+        file: folder, found: "no TASK/\(split).jsonl", expected: "one of \(allCases.map(\.rawValue).joined(separator: ", "))")
+    }
+    return tasks
+  }
+}

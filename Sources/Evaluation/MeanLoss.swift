@@ -1,5 +1,6 @@
 import Decoders
 import Layers
+import Samples
 import Tensors
 
 extension Decoder {

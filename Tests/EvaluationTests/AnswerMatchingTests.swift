@@ -1,10 +1,10 @@
 import CPUBackend
 import Decoders
+import Evaluation
 import Layers
 import Tensors
 import TestModels
 import Testing
-import Training
 
 /// Exact answers, judged in one pass, against greedy decoding written out naively.
 @Suite struct AnswerMatchingTests {

@@ -1,6 +1,7 @@
 import Checkpoints
 import Decoders
 import Layers
+import Samples
 import Tensors
 
 /// How well a model answers the questions of a task, by two ways of scoring.
@@ -20,36 +21,14 @@ public struct AnswerScoring<B: Backend> {
     self.backend = backend
   }
 
-  /// The right answers of one task.
-  public struct Result: Equatable, Sendable {
-    /// Questions asked.
-    public var count = 0
-    /// Right by label.
-    public var byLabel = 0
-    /// Right by likelihood.
-    public var byLikelihood = 0
-    /// Right by likelihood a byte.
-    public var byLikelihoodPerByte = 0
-    /// Questions whose right label is the commonest.
-    public var majority = 0
-  }
-
-  /// A score that is not finite: there is nothing to compare.
-  public struct NonFiniteScore: Error, CustomStringConvertible {
-    /// The question, counted from 0.
-    public let question: Int
-    /// Says what was found where.
-    public var description: String { "question \(question + 1): the score of an answer is not finite" }
-  }
-
   /// Tokens that are run through the model at a time, about.
   private static var batchTokens: Int { 2048 }
 
   /// Asks all questions of a task.
   ///
-  /// - Throws: `CheckpointError` for a token that the model does not have, ``NonFiniteScore``, and what the device reports.
-  public func score(_ questions: [QuestionTask.Question], _ task: QuestionTask, with encoder: some TextEncoder) throws -> Result {
-    var result = Result(count: questions.count)
+  /// - Throws: `CheckpointError` for a token that the model does not have, `NonFiniteValue` for a score, and what the device reports.
+  public func score(_ questions: [QuestionTask.Question], _ task: QuestionTask, with encoder: some TextEncoder) throws -> AnswerScores {
+    var result = AnswerScores(count: questions.count)
     var golds: [String: Int] = [:]
     for question in questions { golds[question.label, default: 0] += 1 }
     result.majority = golds.values.max() ?? 0
@@ -65,12 +44,12 @@ public struct AnswerScoring<B: Backend> {
         expected: "tokens below \(vocabulary), the vocabulary of the model")
     }
     for range in batches(prompts) {
-      let logits = try lastLogits(Array(prompts[range]))
+      let logits = try lastLogits(Array(prompts[range]), of: labelTokens.compactMap { $0 })
       for (row, index) in zip(logits, range) {
-        guard labelTokens.allSatisfy({ $0.map { row[Int($0)].isFinite } ?? true }) else { throw NonFiniteScore(question: index) }
-        var best = 0
-        func value(_ label: Int) -> B.Scalar { labelTokens[label].map { row[Int($0)] } ?? -.infinity }
-        for label in task.labels.indices where value(label) > value(best) { best = label }
+        guard row.allSatisfy(\.isFinite) else { throw Self.notFinite(index) }
+        var values = row[...]
+        let scores = labelTokens.map { $0 == nil ? -.infinity : values.removeFirst() }
+        let best = scores.indices.dropFirst().reduce(0) { scores[$1] > scores[$0] ? $1 : $0 }
         if task.labels[best] == questions[index].label { result.byLabel += 1 }
       }
     }
@@ -80,7 +59,7 @@ public struct AnswerScoring<B: Backend> {
     var first = 0
     for (index, question) in questions.enumerated() {
       let own = likelihoods[first..<first + question.candidates.count]
-      guard own.allSatisfy(\.isFinite) else { throw NonFiniteScore(question: index) }
+      guard own.allSatisfy(\.isFinite) else { throw Self.notFinite(index) }
       first += question.candidates.count
       let perByte = zip(own, question.candidates).map { $0 / Double(max(1, $1.text.utf8.count)) }
       if question.candidates[argmax(Array(own))].label == question.label { result.byLikelihood += 1 }
@@ -98,20 +77,26 @@ public struct AnswerScoring<B: Backend> {
     return sample.sequence
   }
 
-  private func lastLogits(_ sequences: [PackedSequence]) throws -> [[B.Scalar]] {
+  private static func notFinite(_ question: Int) -> NonFiniteValue {
+    NonFiniteValue("the score of an answer", at: "question \(question + 1)")
+  }
+
+  /// The logits of some tokens behind the last row of each sequence, a row of numbers a sequence; only these come to the host.
+  private func lastLogits(_ sequences: [PackedSequence], of tokens: [Int32]) throws -> [[B.Scalar]] {
     let batch = PackedBatch(sequences, on: backend)
     let run = Run(backend)
-    let hidden = decoder.forward(batch, run)
-    let rows = backend.upload(batch.plan.offsets.dropFirst().map { Int32($0 - 1) })
-    let values = try backend.download(decoder.logits(backend.gather(hidden, rows: rows), run))  // (n,V)
-    let v = decoder.configuration.vocabulary
-    return (0..<rows.count).map { Array(values[$0 * v..<($0 + 1) * v]) }
+    let last = backend.upload(batch.plan.offsets.dropFirst().map { Int32($0 - 1) })
+    let logits = decoder.logits(backend.gather(decoder.forward(batch, run), rows: last), run)  // (S,V)
+    var chosen = backend.empty(Shape(sequences.count, tokens.count))
+    for (column, token) in tokens.enumerated() {
+      backend.copy(logits.columns(Int(token)..<Int(token) + 1), into: &chosen, rows: nil, columns: column..<column + 1)
+    }
+    let values = try backend.download(chosen)
+    return sequences.indices.map { Array(values[$0 * tokens.count..<($0 + 1) * tokens.count]) }
   }
 
   private func logLikelihoods(_ sequences: [PackedSequence]) throws -> [Double] {
-    let batch = PackedBatch(sequences, on: backend)
-    let run = Run(backend)
-    let losses = try decoder.labelLosses(of: batch, run)
+    let losses = try decoder.labelLosses(of: PackedBatch(sequences, on: backend), Run(backend))
     var first = 0
     return sequences.map { sequence in
       let count = sequence.labels.count { $0 != nil }
@@ -138,14 +123,16 @@ public struct AnswerScoring<B: Backend> {
   private func argmax(_ values: [Double]) -> Int { values.indices.max { values[$0] < values[$1] } ?? 0 }
 }
 
-/// The interval that holds the true share with 95 % confidence, after `right` of `count` (Wilson 1927).
-///
-///     (p + z²/2n ± z √(p(1−p)/n + z²/4n²)) / (1 + z²/n),  z = 1.96
-public func wilsonInterval(right: Int, count: Int) -> (low: Double, high: Double) {
-  guard count > 0 else { return (0, 1) }
-  let (n, z) = (Double(count), 1.959963984540054)
-  let p = Double(right) / n
-  let middle = p + z * z / (2 * n)
-  let spread = z * (p * (1 - p) / n + z * z / (4 * n * n)).squareRoot()
-  return ((middle - spread) / (1 + z * z / n), (middle + spread) / (1 + z * z / n))
+/// The right answers of one task, by each way of scoring.
+public struct AnswerScores: Equatable, Sendable {
+  /// Questions asked.
+  public var count = 0
+  /// Right by label.
+  public var byLabel = 0
+  /// Right by likelihood.
+  public var byLikelihood = 0
+  /// Right by likelihood a byte.
+  public var byLikelihoodPerByte = 0
+  /// Questions whose right label is the commonest.
+  public var majority = 0
 }

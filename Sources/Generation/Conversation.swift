@@ -1,0 +1,34 @@
+import Decoders
+import Tensors
+
+/// A conversation with a model. What was said and its keys and values are kept, so that a turn costs its own tokens only.
+public final class Conversation<B: Backend> {
+  /// All tokens so far.
+  public private(set) var ids: [Int32] = []
+  private let format: ChatFormat
+  private let generator: Generator<B>
+  private let state: DecodingState<B>
+  private let positions: Int
+
+  init(_ format: ChatFormat, _ generator: Generator<B>, _ state: DecodingState<B>, positions: Int) {
+    self.format = format
+    self.generator = generator
+    self.state = state
+    self.positions = positions
+  }
+
+  /// Says a user's turn and gives the answer.
+  ///
+  /// - Parameter onText: hears the answer as it comes.
+  /// - Throws: ``PromptError`` where the model has no positions left for the turn, `NonFiniteValue` for logits, and what the device
+  ///   reports.
+  public func say(_ text: String, onText: (String) -> Void = { _ in }) throws -> GeneratedText {
+    let turn = format.turn(text, after: ids)
+    guard turn.count <= positions else {
+      throw PromptError(prompt: nil, "has \(turn.count) tokens with this turn, expected at most \(positions)")
+    }
+    let answer = try generator.generate([state.rest(of: turn, in: 0)], state) { _, piece, _ in onText(piece) }[0]
+    ids = turn + answer.ids
+    return answer
+  }
+}

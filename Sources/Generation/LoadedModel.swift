@@ -1,0 +1,99 @@
+import Checkpoints
+import Decoders
+import Tensors
+import Tokenization
+
+/// A model ready to talk: its files, an adapter if there is one, and its tokenizer.
+///
+///     let model = try LoadedModel(path, adapter: "out", on: backend)
+///     print(try model.generate("The capital of France is"))
+public struct LoadedModel<B: Backend> {
+  /// The model.
+  public let decoder: Decoder<B>
+  /// Its tokenizer.
+  public let tokenizer: Tokenizer
+  /// The most tokens that a sequence may have.
+  public let positions: Int
+  let backend: B
+  private let path: String
+  /// Positions of a model that does not say how many it has.
+  private static var usualPositions: Int { 32_768 }
+  /// Positions at most, whatever a file says: a table of angles grows up to them.
+  private static var mostPositions: Int { 1 << 20 }
+
+  /// Reads a model.
+  ///
+  /// - Parameters:
+  ///   - path: a Hugging Face folder with `tokenizer.json`, or a GGUF file.
+  ///   - adapter: the folder of a MixLoRA or LoRA adapter.
+  /// - Throws: `CheckpointError` for everything that is missing, wrong or not built yet.
+  public init(_ path: String, adapter: String? = nil, on backend: B) throws {
+    tokenizer = try Tokenizer(model: path)
+    let files = try ModelFolder(path)
+    guard tokenizer.vocabularySize <= files.configuration.vocabulary else {
+      throw CheckpointError(
+        file: path, found: "a tokenizer with ids up to \(tokenizer.vocabularySize - 1)",
+        expected: "ids below \(files.configuration.vocabulary), the model's vocabulary")
+    }
+    positions = min(files.configuration.contextLength ?? Self.usualPositions, Self.mostPositions)
+    decoder = try files.decoder(adapter: adapter.map { .folder($0) } ?? .none, on: backend)
+    self.path = path
+    self.backend = backend
+  }
+
+  /// Continues a text.
+  ///
+  /// - Parameter settings: how tokens are chosen and when the text ends.
+  /// - Throws: ``PromptError`` for a text of no token or too many, `NonFiniteValue` for logits, and what the device reports.
+  public func generate(_ text: String, _ settings: GenerationSettings = GenerationSettings()) throws -> String {
+    try generate([text], settings)[0].text
+  }
+
+  /// Continues several texts in one batch; each becomes what it would become alone, up to rounding.
+  ///
+  /// - Parameters:
+  ///   - texts: taken as they are, behind a begin token where the tokenizer adds one; control tokens in them stay text.
+  ///   - isChat: whether each is a user's turn of a ChatML conversation instead, whose answer comes out.
+  ///   - onText: hears the text of each as it becomes certain, and that it has ended.
+  /// - Throws: as `generate(_:_:)`; `CheckpointError` for a chat with a tokenizer that has no ChatML.
+  public func generate(
+    _ texts: [String], _ settings: GenerationSettings = GenerationSettings(), isChat: Bool = false,
+    onText: (_ text: Int, _ piece: String, _ hasEnded: Bool) -> Void = { _, _, _ in }
+  ) throws -> [GeneratedText] {
+    let format = isChat ? try ChatFormat(tokenizer, model: path) : nil
+    let prompts = texts.map { tokens(of: $0, format) }
+    for (n, ids) in prompts.enumerated() {
+      guard !ids.isEmpty else {
+        throw PromptError(prompt: n, "is empty and the tokenizer adds no begin token; expected at least one token to go on from")
+      }
+      guard ids.count <= positions else {
+        throw PromptError(prompt: n, "has \(ids.count) tokens, expected at most \(positions), the model's positions")
+      }
+    }
+    return try generator(settings, format).generate(
+      prompts, DecodingState(decoder, sequences: prompts.count, on: backend), onText: onText)
+  }
+
+  /// The tokens of a text as `generate` reads it.
+  public func tokens(of text: String) -> [Int32] { tokens(of: text, nil) }
+
+  private func tokens(of text: String, _ format: ChatFormat?) -> [Int32] {
+    if let format { return format.turn(text) }
+    return (tokenizer.addsBeginToken ? tokenizer.beginToken.map { [$0] } ?? [] : []) + tokenizer.encode(text)
+  }
+
+  private func generator(_ settings: GenerationSettings, _ format: ChatFormat?) -> Generator<B> {
+    let ends = tokenizer.endTokens.union(format.map { [$0.endOfTurn] } ?? [])
+    let limits = GenerationLimits(tokens: settings.tokens, positions: positions, endTokens: ends, stops: settings.stops)
+    return Generator(tokenizer, settings.sampler, limits, on: backend)
+  }
+
+  /// Begins a conversation in ChatML.
+  ///
+  /// - Throws: `CheckpointError` for a tokenizer that has no ChatML.
+  public func chat(_ settings: GenerationSettings = GenerationSettings()) throws -> Conversation<B> {
+    let format = try ChatFormat(tokenizer, model: path)
+    return Conversation(
+      format, generator(settings, format), DecodingState(decoder, sequences: 1, on: backend), positions: positions)
+  }
+}

@@ -1,0 +1,46 @@
+// The one place of the libraries where a backend is named: what runs where nobody says on what.
+
+#if canImport(Glibc)
+  import Glibc
+#elseif canImport(Darwin)
+  import Darwin
+#endif
+
+extension TrainingRun where B == CPUFloat {
+  /// A run on this processor, in single precision; see the initializer that takes a backend.
+  ///
+  /// - Parameters:
+  ///   - recipe: the settings; `threads`, where they have none, are all of the processor's, or those of the run to go on with.
+  ///   - model: a Hugging Face folder or a GGUF file.
+  ///   - data: a file of samples, or a folder of tasks.
+  ///   - steps: the number of steps; nil for what the recipe says.
+  ///   - folder: where to write as the run goes.
+  ///   - resumes: whether to go on from the newest checkpoint in `folder`.
+  ///   - note: hears what a user may want to know.
+  /// - Throws: `SettingsError` and `CheckpointError`.
+  public convenience init(
+    _ recipe: TrainingRecipe, model: String, data: String, steps: Int? = nil, out folder: String? = nil, resumes: Bool = false,
+    note: (SettingsText) -> Void = { _ in }
+  ) throws {
+    var recipe = recipe
+    let resumed = resumes ? try folder.flatMap { try TrainingCheckpoint.threads(ofRunIn: $0) } : nil
+    let threads = recipe.threads ?? resumed ?? CPUFloat.processorThreads
+    recipe.threads = threads
+    try self.init(
+      recipe, model: model, data: data, steps: steps, out: folder, resumes: resumes, on: CPUFloat(threads: threads), note: note)
+  }
+}
+
+extension LoadedModel where B == CPUFloat {
+  /// A model on this processor, in single precision; see the initializer that takes a backend.
+  ///
+  /// - Throws: `CheckpointError` for everything that is missing, wrong or not built yet.
+  public init(_ path: String, adapter: String? = nil, threads: Int? = nil) throws {
+    try self.init(path, adapter: adapter, on: CPUFloat(threads: threads ?? CPUFloat.processorThreads))
+  }
+}
+
+extension CPUFloat {
+  /// The processor's cores that are switched on.
+  public static var processorThreads: Int { max(1, Int(sysconf(Int32(_SC_NPROCESSORS_ONLN)))) }
+}

@@ -1,7 +1,0 @@
-import ArgumentParser
-
-/// Measurements.
-struct BenchCommand: ParsableCommand {
-  static let configuration = CommandConfiguration(
-    commandName: "bench", abstract: "Measure speed and memory on this machine.", subcommands: [BenchTrainCommand.self])
-}

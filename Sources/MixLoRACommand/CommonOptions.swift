@@ -1,0 +1,16 @@
+import ArgumentParser
+
+/// What every command takes.
+struct CommonOptions: ParsableArguments {
+  @Option(help: ArgumentHelp("Threads to compute with (default: the cores that this process may use).", valueName: "n"))
+  var threads: Int?
+
+  @Flag(help: "No progress on standard error.")
+  var quiet = false
+
+  var threadCount: Int { threads ?? Machine.usableCores }
+
+  func validate() throws {
+    if let threads, !(1...1024).contains(threads) { throw ValidationError("--threads is \(threads), expected 1 to 1024.") }
+  }
+}

@@ -1,0 +1,60 @@
+import ArgumentParser
+import Decoders
+import Layers
+import Samples
+import Tokenization
+import Training
+
+/// The arithmetic of a run.
+enum Precision: String, ExpressibleByArgument, CaseIterable {
+  case float32
+  case float64
+}
+
+/// Where a run computes.
+enum Device: String, ExpressibleByArgument, CaseIterable {
+  case cpu
+}
+
+extension AdapterConfiguration.Initialisation: ExpressibleByArgument {}
+extension BalanceLossForm: ExpressibleByArgument {}
+extension EncodedSample.LossColumns: ExpressibleByArgument {}
+extension ExpertEvaluation: ExpressibleByArgument {}
+extension LearningRateSchedule: ExpressibleByArgument {}
+extension PromptTemplate: ExpressibleByArgument {}
+extension TrainingRecipe.Method: ExpressibleByArgument {}
+extension TrainingRecipe.OptimizerName: ExpressibleByArgument {}
+
+/// An option's value that knows whether it was given: the parser alone does not tell a default from a value.
+struct Setting<Value: ExpressibleByArgument & Sendable>: ExpressibleByArgument, Sendable {
+  /// What was given, else the default.
+  let value: Value
+  /// Whether the option stands on the command line.
+  let isGiven: Bool
+
+  /// An option with a default.
+  init(_ value: Value) { (self.value, isGiven) = (value, false) }
+
+  init?(argument: String) {
+    guard let value = Value(argument: argument) else { return nil }
+    (self.value, isGiven) = (value, true)
+  }
+
+  /// Puts a value that was given in the place of another.
+  func override(_ value: inout Value) { if isGiven { value = self.value } }
+
+  var defaultValueDescription: String { value.defaultValueDescription }
+  static var allValueStrings: [String] { Value.allValueStrings }
+  static var allValueDescriptions: [String: String] { Value.allValueDescriptions }
+  static var defaultCompletionKind: CompletionKind { Value.defaultCompletionKind }
+}
+
+/// Runs a check of the libraries as one of the parser's: a setting is called by the option that stands for it.
+func validating<Result>(_ body: () throws -> Result) throws -> Result {
+  do { return try body() } catch let error as SettingsError { throw ValidationError(error.text.option) }
+}
+
+extension SettingsText {
+  /// The sentence with settings as options: `--batch`.
+  var option: String { text { "--" + $0 } }
+}

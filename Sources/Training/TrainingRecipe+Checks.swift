@@ -1,0 +1,51 @@
+import Samples
+
+extension TrainingRecipe {
+  /// What a count may be: epochs times the steps of an epoch, say, then has room in an Int.
+  private static let counts = 1...1_000_000_000
+
+  /// Refuses settings that no run can have, whatever model and data say.
+  ///
+  /// - Throws: `SettingsError` naming the first of them.
+  public func check() throws {
+    try checkAdapter()
+    try encoding.check()
+    for (name, value) in [
+      ("epochs", epochs), ("batch", batch), ("accumulate", accumulate), ("save-every", saveEvery), ("keep", keep), ("steps", steps ?? 1),
+      ("evaluate-every", evaluateEvery ?? 1),
+    ] where !Self.counts.contains(value) {
+      throw SettingsError(
+        "\(setting: name) is \(value), expected \(value < 1 ? "at least \(Self.counts.lowerBound)" : "at most \(Self.counts.upperBound)").")
+    }
+    guard alpha > 0, alpha.isFinite else { throw SettingsError("\(setting: "alpha") is \(alpha), expected a number > 0.") }
+    guard batch % accumulate == 0 else {
+      throw SettingsError("\(setting: "accumulate") is \(accumulate), expected a divisor of \(setting: "batch"), \(batch).")
+    }
+    for (name, value) in [
+      ("lr", learningRate), ("weight-decay", weightDecay), ("clip", clip), ("momentum", momentum),
+      ("router-coefficient", routerCoefficient),
+    ] where !(value >= 0 && value.isFinite) { throw SettingsError("\(setting: name) is \(value), expected a number ≥ 0.") }
+    guard warmup >= 0, warmup <= 1 else {
+      throw SettingsError("\(setting: "warmup") is \(warmup), expected a share between 0 and 1.")
+    }
+    guard warmup == 0 || schedule != .constant else {
+      throw SettingsError(
+        "\(setting: "warmup") with \(setting: "schedule") constant: use constant_with_warmup, which has one.")
+    }
+    guard loraPlus >= 1, loraPlus.isFinite else { throw SettingsError("\(setting: "lora-plus") is \(loraPlus), expected at least 1.") }
+    _ = try QuestionTask.list(task)
+  }
+
+  /// The part of ``check()`` that is about the size of the adapter.
+  ///
+  /// - Throws: `SettingsError` as there.
+  public func checkAdapter() throws {
+    for (name, value) in [("rank", rank), ("experts", experts), ("top-k", topK)] where !(1...1_000_000).contains(value) {
+      throw SettingsError("\(setting: name) is \(value), expected 1 to 1000000.")
+    }
+    guard topK <= experts else {
+      throw SettingsError("\(setting: "top-k") is \(topK), expected at most \(setting: "experts"), \(experts).")
+    }
+    guard dropout >= 0, dropout < 1 else { throw SettingsError("\(setting: "dropout") is \(dropout), expected a number in [0, 1).") }
+  }
+}

@@ -1,0 +1,92 @@
+import Checkpoints
+import Decoders
+import Samples
+import Tensors
+
+extension TrainingRun {
+  /// The texts that a recipe's data holds.
+  static func texts(_ recipe: TrainingRecipe) throws -> [TextSample] {
+    guard MappedFile.isFolder(recipe.data) else {
+      if recipe.task != nil { throw SettingsError("\(setting: "task") goes with a folder; \(recipe.data) is a file.") }
+      return try TrainingData.samples(recipe.data, template: recipe.encoding.template)
+    }
+    return try TrainingData.samples(recipe.data, try QuestionTask.chosen(recipe.task, in: recipe.data, split: "train"), split: "train")
+  }
+
+  /// What a checkpoint says that its run was started with: the recipe, what its data came to, and the steps that follow from it.
+  static func settings(_ recipe: TrainingRecipe, samples: [EncodedSample], validation: [EncodedSample], steps: Int) -> JSON {
+    var settings = JSON.Object()
+    for member in recipe.json.objectValue?.members ?? [] {
+      settings[member.key] = member.key == "steps" ? JSON(steps) : member.value
+      guard member.key == "task" else { continue }
+      settings["samples"] = JSON(samples.count)
+      settings["digest"] = JSON(String(EncodedSample.digest(samples + validation), radix: 16))
+    }
+    return .object(settings)
+  }
+
+  /// The step to go on from, 0 for a run from the beginning.
+  ///
+  /// - Throws: `SettingsError` for a folder that holds something else, and for settings that are not those of its run.
+  static func resumedStep(in folder: String, resumes: Bool, _ settings: JSON) throws -> Int {
+    guard resumes else {
+      guard Folder.names(in: folder).isEmpty else {
+        throw SettingsError(
+          "\(setting: "out") \(folder) is not empty; \(setting: "resume") goes on with a run, or choose another folder.")
+      }
+      return 0
+    }
+    if let step = TrainingCheckpoint.steps(in: folder).last {
+      if step > 0 { try requireSame(settings, as: try TrainingCheckpoint.settings(folder, step: step), in: folder) }
+      return step
+    }
+    // A run that was killed before its first checkpoint has none of these: they are somebody's, and the run would write over them.
+    let precious = ["adapter_config.json", "adapter_model.safetensors", "adapter_model.bin", "config.json", "model.safetensors"]
+    let isRun = Folder.exists(folder + "/metrics.jsonl")
+    if let name = Folder.names(in: folder).first(where: { precious.contains($0) || !isRun && !$0.hasPrefix(".") }) {
+      throw SettingsError(
+        "\(setting: "resume") finds no checkpoint in \(setting: "out") \(folder), but \(name), which would be overwritten; choose another folder."
+      )
+    }
+    return 0
+  }
+
+  private static func requireSame(_ new: JSON, as old: JSON, in folder: String) throws {
+    let changes: [SettingsText] = (new.objectValue?.members ?? []).filter { old[$0.key] != $0.value }.map { member in
+      let (key, found, expected) = (member.key, member.value.serialized(), old[member.key]?.serialized() ?? "nothing")
+      return switch key {
+      case "samples": "\(setting: "data") has \(found) samples, but had \(expected) when the run was started."
+      case "digest": "\(setting: "data") or \(setting: "validation") holds other samples than when the run was started."
+      default: "\(setting: key) is \(found), but the run was started with \(expected)."
+      }
+    }
+    guard !changes.isEmpty else { return }
+    let cure: SettingsText =
+      "\(setting: "resume") takes what the run was started with; to train on under other settings, give \(setting: "adapter") \(folder) another \(setting: "out")."
+    throw SettingsError(SettingsText(changes + [cure], separator: "\n"))
+  }
+
+  /// A step of a finite gradient may still be too large: what it left is nothing to go on from.
+  func requireFinite() throws {
+    for parameter in decoder.parameters where !(try backend.download(parameter.value).allSatisfy(\.isFinite)) {
+      throw NonFiniteValue(
+        parameter.name, at: "step \(step)", "has a value that is not finite and nothing is saved; lower the learning rate")
+    }
+  }
+
+  /// The trained values and the pictures of the run.
+  func writeResult(to folder: String) throws {
+    try form.write(decoder, to: folder, on: backend)
+    try AtomicFile.write(Charts.loss(metrics), to: folder + "/loss.svg")
+    if recipe.method != .full { try AtomicFile.write(Charts.experts(metrics), to: folder + "/experts.svg") }
+  }
+
+  /// Writes the batches of all steps to a safetensors file; see ``BatchFile``.
+  ///
+  /// - Throws: `CheckpointError` if the file cannot be written or cannot hold them.
+  public func writeBatches(to path: String) throws {
+    try BatchFile.write(
+      to: path, plan, samples, steps: steps,
+      metadata: ["format": "mixlora batches", "template": recipe.encoding.template.rawValue, "seed": "\(recipe.seed)"])
+  }
+}

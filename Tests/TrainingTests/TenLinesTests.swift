@@ -1,0 +1,32 @@
+import MixLoRA
+import Testing
+
+/// The lines that README promises: one import, nothing named but model, data and folder.
+@Suite struct TenLinesTests {
+  @Test func `a few lines train an adapter and generate with it`() throws {
+    let place = try TrainingCase()
+    let run = try TrainingRun(.mixlora(rank: 8, experts: 8), model: place.model, data: place.data, steps: 3)
+    try run.run()
+    try run.save(to: place.out)
+    let text = try LoadedModel(place.model, adapter: place.out).generate("What is one?")
+    #expect(run.metrics.count == 3 && !text.isEmpty)
+  }
+
+  @Test func `several prompts and a conversation`() throws {
+    let place = try TrainingCase()
+    let model = try LoadedModel(place.model, threads: 1)
+    let settings = GenerationSettings(tokens: 5)
+    let texts = try model.generate(["So", "Is it"], settings)
+    let alone = try model.generate("So", settings)
+    #expect(texts.count == 2 && texts[0].text == alone)
+    let conversation = try model.chat(settings)
+    let first = try conversation.say("Hello")
+    let answers = try model.generate(["Hello"], settings, isChat: true)
+    #expect([first] == answers)
+    let said = conversation.ids.count
+    _ = try conversation.say("So")
+    #expect(conversation.ids.count > said)
+    #expect(throws: PromptError.self) { try model.generate("") }
+    #expect(throws: PromptError.self) { try model.generate(String(repeating: "a", count: 65)) }
+  }
+}
