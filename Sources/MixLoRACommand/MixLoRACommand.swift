@@ -1,6 +1,6 @@
 import ArgumentParser
 
-/// The command line of MixLoRA: one file a command.
+/// The command line of MixLoRA: a file or a folder for each command, `Options` for what several share.
 struct MixLoRACommand: ParsableCommand {
   static let configuration = CommandConfiguration(
     commandName: "mixlora",
