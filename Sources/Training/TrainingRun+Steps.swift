@@ -34,15 +34,15 @@ extension TrainingRun {
     optimizer!.learningRate = learningRate
     let batches = batches(ofStep: step)
     let result = try training.run(batches, number: number, &optimizer!)
-    let zero = backend.zeros(Shape(1))
-    let values = try downloaded([result.loss, result.balanceLoss ?? zero, result.gradientNorm] + result.expertCounts)
-    let (loss, auxiliary, norm) = (values[0][0], values[1][0], values[2][0])
+    let balance = result.balanceLoss.map { [$0] } ?? []
+    let values = try backend.download([result.loss, result.gradientNorm] + balance + result.expertCounts).map { $0.map { Double($0) } }
+    let (loss, norm, auxiliary) = (values[0][0], values[1][0], balance.isEmpty ? 0 : values[2][0])
     guard (loss + auxiliary).isFinite, norm.isFinite else {
       throw NonFiniteValue(
         try training.findNonFinite(batches, number: number) ?? "the gradient's norm", at: "step \(number)",
         "is the first tensor with a value that is not finite; the parameters are those before the step")
     }
-    let load = values[3...].map { counts in
+    let load = values[(2 + balance.count)...].map { counts in
       let slots = counts.reduce(0, +)
       return counts.map { slots > 0 ? $0 / slots : 0 }
     }
@@ -56,21 +56,6 @@ extension TrainingRun {
     return line
   }
 
-  /// The values of vectors, by one download.
-  private func downloaded(_ vectors: [Tensor<B>]) throws -> [[Double]] {
-    var packed = backend.empty(Shape(vectors.reduce(0) { $0 + $1.columnCount }))
-    var start = 0
-    for vector in vectors {
-      backend.copy(vector, into: &packed, rows: nil, columns: start..<start + vector.columnCount)
-      start += vector.columnCount
-    }
-    var values = try backend.download(packed).map { Double($0) }[...]
-    return vectors.map { vector in
-      defer { values = values.dropFirst(vector.columnCount) }
-      return Array(values.prefix(vector.columnCount))
-    }
-  }
-
   /// The micro-batches of a step, their samples numbered through.
   private func batches(ofStep step: Int) -> [PackedBatch<B>] {
     var first = 0
@@ -80,11 +65,10 @@ extension TrainingRun {
     }
   }
 
-  /// The step of this epoch that has the longest micro-batch.
+  /// The step from here on that has the longest micro-batch: every later one fits into its buffers.
   private func longestStep() -> Int {
-    let start = step / plan.stepsPerEpoch * plan.stepsPerEpoch
-    var longest = (step: start, tokens: 0)
-    for step in start..<start + plan.stepsPerEpoch {
+    var longest = (step: step, tokens: 0)
+    for step in step..<steps {
       let tokens = plan.microBatches(step: step).map { $0.reduce(0) { $0 + samples[$1].ids.count } }.max() ?? 0
       if tokens > longest.tokens { longest = (step, tokens) }
     }

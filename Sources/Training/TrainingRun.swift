@@ -68,7 +68,7 @@ public final class TrainingRun<B: Backend> {
     try recipe.check()
     let isFull = recipe.method == .full
     let files = try ModelFolder(recipe.model, drawnUnder: isFull ? recipe.seed : nil)
-    form = isFull ? .model(try ModelFolder(model: recipe.model)) : .adapter(baseModel: recipe.model)
+    form = isFull ? .model(try ModelFolder.Files(model: recipe.model)) : .adapter(baseModel: recipe.model)
     let tokenizer = try Tokenizer(model: recipe.model)
     func encoded(_ texts: [TextSample], from file: String) throws -> [EncodedSample] {
       try recipe.encoding.samples(texts, with: tokenizer, vocabulary: files.configuration.vocabulary, from: file, note: note)

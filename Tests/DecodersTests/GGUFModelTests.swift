@@ -126,8 +126,11 @@ import Testing
 
   @Test func theConfigurationIsReadFromMetadataAndTensors() throws {
     let llama = try ModelFolder.configuration(Self.folder + "llama.gguf")
-    #expect(llama.layers == 2 && llama.channels == 32 && llama.feedForward.width == 64 && llama.attention.heads == 4 && llama.attention.keyValueHeads == 2)
-    #expect(llama.attention.headWidth == 8 && llama.vocabulary == 40 && llama.norm.epsilon == Double(Float(1e-5)) && llama.rotary.base == 10_000)
+    #expect(
+      llama.layers == 2 && llama.channels == 32 && llama.feedForward.width == 64 && llama.attention.heads == 4
+        && llama.attention.keyValueHeads == 2)
+    #expect(
+      llama.attention.headWidth == 8 && llama.vocabulary == 40 && llama.norm.epsilon == Double(Float(1e-5)) && llama.rotary.base == 10_000)
     #expect(llama.head.isTied && !llama.attention.inputBias && llama.rotary.divisors == [1, 1.5, 4, 8] && llama.unknownKeys.isEmpty)
     let qwen2 = try ModelFolder.configuration(Self.folder + "qwen2.gguf")
     #expect(!qwen2.head.isTied && qwen2.attention.inputBias && !qwen2.attention.outputBias && qwen2.rotary.divisors == nil)

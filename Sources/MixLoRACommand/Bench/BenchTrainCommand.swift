@@ -94,7 +94,8 @@ struct BenchTrainCommand: ParsableCommand {
       try Machine.requireMemory(4 * configuration.parameterCount, for: "the weights", input: model + "/config.json")
       let initial = InitialWeights(seed: seed, on: backend)
       decoder = try Decoder(
-        configuration, weights: initial, adapter: recipe.adapterConfiguration.map { ($0, initial) }, evaluation: recipe.evaluation,
+        configuration, weights: initial, adapters: recipe.adapterConfiguration.map { [AdapterSource($0, initial)] } ?? [],
+        evaluation: recipe.evaluation,
         on: backend)
     } else {
       decoder = try ModelFolder.load(

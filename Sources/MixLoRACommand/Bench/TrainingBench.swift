@@ -10,14 +10,14 @@ struct TrainingBench<B: ProfilingBackend> {
   private let decoder: Decoder<B>
   private let batch: PackedBatch<B>
   private let seed: UInt64
-  private let caches: Decoder<B>.CachePolicy
+  private let recomputes: Bool
   private let backend: B
 
   init(_ decoder: Decoder<B>, _ batch: PackedBatch<B>, seed: UInt64, recomputes: Bool, on backend: B) {
     self.decoder = decoder
     self.batch = batch
     self.seed = seed
-    caches = recomputes ? .blockInputs : .all
+    self.recomputes = recomputes
     self.backend = backend
   }
 
@@ -47,24 +47,20 @@ struct TrainingBench<B: ProfilingBackend> {
 
   private func step(_ number: Int, _ optimizer: inout AdamW<B>) throws -> BenchStep {
     let start = Machine.seconds
-    let run = Run(backend, isTraining: true, key: RandomKey(seed: seed))
-    run.rows = batch.identity(step: number)
-    let output = decoder.forward(batch, run, caches: caches)
-    let (loss, dhidden) = decoder.loss(output.hidden, batch, run)
-    let middle = Machine.seconds
-    decoder.backward(dhidden, output, batch, run)
-    try run.finish()
+    var middle = start
+    let run = Run(backend, training: TrainingPass(key: RandomKey(seed: seed), step: number))
+    let losses = try decoder.gradients(of: batch, run, recomputes: recomputes) { _ in middle = Machine.seconds }
     let end = Machine.seconds
     optimizer.step(number)
     let last = Machine.seconds
-    guard try backend.download(loss)[0].isFinite else { throw NonFiniteValue("the loss", at: "step \(number)") }
+    guard try backend.download(losses[0].crossEntropy)[0].isFinite else { throw NonFiniteValue("the loss", at: "step \(number)") }
     return BenchStep(forward: middle - start, backward: end - middle, optimizer: last - end)
   }
 
   /// Seconds of the step's frozen products alone, forward and the gradient of their inputs.
   private func frozenProducts() -> Double {
     var seconds = 0.0
-    for (weight, rows) in decoder.frozenMatrices.map({ ($0, batch.tokens) }) + [(decoder.headMatrix, batch.labels.count)] {
+    for (weight, rows) in decoder.blockMatrices.map({ ($0, batch.tokens) }) + [(decoder.head.weight, batch.labels(of: 0).count)] {
       let x = backend.zeros(Shape(rows, weight.shape.columns))
       let dy = backend.zeros(Shape(rows, weight.shape.rows))
       var (y, dx) = (backend.empty(dy.shape), backend.empty(x.shape))
@@ -78,8 +74,8 @@ struct TrainingBench<B: ProfilingBackend> {
 
   private var flops: Double {
     4
-      * (decoder.frozenMatrices.reduce(0.0) { $0 + Double($1.shape.count * batch.tokens) }
-        + Double(decoder.headMatrix.shape.count * batch.labels.count))
+      * (decoder.blockMatrices.reduce(0.0) { $0 + Double($1.shape.count * batch.tokens) }
+        + Double(decoder.head.weight.shape.count * batch.labels(of: 0).count))
   }
 }
 

@@ -57,7 +57,7 @@ extension TrainingRun {
   /// What the run would be: parameters, memory, the first sample.
   func preview(json: Bool) -> String {
     let trained = parameterCount
-    let frozen = (decoder.frozenMatrices + [decoder.headMatrix]).filter { $0.parameter == nil }.reduce(0) { $0 + $1.shape.count }
+    let frozen = (decoder.blockMatrices + [decoder.head.weight]).filter { $0.parameter == nil }.reduce(0) { $0 + $1.shape.count }
     let sample = samples[0]
     let marked = sample.ids.indices.map { i in
       let text = tokenizer.decodeText([sample.ids[i]])
