@@ -82,6 +82,7 @@ let package = Package(
         .product(name: "ArgumentParser", package: "swift-argument-parser"),
       ]),
     .testTarget(name: "RuleTests"),
+    .testTarget(name: "PlatformTests", dependencies: ["Platform"]),
     .testTarget(name: "CPUBackendTests", dependencies: ["CPUBackend", "Conformance"]),
     .testTarget(name: "ConformanceTests", dependencies: ["CPUBackend", "Conformance"]),
     .target(name: "TestModels", dependencies: ["Decoders", "Traces", "Training", "Conformance"], path: "Tests/TestModels"),

@@ -1,7 +1,7 @@
 extension JSON {
   /// How much white space a text gets.
   public enum Style: Sendable {
-    /// None: one line, for `--json` output.
+    /// None: one line, for programs.
     case compact
     /// A line per element, indented by so many spaces per level, for files that people read.
     case indented(Int)
