@@ -9,13 +9,13 @@ import Tensors
 ///
 /// Richardson's extrapolation leaves an error of order h⁴: at h = 2⁻⁹ about 1e-11 from the fifth derivative and
 /// 1e-13 from rounding, both well below ε = 1e-7 and far below what any wrong term would leave.
-public enum GradientCheck {
+enum GradientCheck {
   /// ε.
-  public static let tolerance = 1e-7
+  static let tolerance = 1e-7
   /// h. The naive forwards vary on a scale of 1.
-  public static let step = 0x1p-9
+  static let step = 0x1p-9
   /// Directions per gradient.
-  public static let directions = 8
+  static let directions = 8
 }
 
 extension Trial {

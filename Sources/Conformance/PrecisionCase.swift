@@ -20,11 +20,11 @@ protocol PrecisionProgram: Sendable {
 /// n is the number of roundings on the longest way from an input to a result, u the lower unit roundoff: roundings of
 /// random sign add up to √n u of Σ|terms| (Higham & Mary 2019, Theorem 2.4), and for random inputs that is at most
 /// about √n times |Σ terms|. CPUFloat measures 1/128 to 1/31 of the bound; the sharp bounds are those of the operations.
-public struct PrecisionCase<Low: Backend, High: Backend> {
+struct PrecisionCase<Low: Backend, High: Backend> {
   /// The program.
-  public let name: String
+  let name: String
   /// Runs the program on both backends.
-  public let run: (Low, High) -> Outcome
+  let run: (Low, High) -> Outcome
 
   init(_ program: some PrecisionProgram) {
     name = program.name
@@ -40,7 +40,7 @@ public struct PrecisionCase<Low: Backend, High: Backend> {
   }
 
   /// Every program.
-  public static var all: [PrecisionCase] {
+  static var all: [PrecisionCase] {
     [PrecisionCase(NormAndProduct()), PrecisionCase(RotatedAttention()), PrecisionCase(RoutedExperts()), PrecisionCase(HeadAndUpdate())]
   }
 }

@@ -42,25 +42,25 @@ public struct Tolerance: Sendable {
 ///
 /// One rounding is a relative error of at most u. An elementary function counts with the worst error that a
 /// careful vector implementation has, 4 ulp = 8 u; the C library's is below 1 ulp.
-public enum Roundings {
+enum Roundings {
   /// e^x for an exact x.
-  public static let exponential = 8
+  static let exponential = 8
   /// log x for an exact x, relative to the larger of 1 and the result.
-  public static let logarithm = 8
+  static let logarithm = 8
   /// 1/√(mean x² + ε): multiply by 1/C, add ε, root, reciprocal; the squares' C roundings count half under the root.
-  public static let inverseRoot = 5
+  static let inverseRoot = 5
   /// act(a) c: e^−z or a tanh, 1 + …, division, product, and the same again in a form with 1/(1 + e^−z); z itself has a few roundings.
-  public static let gated = exponential + 8
+  static let gated = exponential + 8
   /// act′(a) dh c: two sigmoids and five operations, relative to its terms' magnitudes.
-  public static let gatedSlope = 2 * exponential + 16
+  static let gatedSlope = 2 * exponential + 16
   /// cap · tanh(z / cap) relative to the cap: quotient, an exponential, 1 − 2/(1 + …), product.
-  public static let softcap = exponential + 8
+  static let softcap = exponential + 8
   /// A softmax beside its sum: difference from the largest, e^x, sum, division, once more for a rescaled (online) sum.
-  public static let softmax = 2 * exponential + 8
+  static let softmax = 2 * exponential + 8
   /// A product with a factor that the host rounds first: α x, or x / (1 − p).
-  public static let factor = 3
+  static let factor = 3
   /// AdamW's moments: difference, product with a rounded 1 − β, sum.
-  public static let moment = 6
+  static let moment = 6
   /// AdamW's update: two corrections, root, quotients, ε, lr, difference.
-  public static let update = 16
+  static let update = 16
 }

@@ -1,6 +1,6 @@
 import Foundation
 
-/// The Swift files of the project, as text.
+/// Swift files of the project, as text.
 struct SourceTree {
   struct File {
     let target: String
@@ -10,10 +10,10 @@ struct SourceTree {
 
   let files: [File]
 
-  /// Reads `Sources/<target>/**/*.swift` of the package that this test belongs to.
-  init(file: String = #filePath) throws {
+  /// Reads `<folder>/<target>/**/*.swift` of the package that this test belongs to.
+  init(_ folder: String = "Sources", file: String = #filePath) throws {
     let root = URL(filePath: file).deletingLastPathComponent().deletingLastPathComponent().deletingLastPathComponent()
-    let sources = root.appending(path: "Sources")
+    let sources = root.appending(path: folder)
     var files: [File] = []
     let walk = FileManager.default.enumerator(at: sources, includingPropertiesForKeys: nil)
     while let url = walk?.nextObject() as? URL {
