@@ -121,18 +121,11 @@ extension CPUBackend {
               let shift = logSums[begin + i + row][head]
               let delta = Scalar(Scalar.dot(dys[begin + i + row] + head * d, os[begin + i + row] + head * d, 0..<d))
               if let cap {
-                // forward: S′ = c tanh(S/c), P = exp(S′ − lse)
-                for j in Scalar.lanes(visible) {
-                  let t = Scalar.tanh(p[j] / cap)
-                  p[j] = Scalar.exp(cap * t - shift)
-                  ds[j] = p[j] * (ds[j] - delta) * (1 - t * t)
-                }
+                cappedGradients(p, ds, visible, cap, shift, delta)
               } else {
                 // forward: P = exp(S − lse)
-                for j in Scalar.lanes(visible) {
-                  p[j] = Scalar.exp(p[j] - shift)
-                  ds[j] = p[j] * (ds[j] - delta)
-                }
+                for j in Scalar.lanes(visible) { p[j] = Scalar.exp(p[j] - shift) }
+                for j in Scalar.lanes(visible) { ds[j] = p[j] * (ds[j] - delta) }
               }
               clear(p, keys, except: visible)
               clear(ds, keys, except: visible)
@@ -146,6 +139,20 @@ extension CPUBackend {
       }
       withExtendedLifetime(scratch) {}
       return (dq, dk, dv)
+    }
+  }
+
+  /// P and dS of a row of scores under a soft cap. Not inlined, so that the loops without one stay as tight as they can be.
+  @inline(never)
+  private func cappedGradients(
+    _ p: UnsafeMutablePointer<Scalar>, _ ds: UnsafeMutablePointer<Scalar>, _ visible: Range<Int>, _ cap: Scalar, _ shift: Scalar,
+    _ delta: Scalar
+  ) {
+    // forward: S′ = c tanh(S/c), P = exp(S′ − lse)
+    for j in Scalar.lanes(visible) {
+      let t = Scalar.tanh(p[j] / cap)
+      p[j] = Scalar.exp(cap * t - shift)
+      ds[j] = p[j] * (ds[j] - delta) * (1 - t * t)
     }
   }
 

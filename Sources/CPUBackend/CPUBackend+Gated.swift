@@ -7,12 +7,39 @@ import Tensors
 ///     geluTanh          z = √(8/π) (x + 0.044715 x³)            z′ = √(8/π) (1 + 3 · 0.044715 x²)
 ///
 /// For x → −∞ the quotient x / (1 + e⁻ᶻ) is −0, not NaN.
+private protocol GatedUnit {
+  /// z.
+  static func argument<S: CPUScalar>(_ x: S.Vector, _: S.Type) -> S.Vector
+  /// y z′ for y = x σ(z) (1 − σ(z)).
+  static func sloped<S: CPUScalar>(_ y: S.Vector, _ x: S.Vector, _: S.Type) -> S.Vector
+}
+
+private enum SiLU: GatedUnit {
+  @inline(__always)
+  static func argument<S: CPUScalar>(_ x: S.Vector, _: S.Type) -> S.Vector { x }
+  @inline(__always)
+  static func sloped<S: CPUScalar>(_ y: S.Vector, _ x: S.Vector, _: S.Type) -> S.Vector { y }
+}
+
+private enum GELU: GatedUnit {
+  @inline(__always)
+  static func argument<S: CPUScalar>(_ x: S.Vector, _: S.Type) -> S.Vector {
+    let (root, cubic): (S, S) = (1.5957691216057308, 0.044715)
+    return root * (x + cubic * (x * x * x))
+  }
+  @inline(__always)
+  static func sloped<S: CPUScalar>(_ y: S.Vector, _ x: S.Vector, _: S.Type) -> S.Vector {
+    let (root, quadratic): (S, S) = (1.5957691216057308, 0.134145)
+    return y * (root * (1 + quadratic * (x * x)))
+  }
+}
+
 extension CPUBackend {
   public func gated(_ activation: Activation, _ a: Tensor<Self>, _ c: Tensor<Self>) -> Tensor<Self> {
     core.timed("gated") {
       switch activation {
-      case .silu: gated(a, c) { $0 }
-      case .geluTanh: gated(a, c) { Self.geluArgument($0) }
+      case .silu: gated(SiLU.self, a, c)
+      case .geluTanh: gated(GELU.self, a, c)
       }
     }
   }
@@ -22,23 +49,14 @@ extension CPUBackend {
   {
     core.timed("gatedBackward") {
       switch activation {
-      case .silu: gatedBackward(dh, a, c, { $0 }, { _ in Scalar.Vector(repeating: 1) })
-      case .geluTanh: gatedBackward(dh, a, c, { Self.geluArgument($0) }, { Self.geluArgumentSlope($0) })
+      case .silu: gatedBackward(SiLU.self, dh, a, c)
+      case .geluTanh: gatedBackward(GELU.self, dh, a, c)
       }
     }
   }
 
   @inline(__always)
-  private static func geluArgument(_ x: Scalar.Vector) -> Scalar.Vector { gelu * (x + 0.044715 * (x * x * x)) }
-
-  @inline(__always)
-  private static func geluArgumentSlope(_ x: Scalar.Vector) -> Scalar.Vector { gelu * (1 + 0.134145 * (x * x)) }
-
-  /// √(8/π).
-  private static var gelu: Scalar { Scalar(1.5957691216057308) }
-
-  @inline(__always)
-  private func gated(_ a: Tensor<Self>, _ c: Tensor<Self>, _ z: (Scalar.Vector) -> Scalar.Vector) -> Tensor<Self> {
+  private func gated<U: GatedUnit>(_: U.Type, _ a: Tensor<Self>, _ c: Tensor<Self>) -> Tensor<Self> {
     requireShapes("gated", ("c", c.shape, a.shape))
     let (h, hs) = fresh(a.shape)
     let (a, c) = (rows(a), rows(c))
@@ -47,7 +65,7 @@ extension CPUBackend {
         let (a, c, h) = (a[n], c[n], hs[n])
         for i in Scalar.lanes(columns) {
           let x = a[i]
-          h[i] = x / (1 + Scalar.exp(-z(x))) * c[i]
+          h[i] = x / (1 + Scalar.exp(-U.argument(x, Scalar.self))) * c[i]
         }
       }
     }
@@ -55,10 +73,9 @@ extension CPUBackend {
   }
 
   @inline(__always)
-  private func gatedBackward(
-    _ dh: Tensor<Self>, _ a: Tensor<Self>, _ c: Tensor<Self>, _ z: (Scalar.Vector) -> Scalar.Vector,
-    _ slope: (Scalar.Vector) -> Scalar.Vector
-  ) -> (da: Tensor<Self>, dc: Tensor<Self>) {
+  private func gatedBackward<U: GatedUnit>(_: U.Type, _ dh: Tensor<Self>, _ a: Tensor<Self>, _ c: Tensor<Self>)
+    -> (da: Tensor<Self>, dc: Tensor<Self>)
+  {
     requireShapes("gatedBackward", ("a", a.shape, dh.shape), ("c", c.shape, dh.shape))
     let (da, das) = fresh(dh.shape)
     let (dc, dcs) = fresh(dh.shape)
@@ -68,9 +85,9 @@ extension CPUBackend {
         let (dh, a, c, da, dc) = (dhs[n], a[n], c[n], das[n], dcs[n])
         for i in Scalar.lanes(columns) {
           let (x, d) = (a[i], dh[i])
-          let sigma = 1 / (1 + Scalar.exp(-z(x)))
+          let sigma = 1 / (1 + Scalar.exp(-U.argument(x, Scalar.self)))
           let act = x * sigma
-          da[i] = d * c[i] * (sigma + act * (1 - sigma) * slope(x))
+          da[i] = d * c[i] * (sigma + U.sloped(act * (1 - sigma), x, Scalar.self))
           dc[i] = d * act
         }
       }

@@ -39,7 +39,7 @@ extension CPUBackend {
     _ x: Tensor<Self>, _ probability: Double, _ identity: RowIdentity<Self>, _ stream: (Int) -> (PhiloxVector, Int)?
   ) -> Tensor<Self> {
     guard probability >= 0, probability < 1 else { trap("dropout: probability \(probability), expected 0 ..< 1") }
-    let threshold = Int32((probability * 0x1p16).rounded())
+    let threshold = UInt32((probability * 0x1p16).rounded())
     if threshold == 0 { return x }
     let scale = Scalar(1 / (1 - Double(threshold) * 0x1p-16))
     let (y, ys) = fresh(x.shape)
@@ -68,7 +68,7 @@ extension CPUBackend {
                 ), to: words + 4 * block)
             }
             let (x, y) = (xs[n] + start, ys[n] + start)
-            for j in Scalar.lanes(0..<count) { y[j] = Scalar.kept(scale * x[j], where: numbers + j.start, atLeast: threshold) }
+            for j in 0..<count { y[j] = UInt32(numbers[j]) >= threshold ? scale * x[j] : 0 }
             start += count
           }
         }

@@ -14,8 +14,6 @@ protocol CPUScalar: BinaryFloatingPoint, SIMDScalar, BitwiseCopyable, Codable, S
   static func squareRoot(_ x: Vector) -> Vector
   /// The larger of two lanes; the first where either is NaN.
   static func maximum(_ a: Vector, _ b: Vector) -> Vector
-  /// x in the lanes whose 16-bit number is at least `threshold`, 0 in the others whatever x is.
-  static func kept(_ x: Vector, where numbers: UnsafePointer<UInt16>, atLeast threshold: Int32) -> Vector
   /// c ← α a b + β c, on the calling thread. All sizes are positive.
   static func gemm(_ alpha: Self, _ a: Matrix<Self>, _ b: Matrix<Self>, _ beta: Self, _ c: Matrix<Self>, _ m: Int, _ n: Int, _ k: Int)
 }
@@ -76,12 +74,6 @@ extension Float: CPUScalar {
   static func maximum(_ a: SIMD8<Float>, _ b: SIMD8<Float>) -> SIMD8<Float> { a.replacing(with: b, where: b .> a) }
 
   @inline(__always)
-  static func kept(_ x: SIMD8<Float>, where numbers: UnsafePointer<UInt16>, atLeast threshold: Int32) -> SIMD8<Float> {
-    let n = SIMD8<Int32>(truncatingIfNeeded: UnsafeRawPointer(numbers).loadUnaligned(as: SIMD8<UInt16>.self))
-    return x.replacing(with: 0, where: n .< threshold)
-  }
-
-  @inline(__always)
   static func gemm(
     _ alpha: Float, _ a: Matrix<Float>, _ b: Matrix<Float>, _ beta: Float, _ c: Matrix<Float>, _ m: Int, _ n: Int, _ k: Int
   ) {
@@ -112,12 +104,6 @@ extension Double: CPUScalar {
 
   @inline(__always)
   static func maximum(_ a: SIMD4<Double>, _ b: SIMD4<Double>) -> SIMD4<Double> { a.replacing(with: b, where: b .> a) }
-
-  @inline(__always)
-  static func kept(_ x: SIMD4<Double>, where numbers: UnsafePointer<UInt16>, atLeast threshold: Int32) -> SIMD4<Double> {
-    let n = SIMD4<Int64>(truncatingIfNeeded: UnsafeRawPointer(numbers).loadUnaligned(as: SIMD4<UInt16>.self))
-    return x.replacing(with: 0, where: n .< Int64(threshold))
-  }
 
   @inline(__always)
   static func gemm(
