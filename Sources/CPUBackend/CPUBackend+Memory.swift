@@ -130,7 +130,7 @@ extension CPUBackend {
     }
   }
 
-  /// A 16-bit or quantised matrix is kept as it is stored, everything else decoded to scalars.
+  /// A 16-bit or quantized matrix is kept as it is stored, everything else decoded to scalars.
   public func freeze(_ bytes: UnsafeRawBufferPointer, _ format: WeightFormat, _ shape: Shape) -> CPUMatrix<Self> {
     core.timed("freeze") {
       guard EncodedMatrix.keeps(format), !shape.isVector else { return CPUMatrix(upload(bytes, format, shape)) }

@@ -3,8 +3,8 @@ import Tensors
 
 /// What `CPUFloat` and `CPUDouble` have in common: all operations, as extensions by topic.
 ///
-/// The two classes are concrete and live in this module, so the compiler specialises every kernel for both; an
-/// unspecialised one would cost a hundredfold. Other modules pay one witness call per operation.
+/// The two classes are concrete and live in this module, so the compiler specializes every kernel for both; an
+/// unspecialized one would cost a hundredfold. Other modules pay one witness call per operation.
 ///
 /// Results are the same bits from run to run with the same number of threads: a sum is split by its columns or
 /// into chunks of fixed size, and which thread runs a part changes nothing.
@@ -73,7 +73,7 @@ public final class CPUDouble: CPUBackend {
   public init(threads: Int, isPoisoned: Bool = false) { core = CPUCore(threads: threads, isPoisoned: isPoisoned) }
 }
 
-/// A frozen weight on the CPU: 16-bit and quantised matrices as they are stored, everything else decoded to scalars once.
+/// A frozen weight on the CPU: 16-bit and quantized matrices as they are stored, everything else decoded to scalars once.
 public struct CPUMatrix<B: Backend>: FrozenMatrixShape {
   enum Contents {
     case dense(Tensor<B>)

@@ -1,6 +1,6 @@
 /// The binary16 number of `bits`, by bits: `Float16` does not exist on x86-64 macOS.
 ///
-/// Exponent and fraction move to their place in binary32 and 2¹¹² corrects the bias, which also normalises
+/// Exponent and fraction move to their place in binary32 and 2¹¹² corrects the bias, which also normalizes
 /// subnormals; the largest exponent means infinity or NaN.
 @inline(__always)
 func float(half bits: UInt16) -> Float {

@@ -38,7 +38,7 @@ public enum ElementType: Hashable, Sendable, CaseIterable, RawRepresentable, Cus
   case int64
   /// Unsigned 64-bit integer.
   case uint64
-  /// A format that weights may have: floating-point, or ggml's quantised blocks, which occur in GGUF files alone.
+  /// A format that weights may have: floating-point, or ggml's quantized blocks, which occur in GGUF files alone.
   case float(WeightFormat)
 
   /// IEEE 754 half precision.
@@ -64,7 +64,7 @@ public enum ElementType: Hashable, Sendable, CaseIterable, RawRepresentable, Cus
   ]
 
   /// The types that a safetensors file may hold.
-  public static let safetensors = allCases.filter { !$0.isQuantised }
+  public static let safetensors = allCases.filter { !$0.isQuantized }
 
   private static let byName = Dictionary(uniqueKeysWithValues: allCases.map { ($0.rawValue, $0) })
 
@@ -109,14 +109,14 @@ public enum ElementType: Hashable, Sendable, CaseIterable, RawRepresentable, Cus
   public var description: String { rawValue }
 
   /// Whether elements share a scale with their neighbours in the row.
-  public var isQuantised: Bool { blockElements > 1 }
+  public var isQuantized: Bool { blockElements > 1 }
 
-  /// The consecutive elements of a row that a file stores together: 1, or 32 of a quantised type.
+  /// The consecutive elements of a row that a file stores together: 1, or 32 of a quantized type.
   public var blockElements: Int {
     if case .float(let format) = self { format.blockCount } else { 1 }
   }
 
-  /// The bits that one block takes in a file, hence those of an element unless the type is quantised; types below 8 bits are packed.
+  /// The bits that one block takes in a file, hence those of an element unless the type is quantized; types below 8 bits are packed.
   public var blockBits: Int {
     switch self {
     case .float(let format): 8 * format.blockBytes

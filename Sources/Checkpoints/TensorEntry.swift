@@ -12,7 +12,7 @@ public struct TensorEntry: Equatable, Sendable, CustomStringConvertible {
     case tooManyAxes(Int)
     /// Packed elements that end inside a byte.
     case partialByte(shape: [Int], elementType: ElementType, bits: Int)
-    /// Rows of a quantised type that end inside a block.
+    /// Rows of a quantized type that end inside a block.
     case partialBlock(shape: [Int], elementType: ElementType)
 
     /// What was found, in words and numbers.

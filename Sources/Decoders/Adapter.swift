@@ -20,13 +20,26 @@ public struct TrainedPart<B: Backend> {
   /// Where all of them lie.
   public let arena: ParameterArena<B>
 
-  /// Moves the parameters of the tensors into one arena.
-  init(_ tensors: [TrainedTensor<B>], on backend: B) {
-    self.tensors = tensors
+  /// Makes the arena of the tensors' parameters and reads each value into its place.
+  init(_ pending: [PendingTensor<B>], on backend: B) throws {
+    tensors = pending.map(\.tensor)
     var seen: Set<ObjectIdentifier> = []
     parameters = tensors.map(\.parameter).filter { seen.insert(ObjectIdentifier($0)).inserted }
     arena = ParameterArena(parameters, on: backend)
+    for item in pending {
+      let shape = item.tensor.view(of: item.tensor.parameter.value).shape
+      if item.initial == .constant(0), item.weights is InitialWeights<B> { continue }  // as the arena is
+      item.tensor.set(try item.weights.tensor(item.tensor.name, shape, item.initial), on: backend)
+    }
   }
+}
+
+/// A tensor that has no value yet, and where it comes from. All of a model are asked for before the first is read: sizes may be mere
+/// numbers in a configuration, and no buffer is made for what a file does not have.
+struct PendingTensor<B: Backend> {
+  let tensor: TrainedTensor<B>
+  let weights: any WeightSource<B>
+  let initial: InitialValue
 }
 
 /// A trained tensor as files know it: a parameter, or one expert's part of a parameter that holds all experts'.

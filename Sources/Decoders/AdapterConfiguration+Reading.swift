@@ -58,10 +58,10 @@ extension AdapterConfiguration {
       rank: try reader.integer("r", in: 1...65_536, default: base?.rank),
       alpha: try reader.number("lora_alpha", default: base?.alpha, "a number") { $0.isFinite },
       dropout: try reader.number("lora_dropout", default: base?.dropout ?? 0, "a number in [0, 1)") { $0 >= 0 && $0 < 1 },
-      isRankStabilised: try reader.bool("use_rslora", default: base?.isRankStabilised ?? false))
+      isRankStabilized: try reader.bool("use_rslora", default: base?.isRankStabilized ?? false))
     let name = try reader.string(
-      "lora_init", default: base?.initialisation == .gaussian ? "gaussian" : "original", oneOf: ["original", "gaussian"])
-    lora.initialisation = name == "gaussian" ? .gaussian : .kaiming
+      "lora_init", default: base?.initialization == .gaussian ? "gaussian" : "original", oneOf: ["original", "gaussian"])
+    lora.initialization = name == "gaussian" ? .gaussian : .kaiming
     return lora
   }
 

@@ -14,10 +14,10 @@ extension AdapterConfiguration {
     for (key, value) in lora.members { object[key] = value }
     object["target_modules"] = .array(LinearName.allCases.filter(targets.contains).map { .string($0.rawValue) })
     guard let mixture else {
-      if lora.initialisation == .gaussian { object["init_lora_weights"] = "gaussian" }
+      if lora.initialization == .gaussian { object["init_lora_weights"] = "gaussian" }
       return .object(object)
     }
-    if lora.initialisation == .gaussian { object["lora_init"] = "gaussian" }
+    if lora.initialization == .gaussian { object["lora_init"] = "gaussian" }
     if mixture.lora != lora { object["expert_lora"] = .object(JSON.Object(mixture.lora.members)) }
     let routing: [(String, JSON)] =
       switch mixture.policy {
@@ -39,7 +39,7 @@ extension AdapterConfiguration.LoRA {
   fileprivate var members: [(String, JSON)] {
     [
       ("r", JSON(rank)), ("lora_alpha", alpha == alpha.rounded() && abs(alpha) < 1e15 ? JSON(Int(alpha)) : JSON(alpha)),
-      ("lora_dropout", JSON(dropout)), ("use_rslora", JSON(isRankStabilised)),
+      ("lora_dropout", JSON(dropout)), ("use_rslora", JSON(isRankStabilized)),
     ]
   }
 }

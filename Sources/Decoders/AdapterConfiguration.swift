@@ -12,24 +12,24 @@ public struct AdapterConfiguration: Equatable, Sendable {
     /// Probability of dropout while training.
     public var dropout: Double
     /// Whether s is alpha/√r instead of alpha/r (rsLoRA).
-    public var isRankStabilised: Bool
+    public var isRankStabilized: Bool
     /// How a new A is drawn.
-    public var initialisation = Initialisation.kaiming
+    public var initialization = Initialization.kaiming
 
     /// The settings of a branch.
-    public init(rank: Int, alpha: Double, dropout: Double = 0, isRankStabilised: Bool = false) {
+    public init(rank: Int, alpha: Double, dropout: Double = 0, isRankStabilized: Bool = false) {
       self.rank = rank
       self.alpha = alpha
       self.dropout = dropout
-      self.isRankStabilised = isRankStabilised
+      self.isRankStabilized = isRankStabilized
     }
 
     /// s = alpha/r, or alpha/√r.
-    public var scale: Double { alpha / (isRankStabilised ? Double(rank).squareRoot() : Double(rank)) }
+    public var scale: Double { alpha / (isRankStabilized ? Double(rank).squareRoot() : Double(rank)) }
 
     /// What a new A (r,I) is drawn from; a new B is zero.
     func initialA(inputs: Int) -> InitialValue {
-      switch initialisation {
+      switch initialization {
       case .kaiming: .kaimingUniform(inputs: inputs)
       case .gaussian: .random(.normal(deviation: 1 / Double(rank)))
       }
@@ -37,7 +37,7 @@ public struct AdapterConfiguration: Equatable, Sendable {
   }
 
   /// How a new A is drawn, by MoE-PEFT's `lora_init`.
-  public enum Initialisation: String, Sendable, CaseIterable {
+  public enum Initialization: String, Sendable, CaseIterable {
     /// Uniform in ±1/√I: `original`.
     case kaiming
     /// Normal with deviation 1/r: `gaussian`.

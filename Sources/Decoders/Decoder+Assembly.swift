@@ -42,14 +42,14 @@ extension Decoder {
       softcap: configuration.head.softcap)
     self.configuration = configuration
     let (baseTensors, adapterTensors) = (assembly.baseTensors, assembly.adapterTensors)
-    base = trainsBase ? TrainedPart(baseTensors, on: backend) : nil
-    self.adapters = zip(adapters, adapterTensors).map { source, tensors in
+    base = trainsBase ? try TrainedPart(baseTensors, on: backend) : nil
+    self.adapters = try zip(adapters, adapterTensors).map { source, tensors in
       let balance = source.configuration.mixture.map { BalanceLoss<B>(form, coefficient: $0.hasBalanceLoss ? $0.balanceCoefficient : 0) }
       var settings = source.configuration
       if settings.mixture != nil, settings.mixture?.activation == nil {
         settings.mixture?.activation = configuration.feedForward.activation
       }
-      return Adapter(configuration: settings, trained: TrainedPart(tensors, on: backend), balanceLoss: balance)
+      return Adapter(configuration: settings, trained: try TrainedPart(tensors, on: backend), balanceLoss: balance)
     }
   }
 }
@@ -64,9 +64,9 @@ struct DecoderAssembly<B: Backend> {
   private let backend: B
   private var rotary: RotaryEmbedding<B>?
   /// Trained tensors of the base.
-  private(set) var baseTensors: [TrainedTensor<B>] = []
+  private(set) var baseTensors: [PendingTensor<B>] = []
   /// Tensors of each adapter.
-  private(set) var adapterTensors: [[TrainedTensor<B>]]
+  private(set) var adapterTensors: [[PendingTensor<B>]]
 
   init(
     _ configuration: DecoderConfiguration, weights: any WeightSource<B>, adapters: [AdapterSource<B>], trainsBase: Bool,
@@ -86,8 +86,10 @@ struct DecoderAssembly<B: Backend> {
   /// A weight of the base.
   mutating func base(_ name: String, _ shape: Shape, _ initial: InitialValue) throws -> Weight<B> {
     guard trainsBase else { return .frozen(try weights.frozen(name, shape, initial)) }
-    let parameter = Parameter(name, try weights.tensor(name, shape, initial), on: backend)
-    baseTensors.append(TrainedTensor(name: name, parameter: parameter, part: nil))
+    try weights.require(name, shape)
+    let parameter = Parameter<B>(name, shape)
+    let tensor = TrainedTensor(name: name, parameter: parameter, part: nil)
+    baseTensors.append(PendingTensor(tensor: tensor, weights: weights, initial: initial))
     return .trained(parameter)
   }
 
@@ -168,9 +170,15 @@ struct DecoderAssembly<B: Backend> {
   private mutating func parameter(
     _ name: String, _ shape: Shape, _ initial: InitialValue, _ role: Parameter<B>.Role, _ number: Int
   ) throws -> Parameter<B> {
-    let parameter = Parameter(name, try adapters[number].weights.tensor(name, shape, initial), role: role, on: backend)
-    adapterTensors[number].append(TrainedTensor(name: name, parameter: parameter, part: nil))
+    let parameter = Parameter<B>(name, shape, role: role)
+    try add(TrainedTensor(name: name, parameter: parameter, part: nil), shape, initial, number)
     return parameter
+  }
+
+  /// Lists a tensor of an adapter, which its source must have.
+  private mutating func add(_ tensor: TrainedTensor<B>, _ shape: Shape, _ initial: InitialValue, _ number: Int) throws {
+    try adapters[number].weights.require(tensor.name, shape)
+    adapterTensors[number].append(PendingTensor(tensor: tensor, weights: adapters[number].weights, initial: initial))
   }
 
   /// An adapter's branch on a layer without experts, if it targets the layer.
@@ -186,29 +194,20 @@ struct DecoderAssembly<B: Backend> {
 
   /// All experts' branches on a layer, if the adapter targets it: a tensor an expert in the file, one stack here.
   private mutating func expertLoRA(_ name: LinearName, _ layer: Int, _ number: Int) throws -> ExpertLoRA<B>? {
-    let (settings, values) = (adapters[number].configuration, adapters[number].weights)
+    let settings = adapters[number].configuration
     guard let mixture = settings.mixture, settings.targets.contains(name) else { return nil }
     let (lora, experts, r) = (mixture.lora, mixture.experts, mixture.lora.rank)
     let (o, i) = configuration.linearSizes(name)
     let prefix = "\(settings.prefix(ofLayer: layer)).mlp.\(name.rawValue).experts"
-    // All are read before the stacks are made: E and r may be mere numbers in a configuration.
-    let pairs = try (0..<experts).map { e in
-      (
-        a: try values.tensor("\(prefix).\(e).lora_A.weight", Shape(r, i), lora.initialA(inputs: i)),
-        b: try values.tensor("\(prefix).\(e).lora_B.weight", Shape(o, r), .constant(0))
-      )
-    }
-    var allA = backend.empty(Shape(experts * r, i))  // (E·r,I)
-    var allB = backend.empty(Shape(o, experts * r))  // (O,E·r)
-    for (e, pair) in pairs.enumerated() {
-      backend.copy(pair.a, into: &allA, rows: e * r..<(e + 1) * r)
-      backend.copy(pair.b, into: &allB, rows: nil, columns: e * r..<(e + 1) * r)
-    }
-    let a = Parameter("\(prefix).lora_A", allA, role: .a, on: backend)
-    let b = Parameter("\(prefix).lora_B", allB, role: .b, on: backend)
+    let a = Parameter<B>("\(prefix).lora_A", Shape(experts * r, i), role: .a)  // (E·r,I)
+    let b = Parameter<B>("\(prefix).lora_B", Shape(o, experts * r), role: .b)  // (O,E·r)
     for e in 0..<experts {
-      adapterTensors[number].append(TrainedTensor(name: "\(prefix).\(e).lora_A.weight", parameter: a, part: (e, experts, .rows)))
-      adapterTensors[number].append(TrainedTensor(name: "\(prefix).\(e).lora_B.weight", parameter: b, part: (e, experts, .columns)))
+      let (partA, partB) = (
+        TrainedTensor(name: "\(prefix).\(e).lora_A.weight", parameter: a, part: (e, experts, .rows)),
+        TrainedTensor(name: "\(prefix).\(e).lora_B.weight", parameter: b, part: (e, experts, .columns))
+      )
+      try add(partA, Shape(r, i), lora.initialA(inputs: i), number)
+      try add(partB, Shape(o, r), .constant(0), number)
     }
     return ExpertLoRA(a: a, b: b, experts: experts, scale: lora.scale)
   }

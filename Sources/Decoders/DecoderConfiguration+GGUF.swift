@@ -106,7 +106,7 @@ extension KeyedReader where Value == GGUFValue {
   }
 
   /// Keys that nobody asked for, but for those that say nothing about the mathematics: descriptions, the tokenizer (which has a
-  /// reader of its own), and how the file was split and quantised.
+  /// reader of its own), and how the file was split and quantized.
   fileprivate var meaningfulUnknownKeys: [String] {
     let inert = ["general.", "tokenizer.", "split.", "quantize."]
     return unknownNames.filter { name in !inert.contains { name.hasPrefix($0) } }

@@ -29,7 +29,7 @@ struct GGUFRules: Sendable {
 ///
 /// That architecture (which carries Llama, SmolLM2 and Mistral) rotates the pairs (2j, 2j + 1) of a head, Hugging Face the pairs
 /// (j, j + D/2). The converter therefore moves row h·D/2 + j of every head, h = 0 or 1, to row 2j + h, and we move it back; with the
-/// wrong order everything still runs and every logit is wrong. Quantised blocks run along a row, so whole rows move. Other
+/// wrong order everything still runs and every logit is wrong. Quantized blocks run along a row, so whole rows move. Other
 /// architectures (qwen2) pair as Hugging Face does and are left alone.
 struct GGUFLayout: TensorLayout {
   /// The tensor with the divisors of the rotary frequencies, read with the configuration.

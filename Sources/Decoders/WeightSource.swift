@@ -5,10 +5,17 @@ import Tensors
 public protocol WeightSource<B> {
   /// The backend that the values go to.
   associatedtype B: Backend
+  /// Throws unless there is a value of this name and shape; nothing is read.
+  func require(_ name: String, _ shape: Shape) throws
   /// The value of a tensor that will be trained.
   func tensor(_ name: String, _ shape: Shape, _ initial: InitialValue) throws -> Tensor<B>
   /// The value of a tensor that stays as it is.
   func frozen(_ name: String, _ shape: Shape, _ initial: InitialValue) throws -> B.FrozenMatrix
+}
+
+extension WeightSource {
+  /// Fine: values that are made have whatever shape is asked for.
+  public func require(_ name: String, _ shape: Shape) throws {}
 }
 
 /// What a tensor holds in a model that nobody has trained.
@@ -38,6 +45,9 @@ public final class CheckpointWeights<B: Backend>: WeightSource {
     self.layout = layout
     self.backend = backend
   }
+
+  /// Throws `CheckpointError` if the tensor is missing, of another shape, or not floating-point.
+  public func require(_ name: String, _ shape: Shape) throws { _ = try format(of: name, shape) }
 
   /// The tensor of this name.
   ///
@@ -86,6 +96,16 @@ public final class CheckpointWeights<B: Backend>: WeightSource {
   private func withValues<R>(
     of modelName: String, _ shape: Shape, _ body: (UnsafeRawBufferPointer, WeightFormat) throws -> R
   ) throws -> R {
+    let (name, format, entry) = try format(of: modelName, shape)
+    read.insert(name)
+    guard let order = layout?.rowOrder(modelName, rows: entry.shape[0]) else {
+      return try source.withBytes(of: name) { try body($0, format) }
+    }
+    return try reordered(name, order) { try body($0, format) }
+  }
+
+  /// The file's name of a tensor, how its numbers are encoded, and its entry.
+  private func format(of modelName: String, _ shape: Shape) throws -> (name: String, format: WeightFormat, entry: TensorEntry) {
     let name = layout?.name(modelName) ?? modelName
     let entry = try source.requiredEntry(name)
     guard entry.shape == shape.sizes else {
@@ -96,11 +116,7 @@ public final class CheckpointWeights<B: Backend>: WeightSource {
         file: source.file, place: .tensor(name), found: "dtype \(entry.elementType)",
         expected: "F32, F64, F16 or BF16\(layout == nil ? "" : ", Q8_0, Q4_0 or Q4_1")")
     }
-    read.insert(name)
-    guard let order = layout?.rowOrder(modelName, rows: entry.shape[0]) else {
-      return try source.withBytes(of: name) { try body($0, format) }
-    }
-    return try reordered(name, order) { try body($0, format) }
+    return (name, format, entry)
   }
 
   /// Lends the rows of a tensor (of a vector, its elements) in another order.
@@ -148,15 +164,7 @@ public struct InitialWeights<B: Backend>: WeightSource {
 extension WeightFormat {
   /// The format of a file's element type; nil if it is not floating-point.
   public init?(_ type: ElementType) {
-    switch type {
-    case .float32: self = .float32
-    case .float64: self = .float64
-    case .float16: self = .float16
-    case .bfloat16: self = .bfloat16
-    case .q8_0: self = .q8_0
-    case .q4_0: self = .q4_0
-    case .q4_1: self = .q4_1
-    default: return nil
-    }
+    guard case .float(let format) = type else { return nil }
+    self = format
   }
 }

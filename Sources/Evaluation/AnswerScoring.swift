@@ -8,7 +8,7 @@ import Tensors
 ///
 /// - By label, as the authors' code does it: the logits at the prompt's last token, restricted to the last tokens of
 ///   " " + label for all labels of the task; the largest is the answer.
-/// - By likelihood: Σ log p(" " + candidate | prompt) for each candidate's text, prompt and candidate tokenised as one
+/// - By likelihood: Σ log p(" " + candidate | prompt) for each candidate's text, prompt and candidate tokenized as one
 ///   text; the largest is the answer. Divided by the candidate's UTF-8 bytes in the third figure, so that long answers
 ///   are not at a disadvantage.
 public struct AnswerScoring<B: Backend> {

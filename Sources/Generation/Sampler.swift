@@ -71,7 +71,7 @@ public struct Sampler: Equatable, Sendable {
     return Double(UInt64(bits[0]) << 21 ^ UInt64(bits[1]) >> 11) * 0x1p-53
   }
 
-  /// The logits as Double. The loops over V then run on a concrete type: unspecialised they would take longer than the model.
+  /// The logits as Double. The loops over V then run on a concrete type: unspecialized they would take longer than the model.
   private static func widened<S: BinaryFloatingPoint>(_ logits: [S]) -> [Double] {
     if S.self == Float.self { return logits.withUnsafeBytes { $0.bindMemory(to: Float.self).map { Double($0) } } }
     if S.self == Double.self { return logits.withUnsafeBytes { Array($0.bindMemory(to: Double.self)) } }

@@ -2,11 +2,11 @@
 ///
 /// A number is formed in float32 in ggml's order, each operation rounded, so that it is bit for bit ggml's; a wider scalar gets that
 /// number. Bytes may stand at any address. All is inlined, so that a backend's kernels and the readers of files run the same lines,
-/// each specialised for its scalar.
+/// each specialized for its scalar.
 public protocol Encoding {
   /// Bytes of 32 numbers.
   static var chunkBytes: Int { get }
-  /// The first `count` numbers of a chunk; quantised formats have whole chunks only.
+  /// The first `count` numbers of a chunk; quantized formats have whole chunks only.
   static func decode<S: BinaryFloatingPoint>(_ bytes: UnsafeRawPointer, _ count: Int, to y: UnsafeMutablePointer<S>)
 }
 
@@ -29,7 +29,7 @@ extension Encoding {
 }
 
 extension WeightFormat {
-  /// Decodes `count` numbers, whole blocks of a quantised format, from wherever they stand.
+  /// Decodes `count` numbers, whole blocks of a quantized format, from wherever they stand.
   @inlinable @inline(__always)
   public func decode<S: BinaryFloatingPoint>(_ bytes: UnsafeRawPointer, _ count: Int, to y: UnsafeMutablePointer<S>) {
     switch self {
@@ -164,7 +164,7 @@ func store<S: BinaryFloatingPoint>(_ v: SIMD8<Float>, to y: UnsafeMutablePointer
 
 /// The binary16 number of `bits`, by bits: `Float16` does not exist on x86-64 macOS.
 ///
-/// Exponent and fraction move to their place in binary32 and 2¹¹² corrects the bias, which also normalises
+/// Exponent and fraction move to their place in binary32 and 2¹¹² corrects the bias, which also normalizes
 /// subnormals; the largest exponent means infinity or NaN.
 @inlinable @inline(__always)
 func float(half bits: UInt16) -> Float {

@@ -21,10 +21,22 @@ public final class Parameter<B: Backend> {
   public let role: Role
   /// Rows and columns.
   public let shape: Shape
-  /// Where value and gradient lie.
-  public fileprivate(set) var arena: ParameterArena<B>
   /// The first element's number in the arena.
-  public fileprivate(set) var offset: Int
+  public private(set) var offset = 0
+  private var home: ParameterArena<B>?
+
+  /// Where value and gradient lie.
+  public var arena: ParameterArena<B> {
+    guard let home else { trap("\(name): it has no value before it lies in an arena") }
+    return home
+  }
+
+  /// A parameter that gets its place, and with it a value of zero, when an arena is made of it and others.
+  public init(_ name: String, _ shape: Shape, role: Role = .base) {
+    self.name = name
+    self.shape = shape
+    self.role = role
+  }
 
   /// A parameter of its own, with a zero gradient.
   ///
@@ -33,10 +45,9 @@ public final class Parameter<B: Backend> {
     self.name = name
     self.role = role
     shape = value.shape
-    offset = 0
     let isOwn = value.isContiguous && value.offset == 0
     let own = isOwn ? value : backend.copy(value)
-    arena = ParameterArena(values: Tensor(storage: own.storage, shape: Shape(value.shape.count)), isB: role == .b, on: backend)
+    home = ParameterArena(values: Tensor(storage: own.storage, shape: Shape(value.shape.count)), isB: role == .b, on: backend)
   }
 
   /// The elements' numbers in the arena.
@@ -100,8 +111,9 @@ public final class Parameter<B: Backend> {
     return place.storage
   }
 
-  fileprivate func move(to arena: ParameterArena<B>, at offset: Int) {
-    (self.arena, self.offset) = (arena, offset)
+  fileprivate func place(in arena: ParameterArena<B>, at offset: Int) {
+    guard home == nil else { trap("\(name): it lies in another arena") }
+    (home, self.offset) = (arena, offset)
   }
 }
 
@@ -122,7 +134,7 @@ public final class ParameterArena<B: Backend> {
   /// Elements at whose multiples parameters begin: 64 bytes of float32.
   private static var alignment: Int { 16 }
 
-  /// Moves the parameters together. Their values are kept, their gradients are zero.
+  /// Gives the parameters their places. Values and gradients are zero.
   public init(_ parameters: [Parameter<B>], on backend: B) {
     self.backend = backend
     var offsets: [Int] = Array(repeating: 0, count: parameters.count)
@@ -136,14 +148,8 @@ public final class ParameterArena<B: Backend> {
     }
     shape = Shape(count)
     rangeOfB = begin..<count
-    var values = backend.zeros(shape)
-    for (parameter, offset) in zip(parameters, offsets) {
-      let value = parameter.arena.values  // of a parameter of its own: (n) without gaps
-      guard parameter.offset == 0, value.shape.count == parameter.shape.count else { trap("\(parameter.name): it lies in another arena") }
-      backend.copy(value, into: &values, rows: nil, columns: offset..<offset + parameter.shape.count)
-      parameter.move(to: self, at: offset)
-    }
-    lentValues = values
+    lentValues = backend.zeros(shape)
+    for (parameter, offset) in zip(parameters, offsets) { parameter.place(in: self, at: offset) }
   }
 
   /// The arena of a single parameter.

@@ -1,7 +1,7 @@
 /// How the numbers of a frozen weight are encoded in its file.
 ///
-/// A 16-bit or quantised value *is* the float32 number that it decodes to; `CPUDouble` widens that number, so that both
-/// precisions run the same model. The quantised formats are ggml's: 32 consecutive numbers of a row share what stands
+/// A 16-bit or quantized value *is* the float32 number that it decodes to; `CPUDouble` widens that number, so that both
+/// precisions run the same model. The quantized formats are ggml's: 32 consecutive numbers of a row share what stands
 /// in front of them, and a number is computed in float32, each operation rounded:
 ///
 ///     q8_0   half d · 32 signed bytes q                                      q d            34 bytes
@@ -24,7 +24,7 @@ public enum WeightFormat: String, Sendable, CaseIterable {
   /// ggml's 4 bits with a scale and a minimum.
   case q4_1
 
-  /// Consecutive numbers of a row that are stored together: 1, or 32 of a quantised format.
+  /// Consecutive numbers of a row that are stored together: 1, or 32 of a quantized format.
   public var blockCount: Int {
     switch self {
     case .float64, .float32, .float16, .bfloat16: 1
@@ -32,7 +32,7 @@ public enum WeightFormat: String, Sendable, CaseIterable {
     }
   }
 
-  /// Bytes of one block, hence those of one number unless the format is quantised.
+  /// Bytes of one block, hence those of one number unless the format is quantized.
   public var blockBytes: Int {
     switch self {
     case .float64: 8

@@ -12,7 +12,7 @@ public struct AddedToken: Equatable, Sendable {
   public var stripsLeft: Bool
   /// Whether it takes the white space after it.
   public var stripsRight: Bool
-  /// Whether it is looked for in the normalised text, and its spelling is normalised too.
+  /// Whether it is looked for in the normalized text, and its spelling is normalized too.
   public var isNormalized: Bool
 
   /// A token with the given flags.

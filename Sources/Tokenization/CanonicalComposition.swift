@@ -1,4 +1,4 @@
-/// Normalisation form C (Unicode Standard Annex 15) as `tokenizers` 0.20.3 computes it.
+/// Normalization form C (Unicode Standard Annex 15) as `tokenizers` 0.20.3 computes it.
 ///
 /// Its tables are those of Unicode 9.0: 98 combining marks encoded later have class 0 there, and U+11938 is not taken apart. The difference
 /// from a newer version shows only in text that has such marks in an order other than the canonical one.
@@ -13,7 +13,7 @@ enum CanonicalComposition {
 
   /// Where the text differs from its normal form, in order; empty where it does not.
   ///
-  /// The text is cut before each code point that is a starter and never composed with what stands before it; the pieces normalise
+  /// The text is cut before each code point that is a starter and never composed with what stands before it; the pieces normalize
   /// by themselves, and most are one code point that stays as it is. Bytes that are no UTF-8 stay as they are.
   /// - Complexity: O(bytes), and O(n log n) in the length of a run of combining marks.
   static func changes(in bytes: UnsafeBufferPointer<UInt8>, _ range: Range<Int>) -> [Change] {

@@ -1,14 +1,14 @@
 /// A byte-level BPE tokenizer: the ids are those of Hugging Face's `tokenizers` 0.20.3.
 ///
-/// A text is cut at its added tokens, normalised, cut into words, and the bytes of each word are merged by rank. Everything is keyed by
-/// bytes. `decode(encode(text))` is the text for every valid UTF-8 text that is in normal form where the tokenizer normalises, as far
+/// A text is cut at its added tokens, normalized, cut into words, and the bytes of each word are merged by rank. Everything is keyed by
+/// bytes. `decode(encode(text))` is the text for every valid UTF-8 text that is in normal form where the tokenizer normalizes, as far
 /// as the vocabulary has all bytes (`missingBytes` tells): like its model, a tokenizer drops a byte that it has no token for.
 public struct Tokenizer: Sendable {
   /// A token and the bytes of the text that it stands for.
   public struct Token: Equatable, Sendable {
     /// The id.
     public var id: Int32
-    /// Byte offsets into the text. A token may end inside of a character; tokens of a passage that the normaliser changed all stand for
+    /// Byte offsets into the text. A token may end inside of a character; tokens of a passage that the normalizer changed all stand for
     /// the whole passage; a blank that was put before the text stands for nothing.
     public var range: Range<Int>
 

@@ -4,7 +4,7 @@ extension TokenizerDescription {
   /// What a GGUF file says of a tokenizer whose `tokenizer.ggml.model` is "gpt2".
   ///
   /// The pre-tokenizer has a name there: `gpt-2`; `smollm`, which splits digits first; `llama-bpe`, whose whole words go before merges;
-  /// `qwen2`, whose text is normalised first, although llama.cpp leaves it as it is. Tokens of type 3 (control) and 2 (unknown) are
+  /// `qwen2`, whose text is normalized first, although llama.cpp leaves it as it is. Tokens of type 3 (control) and 2 (unknown) are
   /// special, those of type 4 (user-defined) are found in every text.
   /// - Parameters:
   ///   - source: the file, for messages.

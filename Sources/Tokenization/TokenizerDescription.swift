@@ -42,7 +42,7 @@ public struct TokenizerDescription: Sendable {
   public var fusesUnknown = false
   /// Control tokens and other words that are found before the text is cut.
   public var addedTokens: [AddedToken] = []
-  /// Whether the text is normalised to NFC first (Qwen2).
+  /// Whether the text is normalized to NFC first (Qwen2).
   public var composes = false
   /// The steps that cut the text, in order.
   public var preTokenizers: [PreTokenizer] = []

@@ -1,4 +1,4 @@
-/// A text on its way through normaliser and pre-tokenizers, which remembers where in the original each of its bytes comes from.
+/// A text on its way through normalizer and pre-tokenizers, which remembers where in the original each of its bytes comes from.
 struct WorkingText {
   private(set) var bytes: [UInt8] = []
   /// For each byte the range of the original text that it stands for; nil where the text is the original.
@@ -13,7 +13,7 @@ struct WorkingText {
   /// An empty text, to be put together.
   init() {}
 
-  /// Where in the original a range comes from. Of a passage that the normaliser changed, every part comes from the whole passage.
+  /// Where in the original a range comes from. Of a passage that the normalizer changed, every part comes from the whole passage.
   func origin(of range: Range<Int>) -> Range<Int> {
     guard let origins, !range.isEmpty else { return range }
     return origins[range.lowerBound].lowerBound..<origins[range.upperBound - 1].upperBound

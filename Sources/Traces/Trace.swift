@@ -42,7 +42,7 @@ public struct Trace<Scalar: BinaryFloatingPoint> {
 public struct TraceRequest {
   /// Whether gradients are written.
   public var backward = false
-  /// Optimiser steps to make.
+  /// Optimizer steps to make.
   public var steps = 0
   /// Which activations are written, by path; nil for none.
   public var activations: ((_ path: String) -> Bool)?

@@ -9,7 +9,7 @@ import Tensors
 ///     step.N.input_ids        I64 (B,T)   0 at padding
 ///     step.N.attention_mask   I64 (B,T)   1 where there is a token
 ///     step.N.labels           I64 (B,T)   the token itself where its column counts, else −100 (Hugging Face shifts them)
-public enum BatchFile {
+enum BatchFile {
   private enum Field: String, CaseIterable {
     case ids = "input_ids"
     case mask = "attention_mask"
@@ -19,7 +19,7 @@ public enum BatchFile {
   /// Writes the batches of the first `steps` steps; one tensor at a time is in memory.
   ///
   /// - Throws: `CheckpointError` if the system fails or the steps are more than the format's header can list.
-  public static func write(
+  static func write(
     to path: String, _ plan: BatchPlan, _ samples: [EncodedSample], steps: Int, metadata: KeyValuePairs<String, String>
   ) throws {
     guard steps <= Safetensors.maximumTensorCount / Field.allCases.count else {

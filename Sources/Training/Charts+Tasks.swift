@@ -3,15 +3,15 @@ extension Charts {
   public struct Series: Sendable {
     /// Its name in the legend.
     public var name: String
-    /// Its colour, `#rrggbb`.
-    public var colour: String
+    /// Its color, `#rrggbb`.
+    public var color: String
     /// Values in order: accuracies 0…1 by task, or a loss by step.
     public var values: [Double]
 
     /// A named row of values.
-    public init(name: String, colour: String, values: [Double]) {
+    public init(name: String, color: String, values: [Double]) {
       self.name = name
-      self.colour = colour
+      self.color = color
       self.values = values
     }
   }
@@ -24,7 +24,7 @@ extension Charts {
     svg = svg.legend(series, at: left)
     for percent in stride(from: 0.0, through: 100, by: 25) {
       let y = bottom - (bottom - top) * percent / 100
-      svg = svg.line([(left, y), (left + group * Double(tasks.count), y)], colour: percent == 0 ? "#888" : "#eee", width: 1)
+      svg = svg.line([(left, y), (left + group * Double(tasks.count), y)], color: percent == 0 ? "#888" : "#eee", width: 1)
       svg = svg.text("\(Int(percent))%", left - 6, y + 4, anchor: "end")
     }
     for (t, task) in tasks.enumerated() {
@@ -32,7 +32,7 @@ extension Charts {
       svg = svg.text(task, x + group / 2, bottom + 20, size: 13, anchor: "middle")
       for (s, one) in series.enumerated() where t < one.values.count && one.values[t].isFinite {
         let height = (bottom - top) * one.values[t]
-        svg = svg.bar(x + 11 + bar * Double(s), bottom - height, bar - 3, height, colour: one.colour)
+        svg = svg.bar(x + 11 + bar * Double(s), bottom - height, bar - 3, height, color: one.color)
         svg = svg.text(
           "\(Int((100 * one.values[t]).rounded()))", x + 11 + bar * (Double(s) + 0.5) - 1.5, bottom - height - 4, size: 10, anchor: "middle"
         )
@@ -57,7 +57,7 @@ extension Charts {
     var svg = SVG(width: 680, height: 290).axes(frame, x: "step", y: "loss").legend(series, at: 56)
     for (one, values) in zip(series, smooth) {
       svg = svg.line(
-        values.enumerated().filter { $0.element.isFinite }.map { frame.point(Double($0.offset + 1), $0.element) }, colour: one.colour,
+        values.enumerated().filter { $0.element.isFinite }.map { frame.point(Double($0.offset + 1), $0.element) }, color: one.color,
         width: 2)
     }
     return svg.document
@@ -77,7 +77,7 @@ extension Charts {
       svg = svg.text(task, left - 8, y + 15, size: 13, anchor: "end")
       for layer in 0..<layers {
         for expert in 0..<experts {
-          // White at 0, the full colour at three times the uniform share.
+          // White at 0, the full color at three times the uniform share.
           let strength = min(1, loads[t][layer][expert] * Double(experts) / 3)
           svg = svg.box(x(layer, expert), y, cell - 1, row - 2, strength: strength)
         }
@@ -88,18 +88,18 @@ extension Charts {
 }
 
 extension SVG {
-  /// Names and colours of the series, in a row above the picture.
+  /// Names and colors of the series, in a row above the picture.
   fileprivate func legend(_ series: [Charts.Series], at left: Double) -> SVG {
     var (svg, x) = (self, left)
     for one in series {
-      svg = svg.bar(x, 14, 11, 11, colour: one.colour).text(one.name, x + 16, 24, size: 13)
+      svg = svg.bar(x, 14, 11, 11, color: one.color).text(one.name, x + 16, 24, size: 13)
       x += 40 + 7 * Double(one.name.count)
     }
     return svg
   }
 
   /// A filled rectangle.
-  fileprivate func bar(_ x: Double, _ y: Double, _ width: Double, _ height: Double, colour: String) -> SVG {
-    adding("<rect x=\"\(short(x))\" y=\"\(short(y))\" width=\"\(short(width))\" height=\"\(short(height))\" fill=\"\(colour)\"/>")
+  fileprivate func bar(_ x: Double, _ y: Double, _ width: Double, _ height: Double, color: String) -> SVG {
+    adding("<rect x=\"\(short(x))\" y=\"\(short(y))\" width=\"\(short(width))\" height=\"\(short(height))\" fill=\"\(color)\"/>")
   }
 }

@@ -17,13 +17,13 @@ public enum Charts {
       y: 0...max(values.max() ?? 1, 1e-9) * 1.05)
     var svg = SVG(width: 640, height: 360)
     svg = svg.text("cross-entropy of \(points.count) steps", 56, 24, size: 14).axes(frame, x: "step", y: "loss")
-    svg = svg.line(points.map { frame.point(Double($0.step), $0.loss) }, colour: "#b9c8dd", width: 1)
-    svg = svg.line(points.indices.map { frame.point(Double(points[$0].step), means[$0]) }, colour: "#1f5fa8", width: 2)
+    svg = svg.line(points.map { frame.point(Double($0.step), $0.loss) }, color: "#b9c8dd", width: 1)
+    svg = svg.line(points.indices.map { frame.point(Double(points[$0].step), means[$0]) }, color: "#1f5fa8", width: 2)
     if !validation.isEmpty {
-      svg = svg.line(validation.map { frame.point(Double($0.step), $0.validationLoss ?? 0) }, colour: "#c2571a", width: 2)
-      svg = svg.text("validation", 540, 24, colour: "#c2571a")
+      svg = svg.line(validation.map { frame.point(Double($0.step), $0.validationLoss ?? 0) }, color: "#c2571a", width: 2)
+      svg = svg.text("validation", 540, 24, color: "#c2571a")
     }
-    svg = svg.text(window == 1 ? "each step" : "mean of \(window) steps", 400, 24, colour: "#1f5fa8")
+    svg = svg.text(window == 1 ? "each step" : "mean of \(window) steps", 400, 24, color: "#1f5fa8")
     return svg.document
   }
 
@@ -44,12 +44,12 @@ public enum Charts {
       let y = Double(56 + layer * cell.height)
       svg = svg.text("\(layer)", 52, y + 12, anchor: "end")
       for (e, share) in row.enumerated() {
-        // White at 0, the full colour at four times the uniform share.
+        // White at 0, the full color at four times the uniform share.
         let strength = min(1, share / (4 * uniform))
         svg = svg.box(Double(64 + e * cell.width), y, Double(cell.width - 1), Double(cell.height - 1), strength: strength)
         svg = svg.text(
           percent(share), Double(64 + e * cell.width + cell.width / 2), y + 12, size: 9, anchor: "middle",
-          colour: strength > 0.6 ? "#fff" : "#333")
+          color: strength > 0.6 ? "#fff" : "#333")
       }
     }
     return svg.document
@@ -88,15 +88,15 @@ struct SVG {
       + "\n</svg>\n"
   }
 
-  func text(_ text: String, _ x: Double, _ y: Double, size: Int = 11, anchor: String = "start", colour: String = "#333") -> SVG {
+  func text(_ text: String, _ x: Double, _ y: Double, size: Int = 11, anchor: String = "start", color: String = "#333") -> SVG {
     let safe = text.replacing("&", with: "&amp;").replacing("<", with: "&lt;")
     return adding(
-      "<text x=\"\(short(x))\" y=\"\(short(y))\" font-size=\"\(size)\" text-anchor=\"\(anchor)\" fill=\"\(colour)\">\(safe)</text>")
+      "<text x=\"\(short(x))\" y=\"\(short(y))\" font-size=\"\(size)\" text-anchor=\"\(anchor)\" fill=\"\(color)\">\(safe)</text>")
   }
 
-  func line(_ points: [(Double, Double)], colour: String, width: Double) -> SVG {
+  func line(_ points: [(Double, Double)], color: String, width: Double) -> SVG {
     let list = points.map { "\(short($0.0)),\(short($0.1))" }.joined(separator: " ")
-    return adding("<polyline points=\"\(list)\" fill=\"none\" stroke=\"\(colour)\" stroke-width=\"\(width)\" stroke-linejoin=\"round\"/>")
+    return adding("<polyline points=\"\(list)\" fill=\"none\" stroke=\"\(color)\" stroke-width=\"\(width)\" stroke-linejoin=\"round\"/>")
   }
 
   func box(_ x: Double, _ y: Double, _ width: Double, _ height: Double, strength: Double) -> SVG {
@@ -107,14 +107,14 @@ struct SVG {
 
   /// Axes with about four ticks each, at round values; `x` counts steps, so its ticks are whole numbers.
   func axes(_ frame: Frame, x: String, y: String) -> SVG {
-    var svg = line([(frame.left, frame.top), (frame.left, frame.bottom), (frame.right, frame.bottom)], colour: "#888", width: 1)
+    var svg = line([(frame.left, frame.top), (frame.left, frame.bottom), (frame.right, frame.bottom)], color: "#888", width: 1)
     for value in Self.ticks(frame.x, least: 1) {
       svg = svg.text("\(Int(value.rounded()))", frame.point(value, frame.y.lowerBound).0, frame.bottom + 16, anchor: "middle")
     }
     for value in Self.ticks(frame.y, least: 0) {
       svg = svg.text(short(value), frame.left - 6, frame.point(frame.x.lowerBound, value).1 + 4, anchor: "end")
       if value > frame.y.lowerBound {
-        svg = svg.line([frame.point(frame.x.lowerBound, value), frame.point(frame.x.upperBound, value)], colour: "#eee", width: 1)
+        svg = svg.line([frame.point(frame.x.lowerBound, value), frame.point(frame.x.upperBound, value)], color: "#eee", width: 1)
       }
     }
     return svg.text(x, frame.right, frame.bottom + 32, anchor: "end").text(y, frame.left - 44, frame.top - 8)

@@ -8,7 +8,7 @@ import Tensors
   import Darwin
 #endif
 
-/// `checkpoint-<step>` folders: the adapter or the model, the optimiser's moments and what the run was started with.
+/// `checkpoint-<step>` folders: the adapter or the model, the optimizer's moments and what the run was started with.
 ///
 /// A folder is written under another name, every file and the folder synced, then renamed; so it is complete or absent.
 /// There is nothing else to save: data order and masks are functions of seed and step.
@@ -82,7 +82,7 @@ public enum TrainingCheckpoint {
     return try settings(folder, step: step)["threads"]?.intValue
   }
 
-  /// Puts the values of a checkpoint into the model's parameters and the optimiser.
+  /// Puts the values of a checkpoint into the model's parameters and the optimizer.
   ///
   /// - Throws: `CheckpointError` for a missing, surplus or mis-shaped tensor.
   public static func restore<B: Backend>(

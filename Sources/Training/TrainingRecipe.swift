@@ -59,7 +59,7 @@ public struct TrainingRecipe: Equatable, Sendable {
   /// Dropout of what the branches read.
   public var dropout = 0.05
   /// How every A is drawn.
-  public var initialization = AdapterConfiguration.Initialisation.kaiming
+  public var initialization = AdapterConfiguration.Initialization.kaiming
   /// Experts E.
   public var experts = 8
   /// Experts per token K.
@@ -140,8 +140,8 @@ public struct TrainingRecipe: Equatable, Sendable {
   /// The settings of a new adapter; nil where all weights are trained.
   public var adapterConfiguration: AdapterConfiguration? {
     guard method != .full else { return nil }
-    var lora = AdapterConfiguration.LoRA(rank: rank, alpha: alpha, dropout: dropout, isRankStabilised: isRankStabilized)
-    lora.initialisation = initialization
+    var lora = AdapterConfiguration.LoRA(rank: rank, alpha: alpha, dropout: dropout, isRankStabilized: isRankStabilized)
+    lora.initialization = initialization
     var mixture: AdapterConfiguration.Mixture?
     if method == .mixlora {
       var settings = AdapterConfiguration.Mixture(experts: experts, expertsPerToken: topK, lora: lora)

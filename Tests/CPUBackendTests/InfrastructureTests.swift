@@ -224,7 +224,7 @@ import Testing
 }
 
 @Suite struct PhiloxTests {
-  /// The key whose bits are those given. `RandomKey` has no such initialiser, as nobody else should need it.
+  /// The key whose bits are those given. `RandomKey` has no such initializer, as nobody else should need it.
   func key(_ bits: UInt64) -> RandomKey { unsafeBitCast(bits, to: RandomKey.self) }
 
   func vector(_ counter: SIMD4<UInt32>, _ key: RandomKey) -> [UInt32] {

@@ -56,9 +56,9 @@ import Testing
     #expect(GGUFValueType.allCases.map(\.description).joined(separator: " ").hasPrefix("UINT8 INT8 UINT16"))
   }
 
-  @Test func aQuantisedTypeIsNoTypeOfSafetensors() throws {
+  @Test func aQuantizedTypeIsNoTypeOfSafetensors() throws {
     let folder = try TemporaryFolder()
-    #expect(ElementType.safetensors.count == 22 && ElementType.allCases.filter(\.isQuantised) == [.q8_0, .q4_0, .q4_1])
+    #expect(ElementType.safetensors.count == 22 && ElementType.allCases.filter(\.isQuantized) == [.q8_0, .q4_0, .q4_1])
     let entry = try TensorEntry(name: "x", elementType: .q8_0, shape: [32])
     expectError("Q8_0 to write") { try SafetensorsWriter.write(to: folder.path + "/x", entries: [entry]) { _, _ in } }
     expectError("\"Q8_0\"", "one of BOOL") {

@@ -38,7 +38,7 @@ import Testing
     // A second demo takes another name and leaves the first alone.
     let second = try Program.run(["demo", "--steps", "1"], in: scratch.url)
     #expect(second.code == 0 && second.output.contains("mixlora-demo-2/report.html"), "\(second.error)")
-    #expect(!second.output.contains("\u{1b}"), "colours belong to terminals")
+    #expect(!second.output.contains("\u{1b}"), "colors belong to terminals")
   }
 
   @Test func aFolderInUseAndNoStepsAreUsageErrors() throws {

@@ -21,7 +21,7 @@ import Testing
     @Test func aFolderThatCannotBeWrittenToFailsByName() throws {
       let result = try Program.run(["doctor", "--threads", "1"], in: URL(filePath: "/proc"))
       #expect(result.code == 1 && result.output.contains("✗ current folder") && result.output.contains("1 failed"), "\(result.output)")
-      #expect(!result.output.contains("\u{1b}"), "colours belong to terminals")
+      #expect(!result.output.contains("\u{1b}"), "colors belong to terminals")
     }
   #endif
 }

@@ -20,13 +20,13 @@ import Testing
   static let adapters: [String: AdapterConfiguration] = {
     var mixture = SmallModel.adapter(targets: ["q_proj", "o_proj", "gate_proj", "down_proj"], experts: 4, topK: 3)
     mixture.lora = .init(rank: 3, alpha: 2.5, dropout: 0.125)
-    mixture.mixture?.lora = .init(rank: 2, alpha: 7, dropout: 0.25, isRankStabilised: true)
+    mixture.mixture?.lora = .init(rank: 2, alpha: 7, dropout: 0.25, isRankStabilized: true)
     mixture.mixture?.balanceCoefficient = 0.03
     mixture.mixture?.hasBalanceLoss = false
     mixture.mixture?.routerInitializerRange = 0.5
     var single = SmallModel.adapter(experts: 1, topK: 1)
     single.lora = .init(rank: 1, alpha: 1)
-    single.lora.initialisation = .gaussian
+    single.lora.initialization = .gaussian
     single.mixture?.lora = single.lora
     var plain = SmallModel.adapter(targets: ["v_proj", "up_proj"], dropout: 0.1)
     plain.mixture = nil
@@ -87,7 +87,7 @@ import Testing
 /// What a new adapter holds.
 @Suite struct InitialValueTests {
   /// Wide enough for statistics: C 96, F 320, six experts.
-  private func decoder<B: Backend>(_ initialisation: AdapterConfiguration.Initialisation, seed: UInt64 = 5, on backend: B) throws
+  private func decoder<B: Backend>(_ initialization: AdapterConfiguration.Initialization, seed: UInt64 = 5, on backend: B) throws
     -> Decoder<B>
   {
     let configuration = try DecoderConfiguration(
@@ -97,7 +97,7 @@ import Testing
       ], file: "wide model")
     var adapter = SmallModel.adapter(experts: 6)
     adapter.lora = .init(rank: 4, alpha: 8)
-    adapter.lora.initialisation = initialisation
+    adapter.lora.initialization = initialization
     adapter.mixture?.lora = adapter.lora
     let weights = InitialWeights(seed: seed, on: backend)
     return try Decoder(configuration, weights: weights, adapters: [AdapterSource(adapter, weights)], on: backend)

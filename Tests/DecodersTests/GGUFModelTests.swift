@@ -176,7 +176,7 @@ import Testing
     return try [backend.download(losses[0].crossEntropy)] + decoder.parameters.map { try backend.download($0.gradient) }
   }
 
-  @Test func aStepOnAQuantisedModelAllocatesNothingAndCopiesNothing() throws {
+  @Test func aStepOnAQuantizedModelAllocatesNothingAndCopiesNothing() throws {
     let backend = CPUFloat(threads: 2)
     let lora = AdapterConfiguration.LoRA(rank: 2, alpha: 4, dropout: 0.1)
     let settings = AdapterConfiguration(lora: lora, mixture: .init(experts: 3, expertsPerToken: 3, lora: lora))

@@ -23,7 +23,7 @@ import Testing
     "MixLoRACommand": ["CEmbedded", "CPUBackend", "Training", "Generation", "Conformance"],
   ]
   /// Targets that still import the C library themselves instead of asking `Platform`.
-  static let unconverted = ["CPUBackend", "Layers", "Training", "Generation", "Conformance", "MixLoRACommand"]
+  static let unconverted = ["MixLoRA", "CPUBackend", "Layers", "Training", "Generation", "Conformance", "MixLoRACommand"]
   /// Modules from outside, and who may import them.
   static let outside: [String: [String]] = [
     "SystemPackage": ["Platform"],

@@ -79,11 +79,11 @@ extension Array {
     filter { tensor in prefixes.contains { tensor.name.hasPrefix($0) } }
   }
 
-  /// What the first pass gave: all but the optimiser's steps.
+  /// What the first pass gave: all but the optimizer's steps.
   package func firstPass<S>() -> [Trace<S>.NamedTensor] where Element == Trace<S>.NamedTensor {
     only("logits", "loss", "aux_loss", "router_logits", "grad.").filter { $0.name != "loss_curve" }
   }
 
-  /// What the optimiser's steps left.
+  /// What the optimizer's steps left.
   package func steps<S>() -> [Trace<S>.NamedTensor] where Element == Trace<S>.NamedTensor { only("after.", "loss_curve") }
 }

@@ -25,16 +25,16 @@ package enum SmallModel {
   /// Tokens of `sequences`.
   package static let tokens = 13
 
-  /// MixLoRA with rank-stabilised branches of rank 3 on attention and 2 in the experts.
+  /// MixLoRA with rank-stabilized branches of rank 3 on attention and 2 in the experts.
   package static func adapter(
     targets: [String] = LinearName.allCases.map(\.rawValue), dropout: Double = 0, experts: Int = 5, topK: Int = 2,
     coefficient: Double = 0.02
   ) -> AdapterConfiguration {
     var mixture = AdapterConfiguration.Mixture(
-      experts: experts, expertsPerToken: topK, lora: .init(rank: 2, alpha: 5, dropout: dropout, isRankStabilised: true))
+      experts: experts, expertsPerToken: topK, lora: .init(rank: 2, alpha: 5, dropout: dropout, isRankStabilized: true))
     mixture.balanceCoefficient = coefficient
     return AdapterConfiguration(
-      lora: .init(rank: 3, alpha: 5, dropout: dropout, isRankStabilised: true), targets: Set(targets.compactMap(LinearName.init)),
+      lora: .init(rank: 3, alpha: 5, dropout: dropout, isRankStabilized: true), targets: Set(targets.compactMap(LinearName.init)),
       mixture: mixture)
   }
 

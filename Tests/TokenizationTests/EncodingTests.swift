@@ -38,7 +38,7 @@ import Testing
     #expect(tokenizer.decode(tokenizer.encode([0xE4, 0xB8])) == [0xE4, 0xB8])
   }
 
-  /// Where nothing is normalised, dropped or put in, the offsets tile the text and each token is the bytes at its place.
+  /// Where nothing is normalized, dropped or put in, the offsets tile the text and each token is the bytes at its place.
   @Test(arguments: ["llama3", "smollm"]) func offsetsAreThePlacesOfTheTokens(name: String) throws {
     let fixture = try Fixture(name)
     let missing = Set(fixture.tokenizer.missingBytes)
@@ -68,7 +68,7 @@ import Testing
     }
   }
 
-  @Test func tokensOfANormalisedPassageStandForTheWholePassage() throws {
+  @Test func tokensOfANormalizedPassageStandForTheWholePassage() throws {
     let tokenizer = try Fixture("qwen2").tokenizer
     let tokens = tokenizer.encodeWithOffsets("xe\u{301}y")  // e and accent are bytes 1 to 3
     #expect(tokens.first?.range.lowerBound == 0)

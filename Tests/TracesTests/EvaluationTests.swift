@@ -27,7 +27,7 @@ import Traces
     for _ in 0..<3 { #expect(try bits() == first) }
   }
 
-  /// Biases, dropout, rank-stabilised branches and every kind of target, which the golden cases leave out.
+  /// Biases, dropout, rank-stabilized branches and every kind of target, which the golden cases leave out.
   @Test(arguments: [
     ["q_proj"], ["gate_proj"], ["up_proj"], ["down_proj"], ["gate_proj", "down_proj"], [],
     ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"],

@@ -170,7 +170,7 @@ struct SafetensorsPlacement {
       }
     }
     let dtype = try field("dtype")
-    guard let elementType = dtype.stringValue.flatMap(ElementType.init(rawValue:)), !elementType.isQuantised else {
+    guard let elementType = dtype.stringValue.flatMap(ElementType.init(rawValue:)), !elementType.isQuantized else {
       throw failure("dtype \(dtype.summary)", "one of " + ElementType.safetensors.map(\.rawValue).joined(separator: " "))
     }
     let offsets = try sizes("data_offsets")

@@ -12,7 +12,7 @@ public enum SafetensorsWriter {
   ///   - metadata: the members of `__metadata__`, written in this order.
   ///   - contents: called once for every tensor, in file order; hands the little-endian row-major bytes to `emit`, in one or several
   ///     pieces.
-  /// - Throws: `CheckpointError` if a name is `__metadata__` or stands twice, if a type is quantised, if the header would be beyond the format's cap, if a
+  /// - Throws: `CheckpointError` if a name is `__metadata__` or stands twice, if a type is quantized, if the header would be beyond the format's cap, if a
   ///   tensor emits another number of bytes than its entry says, or if the system fails; and what `contents` throws.
   public static func write(
     to path: String,
@@ -73,7 +73,7 @@ public enum SafetensorsWriter {
     var end = 0
     for entry in entries {
       let begin = end
-      guard !entry.elementType.isQuantised else {
+      guard !entry.elementType.isQuantized else {
         throw CheckpointError(
           file: path, place: .tensor(entry.name), found: "\(entry.elementType) to write", expected: "a type that safetensors has")
       }

@@ -22,7 +22,7 @@ struct BenchTrainCommand: ParsableCommand {
       The floor is the time of the step's frozen products alone (forward, and the gradient of their inputs), in the same process \
       on the same threads, by the faster of two ways to share a product among threads. forward_seconds reaches to the loss and \
       includes the head's gradient, which is formed in the same pass. floor_ratio is the floor's share of forward and backward; \
-      the optimiser, which is in tokens_per_second, is not in it. alpha is twice the rank.
+      the optimizer, which is in tokens_per_second, is not in it. alpha is twice the rank.
 
       Examples:
         mixlora bench train --model SmolLM2-135M

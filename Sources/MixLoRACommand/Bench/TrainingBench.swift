@@ -109,7 +109,7 @@ extension BenchResult {
   private var stepSeconds: Double { median(steps.map(\.total)) }
   private var tokensPerSecond: Double { Double(tokens) / stepSeconds }
   private var floorTokensPerSecond: Double { Double(tokens) / floorSeconds }
-  /// The floor's share of forward and backward; the optimiser is not in it.
+  /// The floor's share of forward and backward; the optimizer is not in it.
   private var floorRatio: Double { floorSeconds / median(steps.map { $0.forward + $0.backward }) }
 
   func json(phases: Bool) -> String {

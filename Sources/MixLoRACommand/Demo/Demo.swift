@@ -28,7 +28,7 @@ struct Demo {
   struct Outcome {
     /// Its name in tables and pictures.
     let name: String
-    let colour: String
+    let color: String
     /// Trained parameters; 0 for the base model.
     var parameters = 0
     /// The loss of each step.
@@ -60,12 +60,12 @@ struct Demo {
     let tokenizer = try Tokenizer(model: out + "/base")
     let tasks = try readTasks(tokenizer)
 
-    var base = Outcome(name: "base", colour: "#b4b9c1")
+    var base = Outcome(name: "base", color: "#b4b9c1")
     try ask(&base, tasks, adapter: nil, on: backend)
-    var plain = Outcome(name: "LoRA", colour: "#c2571a")
+    var plain = Outcome(name: "LoRA", color: "#c2571a")
     try train(&plain, .lora, on: backend)
     try ask(&plain, tasks, adapter: "lora", on: backend)
-    var mixture = Outcome(name: "MixLoRA", colour: "#1f5fa8")
+    var mixture = Outcome(name: "MixLoRA", color: "#1f5fa8")
     try train(&mixture, .mixlora, on: backend)
     try ask(&mixture, tasks, adapter: "mixlora", on: backend)
 

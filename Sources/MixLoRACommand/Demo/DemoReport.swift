@@ -18,7 +18,7 @@ struct DemoReport {
   /// How differently the tasks use the experts: for each layer the mean over the tasks of the total variation distance
   /// between the task's shares and the mean of all tasks, ½ Σ_e |share_e − mean_e|; then the mean over the layers.
   /// 0 if all tasks use the experts alike.
-  var specialisation: Double {
+  var specialization: Double {
     let loads = mixture.results.map(\.expertLoad)
     guard let layers = loads.first?.count, layers > 0 else { return 0 }
     var sum = 0.0
@@ -41,7 +41,7 @@ struct DemoReport {
 
     Who computes what: MixLoRA's experts by task (darker: a larger share of the task's tokens)
     \(heatMap)
-    \(percent(specialisation)) of a task's tokens go elsewhere than those of all tasks together (0 %: every task asks the same experts)
+    \(percent(specialization)) of a task's tokens go elsewhere than those of all tasks together (0 %: every task asks the same experts)
 
     \(sampleTable)
 
@@ -141,10 +141,10 @@ struct DemoReport {
 
   private var accuracyPicture: String {
     Charts.accuracies(
-      names, outcomes.map { Charts.Series(name: $0.name, colour: $0.colour, values: $0.results.map(\.accuracy)) })
+      names, outcomes.map { Charts.Series(name: $0.name, color: $0.color, values: $0.results.map(\.accuracy)) })
   }
   private var lossPicture: String {
-    Charts.losses(outcomes.dropFirst().map { Charts.Series(name: $0.name, colour: $0.colour, values: $0.losses) })
+    Charts.losses(outcomes.dropFirst().map { Charts.Series(name: $0.name, color: $0.color, values: $0.losses) })
   }
   private var routingPicture: String { Charts.routing(names, mixture.results.map(\.expertLoad)) }
 
@@ -178,7 +178,7 @@ struct DemoReport {
     <h2>Loss</h2>
     \(lossPicture)
     <h2>Which expert takes which task</h2>
-    <p>The router was told nothing about tasks. On average \(percent(specialisation)) of a
+    <p>The router was told nothing about tasks. On average \(percent(specialization)) of a
     task's tokens go elsewhere than those of all tasks together.</p>
     \(routingPicture)
     <h2>Answers</h2>

@@ -16,7 +16,7 @@ enum Device: String, ExpressibleByArgument, CaseIterable {
   case cpu
 }
 
-extension AdapterConfiguration.Initialisation: ExpressibleByArgument {}
+extension AdapterConfiguration.Initialization: ExpressibleByArgument {}
 extension BalanceLossForm: ExpressibleByArgument {}
 extension EncodedSample.LossColumns: ExpressibleByArgument {}
 extension ExpertEvaluation: ExpressibleByArgument {}

@@ -55,7 +55,7 @@ struct TrainCommand: ParsableCommand {
   @Flag(help: "Scale branches by alpha/√rank.")
   var rslora = false
   @Option(name: .customLong("init"), help: "How every A is drawn: kaiming or gaussian.")
-  var initialization = Setting(AdapterConfiguration.Initialisation.kaiming)
+  var initialization = Setting(AdapterConfiguration.Initialization.kaiming)
   @Option(help: ArgumentHelp("Linear layers with branches, separated by ','.", valueName: "names"))
   var targets = Setting(LinearName.allCases.map(\.rawValue).joined(separator: ","))
   @Option(help: "Form of the balance loss.")

@@ -48,7 +48,7 @@ struct TrainingConfiguration {
 
   private static let unknown = "no such key; every key of a training configuration must be understood"
 
-  // MARK: Data and optimiser
+  // MARK: Data and optimizer
 
   private mutating func readData(_ adapter: inout JSONReader) throws {
     _ = try adapter.bytes("name")
