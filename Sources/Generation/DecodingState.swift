@@ -28,7 +28,7 @@ public final class DecodingState<B: Backend> {
   /// Adds tokens to each sequence and gives the logits (V) behind the last one, nil where nothing was added.
   ///
   /// - Parameter new: the tokens that follow those in `ids`, sequence by sequence.
-  /// - Precondition: there is a list for every sequence, and a token in one of them at least.
+  /// - Precondition: there is a list for every sequence; an empty one lets it rest.
   /// - Throws: what the device reports, and what a hook of the run threw.
   /// - Complexity: one forward pass over the new tokens, and the head for one row a sequence. Of it only the logits come to the host.
   public func logits(after new: [[Int32]], _ run: Run<B>) throws -> [[B.Scalar]?] {
