@@ -2,7 +2,7 @@ import Tensors
 
 /// Inputs of the cases: the same on every machine and in both precisions.
 ///
-/// The numbers come from ``Philox`` under a key made of the case's name. They are exact in the precision of the
+/// The numbers come from `Philox` under a key made of the case's name. They are exact in the precision of the
 /// backend, so that it and the naive definition read the same inputs; a float64 backend gets all 53 bits, unless two
 /// precisions are to be compared.
 public struct RandomSource: Sendable {

@@ -7,7 +7,7 @@ import Tensors
 ///     γ_n · Σ|terms|,   γ_n = n·u / (1 − n·u)        (Higham 2002, §3.1)
 ///
 /// of the exact one in whatever order it is added, with u the unit roundoff, 2⁻²⁴ for `Float` and 2⁻⁵³ for `Double`; of products it is
-/// what the backend says (``Backend/productRoundoff``).
+/// what the backend says (`Backend.productRoundoff`).
 /// The magnitude Σ|terms| is computed in float64 beside the naive definition, whose own error of γ_n(2⁻⁵³) is added.
 /// A magnitude of 0 means that the element is exact (not written, masked out), and its bound is 0.
 public struct Tolerance: Sendable {

@@ -7,7 +7,7 @@ public struct Adapter<B: Backend> {
   public let configuration: AdapterConfiguration
   /// Its tensors, parameters and their arena.
   public let trained: TrainedPart<B>
-  /// The balance loss of its routers; nil without one.
+  /// The balance loss of its routers, with coefficient 0 where the settings switch it off; nil without a router.
   public let balanceLoss: BalanceLoss<B>?
 }
 
@@ -15,7 +15,7 @@ public struct Adapter<B: Backend> {
 public struct TrainedPart<B: Backend> {
   /// Every tensor by the name that files give it, in the order of the model.
   public let tensors: [TrainedTensor<B>]
-  /// The parameters that hold them, each once.
+  /// The parameters that hold them, each once: one may hold the tensors of all experts.
   public let parameters: [Parameter<B>]
   /// Where all of them lie.
   public let arena: ParameterArena<B>
@@ -57,7 +57,9 @@ public struct TrainedTensor<B: Backend> {
     return ExpertStack(whole, experts: part.of, along: part.axis)[part.expert]
   }
 
-  /// Sets this tensor's part of the parameter to `value`, which has its shape.
+  /// Sets this tensor's part of the parameter to `value`.
+  ///
+  /// - Precondition: `value` has the part's shape.
   public func set(_ value: Tensor<B>, on backend: B) {
     guard let part else { return backend.copy(value, into: &parameter.value) }
     switch part.axis {

@@ -13,7 +13,7 @@ extension AdapterConfiguration {
     let isPlain = try reader.string("peft_type", default: "MIXLORA", oneOf: ["MIXLORA", "LORA"]) == "LORA"
     var isDynamic = false
     if isPlain {
-      try reader.refuse("routing_strategy", "it absent in a LORA adapter")
+      try reader.refuse("routing_strategy", "no such key in a LORA adapter")
     } else {
       isDynamic = try reader.string("routing_strategy", oneOf: ["mixlora", "mixlora-dynamic"]) == "mixlora-dynamic"
     }

@@ -1,7 +1,7 @@
 import Checkpoints
 
 extension AdapterConfiguration {
-  /// The keys of `adapter_config.json`, by MoE-PEFT's or PEFT's names, all routing keys included.
+  /// The keys of `adapter_config.json`, by MoE-PEFT's or PEFT's names, with every key of the routing that is built.
   ///
   /// (MoE-PEFT's own export drops `router_loss`, `router_aux_loss_coef` and `router_init_range`, so that what was
   /// trained with other values comes back with the defaults.)

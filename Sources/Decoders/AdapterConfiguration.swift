@@ -63,7 +63,7 @@ public struct AdapterConfiguration: Equatable, Sendable {
     /// Deviation of a new router's weights: `router_init_range`.
     public var routerInitializerRange = 0.02
 
-    /// The most experts that a token has: K: `top_k`, or E.
+    /// The most experts that a token has: K (`top_k`), or E under a top-p policy.
     public var expertsPerToken: Int { policy.slots(of: experts) }
 
     /// A mixture of E experts, K of them a token.

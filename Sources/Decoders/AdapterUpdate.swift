@@ -32,7 +32,7 @@ extension AdapterConfiguration {
       }
       let path = String(entry.name.dropLast(endA.count))
       guard let a = source.entry(path + endA), let b = source.entry(path + endB) else {
-        throw error("it alone", "\(path + (entry.name.hasSuffix(endA) ? endB : endA)) beside it")
+        throw error("no \(path + (entry.name.hasSuffix(endA) ? endB : endA)) for it", "both matrices of a branch")
       }
       guard entry.name.hasSuffix(endA) else { continue }
       let lora = try branch(of: path, error)

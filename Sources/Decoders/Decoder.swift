@@ -1,7 +1,7 @@
 import Layers
 import Tensors
 
-/// A causal language model: embedding, blocks, norm, head; with adapters inside or with its base weights trained.
+/// A causal language model: embedding, blocks, norm, head; with adapters inside, with its base weights trained, or both.
 ///
 ///     x = embedding(ids)                        (N,C)
 ///     x = block(x), for every block             (N,C)
@@ -26,7 +26,7 @@ public struct Decoder<B: Backend> {
   /// Logits and cross-entropy.
   public let head: LanguageModelHead<B>
 
-  /// The settings of the only adapter; nil without one.
+  /// The settings of the first adapter; nil without one.
   public var adapter: AdapterConfiguration? { adapters.first?.configuration }
   /// What is trained, base first.
   public var trained: [TrainedPart<B>] { (base.map { [$0] } ?? []) + adapters.map(\.trained) }
@@ -80,6 +80,7 @@ public struct Decoder<B: Backend> {
   ///   - totals: for each adapter, of how many labels and tokens in the optimizer step this batch is a part; its own by default.
   ///   - recomputes: whether each block's caches are formed again in backward: less memory, about a third more time, the same bits.
   ///   - look: sees the normalized residual stream (N,C) that the head reads.
+  /// - Precondition: `totals` has an entry for each adapter, or one without any.
   /// - Throws: the first error that a hook threw, and what `look` throws.
   public func gradients(
     of batch: PackedBatch<B>, _ run: Run<B>, dividing totals: [StepTotals]? = nil, recomputes: Bool = false,
@@ -111,6 +112,7 @@ public struct Decoder<B: Backend> {
   /// The normalized residual stream that the head reads, (N,C); nothing is kept for a backward.
   ///
   /// The caller ends the run, and may read its `loads` before.
+  ///
   /// - Parameter earlier: what each layer keeps of the rows before the batch's; the batch's rows join it.
   public func forward(_ batch: PackedBatch<B>, _ run: Run<B>, earlier: [KeyValueCache<B>]? = nil) -> Tensor<B> {
     var x = embedding.forward(batch.ids, run)  // (N,C)

@@ -1,7 +1,7 @@
 import Checkpoints
 
 extension DecoderConfiguration {
-  /// Reads the metadata of a GGUF file of a family that llama.cpp keeps (``DecoderFamily/gguf``): Llama with SmolLM2 and Mistral, Qwen2.
+  /// Reads the metadata of a GGUF file of a family that llama.cpp keeps (`DecoderFamily.gguf`): Llama with SmolLM2 and Mistral, Qwen2.
   ///
   /// What the metadata does not say is read off the tensors: a head is tied where `output.weight` is absent, a layer has a bias where
   /// the first block has its tensor, and `rope_freqs.weight` holds the divisors of the rotary frequencies (Llama 3.1).
@@ -98,7 +98,7 @@ extension KeyedReader where Value == GGUFValue {
       "attention.sliding_window", "expert_count", "expert_used_count", "attention.scale", "attention.clamp_kqv", "attention.max_alibi_bias",
       "attn_logit_softcapping", "final_logit_softcapping",
     ] {
-      try refuse(key, unless: { $0.doubleValue == 0 }, "it absent or 0; this feature is not built yet")
+      try refuse(key, unless: { $0.doubleValue == 0 }, "no such key, or 0; this feature is not built yet")
     }
     for (key, expected) in [("attention.causal", true), ("use_parallel_residual", false)] {
       try refuse(key, unless: { $0.boolValue == expected }, "\(expected)")

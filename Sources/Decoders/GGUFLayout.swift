@@ -7,14 +7,14 @@ protocol TensorLayout: Sendable {
   /// For each row of the model's tensor its row in the file; nil where they are the same.
   func rowOrder(_ modelName: String, rows: Int) -> [Int]?
   /// Whether a tensor, by the file's name, carries nothing that the model has to ask for.
-  func isInert(_ name: String) -> Bool
+  func mayGoUnread(_ name: String) -> Bool
 }
 
 /// How llama.cpp keeps a family.
 struct GGUFRules: Sendable {
   /// `general.architecture`.
   let architecture: String
-  /// Whether it rotates pairs of neighbours, so that the rows of q and k are in another order (``GGUFLayout``).
+  /// Whether it rotates pairs of neighbours, so that the rows of q and k are in another order (`GGUFLayout`).
   let rotatesNeighbours: Bool
   /// Whether q, k and v always have a bias.
   let hasInputBias: Bool
@@ -69,7 +69,7 @@ struct GGUFLayout: TensorLayout {
     }
   }
 
-  func isInert(_ name: String) -> Bool { name == Self.divisors }
+  func mayGoUnread(_ name: String) -> Bool { name == Self.divisors }
 
   private static let modules = [
     "input_layernorm": "attn_norm", "self_attn.q_proj": "attn_q", "self_attn.k_proj": "attn_k", "self_attn.v_proj": "attn_v",

@@ -26,7 +26,7 @@ public struct ModelFolder {
   ///   - path: a folder with `config.json` and `model.safetensors` or a sharded index; or a GGUF file.
   ///   - seed: if not nil, a folder without any weights is a new model whose values are drawn under it.
   /// - Throws: `CheckpointError` for everything that is missing, wrong or not built yet.
-  public init(_ path: String, drawnUnder seed: UInt64? = nil) throws {
+  public init(_ path: String, newUnder seed: UInt64? = nil) throws {
     self.seed = seed
     try ModelPath.require(path)
     if ModelPath.isGGUF(path) {
@@ -87,7 +87,7 @@ public struct ModelFolder {
       configuration, weights: weights, adapters: sources, trainsBase: trainsBase, evaluation: evaluation, balanceLoss: balanceLoss,
       on: backend)
     if configuration.head.isTied { try base?.acceptCopy("lm_head.weight", of: "model.embed_tokens.weight") }
-    try base?.finish(ignoring: layout.map { layout in { layout.isInert($0) } } ?? Self.isInert)
+    try base?.finish(ignoring: layout.map { layout in { layout.mayGoUnread($0) } } ?? Self.mayGoUnread)
     for file in files { try file.finish() }
     return decoder
   }
@@ -111,7 +111,7 @@ public struct ModelFolder {
   }
 
   /// Old checkpoints of Hugging Face carry the rotary frequencies, which follow from the configuration.
-  private static func isInert(_ name: String) -> Bool { name.hasSuffix(".self_attn.rotary_emb.inv_freq") }
+  private static func mayGoUnread(_ name: String) -> Bool { name.hasSuffix(".self_attn.rotary_emb.inv_freq") }
 }
 
 // MARK: Writing
@@ -151,6 +151,7 @@ extension ModelFolder {
 
   /// Writes `model.safetensors`, float32, with Hugging Face's names (a tied head once, as the embedding), and the files beside it.
   ///
+  /// - Precondition: the base is trained: a frozen one may be kept in another encoding.
   /// - Throws: `CheckpointError` if the folder cannot be written, and what the device reports.
   public static func write<B: Backend>(_ decoder: Decoder<B>, beside files: Files, to folder: String, on backend: B) throws {
     guard let base = decoder.base else { trap("ModelFolder.write: the base is frozen") }

@@ -6,7 +6,7 @@ import Tokenization
 ///     <|im_start|>role⏎content<|im_end|>⏎      each turn
 ///     <|im_start|>assistant⏎                   the beginning of an answer, which ends with <|im_end|>
 ///
-/// As ``ChatMessage/chatML(_:system:beginsAnswer:)``, but for a content that has `<|im_end|>` in it.
+/// As `ChatMessage.chatML(_:system:beginsAnswer:)`, but for a content that has `<|im_end|>` in it.
 public struct ChatFormat: Sendable {
   /// The token that ends a turn.
   public let endOfTurn: Int32

@@ -27,7 +27,7 @@ public final class Conversation<B: Backend> {
     guard turn.count <= positions else {
       throw PromptError(prompt: nil, "has \(turn.count) tokens with this turn, expected at most \(positions)")
     }
-    let answer = try generator.generate([state.rest(of: turn, in: 0)], state) { _, piece, _ in onText(piece) }[0]
+    let answer = try generator.generate([state.rewind(0, toBecome: turn)], state) { _, piece, _ in onText(piece) }[0]
     ids = turn + answer.ids
     return answer
   }

@@ -28,6 +28,7 @@ public final class DecodingState<B: Backend> {
   /// Adds tokens to each sequence and gives the logits (V) behind the last one, nil where nothing was added.
   ///
   /// - Parameter new: the tokens that follow those in `ids`, sequence by sequence.
+  /// - Precondition: there is a list for every sequence; an empty one lets it rest.
   /// - Throws: what the device reports, and what a hook of the run threw.
   /// - Complexity: one forward pass over the new tokens, and the head for one row a sequence. Of it only the logits come to the host.
   public func logits(after new: [[Int32]], _ run: Run<B>) throws -> [[B.Scalar]?] {
@@ -49,17 +50,18 @@ public final class DecodingState<B: Backend> {
     return result
   }
 
-  /// Forgets the tokens of a sequence from `length` on.
+  /// Forgets the tokens of a sequence from `length` on; nothing is moved.
   public func truncate(_ sequence: Int, to length: Int) {
     guard length < ids[sequence].count else { return }
     ids[sequence].removeSubrange(length...)
     slots.truncate(sequence, to: length)
   }
 
-  /// Makes a sequence ready to become `tokens`: keeps the beginning that they share with it and returns the rest, at least one token.
+  /// Goes back to the beginning that a sequence shares with `tokens`, and returns those that it then lacks: at least the last one, so
+  /// that there are logits behind it.
   ///
   /// - Precondition: there are tokens.
-  public func rest(of tokens: [Int32], in sequence: Int) -> [Int32] {
+  public func rewind(_ sequence: Int, toBecome tokens: [Int32]) -> [Int32] {
     let shared = zip(ids[sequence], tokens).prefix { $0 == $1 }.count
     truncate(sequence, to: min(shared, tokens.count - 1))
     return Array(tokens[ids[sequence].count...])

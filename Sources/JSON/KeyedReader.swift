@@ -161,7 +161,7 @@ extension KeyedReader where Value == JSON {
   /// As above; `isOff` says which values switch it off.
   package func refuse(_ key: String, unless isOff: (JSON) -> Bool) throws { try refuse(key, unless: isOff, Self.unbuilt) }
 
-  package static var unbuilt: String { "it absent or off; this feature is not built yet" }
+  package static var unbuilt: String { "no such key, or one that is off; this feature is not built yet" }
 
   /// Throws unless a value, if there is one, is among the harmless ones.
   package func require(_ key: String, _ harmless: [JSON], _ expected: String) throws {

@@ -19,7 +19,8 @@ import Tensors
 /// the query heads that read it; dq and dk are then rotated back. P is formed again in backward from log Σ exp of the scores, so
 /// memory grows with N, not with N².
 ///
-/// - Complexity: 4·N·C·(H + G)·D flops in the projections and about 2·N·T·H·D for sequences of length T, forward.
+/// - Complexity: forward 4·N·C·(H + G)·D flops in the projections and about 2·N·T·H·D for sequences of length T without a window;
+///   backward as many in the projections, and two and a half times as many for the sequences.
 public struct Attention<B: Backend> {
   /// Module path: `model.layers.3.self_attn`.
   public let path: String
@@ -38,7 +39,7 @@ public struct Attention<B: Backend> {
   private let inputDropout: InputDropout<B>
   private let outputDropout: InputDropout<B>
 
-  /// N·(C + 2·H·D + 2·G·D + H + ranks) scalars.
+  /// N·(C + 2·H·D + 2·G·D + H + ranks) scalars; u is formed again.
   public struct Cache {
     let x: Tensor<B>  // (N,C)
     let q: Tensor<B>  // (N,H·D)  rotated
@@ -77,7 +78,7 @@ public struct Attention<B: Backend> {
     ks = rotary.forward(consume ks, batch, run)
     run.hook(&qs, path, "q_proj.rotated.output", "q turned by its position")
     run.hook(&ks, path, "k_proj.rotated.output", "k turned by its position")
-    if let earlier { (ks, vs) = earlier.append(keys: ks, values: vs, batch, run) }  // (S·P,G·D) each
+    if let earlier { (ks, vs) = earlier.append(keys: ks, values: vs, batch, run) }  // (all rows kept,G·D) each
     var (os, logSumExp) = run.backend.attention(qs, ks, vs, batch.plan, form)  // (N,H·D), (N,H)
     run.hook(&os, path, "o_proj.input", "o_i = Σ_j P_ij v_j,  P = softmax(σ q kᵀ)")
     var (y, oCache) = o.forward(outputDropout.forward(os, batch, run), batch, run)  // (N,C)
@@ -86,6 +87,8 @@ public struct Attention<B: Backend> {
   }
 
   /// dy (N,C) → dx (N,C).
+  ///
+  /// - Precondition: the cache is of a forward over this batch without earlier rows.
   public func backward(_ dy: Tensor<B>, _ cache: consuming Cache, _ batch: PackedBatch<B>, _ run: Run<B>) -> Tensor<B> {
     var dy = dy
     run.hook(gradient: &dy, path, "output")

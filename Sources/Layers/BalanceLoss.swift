@@ -4,17 +4,17 @@ import Tensors
 ///
 /// L layers of N tokens, p the router's full softmax:
 ///
-///     pooledTopK        F_i = (rows of expert i, all layers) / M     P_i = (Σ p_i, all layers) / M     M = L·N
+///     pooledTopK        F_i = (rows of expert i, all layers) / (L·N)     P_i = (Σ p_i, all layers) / (L·N)
 ///                       loss = coefficient · E · Σ_i F_i P_i
 ///
-///     perLayerArgmax    F_i = (first choices of expert i) / N        P_i = (Σ p_i) / N                 layer by layer
+///     perLayerArgmax    F_i = (first choices of expert i) / N            P_i = (Σ p_i) / N             layer by layer
 ///                       loss = mean over the layers of coefficient · E · Σ_i F_i P_i
 ///
 /// The first is what the authors' code computes, whatever the policy of the router; imbalances of different layers cancel in it, and a
 /// uniform top-K router gives coefficient · K. The second is the paper's equations 8 and 9 with the full softmax for P; a uniform router
 /// gives coefficient. F has no gradient, so every row of a layer's p has the same one, `balance` (E):
 ///
-///     pooledTopK        balance_i = coefficient · E · F_i / M
+///     pooledTopK        balance_i = coefficient · E · F_i / (L·N)
 ///     perLayerArgmax    balance_i = coefficient · E · F_i / (L·N)    of each layer
 ///
 /// and loss = Σ over the layers of Σ_i balance_i (Σ_n p_ni), dp_n = balance. Without a token it is 0.
@@ -37,19 +37,19 @@ public struct BalanceLoss<B: Backend>: Sendable {
   public func forward(_ loads: [RouterLoad<B>], weight: Double = 1, _ run: Run<B>) -> (loss: Tensor<B>, balances: [Tensor<B>]) {
     let backend = run.backend
     let experts = loads[0].counts.columnCount
-    let m = Double(loads.reduce(0) { $0 + $1.tokens })
-    guard m > 0 else { return (backend.zeros(Shape(1)), loads.map { _ in backend.zeros(Shape(experts)) }) }
+    let tokens = Double(loads.reduce(0) { $0 + $1.tokens })  // L·N
+    guard tokens > 0 else { return (backend.zeros(Shape(1)), loads.map { _ in backend.zeros(Shape(experts)) }) }
     let coefficient = weight * coefficient
     var balances: [Tensor<B>] = []
     switch form {
     case .pooledTopK:
       var balance = backend.zeros(Shape(experts))  // (E)
-      for load in loads { backend.add(coefficient * Double(experts) / (m * m), load.counts, into: &balance) }
+      for load in loads { backend.add(coefficient * Double(experts) / (tokens * tokens), load.counts, into: &balance) }
       balances = loads.map { _ in balance }
     case .perLayerArgmax:
       for load in loads {
         var balance = backend.zeros(Shape(experts))  // (E)
-        backend.add(coefficient * Double(experts) / (m * Double(load.tokens)), load.firstCounts, into: &balance)
+        backend.add(coefficient * Double(experts) / (tokens * Double(load.tokens)), load.firstCounts, into: &balance)
         balances.append(balance)
       }
     }

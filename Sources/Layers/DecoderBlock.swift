@@ -11,9 +11,9 @@ public protocol DecoderBlock<B> {
 
   /// Module path: `model.layers.3`.
   var path: String { get }
-  /// The frozen products of a pass, in the order of the model.
+  /// The linear layers that every token runs through, trained or not, in the order of the model.
   var linears: [Linear<B>] { get }
-  /// x (N,C) → y (N,C); `earlier` as for ``Attention``.
+  /// x (N,C) → y (N,C); with `earlier`, for decoding, as in ``Attention``.
   func forward(_ x: Tensor<B>, _ batch: PackedBatch<B>, _ run: Run<B>, earlier: KeyValueCache<B>?) -> (y: Tensor<B>, cache: Cache)
   /// The cache alone, formed again from x in backward: the same numbers, masks and replaced values. It need not form y.
   func cache(_ x: Tensor<B>, _ batch: PackedBatch<B>, _ run: Run<B>) -> Cache

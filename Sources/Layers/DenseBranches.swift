@@ -1,6 +1,7 @@
 import Tensors
 
 /// Low-rank branches of one adapter on the three matrices of a feed-forward; without any, the feed-forward as it is.
+/// ``FeedForward`` leads them and runs the products with W1, W3 and W2.
 ///
 /// n rows of the adapter, F hidden width, r rank, s scale; u is x, g is h, with some elements dropped while training:
 ///
@@ -25,7 +26,7 @@ public struct DenseBranches<B: Backend> {
   public let down: LoRABranch<B>?
   private let hiddenDropout: InputDropout<B>?
 
-  /// Ranks; a and c lie where base1 and base3 did, h is formed again.
+  /// n·3·r scalars; a and c lie where base1 and base3 did, h is formed again.
   public struct Cache {
     let t1: Tensor<B>?  // (n,r)
     let t3: Tensor<B>?  // (n,r)

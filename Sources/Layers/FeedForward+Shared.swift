@@ -1,6 +1,7 @@
 import Tensors
 
-/// The feed-forward with every frozen product shared by all rows, whoever serves them: ``ExpertEvaluation/sharedBase``.
+/// The feed-forward with the products of the base shared by all rows, whoever serves them: ``ExpertEvaluation/sharedBase``, and dense
+/// branches in every evaluation.
 extension FeedForward {
   /// N·(2·F) scalars and what each part keeps; hidden rows are formed again.
   struct SharedCache {
@@ -15,7 +16,7 @@ extension FeedForward {
     case mixture(Router<B>.Cache, LoRAExperts<B>.SharedCache)
   }
 
-  /// Up to the hidden rows: v (N,F) and the caches.
+  /// Up to the hidden rows: v (n,F) of each part, and the caches.
   func forwardHidden(_ parts: [Part], _ input: LoRAInput<B>, _ batch: PackedBatch<B>, _ run: Run<B>) -> (
     v: [Tensor<B>], cache: SharedCache
   ) {

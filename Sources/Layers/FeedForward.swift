@@ -1,6 +1,6 @@
 import Tensors
 
-/// The feed-forward of a block: three frozen matrices for all rows, and what every adapter makes of them on its own rows
+/// The feed-forward of a block: three matrices of the base for all rows, and what every adapter makes of them on its own rows
 /// (Shazeer 2020, arXiv:2002.05202, gated linear unit; arXiv:2404.15159, figure 2).
 ///
 /// N tokens, C channels, F hidden width, W1 (F,C) gate_proj, W3 (F,C) up_proj, W2 (C,F) down_proj with their biases, act silu or GELU:
@@ -13,16 +13,17 @@ import Tensors
 ///     dbase1, dbase3 of each adapter's rows        (n,F)
 ///     dx = W1ᵀ dbase1 + W3ᵀ dbase3 + …             (N,C)     dW1 = Σ dbase1 xᵀ     db1 = Σ dbase1      3 alike
 ///
-/// So the frozen products run once over all rows, whatever serves them. With another ``ExpertEvaluation`` than `sharedBase` every
-/// adapter's rows go their own way.
+/// So the products with them run once over all rows, whatever serves these. With another ``ExpertEvaluation`` than `sharedBase` every
+/// adapter's rows go their own way. They are called frozen, as they are under an adapter; where the base is trained they have gradients.
 ///
-/// - Complexity: 6·N·C·F flops in frozen products forward, as many backward.
+/// - Complexity: 6·N·C·F flops in these products forward, as many backward, 6·N·C·F more where they are trained. Another evaluation
+///   than `sharedBase` takes more (``ExpertEvaluation``).
 public struct FeedForward<B: Backend> {
   /// Module path: `model.layers.3.mlp`.
   public let path: String
   /// W1, W3, W2 and act.
   public let frozen: GatedLinears<B>
-  /// What serves each adapter's rows, by the adapter's number; empty without an adapter.
+  /// What serves each adapter's rows; an adapter's number is its place here. Empty without an adapter.
   public let adapters: [AdaptedFeedForward<B>]
   /// How experts are computed.
   public let evaluation: ExpertEvaluation

@@ -8,7 +8,7 @@ import Tensors
 ///
 ///     u = m ⊙ x,  m = 1/(1−p) with probability 1−p, else 0          dx += m ⊙ du
 ///
-/// The mask is a function of key, step, sample and position: backward forms it again, nothing is stored.
+/// The mask is a function of key, step, sample and position: backward forms it again, and no mask is stored.
 /// Outside training, and with p = 0, u is x.
 public struct InputDropout<B: Backend> {
   /// Name of the input: `model.layers.3.mlp.input`.

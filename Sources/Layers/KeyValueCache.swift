@@ -2,22 +2,22 @@ import Tensors
 
 /// The rotated keys and the values of the rows that one attention layer has seen: what decoding must not form again.
 ///
-/// S sequences, each with its own range of rows, G·D columns. A forward pass adds the rows of its batch behind the earlier ones of
+/// Some sequences, each with its own range of P rows, G·D columns. A forward pass adds the rows of its batch behind the earlier ones of
 /// the same sequence, and its queries then see them all:
 ///
-///     keys, values   (S·P,G·D)      sequence s has rows s·P ..< s·P + lengths[s]
+///     keys, values   (sequences·P,G·D)      sequence s has rows s·P ..< s·P + lengths[s]
 ///
 /// Where rows lie is the same in every layer: ``CacheSlots`` knows it on the host, ``CachePlacement`` on the device, once a pass.
 /// A layer with a window keeps all rows and reads those within it.
 ///
 /// A class, as every forward pass adds to it in place.
 public final class KeyValueCache<B: Backend> {
-  private var rows: (keys: Tensor<B>, values: Tensor<B>)?  // (S·P,G·D) each
+  private var rows: (keys: Tensor<B>, values: Tensor<B>)?  // (sequences·P,G·D) each
 
   /// Nothing yet.
   public init() {}
 
-  /// Adds the rows of the batch, keys and values (N,G·D), and gives all that are kept: (S·P,G·D) each.
+  /// Adds the rows of the batch, keys and values (N,G·D), and gives all that are kept: (sequences·P,G·D) each.
   ///
   /// - Precondition: the batch was made with the slots that this cache's rows follow.
   func append(keys: Tensor<B>, values: Tensor<B>, _ batch: PackedBatch<B>, _ run: Run<B>) -> (keys: Tensor<B>, values: Tensor<B>) {
@@ -39,9 +39,10 @@ public final class KeyValueCache<B: Backend> {
   }
 }
 
-/// Where the rows of S sequences lie in every layer's ``KeyValueCache``.
+/// Where the rows of the sequences lie in every layer's ``KeyValueCache``.
 ///
-/// P, the rows of a sequence's slot, doubles when one outgrows it, so that a row is moved about twice, however long the text becomes.
+/// P, the rows that a sequence has room for, doubles when one outgrows it, so that a row is moved once or twice on the average, however
+/// long the text becomes.
 public struct CacheSlots: Sendable {
   /// How many rows of each sequence are kept.
   public private(set) var lengths: [Int]
@@ -51,10 +52,12 @@ public struct CacheSlots: Sendable {
   /// Nothing yet, for `sequences` sequences.
   public init(sequences: Int) { lengths = [Int](repeating: 0, count: sequences) }
 
-  /// S·P.
+  /// All rows: sequences·P.
   var rows: Int { lengths.count * size }
 
-  /// Makes room for so many more rows of each sequence.
+  /// Makes room for so many more rows of each sequence: before the batch with them is made.
+  ///
+  /// - Precondition: `new` has a number for every sequence.
   public mutating func reserve(_ new: [Int]) {
     guard new.count == lengths.count else { trap("CacheSlots: rows of \(new.count) sequences, expected \(lengths.count)") }
     moved = []
@@ -65,6 +68,8 @@ public struct CacheSlots: Sendable {
   }
 
   /// Counts the rows that a pass added.
+  ///
+  /// - Precondition: room was reserved for them.
   public mutating func add(_ new: [Int]) { lengths = zip(lengths, new).map(+) }
 
   /// Forgets the rows of a sequence from `length` on.
@@ -83,7 +88,7 @@ public struct CacheSlots: Sendable {
 
 /// ``CacheSlots`` as kernels need them for one batch.
 public struct CachePlacement<B: Backend> {
-  /// S·P rows in all.
+  /// Rows in all: sequences·P.
   let rows: Int
   /// Where each row of the batch goes: (N).
   let places: Indices<B>

@@ -2,18 +2,20 @@ import Tensors
 
 /// The output projection and the cross-entropy of the next token.
 ///
-/// n labelled rows, V vocabulary, C channels, W (V,C), label y_i of row i:
+/// m labelled rows of this batch, n of the whole optimizer step, V vocabulary, C channels, W (V,C), label y_i of row i:
 ///
-///     z = x Wᵀ                                   (n,V)       dz  = (softmax(z) − onehot(y)) / n      (n,V)
+///     z = x Wᵀ                                   (m,V)       dz  = (softmax(z) − onehot(y)) / n      (m,V)
 ///     loss = −(1/n) Σ_i log softmax(z_i)[y_i]    (1)         dW += dzᵀ x                             (V,C)
-///                                                            dx  = dz W                              (n,C)
+///                                                            dx += dz W                              (m,C)
 ///
 /// With a soft cap c (Gemma 2) the logits are c · tanh(z / c), and dz gets the factor 1 − tanh²(z / c).
 ///
-/// Only labelled rows are computed, a chunk of them at a time (``Backend/headRows(_:)``), and a chunk's logits become their own
-/// gradient before the next chunk's are formed: with 49 152 tokens in the vocabulary a batch's logits would be larger than
-/// everything else together. That is why forward and backward stand in one function here. Only where somebody observes
-/// `lm_head.output` are the logits of all rows one tensor.
+/// A loss needs labelled rows only. They are computed a chunk at a time (`Backend.headRows(_:)`; m is then the rows of a chunk), and a
+/// chunk's logits become their own gradient before the next chunk's are formed: with 49 152 tokens in the vocabulary a batch's logits
+/// would be larger than everything else together. That is why forward and backward stand in one function here. Only for `logits(_:_:)`
+/// and where somebody observes `lm_head.output` are the logits of all rows one tensor.
+///
+/// - Complexity: 2·m·V·C flops forward, as many backward, 2·m·V·C more if W is trained. Memory for a chunk of logits.
 public struct LanguageModelHead<B: Backend> {
   /// Module path: `lm_head`.
   public let path: String
@@ -30,6 +32,8 @@ public struct LanguageModelHead<B: Backend> {
   }
 
   /// The logits of every row: (N,C) → (N,V).
+  ///
+  /// - Complexity: 2·N·V·C flops, and memory for N·V numbers: give it the rows that are asked for.
   public func logits(_ x: Tensor<B>, _ run: Run<B>) -> Tensor<B> {
     var z = run.backend.matmul(x, weight.T)
     run.hook(&z, path, "output", "z = x Wᵀ")
@@ -37,15 +41,15 @@ public struct LanguageModelHead<B: Backend> {
     return z
   }
 
-  /// −log softmax(z_i)[y_i] of every labelled row, chunk by chunk, in order: (n) in all.
+  /// −log softmax(z_i)[y_i] of every labelled row, chunk by chunk, in order: m numbers in all.
   public func losses(_ x: Tensor<B>, _ labels: Labels<B>, _ run: Run<B>) -> [Tensor<B>] {
     labels.chunks(of: run.backend.headRows(weight)).map { chunk in
-      var z = run.backend.matmul(run.backend.gather(x, rows: chunk.rows), weight.T)  // (n,V)
-      return run.backend.crossEntropy(&z, labels: chunk.labels, scale: 0, softcap: softcap)  // (n)
+      var z = run.backend.matmul(run.backend.gather(x, rows: chunk.rows), weight.T)  // (m,V)
+      return run.backend.crossEntropy(&z, labels: chunk.labels, scale: 0, softcap: softcap)  // (m)
     }
   }
 
-  /// The cross-entropy over the labelled rows (1), divided by their number; no gradient is formed.
+  /// The cross-entropy over the labelled rows (1), divided by their number m; no gradient is formed.
   public func loss(_ x: Tensor<B>, _ labels: Labels<B>, _ run: Run<B>) -> Tensor<B> {
     var loss = run.backend.zeros(Shape(1))
     for losses in losses(x, labels, run) { run.backend.add(1 / Double(labels.count), run.backend.sum(losses), into: &loss) }
@@ -54,14 +58,14 @@ public struct LanguageModelHead<B: Backend> {
 
   /// The cross-entropy over the labelled rows (1), divided by n; adds its gradients to dx (N,C) and, where it is trained, to W's.
   ///
-  /// n is the number of labelled rows of the optimizer step, of which this batch may be a part.
+  /// - Parameter n: the number of labelled rows of the optimizer step, of which this batch may be a part.
   public func gradients(_ x: Tensor<B>, _ labels: Labels<B>, dividedBy n: Double, into dx: inout Tensor<B>, _ run: Run<B>) -> Tensor<B> {
     if run.observes(["\(path).output"]) { return observedGradients(x, labels, dividedBy: n, into: &dx, run) }
     var loss = run.backend.zeros(Shape(1))
     for chunk in labels.chunks(of: run.backend.headRows(weight)) {
-      let xs = run.backend.gather(x, rows: chunk.rows)  // (n,C)
-      var z = run.backend.matmul(xs, weight.T)  // (n,V)  x Wᵀ
-      let dz = logitsGradient(&z, chunk, n, into: &loss, run)  // (n,V)
+      let xs = run.backend.gather(x, rows: chunk.rows)  // (m,C)
+      var z = run.backend.matmul(xs, weight.T)  // (m,V)  x Wᵀ
+      let dz = logitsGradient(&z, chunk, n, into: &loss, run)  // (m,V)
       backward(dz, xs, chunk, into: &dx, run)
     }
     return loss
@@ -70,7 +74,7 @@ public struct LanguageModelHead<B: Backend> {
   /// loss += the chunk's cross-entropy; z (n,V) becomes its gradient.
   private func logitsGradient(_ z: inout Tensor<B>, _ chunk: Labels<B>, _ n: Double, into loss: inout Tensor<B>, _ run: Run<B>) -> Tensor<B>
   {
-    let losses = run.backend.crossEntropy(&z, labels: chunk.labels, scale: 1 / n, softcap: softcap)  // (n)
+    let losses = run.backend.crossEntropy(&z, labels: chunk.labels, scale: 1 / n, softcap: softcap)  // (m)
     run.backend.add(1 / n, run.backend.sum(losses), into: &loss)
     return z
   }
@@ -78,7 +82,7 @@ public struct LanguageModelHead<B: Backend> {
   private func backward(_ dz: Tensor<B>, _ xs: Tensor<B>, _ chunk: Labels<B>, into dx: inout Tensor<B>, _ run: Run<B>) {
     // forward: z = x Wᵀ
     if let w = weight.parameter { run.backend.addProduct(1, dz.T, xs, into: &w.gradient) }  // (V,C)  + dzᵀ x
-    let dxs = run.backend.matmul(dz, weight)  // (n,C)  dz W
+    let dxs = run.backend.matmul(dz, weight)  // (m,C)  dz W
     // forward: xs = x[rows]
     run.backend.addScattered(dxs, rows: chunk.rows, into: &dx)  // (N,C)
   }
@@ -97,9 +101,9 @@ public struct LanguageModelHead<B: Backend> {
     var loss = backend.zeros(Shape(1))
     var dAll = backend.zeros(all.shape)  // (N,V)
     let parts = labels.chunks(of: backend.headRows(weight)).map { chunk in
-      let xs = backend.gather(x, rows: chunk.rows)  // (n,C)
-      var z = isReplaced ? backend.gather(all, rows: chunk.rows) : backend.matmul(xs, weight.T)  // (n,V)
-      let dz = logitsGradient(&z, chunk, n, into: &loss, run)  // (n,V)
+      let xs = backend.gather(x, rows: chunk.rows)  // (m,C)
+      var z = isReplaced ? backend.gather(all, rows: chunk.rows) : backend.matmul(xs, weight.T)  // (m,V)
+      let dz = logitsGradient(&z, chunk, n, into: &loss, run)  // (m,V)
       backend.addScattered(dz, rows: chunk.rows, into: &dAll)
       return (dz, xs, chunk)
     }

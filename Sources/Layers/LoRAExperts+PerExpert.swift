@@ -3,12 +3,12 @@ import Tensors
 /// The experts by their definition: each (token, expert) pair is a row that runs through W1, W3 and W2.
 ///
 /// Every line below is a line of the equations in ``LoRAExperts`` with a row for each of the M pairs; the derivatives
-/// are those of a gated feed-forward with LoRA on three matrices. Nothing is shared and nothing is formed again, so
+/// are those of a gated feed-forward with LoRA on three matrices. Nothing is shared and nothing but masks is formed again, so
 /// this is slow, large and plain: what the other evaluations are tested against.
 ///
-/// - Complexity: 6·K·N·C·F flops in frozen products forward, as many backward.
+/// - Complexity: 6·M·C·F flops in frozen products forward (M is K·N where every token has K experts), as many backward.
 extension LoRAExperts {
-  /// M·(3·F + 3·C + 3·r) scalars.
+  /// M·(3·F + 3·C + 3·r) scalars, `output` included.
   struct PerExpertCache {
     let x: Tensor<B>  // (M,C)  x of each row's token
     let u: Tensor<B>  // (M,C)  u of each row's token

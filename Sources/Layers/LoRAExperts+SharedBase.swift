@@ -1,6 +1,6 @@
 import Tensors
 
-/// The experts with every frozen product shared: three of them a token, the cost of one dense feed-forward, which ``FeedForward`` runs.
+/// The experts with every frozen product shared: three of them a token, as in a dense feed-forward, and ``FeedForward`` runs them.
 ///
 /// For one token, with the letters of ``LoRAExperts`` (g_k is h_k, or m_k ⊙ h_k under dropout):
 ///

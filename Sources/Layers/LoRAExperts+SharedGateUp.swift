@@ -10,9 +10,9 @@ import Tensors
 ///
 /// It holds for experts whose outputs are no longer linear in W2 h_k alone, where ``ExpertEvaluation/sharedBase`` does not.
 ///
-/// - Complexity: (4 + 2·K)·N·C·F flops in frozen products forward, as many backward.
+/// - Complexity: (4·N + 2·M)·C·F flops in frozen products forward (M is K·N where every token has K experts), as many backward.
 extension LoRAExperts {
-  /// N·2·F + M·(C + 3·r) scalars; h is formed again.
+  /// N·2·F + M·(C + 3·r) scalars; a, c and h are formed again.
   struct SharedGateUpCache {
     let base1: Tensor<B>  // (N,F)
     let base3: Tensor<B>  // (N,F)

@@ -25,7 +25,7 @@ import Tensors
 ///
 ///     dw_k = ⟨dy, e_k⟩        de_k = w_k dy         dt_k = s B2_kᵀ de_k (r)
 ///     dB2_k = s Σ de_k (A2_k g_k)ᵀ                  dA2_k = Σ dt_k g_kᵀ
-///     dh_k = W2ᵀ de_k + m_k ⊙ A2_kᵀ dt_k            and so on for a_k, c_k as the files below write out
+///     dh_k = W2ᵀ de_k + m_k ⊙ A2_kᵀ dt_k            and so on for a_k, c_k as the files of the ways write out
 ///
 /// This is computed in one of three ways, equal up to rounding, chosen by name:
 ///
@@ -36,11 +36,11 @@ import Tensors
 /// - ``ExpertEvaluation/sharedGateUp`` is the paper's section 3.3 between them: W1 x and W3 x once a token, W2 for each expert
 ///   (`LoRAExperts+SharedGateUp.swift`: the first half of the one, the second of the other).
 ///
-/// In code a token is a row, so A x becomes X Aᵀ. The M (token, expert) pairs are rows ordered by expert (``Routing``): `dispatch` copies
+/// In code a token is a row, so A x becomes X Aᵀ. The M (token, expert) pairs are rows ordered by expert (`Routing`): `dispatch` copies
 /// a token's row to its pairs, `combine` sums a token's pairs, times w_k when it is given the weights, and a *grouped* product
 /// multiplies every pair with its own expert's matrix.
 public struct LoRAExperts<B: Backend> {
-  /// Module path of the block: `model.layers.3.mlp`; of several adapters each has its own, by which hooks know it.
+  /// Module path of the feed-forward: `model.layers.3.mlp`; of several adapters each has its own, by which hooks know it.
   public let path: String
   /// act: the model's own, or what the adapter asks for.
   public let activation: Activation
@@ -61,6 +61,8 @@ public struct LoRAExperts<B: Backend> {
   public let dropout: Double
 
   /// The experts of one block.
+  ///
+  /// - Precondition: the branches that there are have E experts each.
   public init(
     activation: Activation = .silu, path: String, adapter: Int = 0, lora1: ExpertLoRA<B>?, lora3: ExpertLoRA<B>?, lora2: ExpertLoRA<B>?,
     experts: Int,

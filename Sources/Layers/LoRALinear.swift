@@ -4,7 +4,7 @@ import Tensors
 ///
 /// N rows (tokens), I inputs, O outputs, r rank, s scale. Shapes are PEFT's: A (r,I), B (O,r). Every adapter has its own branch and its
 /// own rows of the batch: the sums below run over all rows for W, over the adapter's n rows for A and B.
-/// u is x with some elements dropped while training, else x itself (``LoRAInput``).
+/// u is the adapter's rows of x, with some elements dropped while training (``LoRAInput``).
 ///
 ///     h = u Aᵀ                    (n,r)        dh  = s dy B              (n,r)
 ///     y = x Wᵀ + b + s h Bᵀ       (N,O)        dB += s dyᵀ h             (O,r)
@@ -12,7 +12,7 @@ import Tensors
 ///                                              du += dh A                (n,I)
 ///                                              dx += dy W                (N,I)
 ///
-/// Without a branch it is a plain linear layer.
+/// and, where they are trained, dW += dyᵀ x and db += Σ_n dy_n as in ``Linear``. Without a branch it is a plain linear layer.
 ///
 /// - Complexity: 2·N·I·O flops, and 2·n·r·(I + O) for each branch, forward; 2·N·I·O + 4·n·r·(I + O) backward, 2·N·I·O more if W is trained.
 public struct LoRALinear<B: Backend> {
@@ -48,7 +48,9 @@ public struct LoRALinear<B: Backend> {
     return (y, Cache(h: cached))
   }
 
-  /// Adds to the gradients of the input and of everything trained.
+  /// Adds to the gradients of the input, dx and du, where nil counts as zero, and of everything trained.
+  ///
+  /// - Precondition: `input` is that of the forward, or formed again by the same ``InputDropout`` in the same run.
   public func backward(
     _ dy: Tensor<B>, _ input: LoRAInput<B>, _ cache: consuming Cache, into gradient: inout LoRAGradient<B>, _ batch: PackedBatch<B>,
     _ run: Run<B>

@@ -2,8 +2,9 @@ import Tensors
 
 /// A layer on the residual stream: it reads rows of C channels and gives as many.
 ///
-/// Every layer here follows one of two rules. One that is its input's only reader takes dy and returns dx, as these do. One whose
-/// input others read as well takes dy and adds to dx, where nil counts as zero (``Linear``, ``LoRALinear``, ``RMSNorm``, ``Router``).
+/// Backward follows one of two rules. A layer that is its input's only reader takes dy and returns dx, as these do. One whose input
+/// others read as well takes dy and adds to dx: ``Linear`` and ``RMSNorm``, where nil counts as zero; ``LoRALinear``, to dx and du alike;
+/// ``Router`` and ``LanguageModelHead``, to a dx that is there already. An ``Embedding`` has no dx.
 public protocol StreamLayer<B> {
   /// The backend of its tensors.
   associatedtype B: Backend

@@ -2,7 +2,7 @@ import Tensors
 
 /// A batch without padding: the real tokens of all samples, one after the other, those of each adapter together.
 ///
-/// N tokens in S sequences. Everything that a layer may need to know about a row is here; it comes to the device in one piece.
+/// N tokens of some sequences. Everything that a layer may need to know about a row is here; it comes to the device in one piece.
 public struct PackedBatch<B: Backend> {
   /// Token ids: (N).
   public let ids: Indices<B>
@@ -27,6 +27,9 @@ public struct PackedBatch<B: Backend> {
   /// - Parameters:
   ///   - firstSample: the number of each adapter's first sample, where these are a part of a step's samples.
   ///   - slots: where the rows of earlier passes lie, which those of the batch join, sequence by sequence.
+  /// - Precondition: each sequence has as many labels as tokens. With `slots`, room was reserved for the sequences, and all are of one
+  ///   adapter, so that they stay in their order.
+  /// - Complexity: O(N) on the host, and one upload.
   public init(_ sequences: [PackedSequence], firstSample: Int = 0, joining slots: CacheSlots? = nil, on backend: B) {
     let adapters = max(1, sequences.reduce(0) { max($0, ($1.adapter ?? -1) + 1) })
     order = sequences.indices.sorted { (sequences[$0].adapter ?? adapters, $0) < (sequences[$1].adapter ?? adapters, $1) }
@@ -83,7 +86,7 @@ public struct PackedBatch<B: Backend> {
   /// The rows of no adapter, behind all others.
   public var baseRows: Range<Int> { (groups.map(\.rows.upperBound).max() ?? 0)..<tokens }
 
-  /// Which of an adapter's rows predict which label.
+  /// Which of an adapter's rows predict which label; rows of no adapter predict none.
   public func labels(of adapter: Int) -> Labels<B> {
     adapter < groups.count ? groups[adapter].labels : Labels(rows: ids[0..<0], labels: ids[0..<0])
   }

@@ -13,12 +13,14 @@ import Tensors
 ///     y_j       = x_j cos − x_{j+D/2} sin
 ///     y_{j+D/2} = x_j sin + x_{j+D/2} cos          backward: dx is dy turned back by the same angle
 ///
-/// With ``RotaryScaling`` the θ_j are stretched first. The plane is made of elements j and j + D/2 ("halves"). The paper and GGUF files pair 2j with 2j + 1; Hugging
-/// Face permutes the rows of q and k instead, so one kind's weights are wrong for the other's pairing although
-/// everything still runs.
+/// With ``RotaryScaling`` the θ_j are stretched first. The plane is made of elements j and j + D/2 ("halves"). The paper and GGUF files of
+/// Llama pair 2j with 2j + 1; Hugging Face permutes the rows of q and k instead, so one kind's weights are wrong for the other's pairing
+/// although everything still runs.
 ///
-/// The angles are tabulated in float64 for the positions that a batch has; the table doubles when one asks for more. A class,
-/// because all layers of a model share it.
+/// cos and sin are computed in float64 and kept, as scalars of the backend, for the positions below a batch's limit; the table at least
+/// doubles when a batch asks for more. A class, because all layers of a model share it.
+///
+/// - Complexity: 3·N·H·D flops a call, and now and then a larger table.
 public final class RotaryEmbedding<B: Backend> {
   /// Width D of a head.
   public let headWidth: Int
@@ -30,6 +32,7 @@ public final class RotaryEmbedding<B: Backend> {
   /// Angles of heads of width D.
   ///
   /// - Parameter divisors: what θ_j is divided by, D/2 numbers, as GGUF files keep a stretching; nil for 1.
+  /// - Precondition: D is even.
   public init(base: Double, scaling: RotaryScaling? = nil, divisors: [Double]? = nil, headWidth: Int, on backend: B) {
     self.headWidth = headWidth
     self.backend = backend
@@ -76,17 +79,18 @@ public final class RotaryEmbedding<B: Backend> {
 /// (Hugging Face's `rope_type` "llama3").
 ///
 /// A plane whose wavelength λ = 2π/θ is short turns as before, a long one `factor` times slower, and between the two
-/// bounds the share s of the old speed falls from 1 to 0:
+/// bounds the share of the old speed falls from 1 to 0. T positions of the first training:
 ///
-///     λ < P / high:  θ       λ > P / low:  θ / factor       else  θ (s + (1 − s) / factor),  s = (P/λ − low) / (high − low)
+///     λ < T / high:  θ       λ > T / low:  θ / factor       else  θ (share + (1 − share) / factor)
+///                                                                 share = (T/λ − low) / (high − low)
 public struct RotaryScaling: Equatable, Sendable {
   /// How many times slower long waves turn.
   public var factor: Double
-  /// Waves longer than P / low are slowed down fully.
+  /// Waves longer than T / low are slowed down fully.
   public var lowFrequencyFactor: Double
-  /// Waves shorter than P / high are left alone.
+  /// Waves shorter than T / high are left alone.
   public var highFrequencyFactor: Double
-  /// P, the positions of the first training: `original_max_position_embeddings`.
+  /// T, the positions of the first training: `original_max_position_embeddings`.
   public var originalPositions: Double
 
   /// A scaling by the keys of `rope_scaling`.

@@ -29,7 +29,7 @@ public struct Router<B: Backend> {
   /// How experts are picked and weighted.
   public let policy: RoutingPolicy
 
-  /// N·(C + E) scalars, x shared with the experts.
+  /// N·(C + E) scalars, x shared with the experts, and the plan.
   public struct Cache {
     let x: Tensor<B>  // (N,C)
     let p: Tensor<B>  // (N,E)
@@ -46,6 +46,8 @@ public struct Router<B: Backend> {
   }
 
   /// Chooses for every row of x (N,C), and reports how busy that keeps the experts.
+  ///
+  /// - Complexity: 2·N·C·E flops.
   public func forward(_ x: Tensor<B>, _ run: Run<B>) -> Cache {
     let backend = run.backend
     var z = backend.matmul(x, gate.value.T)  // (N,E)  x Wgᵀ
@@ -64,7 +66,8 @@ public struct Router<B: Backend> {
     return Cache(x: x, p: p, routing: routing)
   }
 
-  /// Adds dz Wg to dx; dw (M) comes from the experts in the routing's order, the balance loss's part from the run.
+  /// Adds dz Wg to dx and dzᵀ x to the gate's gradient; dw (M) comes from the experts in the routing's order, the balance loss's part
+  /// from the run.
   ///
   /// - Parameter rows: the rows of dx that are those of x; without a range, all.
   public func backward(_ dw: Tensor<B>, _ cache: consuming Cache, into dx: inout Tensor<B>, rows: Range<Int>? = nil, _ run: Run<B>) {

@@ -5,9 +5,9 @@ public struct EncodedSample: Equatable, Sendable {
   /// Token ids.
   public var ids: [Int32]
   /// For each column whether its token counts as a label; the first never does.
-  public var counts: [Bool]
-  /// Tokens of the prompt that were cut from the left because the sample was too long.
-  public var cut: Int
+  public var isLabel: [Bool]
+  /// Tokens of the prompt that were left out from the left because the sample was too long.
+  public var droppedTokens: Int
 
   /// Which columns a loss counts.
   public enum LossColumns: String, Sendable, CaseIterable {
@@ -36,12 +36,12 @@ public struct EncodedSample: Equatable, Sendable {
       isAnswer.append(true)
     }
     let prompt = (isAnswer.firstIndex(of: true) ?? isAnswer.count) - begin.count
-    cut = max(0, min(ids.count - length, prompt))
-    ids.removeSubrange(begin.count..<begin.count + cut)
-    isAnswer.removeSubrange(begin.count..<begin.count + cut)
+    droppedTokens = max(0, min(ids.count - length, prompt))
+    ids.removeSubrange(begin.count..<begin.count + droppedTokens)
+    isAnswer.removeSubrange(begin.count..<begin.count + droppedTokens)
     self.ids = ids
-    counts = columns == .all ? isAnswer.map { _ in true } : isAnswer
-    if !counts.isEmpty { counts[0] = false }
+    isLabel = columns == .all ? isAnswer.map { _ in true } : isAnswer
+    if !isLabel.isEmpty { isLabel[0] = false }
   }
 
   /// The tokens of the text, its control tokens as such. They part the text, so what lies between is encoded by itself.
@@ -72,7 +72,7 @@ extension EncodedSample {
     func add(_ value: Int) { hash = (hash ^ UInt64(truncatingIfNeeded: value)) &* 0x100_0000_01b3 }
     for sample in samples {
       add(sample.ids.count)
-      for (id, counts) in zip(sample.ids, sample.counts) { add(2 * Int(id) + (counts ? 1 : 0)) }
+      for (id, isLabel) in zip(sample.ids, sample.isLabel) { add(2 * Int(id) + (isLabel ? 1 : 0)) }
     }
     return hash
   }
@@ -81,6 +81,6 @@ extension EncodedSample {
 extension EncodedSample {
   /// The sample as the engine takes it: row t predicts the token of column t + 1 where that counts.
   public var sequence: PackedSequence {
-    PackedSequence(ids: ids, labels: ids.indices.map { $0 + 1 < ids.count && counts[$0 + 1] ? ids[$0 + 1] : nil })
+    PackedSequence(ids: ids, labels: ids.indices.map { $0 + 1 < ids.count && isLabel[$0 + 1] ? ids[$0 + 1] : nil })
   }
 }

@@ -37,11 +37,11 @@ public struct SampleEncoding: Equatable, Sendable {
       throw CheckpointError(
         file: file, found: "text with the tokenizer's token \(id)", expected: "tokens below \(vocabulary), the vocabulary of the model")
     }
-    let cut = encoded.count { $0.cut > 0 }
+    let cut = encoded.count { $0.droppedTokens > 0 }
     if cut > 0 {
       note("\(cut) of \(encoded.count) prompts were longer than \(setting: "length") \(length) allows and were cut from the left")
     }
-    let counted = encoded.filter { $0.counts.contains(true) }
+    let counted = encoded.filter { $0.isLabel.contains(true) }
     guard !counted.isEmpty else {
       throw CheckpointError(file: file, found: "no sample with a column that counts", expected: "at least one")
     }

@@ -4,6 +4,8 @@ extension Backend {
   public func matmul(_ a: some OperandConvertible<Self>, _ b: some OperandConvertible<Self>) -> Tensor<Self> { matmul(1, a, b) }
 
   /// α a b: (m,k) (k,n) → (m,n).
+  ///
+  /// - Complexity: 2·m·k·n flops, and the decoding of a matrix that is kept in a narrower format.
   public func matmul(_ alpha: Double, _ a: some OperandConvertible<Self>, _ b: some OperandConvertible<Self>) -> Tensor<Self> {
     var c = empty(Shape(a.operand.shape.rows, b.operand.shape.columns))
     gemm(alpha, a.operand, b.operand, 0, into: &c, rows: nil)
@@ -41,6 +43,8 @@ extension Backend {
   }
 
   /// α a_e b_e for every expert's rows: (M,k), E × (k,n) → (M,n).
+  ///
+  /// - Complexity: 2·M·k·n flops, whatever E is.
   public func groupedMatmul(_ alpha: Double, _ a: Tensor<Self>, _ b: ExpertStack<Self>, _ routing: Routing<Self>) -> Tensor<Self> {
     var c = empty(Shape(a.rowCount, b.matrixShape.columns))
     groupedGemm(alpha, a, b, 0, into: &c, routing)

@@ -8,7 +8,8 @@
 ///
 /// Letters as everywhere: N rows (tokens), C channels, F hidden width, H heads, D head width, V vocabulary,
 /// E experts, S slots of a token, M rows ordered by expert, r rank.
-/// An operation that returns a tensor gives a fresh one; `into:` names what is written or added to.
+/// An operation that returns a tensor gives a fresh one (`vector`, and `dropout` that drops nothing, may give what is there already);
+/// `into:` names what is written or added to.
 /// The library Conformance holds the naive definition of each operation, which every backend is tested against.
 public protocol Backend: AnyObject {
   /// Element type of tensors: `Float`, or `Double` for the oracle.
@@ -44,15 +45,23 @@ public protocol Backend: AnyObject {
   func copy(_ x: Tensor<Self>, into y: inout Tensor<Self>, rows: Range<Int>?, columns: Range<Int>?)
   /// y[rows[i]] ← x_i; no row is named twice: x (count,C), y (N,C).
   func copy(_ x: Tensor<Self>, into y: inout Tensor<Self>, rows: Indices<Self>)
-  /// Moves row-major values to the device. `values.count` is `shape.count`.
+  /// Moves row-major values to the device.
+  ///
+  /// - Precondition: `values.count` is `shape.count`.
   func upload(_ values: [Scalar], _ shape: Shape) -> Tensor<Self>
   /// Moves row-major little-endian bytes of a file, aligned or not, to the device and decodes them.
+  ///
+  /// - Precondition: a row is a whole number of the format's blocks, and there are bytes for all rows.
   func upload(_ bytes: UnsafeRawBufferPointer, _ format: WeightFormat, _ shape: Shape) -> Tensor<Self>
   /// Moves whole numbers to the device.
   func upload(_ values: [Int32]) -> Indices<Self>
-  /// The row-major values of each tensor, once everything that they depend on is done: one wait for all of them.
+  /// The row-major values of each tensor, once everything that they depend on is done.
+  ///
+  /// - Complexity: one wait for all of them, and a copy of their elements.
   func download(_ tensors: [Tensor<Self>]) throws -> [[Scalar]]
   /// The integers, once everything that they depend on is done.
+  ///
+  /// - Complexity: a wait, and a copy.
   func download(_ indices: Indices<Self>) throws -> [Int32]
   /// Keeps a weight that never changes, from the bytes of a file.
   func freeze(_ bytes: UnsafeRawBufferPointer, _ format: WeightFormat, _ shape: Shape) -> FrozenMatrix
@@ -118,10 +127,14 @@ public protocol Backend: AnyObject {
   ///
   /// With ``SequencePlan/keyRows`` k and v (P,G·D) also hold the rows that came before those of q.
   /// A value that is not finite may spread to every row of its own sequence (0 · NaN is NaN), never to another's.
+  ///
+  /// - Complexity: about 2·H·D flops for every visible pair (i, j) in each of two products.
   func attention(_ q: Tensor<Self>, _ k: Tensor<Self>, _ v: Tensor<Self>, _ plan: SequencePlan<Self>, _ form: AttentionForm)
     -> (output: Tensor<Self>, logSumExp: Tensor<Self>)
   /// The gradients of `attention` for dy (N,H·D); the probabilities are formed again from `logSumExp`, and ⟨dy, output⟩ may stand for
-  /// Σ_j P_ij dP_ij. The plan has no `keyRows`.
+  /// Σ_j P_ij dP_ij.
+  ///
+  /// - Precondition: the plan has no `keyRows`.
   func attentionBackward(
     _ dy: Tensor<Self>, _ q: Tensor<Self>, _ k: Tensor<Self>, _ v: Tensor<Self>, output: Tensor<Self>, logSumExp: Tensor<Self>,
     _ plan: SequencePlan<Self>, _ form: AttentionForm
@@ -173,7 +186,9 @@ public protocol Backend: AnyObject {
   ///
   /// NaN counts as −∞.
   func choose(_ p: Tensor<Self>, _ policy: RoutingPolicy) -> Indices<Self>
-  /// Orders the chosen pairs by expert, then token, with the weights of the policy. A choice names an expert at most once per token.
+  /// Orders the chosen pairs by expert, then token, with the weights of the policy.
+  ///
+  /// - Precondition: a choice names an expert at most once per token.
   func route(_ p: Tensor<Self>, choice: Indices<Self>, _ policy: RoutingPolicy) -> Routing<Self>
   /// The gradient of the router's logits: dw (M) in expert order, p (N,E), balance (E), the balance loss's for each row of p → (N,E).
   ///

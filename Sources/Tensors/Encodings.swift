@@ -29,7 +29,9 @@ extension Encoding {
 }
 
 extension WeightFormat {
-  /// Decodes `count` numbers, whole blocks of a quantized format, from wherever they stand.
+  /// Decodes `count` numbers from wherever they stand.
+  ///
+  /// - Precondition: `count` is a multiple of `blockCount`; there are bytes and room for as many.
   @inlinable @inline(__always)
   public func decode<S: BinaryFloatingPoint>(_ bytes: UnsafeRawPointer, _ count: Int, to y: UnsafeMutablePointer<S>) {
     switch self {

@@ -21,6 +21,8 @@ public struct ExpertStack<B: Backend> {
   public let isTransposed: Bool
 
   /// A stack of E matrices along `axis`.
+  ///
+  /// - Precondition: E ≥ 1 divides the rows or columns that it stacks.
   public init(_ matrices: Tensor<B>, experts: Int, along axis: StackAxis, isTransposed: Bool = false) {
     guard experts > 0, (axis == .rows ? matrices.rowCount : matrices.columnCount) % experts == 0 else {
       trap("ExpertStack: \(matrices.shape) is no stack of \(experts) matrices")
@@ -42,7 +44,7 @@ public struct ExpertStack<B: Backend> {
     return isTransposed ? Shape(stored.columns, stored.rows) : stored
   }
 
-  /// Expert e's matrix, as it is stored.
+  /// Expert e's matrix, as it is stored: a view, transposed or not.
   public subscript(_ e: Int) -> Tensor<B> {
     switch axis {
     case .rows:

@@ -22,6 +22,8 @@ public struct AttentionForm: Equatable, Sendable {
   public let softcap: Double?
 
   /// Describes attention.
+  ///
+  /// - Precondition: G divides H; a window is at least 1.
   public init(heads: Int, keyValueHeads: Int, headWidth: Int, scale: Double, window: Int? = nil, softcap: Double? = nil) {
     self.heads = heads
     self.keyValueHeads = keyValueHeads

@@ -26,6 +26,8 @@ public final class Parameter<B: Backend> {
   private var home: ParameterArena<B>?
 
   /// Where value and gradient lie.
+  ///
+  /// - Precondition: an arena was made of the parameter, or the parameter with a value.
   public var arena: ParameterArena<B> {
     guard let home else { trap("\(name): it has no value before it lies in an arena") }
     return home
@@ -40,7 +42,7 @@ public final class Parameter<B: Backend> {
 
   /// A parameter of its own, with a zero gradient.
   ///
-  /// - Parameter value: taken over where it has no gaps.
+  /// - Parameter value: taken over where it has no gaps and begins its buffer, else copied.
   public init(_ name: String, _ value: Tensor<B>, role: Role = .base, on backend: B) {
     self.name = name
     self.role = role
@@ -53,7 +55,10 @@ public final class Parameter<B: Backend> {
   /// The elements' numbers in the arena.
   public var range: Range<Int> { offset..<offset + shape.count }
 
-  /// The current value. Assigning copies into the arena.
+  /// The current value. Assigning copies into the arena; passing it `inout` writes there.
+  ///
+  /// - Precondition: what is assigned has the parameter's shape, and while one parameter of an arena is written none of its values is
+  ///   read.
   public var value: Tensor<B> {
     get { view(of: arena.values) }
     _modify {
@@ -135,6 +140,8 @@ public final class ParameterArena<B: Backend> {
   private static var alignment: Int { 16 }
 
   /// Gives the parameters their places. Values and gradients are zero.
+  ///
+  /// - Precondition: each parameter once, and none that lies in an arena already.
   public init(_ parameters: [Parameter<B>], on backend: B) {
     self.backend = backend
     var offsets: [Int] = Array(repeating: 0, count: parameters.count)

@@ -7,7 +7,7 @@ public enum RoutingPolicy: Equatable, Sendable {
   /// MoE-PEFT's `mixlora-dynamic`.
   case topP(threshold: Double, temperature: Double)
 
-  /// Slots S of a token: the most experts that it can choose of E.
+  /// Slots S of a token: the most experts that it can choose of `experts`, E.
   public func slots(of experts: Int) -> Int {
     if case .topK(let k) = self { k } else { experts }
   }
@@ -34,7 +34,7 @@ public struct Routing<B: Backend> {
   /// Rows M that buffers in expert order have: as many as there are pairs where the host knows it, as on a CPU or where every slot is
   /// taken, else N·S. Rows from `offsets[E]` on belong to nobody: `dispatch` makes them zero and no operation reads them.
   public let rows: Int
-  /// The expert of each slot, largest probability first, −1 for none: (N·S), slot k of token n at n·S + k.
+  /// The expert of each slot, −1 for none: (N·S), slot k of token n at n·S + k; largest probability first where no hook replaced it.
   public let choice: Indices<B>
   /// The row in expert order of each slot, −1 for none: (N·S).
   public let rowOfSlot: Indices<B>

@@ -1,8 +1,9 @@
 /// One pass forward and backward: the backend, what is random in it, and who listens.
 ///
-/// Every forward and backward takes the run as its last argument. A layer passes each activation through `hook(_:)`, each gradient
-/// through `hook(gradient:)` and each routing decision through `hook(choice:)` without knowing what listens; without hooks a point
-/// costs one test, and its path is built for listeners only.
+/// Every forward and backward takes the run behind what it reads; only what decoding or a call of the whole model may ask for comes
+/// after it. A layer passes the values that its equations name through `hook`, their gradients through `hook(gradient:)` and routing
+/// decisions through `hook(choice:)` without knowing what listens (masked inputs and the rank-r values inside branches are no points);
+/// without hooks a point costs one test, and its path is built only where there is a hook.
 ///
 /// Layers know their module path themselves (it also names their parameters and keys their masks), which leaves
 /// no stack of names here to be kept in step by hand.
@@ -23,7 +24,7 @@ public final class Run<B: Backend> {
   private var replacedChoices: [String: Indices<B>] = [:]
   private var firstError: (any Error)?
 
-  /// A run on `backend`. Hooks are visited in order.
+  /// A run on `backend`. Hooks are visited in order; until the first error of one, then no more.
   public init(_ backend: B, training: TrainingPass? = nil, hooks: [any Hook<B>] = []) {
     self.backend = backend
     self.training = training
@@ -43,7 +44,7 @@ public final class Run<B: Backend> {
   /// Keeps a router's load for the balance loss; while values are formed again it is known already.
   public func report(_ load: RouterLoad<B>) { if !isRecomputing { loads.append(load) } }
 
-  /// Ends the pass: forgets replacements and loads, and throws the first error that a hook threw, if any.
+  /// Ends the pass: forgets replacements, loads and balances, and throws the first error that a hook threw, if any.
   public func finish() throws {
     replacedValues = [:]
     replacedChoices = [:]
@@ -75,6 +76,8 @@ public final class Run<B: Backend> {
   }
 
   /// A point that an activation passes: listeners look at `value` or replace it. `equation` says how it is formed.
+  ///
+  /// - Precondition: a replacement has the shape of the value.
   public func hook(
     _ value: inout Tensor<B>, _ module: @autoclosure () -> String, _ name: @autoclosure () -> String, _ equation: StaticString
   ) {
@@ -89,12 +92,16 @@ public final class Run<B: Backend> {
   }
 
   /// A point that the gradient of an activation passes.
+  ///
+  /// - Precondition: a replacement has the shape of the gradient.
   public func hook(gradient: inout Tensor<B>, _ module: @autoclosure () -> String, _ name: @autoclosure () -> String) {
     if hooks.isEmpty || isRecomputing { return }
     _ = visit(&gradient, HookPoint(path: "\(module()).\(name())", phase: .backward))
   }
 
   /// A point that a routing decision passes: the experts that each token chose, S slots a token, −1 in a slot that chose none.
+  ///
+  /// - Precondition: a replacement has as many entries, and names an expert at most once a token.
   public func hook(
     choice: inout Indices<B>, _ module: @autoclosure () -> String, _ name: @autoclosure () -> String, _ equation: StaticString
   ) {
@@ -155,6 +162,8 @@ public struct TrainingPass: Sendable {
   public init(key: RandomKey, step: Int) { self.init(keys: [key], step: step) }
 
   /// A pass in which every adapter has a key of its own, so that its masks are those that it would have alone.
+  ///
+  /// - Precondition: there is a key for every adapter; a single one serves all.
   public init(keys: [RandomKey], step: Int) {
     self.keys = keys
     self.step = step

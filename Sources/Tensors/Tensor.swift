@@ -32,6 +32,8 @@ public struct Tensor<B: Backend> {
   public var isContiguous: Bool { rowStride == shape.columns || shape.rows <= 1 }
 
   /// The rows of `range` as a view: `(range.count, columns)`.
+  ///
+  /// - Precondition: a matrix that has these rows.
   public func rows(_ range: Range<Int>) -> Tensor {
     guard !shape.isVector, range.lowerBound >= 0, range.upperBound <= shape.rows else {
       trap("rows \(range) of a tensor \(shape)")
@@ -41,6 +43,8 @@ public struct Tensor<B: Backend> {
   }
 
   /// The columns of `range` as a view: `(rows, range.count)`.
+  ///
+  /// - Precondition: the tensor has these columns.
   public func columns(_ range: Range<Int>) -> Tensor {
     guard range.lowerBound >= 0, range.upperBound <= shape.columns else { trap("columns \(range) of a tensor \(shape)") }
     let part = shape.isVector ? Shape(range.count) : Shape(shape.rows, range.count)
@@ -80,6 +84,8 @@ public struct Indices<B: Backend> {
   }
 
   /// The integers of `range` as a view; nothing is moved.
+  ///
+  /// - Precondition: there are these integers.
   public subscript(_ range: Range<Int>) -> Indices {
     guard range.lowerBound >= 0, range.upperBound <= count else { trap("integers \(range) of \(count)") }
     return Indices(storage: storage, offset: offset + range.lowerBound, count: range.count)

@@ -1,7 +1,7 @@
 import Tensors
 
 /// AdamW (Loshchilov & Hutter 2019, arXiv:1711.05101) in torch's order: decay first, then moments and update;
-/// ``Backend/adamW(_:gradient:factor:_:_:_:range:)`` has the equations.
+/// `Backend.adamW(_:gradient:factor:_:_:_:range:)` has the equations.
 ///
 /// A parameter without a gradient (an expert that no token chose) has a zero one: it still decays and its moments
 /// still fade.

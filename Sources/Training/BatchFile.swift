@@ -48,7 +48,7 @@ enum BatchFile {
         switch field {
         case .ids: values += sample.ids.map { Int64($0) }
         case .mask: values += sample.ids.map { _ in 1 }
-        case .labels: values += sample.ids.indices.map { sample.counts[$0] ? Int64(sample.ids[$0]) : -100 }
+        case .labels: values += sample.ids.indices.map { sample.isLabel[$0] ? Int64(sample.ids[$0]) : -100 }
         }
         values += repeatElement(field == .labels ? -100 : 0, count: entry.shape[1] - sample.ids.count)
       }

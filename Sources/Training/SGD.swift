@@ -1,6 +1,6 @@
 import Tensors
 
-/// Stochastic gradient descent with momentum, in torch's form; ``Backend/sgd(_:gradient:factor:momentum:_:range:)`` has the equations.
+/// Stochastic gradient descent with momentum, in torch's form; `Backend.sgd(_:gradient:factor:momentum:_:range:)` has the equations.
 public struct SGD<B: Backend>: Optimizer {
   /// The learning rate lr of the next step.
   public var learningRate: Double

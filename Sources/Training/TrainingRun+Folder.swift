@@ -81,7 +81,7 @@ extension TrainingRun {
     if recipe.method != .full { try AtomicFile.write(Charts.experts(metrics), to: folder + "/experts.svg") }
   }
 
-  /// Writes the batches of all steps to a safetensors file; see ``BatchFile``.
+  /// Writes the batches of all steps N, from 1, to a safetensors file: `step.N.input_ids`, `step.N.attention_mask`, `step.N.labels`.
   ///
   /// - Throws: `CheckpointError` if the file cannot be written or cannot hold them.
   public func writeBatches(to path: String) throws {

@@ -67,7 +67,7 @@ public final class TrainingRun<B: Backend> {
     recipe.steps = steps ?? recipe.steps
     try recipe.check()
     let isFull = recipe.method == .full
-    let files = try ModelFolder(recipe.model, drawnUnder: isFull ? recipe.seed : nil)
+    let files = try ModelFolder(recipe.model, newUnder: isFull ? recipe.seed : nil)
     form = isFull ? .model(try ModelFolder.Files(model: recipe.model)) : .adapter(baseModel: recipe.model)
     let tokenizer = try Tokenizer(model: recipe.model)
     func encoded(_ texts: [TextSample], from file: String) throws -> [EncodedSample] {

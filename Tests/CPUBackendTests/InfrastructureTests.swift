@@ -6,7 +6,7 @@ import Testing
 @testable import CPUBackend
 
 @Suite struct ThreadPoolTests {
-  @Test(arguments: [1, 2, 3]) func `every part runs exactly once, ten thousand times over`(threads: Int) {
+  @Test(arguments: [1, 2, 3]) func everyPartRunsExactlyOnceTenThousandTimesOver(threads: Int) {
     let pool = ThreadPool(threads: threads)
     let sizes = [0, 1, 2, 3, 7, 16, 64, 1000]
     for run in 0..<10_000 {
@@ -22,7 +22,7 @@ import Testing
     }
   }
 
-  @Test func `workers that went to sleep wake for the next loop`() async throws {
+  @Test func workersThatWentToSleepWakeForTheNextLoop() async throws {
     let pool = ThreadPool(threads: 3)
     for _ in 0..<20 {
       let count = Atomic<Int>(0)
@@ -32,7 +32,7 @@ import Testing
     }
   }
 
-  @Test func `many pools come and go`() {
+  @Test func manyPoolsComeAndGo() {
     for i in 0..<200 {
       let pool = ThreadPool(threads: 1 + i % 4)
       let count = Atomic<Int>(0)
@@ -43,7 +43,7 @@ import Testing
 }
 
 @Suite struct BufferPoolTests {
-  @Test func `a size class is the least that holds the bytes, and wastes less than a quarter`() {
+  @Test func aSizeClassIsTheLeastThatHoldsTheBytesAndWastesLessThanAQuarter() {
     for bytes in 0..<100_000 {
       let sizeClass = BufferPool.sizeClass(bytes)
       let size = BufferPool.byteCount(sizeClass)
@@ -57,7 +57,7 @@ import Testing
     }
   }
 
-  @Test func `a released buffer is handed out again, aligned to 64 bytes`() {
+  @Test func aReleasedBufferIsHandedOutAgainAlignedTo64Bytes() {
     let pool = BufferPool(isPoisoned: false)
     var first: Buffer<Float>? = pool.buffer(1000)
     let address = first.map { UInt(bitPattern: $0.pointer) } ?? 0
@@ -71,7 +71,7 @@ import Testing
     #expect(pool.misses == 2)
   }
 
-  @Test func `the second round of the same operations allocates nothing`() {
+  @Test func theSecondRoundOfTheSameOperationsAllocatesNothing() {
     let b = CPUFloat(threads: 2)
     func round() {
       let q = b.random(Shape(130, 64), .normal(deviation: 1), RandomKey(seed: 1))
@@ -95,7 +95,7 @@ import Testing
     #expect(b.counters.sharedCopies == 0)
   }
 
-  @Test func `a poisoned pool shows what nobody wrote`() throws {
+  @Test func aPoisonedPoolShowsWhatNobodyWrote() throws {
     let b = CPUDouble(threads: 1, isPoisoned: true)
     #expect(try b.download(b.empty(Shape(3, 5))).allSatisfy(\.isNaN))
     #expect(try b.download(b.zeros(Shape(3, 5))).allSatisfy { $0 == 0 })
@@ -103,7 +103,7 @@ import Testing
 }
 
 @Suite struct CopyOnWriteTests {
-  @Test func `writing into shared storage copies it once and counts`() throws {
+  @Test func writingIntoSharedStorageCopiesItOnceAndCounts() throws {
     let b = CPUDouble(threads: 1)
     var x = b.upload([1, 2, 3, 4, 5, 6], Shape(2, 3))
     b.scale(2, &x)
@@ -116,7 +116,7 @@ import Testing
     #expect(try b.download(x) == [8, 16, 24, 32, 40, 48])
   }
 
-  @Test func `of a view only the view is copied`() throws {
+  @Test func ofAViewOnlyTheViewIsCopied() throws {
     let b = CPUDouble(threads: 1)
     let x = b.upload((0..<40).map { Double($0) }, Shape(4, 10))
     var view = x.rows(1..<3).columns(2..<5)
@@ -130,7 +130,7 @@ import Testing
     #expect(b.counters.sharedCopies == 1)
   }
 
-  @Test func `a product into one of its own factors reads the old values`() throws {
+  @Test func aProductIntoOneOfItsOwnFactorsReadsTheOldValues() throws {
     let b = CPUDouble(threads: 1)
     var x = b.upload([1, 2, 3, 4], Shape(2, 2))
     let factor = x
@@ -139,7 +139,7 @@ import Testing
     #expect(b.counters.sharedCopies == 1)
   }
 
-  @Test func `bytes that cross between host and device are counted`() throws {
+  @Test func bytesThatCrossBetweenHostAndDeviceAreCounted() throws {
     let b = CPUFloat(threads: 1)
     let x = b.upload([1, 2, 3], Shape(3))
     _ = b.upload([1, 2] as [Int32])
@@ -159,7 +159,7 @@ import Testing
     return found.isFinite ? error : .infinity
   }
 
-  @Test func `float exp is within 1 ulp over its whole range`() {
+  @Test func floatExpIsWithin1UlpOverItsWholeRange() {
     var worst = (0.0, Float(0))
     // Every 509th Float from −110 to 95; all of them were measured once: at most 0.991 ulp.
     for (sign, limit) in [(Float(1), Float(95)), (-1, 110)] {
@@ -179,7 +179,7 @@ import Testing
     #expect(worst.0 <= 1)
   }
 
-  @Test func `exp of the special values`() {
+  @Test func expOfTheSpecialValues() {
     let x = SIMD8<Float>(.infinity, -.infinity, .nan, 88.722_84, 88.722_83, -104, 0, -.greatestFiniteMagnitude)
     let e = Float.exp(x)
     #expect(e[0] == .infinity && e[1] == 0 && e[2].isNaN && e[3] == .infinity && e[4].isFinite && e[5] == 0 && e[6] == 1 && e[7] == 0)
@@ -188,7 +188,7 @@ import Testing
     #expect(d[0] == .infinity && d[1] == 0 && d[2].isNaN && d[3] == 1)
   }
 
-  @Test func `float tanh is within 2 ulp over its whole range, and exact at its ends`() {
+  @Test func floatTanhIsWithin2UlpOverItsWholeRangeAndExactAtItsEnds() {
     var worst = 0.0
     for sign in [Float(1), -1] {
       var bits: UInt32 = 0
@@ -211,7 +211,7 @@ import Testing
   }
 
   @Test(arguments: [(Activation.silu, Float(1e30)), (.geluTanh, 1e12)])
-  func `a gated unit of huge arguments is no NaN`(activation: Activation, huge: Float) throws {
+  func aGatedUnitOfHugeArgumentsIsNoNaN(activation: Activation, huge: Float) throws {
     let b = CPUFloat(threads: 1)
     let values: [Float] = [-huge, -1000, -104, -89, -88, 88, 89, 1000, huge]
     let a = b.upload(values, Shape(1, values.count))
@@ -236,7 +236,7 @@ import Testing
     }
   }
 
-  @Test func `Random123's known answers, scalar and vector`() {
+  @Test func Random123sKnownAnswersScalarAndVector() {
     let zeros: [UInt32] = [0x6627_e8d5, 0xe169_c58d, 0xbc57_ac4c, 0x9b00_dbd8]
     let ones: [UInt32] = [0x408f_276d, 0x41c8_3b0e, 0xa20b_c7c6, 0x6d54_51fd]
     let scalar0 = Philox.numbers(counter: .zero, key: key(0))
@@ -247,7 +247,7 @@ import Testing
     #expect(Array(vector(SIMD4(repeating: .max), key(.max)).prefix(4)) == ones)
   }
 
-  @Test func `the vector form equals the definition on any counter`() {
+  @Test func theVectorFormEqualsTheDefinitionOnAnyCounter() {
     var counter = SIMD4<UInt32>(1, 2, 3, 4)
     for i in 0..<200 {
       let key = RandomKey(seed: UInt64(i))
@@ -260,7 +260,7 @@ import Testing
     }
   }
 
-  @Test func `random numbers follow their definition in both precisions, whatever the number of threads`() throws {
+  @Test func randomNumbersFollowTheirDefinitionInBothPrecisionsWhateverTheNumberOfThreads() throws {
     for count in [0, 1, 2, 3, 511, 512, 513, 4099] {
       let key = RandomKey(seed: 5)
       for distribution in [Distribution.uniform(bound: 0.7), .normal(deviation: 0.3)] {
@@ -289,7 +289,7 @@ import Testing
   /// The process that stops inherits this; making a backtrace of it can hang for minutes.
   init() { setenv("SWIFT_BACKTRACE", "enable=no", 1) }
 
-  @Test func `a wrong shape stops the program`() async {
+  @Test func aWrongShapeStopsTheProgram() async {
     await #expect(processExitsWith: .failure) {
       let b = CPUFloat(threads: 1)
       var y = b.zeros(Shape(2, 3))
@@ -306,7 +306,7 @@ import Testing
     }
   }
 
-  @Test func `an index outside its table stops the program`() async {
+  @Test func anIndexOutsideItsTableStopsTheProgram() async {
     await #expect(processExitsWith: .failure) {
       let b = CPUFloat(threads: 1)
       var logits = b.zeros(Shape(1, 4))
@@ -318,7 +318,7 @@ import Testing
     }
   }
 
-  @Test func `a choice outside the experts, or twice the same, stops the program`() async {
+  @Test func aChoiceOutsideTheExpertsOrTwiceTheSameStopsTheProgram() async {
     await #expect(processExitsWith: .failure) {
       let b = CPUFloat(threads: 1)
       _ = b.route(b.zeros(Shape(1, 4)), choice: b.upload([4, 0]), .topK(2))

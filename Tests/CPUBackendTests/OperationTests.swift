@@ -5,7 +5,7 @@ import Testing
 
 /// What the conformance suite does not ask of every backend: bits, and digits of sums that it has no time for.
 @Suite struct OperationTests {
-  @Test func `float formats are decoded wherever they begin`() throws {
+  @Test func floatFormatsAreDecodedWhereverTheyBegin() throws {
     for shift in 0..<3 {
       func bytes(_ count: Int, _ fill: (UnsafeMutableRawPointer) -> Void) -> UnsafeMutableRawBufferPointer {
         let buffer = UnsafeMutableRawBufferPointer.allocate(byteCount: count + 4, alignment: 16)
@@ -38,7 +38,7 @@ import Testing
     }
   }
 
-  @Test func `a long sum over the rows of an encoded matrix keeps its digits, for few rows and for many`() throws {
+  @Test func aLongSumOverTheRowsOfAnEncodedMatrixKeepsItsDigitsForFewRowsAndForMany() throws {
     // A term added 65 536 times to one running float32 sum is lost by 6e-4; a head's gradient sums 49 152 terms.
     let (b, terms, width) = (CPUFloat(threads: 2), 1 << 16, 32)
     let ones = UnsafeMutableRawBufferPointer.allocate(byteCount: 2 * terms * width, alignment: 16)
@@ -54,7 +54,7 @@ import Testing
     }
   }
 
-  @Test func `the clip factor is torch's, and NaN where norm or loss is not finite`() throws {
+  @Test func theClipFactorIsTorchsAndNaNWhereNormOrLossIsNotFinite() throws {
     let b = CPUDouble(threads: 1)
     func factor(_ squaredNorm: Double, _ loss: Double, _ maximum: Double) throws -> Double {
       try b.download(b.clipFactor(b.upload([squaredNorm], Shape(1)), loss: b.upload([loss], Shape(1)), maximum: maximum).factor)[0]
@@ -66,13 +66,13 @@ import Testing
     #expect(try factor(4, .nan, 0).isNaN)
   }
 
-  @Test func `ties go to the lower index and NaN comes last`() throws {
+  @Test func tiesGoToTheLowerIndexAndNaNComesLast() throws {
     let b = CPUFloat(threads: 1)
     let p = b.upload([1, 3, 3, .nan, .nan, .nan, -.infinity, .nan, 0, -.infinity, 7, .nan], Shape(3, 4))
     #expect(try b.download(b.choose(p, .topK(3))) == [1, 2, 0, 0, 1, 2, 2, 0, 1])
   }
 
-  @Test(arguments: [1, 2, 3]) func `the same run gives the same bits`(threads: Int) throws {
+  @Test(arguments: [1, 2, 3]) func theSameRunGivesTheSameBits(threads: Int) throws {
     func run() throws -> [[Float]] {
       let b = CPUFloat(threads: threads)
       let x = b.random(Shape(300, 192), .normal(deviation: 1), RandomKey(seed: 1))
@@ -94,7 +94,7 @@ import Testing
     for _ in 0..<5 { #expect(try run() == first) }
   }
 
-  @Test func `sums over rows do not depend on the number of threads`() throws {
+  @Test func sumsOverRowsDoNotDependOnTheNumberOfThreads() throws {
     func run(_ threads: Int) throws -> [[Float]] {
       let b = CPUFloat(threads: threads)
       let x = b.random(Shape(700, 190), .normal(deviation: 1), RandomKey(seed: 1))

@@ -18,7 +18,7 @@ import Testing
     expectError("key \"part.x\": found the string \"one\"; expected \"two\" or \"three\"") {
       try reader.string("x", oneOf: ["two", "three"])
     }
-    expectError("key \"part.o\": found an object of 1; expected it absent or off") { try reader.refuse("o") }
+    expectError("key \"part.o\": found an object of 1; expected no such key, or one that is off") { try reader.refuse("o") }
     try reader.refuse("z")
     expectError("c.json, key \"part\": found 3; expected an object") { try JSONReader(3, file: "c.json", path: "part") }
   }

@@ -83,7 +83,7 @@ import Testing
   }
 
   @Test(arguments: [
-    ("hostile/adapter/a-and-b-swapped", "lora_A.weight"), ("hostile/adapter/branch-missing", "beside it"),
+    ("hostile/adapter/a-and-b-swapped", "lora_A.weight"), ("hostile/adapter/branch-missing", "both matrices of a branch"),
     ("hostile/adapter/pytorch-cut", "adapter_model.bin"), ("hostile/gguf/data-one-short.gguf", "cut off"), ("nowhere", "nowhere"),
     ("golden/topk/model/config.json", "folder"), ("golden", "config.json"),
   ])

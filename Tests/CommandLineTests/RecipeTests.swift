@@ -19,7 +19,7 @@ import Training
     return try TrainCommand.parse(["--model", "m", "--out", "o", "--config", file] + arguments).recipe()
   }
 
-  @Test func `without options a recipe has the library's defaults, and so has the help`() throws {
+  @Test func withoutOptionsARecipeHasTheLibrarysDefaultsAndSoHasTheHelp() throws {
     var expected = TrainingRecipe()
     (expected.model, expected.data) = ("m", "d")
     #expect(try recipe("--data", "d") == expected)
@@ -32,7 +32,7 @@ import Training
     #expect(command.sampling.length.value == expected.encoding.length && command.branches.dropout.value == expected.dropout)
   }
 
-  @Test func `every key of a configuration is an option`() throws {
+  @Test func everyKeyOfAConfigurationIsAnOption() throws {
     let adapter: JSON = [
       "data": "d", "task_name": "boolq;obqa", "prompt": "alpaca", "optim": "sgd", "momentum": 0.5, "weight_decay": 0, "lr": 0.001,
       "scheduler_type": "cosine", "warmup_ratio": 0.25, "loraplus_lr_ratio": 4, "r": 2, "lora_alpha": 6, "lora_dropout": 0.5,

@@ -23,10 +23,26 @@ import Testing
     #expect(Set(files.filter { $0.hasPrefix("checkpoint-") }) == Set(["checkpoint-9", "checkpoint-12"]))
     let metrics = try String(contentsOfFile: folder.path + "/run/metrics.jsonl", encoding: .utf8).split(separator: "\n")
     #expect(metrics.count == 12)
-    let last = try JSON(parsing: String(metrics[11]), file: "metrics")
-    #expect(last["step"]?.intValue == 12 && (last["validation_loss"]?.doubleValue ?? 0) > 0)
+    let steps = try metrics.map { try JSON(parsing: String($0), file: "metrics") }
+    let last = steps[11]
+    #expect(steps.compactMap { $0["step"]?.intValue } == Array(1...12))
+    #expect(report["steps"]?.intValue == 12)
+    #expect(report["loss_first"] == steps[0]["loss"] && report["loss_last"] == last["loss"])
+    #expect(report["tokens"]?.intValue == steps.reduce(0) { $0 + ($1["tokens"]?.intValue ?? 0) })
+    let tensors = try Safetensors(path: folder.path + "/run/adapter_model.safetensors").entries
+    #expect(report["trainable_parameters"]?.intValue == tensors.reduce(0) { $0 + $1.elementCount })
+    // The adapter that was left is the one that was validated, and better than none.
+    func loss(_ extra: String...) throws -> Double {
+      let (model, data) = (folder.path + "/model", folder.path + "/data.jsonl")
+      let result = try Program.run(["evaluate", "--model", model, "--data", data, "--json", "--threads", "1"] + extra)
+      return try #require(try JSON(parsing: result.output, file: "output")["loss"]?.doubleValue, "\(result.error)")
+    }
+    let validated = try #require(last["validation_loss"]?.doubleValue)
+    let reloaded = try loss("--adapter", folder.path + "/run")
+    #expect(abs(reloaded - validated) <= 1e-6 * validated, "\(reloaded) and \(validated)")
+    #expect(try loss() > validated)
     #expect(last["expert_load"]?.arrayValue?.count == 2 && last["expert_load"]?.arrayValue?.first?.arrayValue?.count == 3)
-    #expect(try JSON(parsing: String(metrics[0]), file: "metrics")["lr"]?.doubleValue == 0, "a warm-up begins at 0")
+    #expect(steps[0]["lr"]?.doubleValue == 0, "a warm-up begins at 0")
   }
 
   @Test func aResumedRunGivesTheBitsOfTheUnbrokenOne() throws {

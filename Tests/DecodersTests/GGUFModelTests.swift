@@ -93,7 +93,7 @@ import Testing
     let layout: GGUFLayout
     func name(_ modelName: String) -> String { layout.name(modelName) }
     func rowOrder(_ modelName: String, rows: Int) -> [Int]? { nil }
-    func isInert(_ name: String) -> Bool { layout.isInert(name) }
+    func mayGoUnread(_ name: String) -> Bool { layout.mayGoUnread(name) }
   }
 
   @Test func withoutMovingTheRowsOfQAndKBackOrWithoutTheDivisorsTheLogitsAreWrong() throws {

@@ -28,7 +28,7 @@ import Testing
     return PackedSequence(ids: ids, labels: ids.indices.map { $0 + 1 >= prompt.count && $0 + 1 < ids.count ? ids[$0 + 1] : nil })
   }
 
-  @Test func `what greedy decoding writes counts as exact, and any other token does not`() throws {
+  @Test func whatGreedyDecodingWritesCountsAsExactAndAnyOtherTokenDoesNot() throws {
     let decoder = try Golden.decoder("topk", on: backend)
     let prompts: [[Int32]] = [[3, 5, 7], [1], [9, 2, 4, 8, 6]]
     let answers = try prompts.map { try continuation(decoder, $0, tokens: 3) }
@@ -45,12 +45,12 @@ import Testing
     #expect(try matching.ask(right).accuracy == 1)
   }
 
-  @Test func `a question without an answer is never right`() throws {
+  @Test func aQuestionWithoutAnAnswerIsNeverRight() throws {
     let matching = AnswerMatching(try Golden.decoder("topk", on: backend), on: backend)
     #expect(try matching.ask([question([1, 2, 3], []), question([2], [])]).right == 0)
   }
 
-  @Test func `expert shares are those of all batches together, and sum to one a layer`() throws {
+  @Test func expertSharesAreThoseOfAllBatchesTogetherAndSumToOneALayer() throws {
     let decoder = try Golden.decoder("topk", on: backend)
     let questions = (1..<8).map { n in question((0..<Int32(n)).map { $0 + 2 }, [Int32(n)]) }
     let matching = AnswerMatching(decoder, on: backend)

@@ -59,7 +59,7 @@ import Testing
     return logits.map { $0 - log(sum) }
   }
 
-  @Test func `the figures are those of their definitions`() throws {
+  @Test func theFiguresAreThoseOfTheirDefinitions() throws {
     let (decoder, encoder, questions) = (try decoder(), Words(), try questions())
     func ids(_ text: String) -> [Int32] { encoder.tokens(of: Array(text.utf8)).map(\.id) }
     func best(_ values: [Double]) -> Int { values.indices.dropFirst().reduce(0) { values[$1] > values[$0] ? $1 : $0 } }
@@ -90,7 +90,7 @@ import Testing
       Set([result.byLabel, result.byLikelihood, result.byLikelihoodPerByte]).count > 1, "the ways differ on these questions: \(result)")
   }
 
-  @Test func `a score that is not finite is an error, not an answer`() throws {
+  @Test func aScoreThatIsNotFiniteIsAnErrorNotAnAnswer() throws {
     let decoder = try decoder { name, original in name == "model.norm.weight" ? try original(name).map { _ in .nan } : nil }
     #expect(throws: NonFiniteValue.self) {
       try AnswerScoring(decoder, on: backend).score(try questions(), .openBookQA, with: Words())

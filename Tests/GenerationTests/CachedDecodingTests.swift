@@ -62,7 +62,8 @@ import Traces
     let float = CPUFloat(threads: 2, isPoisoned: true)
     let single = try cached(self.decoder(peer, on: float), prompts: [9, 1, 3, 15], on: float)
     let agreement = Agreement(of: single, with: onlyRows(from: [9, 1, 3, 15], of: expected))
-    #expect(agreement.holds(to: 3e-4), "float32: \(agreement)")
+    // Four times the worst that was measured, 7.3e-7 in gemma2-window.
+    #expect(agreement.holds(to: 2.9e-6), "float32: \(agreement)")
   }
 
   @Test func thereArePeersWithWindowsAndExperts() {
@@ -78,16 +79,16 @@ import Traces
     }
     let state = DecodingState(decoder, sequences: 1, on: backend)
     _ = try logits(state, [5, 6, 7, 8])
-    #expect(state.rest(of: [5, 6, 9], in: 0) == [9])
+    #expect(state.rewind(0, toBecome: [5, 6, 9]) == [9])
     let again = try logits(state, [9])
     #expect(state.ids == [[5, 6, 9]])
     let fresh = DecodingState(decoder, sequences: 1, on: backend)
     let expected = try logits(fresh, [5, 6, 9])
-    for (a, b) in zip(again, expected) { #expect(abs(a - b) <= 1e-12 * max(1, abs(b))) }
-    #expect(again.count == expected.count && again.count == 61)
+    #expect(expected.count == 61)
+    #expect(largestError(of: again, [61], from: expected, [61]) <= 1e-13)
     // What is there already is formed again by its last token, so that there are logits.
-    #expect(state.rest(of: [5, 6, 9], in: 0) == [9])
-    #expect(state.rest(of: [5], in: 0) == [5])
+    #expect(state.rewind(0, toBecome: [5, 6, 9]) == [9])
+    #expect(state.rewind(0, toBecome: [5]) == [5])
     #expect(state.ids == [[]])
   }
 

@@ -4,8 +4,13 @@ import TestModels
 import Testing
 import Traces
 
-/// The engine against PyTorch. Limits: float64 has 1e-16 of rounding in some 1e3 dependent operations; float32 agrees
-/// to what single precision leaves, with AdamW dividing small gradients by small roots.
+/// The engine against PyTorch. Limits: float64 has 1e-16 of rounding in some 1e3 dependent operations. Those of float32 are four times the
+/// worst error that was measured on x86-64 with OpenBLAS 0.3.21, since another order of sums rounds otherwise; all in `Agreement`'s norm:
+///
+///                   first pass    after three steps
+///     topk            1.3e-6          1.7e-7
+///     ffn-only        1.1e-6          2.5e-7
+///     left-padding    1.4e-6          7.2e-7
 @Suite struct GoldenTests {
   @Test(arguments: Golden.cases, [1, 2])
   func float64EqualsPyTorchInEveryTensor(_ name: String, threads: Int) throws {
@@ -27,9 +32,9 @@ import Traces
     let now = Agreement(
       of: trace.tensors.only("logits", "loss", "aux_loss", "router_logits", "grad."),
       with: expected.only("logits", "loss", "aux_loss", "router_logits", "grad."))
-    #expect(now.holds(to: 3e-4), "\(now)")
+    #expect(now.holds(to: 5.6e-6), "\(now)")
     let after = Agreement(of: trace.tensors.only("after.", "loss_curve"), with: expected.only("after.", "loss_curve"))
-    #expect(after.holds(to: 5e-3), "\(after)")
+    #expect(after.holds(to: 2.9e-6), "\(after)")
   }
 
   @Test func aNumberThatIsOffOrNaNOrMissingDisagrees() throws {

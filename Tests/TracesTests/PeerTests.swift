@@ -8,8 +8,8 @@ import TestModels
 import Testing
 import Traces
 
-/// The engine against every case of `Fixtures/peers`: the definition in float64, MoE-PEFT and PEFT in float32. Limits as
-/// in ``GoldenTests``.
+/// The engine against every case of `Fixtures/peers`: the definition in float64, MoE-PEFT and PEFT in float32. Limits of float64 are those
+/// of `GoldenTests`; those of float32 stand with their measurements at `expectSinglePrecision`.
 @Suite struct PeerTests {
   @Test func theIndexNamesEveryCaseAndEveryExpectationThatLiesThere() throws {
     let index = try PeerCase.readIndex()
@@ -82,16 +82,30 @@ import Traces
     try expectSinglePrecision(peer, Fixture.tensors(peer.float64), includingSteps: peer.mixture?.expertsPerToken != 1)
   }
 
+  /// Limits are four times the worst error that was measured, as in `GoldenTests`:
+  ///
+  ///                        worst     in                           median of the cases
+  ///     first pass         6.8e-6    lora-qwen2-rslora                 1.3e-6
+  ///     curve of losses    1.5e-7    lora-qwen2-rslora                 0.8e-7
+  ///     after three steps  1.7e-6    llama-dynamic-temperature         3.2e-7
+  ///     … of biases on k   1.1e-5    qwen2-base
+  ///
+  /// In the planes that turn slowly a bias on k moves all scores of a row almost alike: its gradient there is a thousandth of the others',
+  /// little of it above rounding, and AdamW divides it by its own root.
   private func expectSinglePrecision(_ peer: PeerCase, _ expected: [Trace<Double>.NamedTensor], includingSteps: Bool) throws {
     let backend = CPUFloat(threads: 2, isPoisoned: true)
     let trace = try Trace.withThreeSteps(peer.decoder(on: backend), peer.batch(), on: backend)
     let first = Agreement(of: trace.tensors.firstPass(), with: expected.firstPass())
-    #expect(first.holds(to: 3e-4), "\(peer): \(first)")
+    #expect(first.holds(to: 2.7e-5), "\(peer): \(first)")
     guard includingSteps else { return }
     let curve = Agreement(of: trace.tensors.only("loss_curve"), with: expected.only("loss_curve"))
-    #expect(curve.holds(to: 1e-4), "\(peer): \(curve)")
-    let after = Agreement(of: trace.tensors.only("after."), with: expected.only("after."))
-    #expect(after.holds(to: 5e-3), "\(peer): \(after)")
+    #expect(curve.holds(to: 6e-7), "\(peer): \(curve)")
+    func isBiasOnK(_ name: String) -> Bool { name.hasSuffix("k_proj.bias") }
+    let (after, expectedAfter) = (trace.tensors.only("after."), expected.only("after."))
+    let values = Agreement(of: after.filter { !isBiasOnK($0.name) }, with: expectedAfter.filter { !isBiasOnK($0.name) })
+    #expect(values.holds(to: 6.8e-6), "\(peer): \(values)")
+    let biases = Agreement(of: after.filter { isBiasOnK($0.name) }, with: expectedAfter.filter { isBiasOnK($0.name) })
+    #expect(biases.count == 0 ? biases.worst == 0 : biases.holds(to: 4.4e-5), "\(peer): \(biases)")
   }
 
   /// Several adapters over one base: every loss, gradient and value after three steps under the contract's names.

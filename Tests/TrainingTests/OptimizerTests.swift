@@ -16,8 +16,9 @@ import Training
     try expectTorchs(run, "float64", on: CPUDouble(threads: 1, isPoisoned: true), limit: 1e-12)
   }
 
+  /// Four times the worst that was measured, 1.1e-7.
   @Test(arguments: runs) func float32EqualsTorch(_ run: String) throws {
-    try expectTorchs(run, "float32", on: CPUFloat(threads: 1, isPoisoned: true), limit: 1e-6)
+    try expectTorchs(run, "float32", on: CPUFloat(threads: 1, isPoisoned: true), limit: 4.4e-7)
   }
 
   private func expectTorchs<B: Backend>(_ run: String, _ precision: String, on backend: B, limit: Double) throws {
@@ -49,14 +50,13 @@ import Training
       let expectedNorm = try tensor("\(run).\(precision).norm").values[step]
       #expect(try abs(Double(backend.download(norm)[0]) - expectedNorm) <= limit * expectedNorm, "step \(step)")
       for parameter in parameters {
-        let count = parameter.value.shape.count
-        let expected = try tensor("\(run).\(precision).\(parameter.name)").values[step * count..<(step + 1) * count]
-        let found = try backend.download(parameter.value).map { Double($0) }
-        let largest = expected.reduce(0) { max($0, abs($1)) }
-        for (one, other) in zip(found, expected) {
-          #expect(abs(one - other) <= limit * largest, "step \(step), \(parameter.name): \(one), \(other)")
-        }
-        #expect(try found.count == count && backend.download(parameter.gradient).allSatisfy { $0 == 0 })
+        let shape = parameter.value.shape
+        let all = try tensor("\(run).\(precision).\(parameter.name)")
+        #expect(all.shape == [steps] + shape.sizes, "\(parameter.name): \(all.shape)")
+        let expected = Array(all.values[step * shape.count..<(step + 1) * shape.count])
+        let error = try largestError(of: backend.download(parameter.value), shape.sizes, from: expected, Array(all.shape.dropFirst()))
+        #expect(error <= limit, "step \(step), \(parameter.name): \(error)")
+        #expect(try backend.download(parameter.gradient) == Array(repeating: 0, count: shape.count))
       }
     }
   }

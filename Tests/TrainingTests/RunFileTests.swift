@@ -11,7 +11,7 @@ import Training
       expertLoad: [[0.25, 0.75]], validationLoss: step == 2 ? 0.5 : nil)
   }
 
-  @Test func `metrics are read up to a step, without half a line`() throws {
+  @Test func metricsAreReadUpToAStepWithoutHalfALine() throws {
     let place = try TrainingCase()
     let path = place.folder + "/metrics.jsonl"
     let file = try MetricsFile(path, [line(1)])
@@ -28,7 +28,7 @@ import Training
     #expect(error.found.contains("lines of 4 steps"))
   }
 
-  @Test func `pruning keeps the newest and the spared, and removes what is half written`() throws {
+  @Test func pruningKeepsTheNewestAndTheSparedAndRemovesWhatIsHalfWritten() throws {
     let place = try TrainingCase()
     for step in [1, 2, 3, 4] {
       let path = TrainingCheckpoint.path(place.out, step: step)
@@ -44,7 +44,7 @@ import Training
     #expect(try TrainingCheckpoint.threads(ofRunIn: place.folder) == nil)
   }
 
-  @Test func `a checkpoint of other tensors is refused`() throws {
+  @Test func aCheckpointOfOtherTensorsIsRefused() throws {
     let place = try TrainingCase()
     try place.run(place.recipe, out: place.out, stopAfter: 3)
     let file = place.out + "/checkpoint-3/adapter_model.safetensors"
@@ -53,7 +53,7 @@ import Training
     #expect(throws: CheckpointError.self) { try place.run(place.recipe, out: place.out, resumes: true) }
   }
 
-  @Test func `pictures say what was measured`() {
+  @Test func picturesSayWhatWasMeasured() {
     let metrics = (1...4).map(line)
     let loss = Charts.loss(metrics)
     #expect(

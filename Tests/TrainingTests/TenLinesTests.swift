@@ -3,7 +3,7 @@ import Testing
 
 /// The lines that README promises: one import, nothing named but model, data and folder.
 @Suite struct TenLinesTests {
-  @Test func `a few lines train an adapter and generate with it`() throws {
+  @Test func aFewLinesTrainAnAdapterAndGenerateWithIt() throws {
     let place = try TrainingCase()
     let run = try TrainingRun(.mixlora(rank: 8, experts: 8), model: place.model, data: place.data, steps: 3)
     try run.run()
@@ -12,7 +12,7 @@ import Testing
     #expect(run.metrics.count == 3 && !text.isEmpty)
   }
 
-  @Test func `several prompts and a conversation`() throws {
+  @Test func severalPromptsAndAConversation() throws {
     let place = try TrainingCase()
     let model = try LoadedModel(place.model, threads: 1)
     let settings = GenerationSettings(tokens: 5)

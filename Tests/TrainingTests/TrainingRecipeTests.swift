@@ -3,7 +3,7 @@ import Testing
 import Training
 
 @Suite struct TrainingRecipeTests {
-  @Test func `recipes are equal where all settings are`() {
+  @Test func recipesAreEqualWhereAllSettingsAre() {
     var recipe = TrainingRecipe.mixlora(rank: 16, experts: 8)
     #expect(recipe == TrainingRecipe() && recipe.json == TrainingRecipe().json)
     recipe.encoding.lossOn = .all
@@ -12,7 +12,7 @@ import Training
     #expect(TrainingRecipe.full.adapterConfiguration == nil)
   }
 
-  @Test func `every setting that a checkpoint keeps has its name`() {
+  @Test func everySettingThatACheckpointKeepsHasItsName() {
     #expect(
       TrainingRecipe().json.objectValue?.keys == [
         "model", "data", "task", "epochs", "steps", "method", "adapter", "rank", "alpha", "rslora", "dropout", "init", "experts", "top-k",
@@ -30,7 +30,7 @@ import Training
     ({ $0.task = "none" }, "task"), ({ $0.keep = 0 }, "keep"), ({ $0.clip = .infinity }, "clip"),
   ]
 
-  @Test(arguments: refused.indices) func `what cannot be is refused by name`(_ index: Int) throws {
+  @Test(arguments: refused.indices) func whatCannotBeIsRefusedByName(_ index: Int) throws {
     var recipe = TrainingRecipe()
     try recipe.check()
     Self.refused[index].change(&recipe)

@@ -10,7 +10,7 @@ import Training
 
 /// A run in process: what it leaves, how it goes on, what it refuses.
 @Suite struct TrainingRunTests {
-  @Test func `a run without a folder learns, writes nothing and saves when asked`() throws {
+  @Test func aRunWithoutAFolderLearnsWritesNothingAndSavesWhenAsked() throws {
     let place = try TrainingCase()
     let before = place.names(place.folder)
     let run = try TrainingRun(place.recipe, on: CPUFloat(threads: 1))
@@ -38,7 +38,7 @@ import Training
   }
 
   @Test(arguments: [TrainingRecipe.OptimizerName.adamw, .sgd])
-  func `a run that was stopped goes on to the same bits`(_ optimizer: TrainingRecipe.OptimizerName) throws {
+  func aRunThatWasStoppedGoesOnToTheSameBits(_ optimizer: TrainingRecipe.OptimizerName) throws {
     let place = try TrainingCase()
     var recipe = place.recipe
     (recipe.optimizer, recipe.momentum) = (optimizer, 0.9)
@@ -61,7 +61,7 @@ import Training
     #expect(try place.bytes(place.folder + "/free/adapter_model.safetensors") == place.bytes(whole + "/adapter_model.safetensors"))
   }
 
-  @Test func `a run goes on under its own settings and data alone`() throws {
+  @Test func aRunGoesOnUnderItsOwnSettingsAndDataAlone() throws {
     let place = try TrainingCase()
     try place.run(place.recipe, out: place.out, stopAfter: 3)
     var changed = place.recipe
@@ -75,7 +75,7 @@ import Training
     #expect(samples.description.contains("data has 1 samples, but had 11"))
   }
 
-  @Test func `the best step by validation is kept beside the newest`() throws {
+  @Test func theBestStepByValidationIsKeptBesideTheNewest() throws {
     let place = try TrainingCase()
     var recipe = place.recipe
     // Answers that the training makes unlikelier: the earliest step is the best.
@@ -91,7 +91,7 @@ import Training
     #expect(best != 9, "the last step is the best, so nothing was shown")
   }
 
-  @Test func `a step that is not finite ends the run, with the steps before it saved`() throws {
+  @Test func aStepThatIsNotFiniteEndsTheRunWithTheStepsBeforeItSaved() throws {
     let place = try TrainingCase()
     var recipe = place.recipe
     (recipe.learningRate, recipe.schedule, recipe.warmup, recipe.weightDecay) = (1e18, .constant, 0, 0)
@@ -102,7 +102,7 @@ import Training
     #expect(TrainingCheckpoint.steps(in: place.out).last == run.step)
   }
 
-  @Test func `values that overflow in the update are not saved`() throws {
+  @Test func valuesThatOverflowInTheUpdateAreNotSaved() throws {
     let place = try TrainingCase()
     var recipe = place.recipe
     (recipe.steps, recipe.learningRate, recipe.schedule, recipe.warmup, recipe.weightDecay) = (1, 1e38, .constant, 0, 1e5)
@@ -111,7 +111,7 @@ import Training
     #expect(place.names(place.out) == ["metrics.jsonl"])
   }
 
-  @Test func `a step copies nothing and moves only the numbers of its line to the host`() throws {
+  @Test func aStepCopiesNothingAndMovesOnlyTheNumbersOfItsLineToTheHost() throws {
     let place = try TrainingCase()
     let backend = CPUFloat(threads: 1)
     var recipe = place.recipe
@@ -127,7 +127,7 @@ import Training
   }
 
   /// SmolLM2's shape in layers, branches, labels and tokens; only the widths are small, on which no number of operations depends.
-  @Test func `a step of thirty layers waits once and calls few operations`() throws {
+  @Test func aStepOfThirtyLayersWaitsOnceAndCallsFewOperations() throws {
     let place = try TrainingCase()
     let maker = CPUFloat(threads: 1)
     var configuration = try DecoderConfiguration(contentsOf: place.model + "/config.json")
@@ -152,7 +152,7 @@ import Training
     #expect(spent.operations <= 3700, "\(spent.operations) operations")
   }
 
-  @Test func `what a user may want to know is said`() throws {
+  @Test func whatAUserMayWantToKnowIsSaid() throws {
     let place = try TrainingCase()
     var recipe = place.recipe
     recipe.encoding.length = 12

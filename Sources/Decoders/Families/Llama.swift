@@ -15,7 +15,7 @@ struct Llama: DecoderFamily {
     configuration.attention.inputBias = try reader.bool("attention_bias", default: false)
     configuration.attention.outputBias = configuration.attention.inputBias
     configuration.feedForward.hasBias = try reader.bool("mlp_bias", default: false)
-    try reader.refuse("sliding_window", "it absent or null: a model of type llama has no window")
+    try reader.refuse("sliding_window", "no such key, or null: a model of type llama has no window")
     return configuration
   }
 

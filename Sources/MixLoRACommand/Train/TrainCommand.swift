@@ -217,7 +217,7 @@ struct TrainCommand: ParsableCommand {
 extension Machine {
   /// Refuses a run whose drawn weights or new adapter, with gradients and moments, are more than this process can hold.
   fileprivate static func requireMemory(for recipe: TrainingRecipe) throws {
-    let files = try ModelFolder(recipe.model, drawnUnder: recipe.method == .full ? recipe.seed : nil)
+    let files = try ModelFolder(recipe.model, newUnder: recipe.method == .full ? recipe.seed : nil)
     if files.isNew {
       try requireMemory(16 * files.configuration.parameterCount, for: "the weights", input: recipe.model + "/config.json")
     }

@@ -61,7 +61,7 @@ extension TrainingRun {
     let sample = samples[0]
     let marked = sample.ids.indices.map { i in
       let text = tokenizer.decodeText([sample.ids[i]])
-      return sample.counts[i] ? "[\(text)]" : text
+      return sample.isLabel[i] ? "[\(text)]" : text
     }
     let tokens = samples.reduce(0) { $0 + $1.ids.count }
     let longest = samples.map(\.ids.count).max() ?? 0
