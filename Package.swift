@@ -103,7 +103,7 @@ let package = Package(
     .testTarget(name: "TracesTests", dependencies: ["CPUBackend", "Traces", "Training", "Conformance", "TestModels"]),
     .testTarget(name: "GenerationTests", dependencies: ["CPUBackend", "Generation", "Conformance", "TestModels"]),
     .testTarget(name: "EvaluationTests", dependencies: ["CPUBackend", "Evaluation", "TestModels"]),
-    .testTarget(name: "TrainingTests", dependencies: ["MixLoRA", "CPUBackend", "Training", "Conformance", "TestModels"]),
+    .testTarget(name: "TrainingTests", dependencies: ["MixLoRA", "CPUBackend", "Samples", "Training", "Conformance", "TestModels"]),
   ],
   swiftLanguageModes: [.v6],
   cLanguageStandard: .c2x
