@@ -81,20 +81,23 @@ extension CPUBackend {
       let (dq, dqs) = fresh(q.shape)
       let (dk, dks) = fresh(k.shape)
       let (dv, dvs) = fresh(v.shape)
-      let (dys, os, logSums) = (rows(dy), rows(output), rows(logSumExp))
+      let (dys, logSums) = (rows(dy), rows(logSumExp))
       let (qs, ks, vs) = (rows(q).matrix, rows(k).matrix, rows(v).matrix)
       let (scale, cap) = (Scalar(form.scale), form.softcap.map { Scalar($0) })
       let longest = longestSequence(plan)
       let stride = scoreStride(longest)
-      let scratch = core.pool.buffer(2 * core.threads.threads * blockRows * stride, of: Scalar.self)
+      // a thread's P and dS, and one row of the cap's slopes
+      let rowsHere = 2 * blockRows + 1
+      let scratch = core.pool.buffer(core.threads.threads * rowsHere * stride, of: Scalar.self)
       let groups = form.keyValueHeads
       let group = h / groups
       let window = form.window ?? .max / 2
       forParts(plan.sequences * groups, work: 3 * n * h * d * longest) { part, thread in
         let (sequence, g) = part.quotientAndRemainder(dividingBy: groups)
         let (begin, length) = (plan.queries(sequence).lowerBound, plan.queries(sequence).count)
-        let p = Matrix(base: scratch.pointer + 2 * thread * blockRows * stride, stride: stride)
+        let p = Matrix(base: scratch.pointer + thread * rowsHere * stride, stride: stride)
         let ds = p.from(row: blockRows)
+        let slope = p.from(row: 2 * blockRows).base
         let k = ks.from(row: begin, column: g * d)
         let v = vs.from(row: begin, column: g * d)
         let dk = dks.matrix.from(row: begin, column: g * d)
@@ -119,12 +122,13 @@ extension CPUBackend {
               let visible = max(0, i + row - window + 1) - first..<i + row + 1 - first
               let (p, ds) = (p.base + row * stride, ds.base + row * stride)
               let shift = logSums[begin + i + row][head]
-              let delta = Scalar(Scalar.dot(dys[begin + i + row] + head * d, os[begin + i + row] + head * d, 0..<d))
               if let cap {
-                cappedGradients(p, ds, visible, cap, shift, delta)
+                cappedGradients(p, ds, visible, cap, shift, slope: slope)
               } else {
                 // forward: P = exp(S − lse)
                 for j in Scalar.lanes(visible) { p[j] = Scalar.exp(p[j] - shift) }
+                // δ from the same P and dP, not ⟨dy, o⟩: with one visible key dS is exactly 0
+                let delta = Scalar(Scalar.dot(p, ds, visible))
                 for j in Scalar.lanes(visible) { ds[j] = p[j] * (ds[j] - delta) }
               }
               clear(p, keys, except: visible)
@@ -146,14 +150,16 @@ extension CPUBackend {
   @inline(never)
   private func cappedGradients(
     _ p: UnsafeMutablePointer<Scalar>, _ ds: UnsafeMutablePointer<Scalar>, _ visible: Range<Int>, _ cap: Scalar, _ shift: Scalar,
-    _ delta: Scalar
+    slope: UnsafeMutablePointer<Scalar>
   ) {
     // forward: S′ = c tanh(S/c), P = exp(S′ − lse)
     for j in Scalar.lanes(visible) {
       let t = Scalar.tanh(p[j] / cap)
       p[j] = Scalar.exp(cap * t - shift)
-      ds[j] = p[j] * (ds[j] - delta) * (1 - t * t)
+      slope[j] = 1 - t * t
     }
+    let delta = Scalar(Scalar.dot(p, ds, visible))
+    for j in Scalar.lanes(visible) { ds[j] = p[j] * (ds[j] - delta) * slope[j] }
   }
 
   private func requireAttention(

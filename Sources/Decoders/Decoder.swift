@@ -47,9 +47,14 @@ public struct Decoder<B: Backend> {
 
   /// The losses of each adapter over its own rows (without an adapter one entry, over all rows); no gradient is formed.
   ///
-  /// - Throws: the first error that a hook threw.
-  public func loss(of batch: PackedBatch<B>, _ run: Run<B>) throws -> [Losses<B>] {
+  /// - Parameter look: sees the normalized residual stream (N,C) that the head reads.
+  /// - Throws: the first error that a hook threw, and what `look` throws.
+  public func loss(
+    of batch: PackedBatch<B>, _ run: Run<B>, reading look: ((_ hidden: Tensor<B>) throws -> Void)? = nil
+  ) throws -> [Losses<B>] {
     let hidden = forward(batch, run)  // (N,C)
+    try run.throwFirstError()
+    try look?(hidden)
     let balances = balanceLosses(batch, run, StepTotals.own(of: batch, owners))
     let losses = (0..<owners).map { owner in
       Losses(

@@ -3,15 +3,10 @@ import CPUBackend
 import Checkpoints
 import Decoders
 import Layers
+import Platform
 import Tensors
 import Traces
 import Training
-
-#if canImport(Glibc)
-  import Glibc
-#elseif canImport(Darwin)
-  import Darwin
-#endif
 
 /// Runs one batch through a model and writes what came out, tensor by tensor.
 struct TraceCommand: ParsableCommand {
@@ -33,7 +28,10 @@ struct TraceCommand: ParsableCommand {
       and under --backward their gradients as grad.<path>; W1 x and W3 x as mlp.{gate,up}_proj.base.output where experts share \
       them; each token's experts as mlp.moe_gate.choice; and the rows of expert E, where an evaluation forms them, as \
       mlp.experts.E.{gate_proj.output, up_proj.output, hidden, down_proj.output} with mlp.experts.E.tokens, the place \
-      b·T + t of each row's token. A pattern chooses among them; quote it.
+      b·T + t of each row's token. A pattern chooses among them; quote it. --list prints them all.
+
+      Several adapters share one base: the batch says in adapter I64 (B) which one serves a row, -1 for the base alone \
+      (absent: 0). loss and aux_loss are then (A), loss_curve (A,N), and what an adapter owns is named adapter.I.…
 
       The names stand in the file's metadata under "order" in the order of the run, forward then backward: the first that \
       differs from another program's is where to look.
@@ -44,6 +42,7 @@ struct TraceCommand: ParsableCommand {
         mixlora trace --model m --adapter a --batch b.st --out t.st --steps 3
         mixlora trace --model m --adapter a --batch b.st --out t.st \\
           --activations 'model.layers.0.*' --dtype float64
+        mixlora trace --model m --adapter a --list
       """)
 
   @Option(
@@ -51,14 +50,21 @@ struct TraceCommand: ParsableCommand {
   var model: String
 
   @Option(
-    help: ArgumentHelp("MixLoRA or LoRA adapter folder: adapter_config.json and adapter_model.safetensors or .bin.", valueName: "folder"))
-  var adapter: String?
+    help: ArgumentHelp(
+      "MixLoRA or LoRA adapter folder: adapter_config.json and adapter_model.safetensors or .bin. May repeat.", valueName: "folder"))
+  var adapter: [String] = []
 
   @Option(help: ArgumentHelp("Batch to run.", valueName: "file"))
-  var batch: String
+  var batch: String?
 
   @Option(help: ArgumentHelp("Where to write the trace.", valueName: "file"))
-  var out: String
+  var out: String?
+
+  @Flag(help: "Print every point that a run passes, with its shape and equation, and run nothing.")
+  var list = false
+
+  @Flag(help: "With --list, print a JSON object a line.")
+  var json = false
 
   @Flag(help: "Write gradients.")
   var backward = false
@@ -96,6 +102,15 @@ struct TraceCommand: ParsableCommand {
   @OptionGroup var common: CommonOptions
 
   func validate() throws {
+    if list {
+      guard batch == nil, out == nil, !backward, !activations, steps == nil else {
+        throw ValidationError("--list runs nothing: it goes with --model, --adapter and --evaluation alone.")
+      }
+    } else {
+      guard batch != nil else { throw ValidationError("Missing expected argument '--batch <file>'") }
+      guard out != nil else { throw ValidationError("Missing expected argument '--out <file>'") }
+      guard !json else { throw ValidationError("--json goes with --list.") }
+    }
     if let pattern, !activations { throw ValidationError("Unexpected argument '\(pattern)': a pattern belongs to --activations.") }
     if let steps, steps < 1 { throw ValidationError("--steps is \(steps), expected at least 1.") }
     guard lr.isFinite, lr >= 0 else { throw ValidationError("--lr is \(lr), expected a number ≥ 0.") }
@@ -103,23 +118,40 @@ struct TraceCommand: ParsableCommand {
   }
 
   func run() throws {
+    let files = try ModelFolder(model)
+    guard let batch, let out else { return try printPoints(files) }
     switch dtype {
-    case .float32: try run(on: CPUFloat(threads: common.threadCount), writing: .float32)
-    case .float64: try run(on: CPUDouble(threads: common.threadCount), writing: .float64)
+    case .float32: try run(files, batch, out, on: CPUFloat(threads: common.threadCount))
+    case .float64: try run(files, batch, out, on: CPUDouble(threads: common.threadCount))
     }
   }
 
-  private func run<B: Backend>(on backend: B, writing type: ElementType) throws {
-    let files = try ModelFolder(model)
-    try requireSafeOutput()
+  /// The points of the model in the order of a run.
+  private func printPoints(_ files: ModelFolder) throws {
+    let decoder = try files.decoder(adapters: adapter.map { .folder($0) }, evaluation: evaluation, on: ShapeBackend())
+    for point in try decoder.points() {
+      if json {
+        let shape = JSON.array(point.shape.map { size in Int(size).map { JSON($0) } ?? JSON(size) })
+        let line: JSON = [
+          "name": JSON(point.name), "phase": JSON(point.phase), "shape": shape, "equation": JSON(point.equation),
+        ]
+        print(line.serialized())
+      } else {
+        print("\(pad(point.name, 56)) \(pad(point.phase, 9)) \(pad("(" + point.shape.joined(separator: ",") + ")", 14)) \(point.equation)")
+      }
+    }
+  }
+
+  private func run<B: Backend>(_ files: ModelFolder, _ batch: String, _ out: String, on backend: B) throws {
+    try requireSafeOutput(batch, out)
     try AtomicFile.check(out)
-    let input = try TraceBatch(contentsOf: batch, vocabulary: files.configuration.vocabulary)
+    let input = try TraceBatch(contentsOf: batch, vocabulary: files.configuration.vocabulary, adapters: adapter.count)
     if !input.hasLabels, backward || steps != nil {
       throw UsageError("\(backward ? "--backward" : "--steps") needs labels; \(batch) has none.")
     }
     let needsGradients = backward || steps != nil
     let decoder = try files.decoder(
-      adapter: adapter.map { .folder($0) } ?? .none, trainsBase: needsGradients && adapter == nil, evaluation: evaluation,
+      adapters: adapter.map { .folder($0) }, trainsBase: needsGradients && adapter.isEmpty, evaluation: evaluation,
       balanceLoss: routerLoss, on: backend)
     var optimizer = steps.map { _ in AdamW(decoder.parameters, learningRate: lr, weightDecay: weightDecay, on: backend) }
     var request = TraceRequest()
@@ -132,16 +164,13 @@ struct TraceCommand: ParsableCommand {
     if activations, !trace.hasActivations {
       throw UsageError("No activation's path matches '\(pattern ?? "*")'; they are like 'model.layers.0.self_attn.q_proj.output'.")
     }
-    let entries = try trace.tensors.map { try TensorEntry(name: $0.name, elementType: type, shape: $0.shape) }
-    let order = JSON.array(trace.tensors.map { JSON($0.name) })
-    let values = Dictionary(uniqueKeysWithValues: trace.tensors.map { ($0.name, $0.values) })
-    try SafetensorsWriter.write(
-      to: out, entries: entries, metadata: ["format": "mixlora trace", "version": version, "order": order.serialized()]
-    ) { entry, emit in
-      try values[entry.name]?.withUnsafeBytes { try emit($0) }
-    }
-    if !common.quiet, isatty(2) == 1 {
-      let losses = ["loss", "aux_loss"].compactMap { name in values[name].map { "\(name) \(fixed(Double($0[0]), 4))" } }
+    try trace.write(to: out, metadata: [("version", version)])
+    if !common.quiet, POSIX.isTerminal(.standardError) {
+      let losses = ["loss", "aux_loss"].compactMap { name in
+        trace.tensors.first { $0.name == name }.map { tensor in
+          "\(name) \(tensor.values.map { fixed(Double($0), 4) }.joined(separator: ", "))"
+        }
+      }
       writeError("\(trace.tensors.count) tensors\(losses.map { ", " + $0 }.joined()) → \(out)\n")
     }
     if let bad = trace.firstNonFinite {
@@ -152,16 +181,12 @@ struct TraceCommand: ParsableCommand {
 
 extension TraceCommand {
   /// Refuses to write over what it reads: the batch, or a file in the model's or adapter's folder.
-  private func requireSafeOutput() throws {
-    func resolved(_ path: String) -> String? {
-      guard let real = realpath(path, nil) else { return nil }
-      defer { free(real) }
-      return String(cString: real)
-    }
+  private func requireSafeOutput(_ batch: String, _ out: String) throws {
+    func resolved(_ path: String) -> String? { try? POSIX.canonicalPath(path) }
     let folder = out.split(separator: "/", omittingEmptySubsequences: false).dropLast().joined(separator: "/")
     let parent = resolved(folder.isEmpty ? (out.hasPrefix("/") ? "/" : ".") : folder)
-    for (name, input) in [("--batch", batch), ("--model", model), ("--adapter", adapter)] {
-      guard let input, let real = resolved(input) else { continue }
+    for (name, input) in [("--batch", batch), ("--model", model)] + adapter.map({ ("--adapter", $0) }) {
+      guard let real = resolved(input) else { continue }
       guard real != resolved(out), real != parent else {
         throw UsageError("--out \(out) would write into what \(name) reads, \(input); choose another place.")
       }

@@ -120,7 +120,8 @@ public protocol Backend: AnyObject {
   /// A value that is not finite may spread to every row of its own sequence (0 · NaN is NaN), never to another's.
   func attention(_ q: Tensor<Self>, _ k: Tensor<Self>, _ v: Tensor<Self>, _ plan: SequencePlan<Self>, _ form: AttentionForm)
     -> (output: Tensor<Self>, logSumExp: Tensor<Self>)
-  /// The gradients of `attention` for dy (N,H·D); the probabilities are formed again from `logSumExp`. The plan has no `keyRows`.
+  /// The gradients of `attention` for dy (N,H·D); the probabilities are formed again from `logSumExp`, and ⟨dy, output⟩ may stand for
+  /// Σ_j P_ij dP_ij. The plan has no `keyRows`.
   func attentionBackward(
     _ dy: Tensor<Self>, _ q: Tensor<Self>, _ k: Tensor<Self>, _ v: Tensor<Self>, output: Tensor<Self>, logSumExp: Tensor<Self>,
     _ plan: SequencePlan<Self>, _ form: AttentionForm

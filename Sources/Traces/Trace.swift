@@ -31,7 +31,9 @@ public struct Trace<Scalar: BinaryFloatingPoint> {
   public var firstNonFinite: NamedTensor? { tensors.first { !$0.isFinite } }
 
   /// True if any activation was written.
-  public var hasActivations: Bool { tensors.contains { $0.name.hasPrefix("model.") } }
+  public var hasActivations: Bool {
+    tensors.contains { $0.name.hasPrefix("model.") || $0.name.contains(".model.") || $0.name.hasPrefix("lm_head.") }
+  }
 
   mutating func append(_ name: String, _ shape: [Int], _ values: [Scalar]) {
     tensors.append(NamedTensor(name: name, shape: shape, values: values))
@@ -73,21 +75,16 @@ extension Trace {
 
     // The first pass is the one whose values are written.
     var results: [Losses<B>] = []
+    var logits: [Scalar] = []
     if batch.hasLabels, request.needsGradients {
-      var logits: [Scalar] = []
       results = try decoder.gradients(of: packed, run, recomputes: request.recomputes) { hidden in
-        logits = try backend.download(decoder.logits(hidden, Run(backend)))
+        logits = try backend.download(decoder.logits(hidden, Run(backend)))  // the head itself passes the hooks' point
       }
-      trace.append(recorder, .forward, layout, request)
-      trace.appendOutputs(recorder, logits, layout)
     } else {
-      let hidden = decoder.forward(packed, run)
-      let logits = try backend.download(decoder.logits(hidden, run))
-      try run.finish()
-      trace.append(recorder, .forward, layout, request)
-      trace.appendOutputs(recorder, logits, layout)
-      if batch.hasLabels { results = try decoder.loss(of: packed, Run(backend)) }
+      results = try decoder.loss(of: packed, run) { hidden in logits = try backend.download(decoder.logits(hidden, run)) }
     }
+    trace.append(recorder, .forward, layout, request)
+    trace.appendOutputs(recorder, logits, layout)
     guard batch.hasLabels else { return trace }
     let (losses, balances) = try downloaded(results, on: backend)
     trace.append("loss", [losses.count], losses)

@@ -245,3 +245,69 @@ import Testing
     #expect(object["shared_copies_per_step"]?.intValue == 0)
   }
 }
+
+extension TraceCommandTests {
+  private func golden(_ name: String) -> String {
+    URL(filePath: #filePath).deletingLastPathComponent().path + "/../../Fixtures/golden/" + name
+  }
+
+  /// What `--list` prints is what a run writes: the same names in the same order.
+  @Test func theListNamesEveryPointThatATraceWrites() throws {
+    let folder = golden("topk")
+    let scratch = try Scratch()
+    let out = scratch.url.path + "/out.safetensors"
+    let listed = try Program.run(["trace", "--model", folder + "/model", "--adapter", folder + "/adapter", "--list", "--json"])
+    #expect(listed.code == 0, "\(listed.error)")
+    let lines = try listed.output.split(separator: "\n").map { try JSON(parsing: Array($0.utf8), file: "line") }
+    let traced = try Program.run([
+      "trace", "--model", folder + "/model", "--adapter", folder + "/adapter", "--batch", folder + "/batch.safetensors", "--out", out,
+      "--backward", "--activations",
+    ])
+    #expect(traced.code == 0, "\(traced.error)")
+    let file = try Safetensors(path: out)
+    let written = file.entries.map(\.name).filter { $0.hasPrefix("model.") || $0.hasPrefix("grad.model.") || $0.contains("lm_head") }
+    #expect(Set(lines.compactMap { $0["name"]?.stringValue }) == Set(written))
+    #expect(lines.count == written.count && written.count > 100)
+    for line in lines {
+      let name = try #require(line["name"]?.stringValue)
+      let shape = try #require(line["shape"]?.arrayValue)
+      #expect(line["equation"]?.stringValue?.isEmpty == false, "\(name)")
+      #expect(line["phase"]?.stringValue == (name.hasPrefix("grad.") ? "backward" : "forward"))
+      let sizes = try #require(file.entry(name)?.shape)
+      #expect(sizes.count == shape.count && zip(sizes, shape).allSatisfy { $1.intValue == nil || $1.intValue == $0 }, "\(name)")
+    }
+    for name in [
+      "self_attn.q_proj.rotated.output", "self_attn.o_proj.input", "residual.output", "mlp.moe_gate.probabilities.output",
+      "mlp.moe_gate.weights.output", "mlp.moe_gate.choice", "mlp.down_proj.input", "mlp.experts.1.tokens",
+    ] { #expect(written.contains("model.layers.0." + name), "\(name)") }
+    #expect(written.contains("lm_head.output") && written.contains("grad.lm_head.output"))
+  }
+
+  @Test func aListRunsNothingAndATraceNeedsItsBatch() throws {
+    let folder = golden("topk")
+    let scratch = try Scratch()
+    let mixed = try Program.run(["trace", "--model", folder + "/model", "--list", "--out", scratch.url.path + "/x"])
+    #expect(mixed.code == 2 && mixed.error.contains("--list"), "\(mixed.error)")
+    let none = try Program.run(["trace", "--model", folder + "/model", "--out", scratch.url.path + "/x"])
+    #expect(none.code == 2 && none.error.contains("--batch"), "\(none.error)")
+  }
+
+  /// Several adapters through the command: the contract's names, in batch order, and an adapter number that does not exist.
+  @Test func severalAdaptersHaveTheNamesOfTheContract() throws {
+    let peers = golden("../peers/")
+    let scratch = try Scratch()
+    let out = scratch.url.path + "/out.safetensors"
+    let adapters = (0..<3).flatMap { ["--adapter", peers + "plural/llama-plural/adapters/\($0)"] }
+    let arguments = [
+      "trace", "--model", peers + "models/llama", "--batch", peers + "plural/llama-plural/batch.safetensors", "--out", out, "--backward",
+      "--steps", "3", "--lr", "0.01", "--dtype", "float64",
+    ]
+    let result = try Program.run(arguments + adapters)
+    #expect(result.code == 0, "\(result.error)")
+    let (file, expected) = (try Safetensors(path: out), try Safetensors(path: peers + "plural/llama-plural/expected64.safetensors"))
+    #expect(Set(file.entries.map(\.name)) == Set(expected.entries.map(\.name)))
+    for entry in file.entries { #expect(entry.shape == expected.entry(entry.name)?.shape, "\(entry.name)") }
+    let few = try Program.run(arguments + adapters.prefix(4))
+    #expect(few.code == 3 && few.error.contains("adapter") && few.error.contains("2"), "\(few.error)")
+  }
+}

@@ -14,19 +14,7 @@ package enum Fixture {
 
   /// All tensors of a safetensors file, each float32 or float64 number as it is.
   package static func tensors(_ path: String) throws -> [Trace<Double>.NamedTensor] {
-    let file = try Safetensors(path: path)
-    return try file.entries.map { entry in
-      let values: [Double] = try file.withBytes(of: entry.name) { bytes in
-        (0..<entry.elementCount).map { i in
-          switch entry.elementType {
-          case .float64: bytes.loadUnaligned(fromByteOffset: 8 * i, as: Double.self)
-          case .float32: Double(bytes.loadUnaligned(fromByteOffset: 4 * i, as: Float.self))
-          default: .nan  // agrees with nothing
-          }
-        }
-      }
-      return Trace<Double>.NamedTensor(name: entry.name, shape: entry.shape, values: values)
-    }
+    try Trace<Double>(contentsOf: path).tensors
   }
 }
 

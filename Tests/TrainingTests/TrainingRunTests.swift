@@ -1,5 +1,7 @@
 import CPUBackend
 import Checkpoints
+import Conformance
+import Decoders
 import Foundation
 import Samples
 import Tensors
@@ -124,6 +126,32 @@ import Training
     #expect(spent.bytesToHost == 6 * MemoryLayout<Float>.size * (3 + 3 * run.decoder.configuration.layers))
   }
 
+  /// SmolLM2's shape in layers, branches, labels and tokens; only the widths are small, on which no number of operations depends.
+  @Test func `a step of thirty layers waits once and calls few operations`() throws {
+    let place = try TrainingCase()
+    let maker = CPUFloat(threads: 1)
+    var configuration = try DecoderConfiguration(contentsOf: place.model + "/config.json")
+    let deep = try JSON(contentsOf: place.model + "/config.json").replacing("num_hidden_layers", with: 30)
+    configuration = try DecoderConfiguration(deep, file: "config.json")
+    let files = try ModelFolder.Files(of: place.model)
+    let base = try Decoder(configuration, weights: RandomWeights(seed: 1, deviation: 0.05, on: maker), trainsBase: true, on: maker)
+    try ModelFolder.write(base, beside: files, to: place.model, on: maker)
+    try AtomicFile.write(deep.serialized(), to: place.model + "/config.json")
+    let text = String(repeating: "abcdefgh", count: 32)  // 256 tokens and the end
+    try AtomicFile.write((0..<8).map { _ in #"{"text":"\#(text)"}"# }.joined(separator: "\n"), to: place.data)
+    var recipe = TrainingRecipe.mixlora(rank: 2, experts: 8)
+    (recipe.model, recipe.data, recipe.steps, recipe.batch, recipe.dropout) = (place.model, place.data, 3, 2, 0.05)
+    let backend = CPUFloat(threads: 1)
+    let run = try TrainingRun(recipe, on: backend)
+    try run.run(shouldStop: { run.step == 2 })
+    let before = backend.counters
+    try run.run()
+    let spent = backend.counters - before
+    #expect(run.metrics.last?.tokens == 514 && run.decoder.configuration.layers == 30)
+    #expect(spent.waits == 1 && spent.poolMisses == 0 && spent.sharedCopies == 0)
+    #expect(spent.operations <= 3700, "\(spent.operations) operations")
+  }
+
   @Test func `what a user may want to know is said`() throws {
     let place = try TrainingCase()
     var recipe = place.recipe
@@ -131,5 +159,14 @@ import Training
     var notes: [String] = []
     _ = try TrainingRun(recipe, on: CPUFloat(threads: 1)) { notes.append($0.text { "--" + $0 }) }
     #expect(notes.count == 1 && notes[0].contains("prompts were longer than --length 12 allows"), "\(notes)")
+  }
+}
+
+extension JSON {
+  /// The object with another value under a key.
+  fileprivate func replacing(_ key: String, with value: JSON) -> JSON {
+    var object = objectValue ?? JSON.Object()
+    object[key] = value
+    return .object(object)
   }
 }

@@ -1,5 +1,4 @@
 import Tensors
-import Traces
 
 /// How far two sets of named tensors are apart, by the rule of this project.
 ///
@@ -58,7 +57,7 @@ public struct Agreement: Sendable, CustomStringConvertible {
   }
 
   /// `grad.…lora_A.weight` of any layer and expert is one kind: the name without its numbers.
-  static func kind(_ name: String) -> String { name.split(separator: ".").filter { !$0.allSatisfy(\.isNumber) }.joined(separator: ".") }
+  package static func kind(_ name: String) -> String { name.split(separator: ".").filter { !$0.allSatisfy(\.isNumber) }.joined(separator: ".") }
 
-  static func norm(_ values: [Double]) -> Double { values.reduce(0) { $0 + $1 * $1 }.squareRoot() }
+  package static func norm(_ values: [Double]) -> Double { values.reduce(0) { $0 + $1 * $1 }.squareRoot() }
 }

@@ -1,0 +1,40 @@
+import Checkpoints
+
+extension Trace {
+  /// Writes the tensors to a safetensors file, in the precision that they have; `order` in its metadata lists the names in the order of
+  /// the run.
+  ///
+  /// - Parameter metadata: what else the file should say of itself.
+  /// - Throws: `CheckpointError` if the file cannot be written; what was there is untouched.
+  public func write(to path: String, metadata: [(String, String)] = []) throws {
+    let type: ElementType = MemoryLayout<Scalar>.size == 8 ? .float64 : .float32
+    let entries = try tensors.map { try TensorEntry(name: $0.name, elementType: type, shape: $0.shape) }
+    let values = Dictionary(uniqueKeysWithValues: tensors.map { ($0.name, $0.values) })
+    let order = JSON.array(tensors.map { JSON($0.name) }).serialized()
+    try SafetensorsWriter.write(
+      to: path, entries: entries, metadata: [("format", "mixlora trace")] + metadata + [("order", order)]
+    ) { entry, emit in
+      try values[entry.name]?.withUnsafeBytes { try emit($0) }
+    }
+  }
+}
+
+extension Trace where Scalar == Double {
+  /// Reads the tensors of a safetensors file, each float32 or float64 number as it is, in the order that its metadata names.
+  ///
+  /// - Throws: `CheckpointError` for a file that is none, and for a tensor of another type.
+  public init(contentsOf path: String) throws {
+    let file = try Safetensors(path: path)
+    for entry in file.entries {
+      let values: [Double] = try file.withBytes(of: entry.name) { bytes in
+        switch entry.elementType {
+        case .float(.float64): return (0..<entry.elementCount).map { bytes.loadUnaligned(fromByteOffset: 8 * $0, as: Double.self) }
+        case .float(.float32): return (0..<entry.elementCount).map { Double(bytes.loadUnaligned(fromByteOffset: 4 * $0, as: Float.self)) }
+        default:
+          throw CheckpointError(file: path, place: .tensor(entry.name), found: "dtype \(entry.elementType)", expected: "F32 or F64")
+        }
+      }
+      append(entry.name, entry.shape, values)
+    }
+  }
+}
