@@ -3,7 +3,7 @@ import Tensors
 // Causal attention in blocks of query rows. For a head of one sequence, with rows i of a block and keys j ≤ i:
 //
 //     S = scale Q Kᵀ      S′ = c tanh(S/c), or S      P = exp(S′ − lse)      lse_i = log Σ_j exp(S′_ij)      O = P V
-//     dV += Pᵀ dO         dP = dO Vᵀ                  dS′ = P ⊙ (dP − δ)     δ_i = ⟨dO_i, O_i⟩ = ⟨P_i, dP_i⟩
+//     dV += Pᵀ dO         dP = dO Vᵀ                  dS′ = P ⊙ (dP − δ)     δ_i = ⟨P_i, dP_i⟩
 //     dQ = scale dS K     dK += scale dSᵀ Q           dS = dS′ ⊙ (1 − (S′/c)²), or dS′
 //
 // With rows from before (keyRows) query i stands at row past + i of its sequence's keys.

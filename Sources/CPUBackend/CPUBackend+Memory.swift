@@ -80,15 +80,7 @@ extension CPUBackend {
       let (y, ys) = fresh(shape)
       core.bytesToDevice += bytes.count
       guard let base = bytes.baseAddress else { return y }
-      switch format {
-      case .float32: decode(base, ys.base, shape.count) { (bits: UInt32) in Scalar(Float(bitPattern: bits)) }
-      case .float64: decode(base, ys.base, shape.count) { (bits: UInt64) in Scalar(Double(bitPattern: bits)) }
-      case .float16: EncodedMatrix.decode(Float16Encoding.self, base, shape.count, ys.base)
-      case .bfloat16: EncodedMatrix.decode(BFloat16Encoding.self, base, shape.count, ys.base)
-      case .q8_0: EncodedMatrix.decode(Q8_0Encoding.self, base, shape.count, ys.base)
-      case .q4_0: EncodedMatrix.decode(Q4_0Encoding.self, base, shape.count, ys.base)
-      case .q4_1: EncodedMatrix.decode(Q4_1Encoding.self, base, shape.count, ys.base)
-      }
+      format.decode(base, shape.count, to: ys.base)
       return y
     }
   }
@@ -153,14 +145,4 @@ extension CPUBackend {
 
   /// Returns at once: operations of this backend are done when they return.
   public func synchronize() throws { core.waits += 1 }
-
-  /// Decodes `count` little-endian words that need not be aligned.
-  @inline(__always)
-  private func decode<Word: FixedWidthInteger & BitwiseCopyable>(
-    _ bytes: UnsafeRawPointer, _ y: UnsafeMutablePointer<Scalar>, _ count: Int, _ value: (Word) -> Scalar
-  ) {
-    for i in 0..<count {
-      y[i] = value(Word(littleEndian: bytes.loadUnaligned(fromByteOffset: i * MemoryLayout<Word>.size, as: Word.self)))
-    }
-  }
 }

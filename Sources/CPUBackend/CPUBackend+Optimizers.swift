@@ -1,3 +1,4 @@
+import Platform
 import Tensors
 
 extension CPUBackend {
@@ -47,8 +48,8 @@ extension CPUBackend {
       let decay = Scalar(1 - settings.learningRate * settings.weightDecay)
       let (keep1, keep2) = (Scalar(1 - settings.beta1), Scalar(1 - settings.beta2))
       let beta2 = Scalar(settings.beta2)
-      let stepSize = Scalar(settings.learningRate / (1 - CLibrary.pow(settings.beta1, t)))
-      let rootCorrection = Scalar((1 - CLibrary.pow(settings.beta2, t)).squareRoot())
+      let stepSize = Scalar(settings.learningRate / (1 - Double.pow(settings.beta1, t)))
+      let rootCorrection = Scalar((1 - Double.pow(settings.beta2, t)).squareRoot())
       let epsilon = Scalar(settings.epsilon)
       let (xs, gs) = (writable(&x).columns(part), rows(gradient).columns(part))
       let (ms, vs) = (writable(&m).columns(part), writable(&v).columns(part))

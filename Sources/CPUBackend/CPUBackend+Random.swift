@@ -1,3 +1,4 @@
+import Platform
 import Tensors
 
 /// Words that a thread forms at a time; they stay in its first-level cache.
@@ -106,10 +107,10 @@ extension CPUBackend {
               for j in 0..<count { y0[start + j] = Scalar(bound * (Double(Int32(numbers[j] >> 8)) * 0x1p-23 - 1)) }
             case .normal(let deviation):
               for j in stride(from: 0, to: count, by: 2) {
-                let radius = deviation * (-2 * CLibrary.log((Double(numbers[j]) + 1) * 0x1p-32)).squareRoot()
+                let radius = deviation * (-2 * Double.log((Double(numbers[j]) + 1) * 0x1p-32)).squareRoot()
                 let angle = 2 * Double.pi * (Double(numbers[j + 1]) * 0x1p-32)
-                y0[start + j] = Scalar(radius * CLibrary.cos(angle))
-                if j + 1 < count { y0[start + j + 1] = Scalar(radius * CLibrary.sin(angle)) }
+                y0[start + j] = Scalar(radius * Double.cos(angle))
+                if j + 1 < count { y0[start + j + 1] = Scalar(radius * Double.sin(angle)) }
               }
             }
             start += count

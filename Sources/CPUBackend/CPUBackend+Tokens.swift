@@ -1,3 +1,4 @@
+import Platform
 import Tensors
 
 extension CPUBackend {
@@ -106,7 +107,7 @@ extension CPUBackend {
             let largest = Scalar.maximum(x, zs.width)
             let atTarget = Double(x[target])
             let sum = Scalar.exponentials(x, zs.width, minus: largest)
-            losses.base[n] = Scalar(CLibrary.log(sum) + (Double(largest) - atTarget))
+            losses.base[n] = Scalar(Double.log(sum) + (Double(largest) - atTarget))
             Scalar.scale(x, 0..<zs.width, by: Scalar(scale / sum))
             x[target] -= Scalar(scale)
             if cap != nil, let slope = slopes.baseAddress {

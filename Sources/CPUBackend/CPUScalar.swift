@@ -1,4 +1,5 @@
 import COpenBLAS
+import Platform
 
 /// What the kernels need to know about an element type beyond arithmetic.
 protocol CPUScalar: BinaryFloatingPoint, SIMDScalar, BitwiseCopyable, Codable, Sendable {
@@ -65,8 +66,6 @@ extension Float: CPUScalar {
     return y
   }
 
-  static func log(_ x: Float) -> Float { CLibrary.log(x) }
-
   @inline(__always)
   static func squareRoot(_ x: SIMD8<Float>) -> SIMD8<Float> { x.squareRoot() }
 
@@ -89,15 +88,13 @@ extension Double: CPUScalar {
   /// eˣ by the C library, lane by lane: the oracle must not share a polynomial with what it judges.
   @inline(__always)
   static func exp(_ x: SIMD4<Double>) -> SIMD4<Double> {
-    SIMD4(CLibrary.exp(x[0]), CLibrary.exp(x[1]), CLibrary.exp(x[2]), CLibrary.exp(x[3]))
+    SIMD4(Double.exp(x[0]), Double.exp(x[1]), Double.exp(x[2]), Double.exp(x[3]))
   }
 
   @inline(__always)
   static func tanh(_ x: SIMD4<Double>) -> SIMD4<Double> {
-    SIMD4(CLibrary.tanh(x[0]), CLibrary.tanh(x[1]), CLibrary.tanh(x[2]), CLibrary.tanh(x[3]))
+    SIMD4(Double.tanh(x[0]), Double.tanh(x[1]), Double.tanh(x[2]), Double.tanh(x[3]))
   }
-
-  static func log(_ x: Double) -> Double { CLibrary.log(x) }
 
   @inline(__always)
   static func squareRoot(_ x: SIMD4<Double>) -> SIMD4<Double> { x.squareRoot() }

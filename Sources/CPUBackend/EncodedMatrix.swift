@@ -39,10 +39,4 @@ final class EncodedMatrix {
   func decode<S: CPUScalar>(row n: Int, to y: UnsafeMutablePointer<S>) {
     format.decode(self[n], columns, to: y)
   }
-
-  /// Decodes a row of `columns` numbers.
-  @inline(__always)
-  static func decode<E: Encoding, S: CPUScalar>(_: E.Type, _ bytes: UnsafeRawPointer, _ columns: Int, _ y: UnsafeMutablePointer<S>) {
-    E.decodeRow(bytes, columns, to: y)
-  }
 }

@@ -1,10 +1,5 @@
 import COpenBLAS
-
-#if canImport(Glibc)
-  import Glibc
-#elseif canImport(Darwin)
-  import Darwin
-#endif
+import Platform
 
 /// Calls and seconds of each operation, counted while a profile runs.
 final class Profile {
@@ -13,18 +8,12 @@ final class Profile {
   func add(_ name: StaticString, since start: Double) {
     let name = "\(name)"
     let sum = times[name] ?? (0, 0)
-    times[name] = (sum.calls + 1, sum.seconds + Self.now - start)
+    times[name] = (sum.calls + 1, sum.seconds + POSIX.seconds - start)
   }
 
   /// Longest first.
   var operations: [OperationTime] {
     times.map { OperationTime(name: $0.key, calls: $0.value.calls, seconds: $0.value.seconds) }.sorted { $0.seconds > $1.seconds }
-  }
-
-  static var now: Double {
-    var time = timespec()
-    clock_gettime(CLOCK_MONOTONIC, &time)
-    return Double(time.tv_sec) + Double(time.tv_nsec) * 1e-9
   }
 }
 
@@ -57,7 +46,7 @@ extension CPUCore {
 
   private func begin() -> Double {
     depth += 1
-    return depth == 1 && profile != nil ? Profile.now : 0
+    return depth == 1 && profile != nil ? POSIX.seconds : 0
   }
 
   private func end(_ name: StaticString, _ start: Double) {

@@ -1,3 +1,4 @@
+import Platform
 import Synchronization
 
 /// Threads that share the parts of one loop. The only place where a closure crosses threads unchecked.
@@ -80,7 +81,7 @@ private final class Job: Sendable {
     var looks = 0
     while finished.load(ordering: .acquiring) != parts {
       looks += 1
-      if looks > Self.patience { CLibrary.yield() }
+      if looks > Self.patience { POSIX.yield() }
     }
   }
 

@@ -1,12 +1,10 @@
 import Checkpoints
 import Tokenization
 
-/// A conversation in ChatML as tokens: the control tokens by their ids, what is said as text that cannot spell them.
+/// A conversation in ``ChatML`` as tokens: the control tokens by their ids, what is said as text that cannot spell them.
 ///
 ///     <|im_start|>role⏎content<|im_end|>⏎      each turn
 ///     <|im_start|>assistant⏎                   the beginning of an answer, which ends with <|im_end|>
-///
-/// As `ChatMessage.chatML(_:system:beginsAnswer:)`, but for a content that has `<|im_end|>` in it.
 public struct ChatFormat: Sendable {
   /// The token that ends a turn.
   public let endOfTurn: Int32
@@ -21,12 +19,12 @@ public struct ChatFormat: Sendable {
       guard let id = tokenizer.controlToken(spelling) else {
         throw CheckpointError(
           file: model, found: "a tokenizer without the control token \(spelling)",
-          expected: "<|im_start|> and <|im_end|>: conversations are written in ChatML, others are not built yet")
+          expected: "\(ChatML.begin) and \(ChatML.end): conversations are written in ChatML, others are not built yet")
       }
       return id
     }
-    beginOfTurn = try token("<|im_start|>")
-    endOfTurn = try token("<|im_end|>")
+    beginOfTurn = try token(ChatML.begin)
+    endOfTurn = try token(ChatML.end)
     self.tokenizer = tokenizer
   }
 
@@ -39,14 +37,14 @@ public struct ChatFormat: Sendable {
       if tokenizer.addsBeginToken, let begin = tokenizer.beginToken { ids.append(begin) }
     } else {
       if ids.last != endOfTurn { ids.append(endOfTurn) }
-      ids += text("\n")
+      ids += text(ChatML.separator)
     }
     ids.append(beginOfTurn)
-    ids += text("user\n" + content)
+    ids += text(ChatML.heading("user") + content)
     ids.append(endOfTurn)
-    ids += text("\n")
+    ids += text(ChatML.separator)
     ids.append(beginOfTurn)
-    return ids + text("assistant\n")
+    return ids + text(ChatML.heading("assistant"))
   }
 
   private func text(_ text: String) -> [Int32] { tokenizer.encode(text) }

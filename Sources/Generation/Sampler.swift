@@ -1,10 +1,5 @@
+import Platform
 import Tensors
-
-#if canImport(Glibc)
-  import Glibc
-#elseif canImport(Darwin)
-  import Darwin
-#endif
 
 /// Chooses the next token from its logits z (V): the likeliest, or one drawn at random.
 ///
@@ -40,7 +35,7 @@ public struct Sampler: Equatable, Sendable {
     guard let best = Self.argmax(z) else { return nil }
     if temperature == 0 { return Int32(best) }
     var candidates = topK > 0 && topK < z.count ? Self.largest(topK, of: z) : Array(z.indices)
-    var weights = candidates.map { exp((z[$0] - z[best]) / temperature) }
+    var weights = candidates.map { Double.exp((z[$0] - z[best]) / temperature) }
     var total = weights.reduce(0, +)
     if topP < 1 {
       // Whatever is less likely than (1−P)/V adds up to less than 1−P, so the rest has P already and only that need be sorted.

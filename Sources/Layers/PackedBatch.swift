@@ -108,6 +108,9 @@ public struct PackedSequence: Equatable, Sendable {
   /// The number of the adapter that serves it; nil for the base alone.
   public var adapter: Int?
 
+  /// What a label says in a file where nothing is asked, as PyTorch's cross-entropy has it.
+  public static let ignoredLabel: Int64 = -100
+
   /// A sequence; `labels[t]` is the label that token t predicts (already shifted).
   public init(ids: [Int32], firstPosition: Int = 0, labels: [Int32?], adapter: Int? = 0) {
     self.ids = ids

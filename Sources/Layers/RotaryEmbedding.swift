@@ -1,10 +1,5 @@
+import Platform
 import Tensors
-
-#if canImport(Glibc)
-  import Glibc
-#elseif canImport(Darwin)
-  import Darwin
-#endif
 
 /// Rotary position embedding (Su et al. 2021, arXiv:2104.09864, equation 34), in Hugging Face's pairing.
 ///
@@ -39,7 +34,7 @@ public final class RotaryEmbedding<B: Backend> {
     let half = headWidth / 2
     if let divisors, divisors.count != half { trap("RotaryEmbedding: \(divisors.count) divisors for heads of width \(headWidth)") }
     theta = (0..<half).map { j in
-      let theta = pow(base, -2 * Double(j) / Double(headWidth)) / (divisors?[j] ?? 1)
+      let theta = Double.pow(base, -2 * Double(j) / Double(headWidth)) / (divisors?[j] ?? 1)
       return scaling?.scaled(theta) ?? theta
     }
   }
@@ -65,8 +60,8 @@ public final class RotaryEmbedding<B: Backend> {
     var values = [B.Scalar](repeating: 0, count: count * headWidth)
     for p in 0..<count {
       for j in 0..<half {
-        values[p * headWidth + j] = B.Scalar(cos(Double(p) * theta[j]))
-        values[p * headWidth + half + j] = B.Scalar(sin(Double(p) * theta[j]))
+        values[p * headWidth + j] = B.Scalar(Double.cos(Double(p) * theta[j]))
+        values[p * headWidth + half + j] = B.Scalar(Double.sin(Double(p) * theta[j]))
       }
     }
     let larger = backend.upload(values, Shape(count, headWidth))

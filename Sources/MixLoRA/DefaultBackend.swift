@@ -1,10 +1,6 @@
 // The one place of the libraries where a backend is named: what runs where nobody says on what.
 
-#if canImport(Glibc)
-  import Glibc
-#elseif canImport(Darwin)
-  import Darwin
-#endif
+import Platform
 
 extension TrainingRun where B == CPUFloat {
   /// A run on this processor, in single precision; see the initializer that takes a backend.
@@ -42,5 +38,5 @@ extension LoadedModel where B == CPUFloat {
 
 extension CPUFloat {
   /// The processor's cores that are switched on.
-  public static var processorThreads: Int { max(1, Int(sysconf(Int32(_SC_NPROCESSORS_ONLN)))) }
+  public static var processorThreads: Int { max(1, POSIX.presentCores) }
 }

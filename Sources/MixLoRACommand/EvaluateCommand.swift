@@ -3,16 +3,11 @@ import CPUBackend
 import Checkpoints
 import Decoders
 import Evaluation
+import Platform
 import Samples
 import Tensors
 import Tokenization
 import Training
-
-#if canImport(Glibc)
-  import Glibc
-#elseif canImport(Darwin)
-  import Darwin
-#endif
 
 /// Asks a model the questions of the paper's tasks, or measures its loss on a file.
 struct EvaluateCommand: ParsableCommand {
@@ -87,12 +82,13 @@ struct EvaluateCommand: ParsableCommand {
       let (loss, tokens) = try decoder.meanLoss(of: samples, batch: 16, on: backend)
       guard loss.isFinite else { throw NonFiniteValue("the loss on \(data)", at: adapter ?? model, "is \(loss)") }
       let line: JSON = [
-        "adapter": adapter.map { .string($0) } ?? .null, "loss": JSON(loss), "perplexity": JSON(exp(loss)), "tokens": JSON(tokens),
+        "adapter": adapter.map { .string($0) } ?? .null, "loss": JSON(loss), "perplexity": JSON(Double.exp(loss)), "tokens": JSON(tokens),
       ]
       print(
         json
           ? line.serialized()
-          : "\(adapter ?? "base")  loss \(fixed(loss, 4))  perplexity \(fixed(exp(loss), 3))  \(tokens) tokens of \(samples.count) records")
+          : "\(adapter ?? "base")  loss \(fixed(loss, 4))  perplexity \(fixed(Double.exp(loss), 3))  \(tokens) tokens of \(samples.count) records"
+      )
     }
   }
 

@@ -1,20 +1,15 @@
 import ArgumentParser
 import Checkpoints
 import Generation
+import Platform
 import Samples
 import Tensors
-
-#if canImport(Glibc)
-  import Glibc
-#elseif canImport(Darwin)
-  import Darwin
-#endif
 
 /// Parses, runs and maps every error to the exit code that scripts rely on.
 @main
 enum Main {
   static func main() {
-    signal(SIGXFSZ, SIG_IGN)  // a file that would grow too large is then an error of the write, told like a full disk
+    POSIX.ignore(.fileTooLarge)  // a file that would grow too large is then an error of the write, told like a full disk
     do {
       var command = try MixLoRACommand.parseAsRoot()
       try command.run()
@@ -26,28 +21,28 @@ enum Main {
 
   /// Ends with `code`, or with 5 if what was printed did not arrive: on a full disk behind a redirection, say.
   private static func end(printed code: Int32) -> Never {
-    guard fflush(nil) == 0 else {
-      writeError("error: standard output: found \"\(String(cString: strerror(errno)))\"; expected a place that takes what is printed\n")
-      exit(5)
+    do { try POSIX.flushOutput() } catch {
+      writeError("error: standard output: found \"\(error)\"; expected a place that takes what is printed\n")
+      POSIX.end(5)
     }
-    exit(code)
+    POSIX.end(code)
   }
 
   private static func end(with error: any Error) -> Never {
     switch error {
     case let error as CheckpointError:
       writeError("error: \(error)\n")
-      exit(error.isSystemFailure ? 5 : 3)
+      POSIX.end(error.isSystemFailure ? 5 : 3)
     case is UsageError, is InputError, is NonFiniteValue:
       writeError("error: \(error)\n")
-      exit(error is UsageError ? 2 : error is InputError ? 3 : 4)
+      POSIX.end(error is UsageError ? 2 : error is InputError ? 3 : 4)
     case let error as SettingsError:
       writeError("error: \(error.text.option)\n")
-      exit(2)
+      POSIX.end(2)
     case let error as PromptError:
       writeError("error: \(error.prompt == nil ? "" : "--")\(error)\n")
-      exit(2)
-    case is Interrupted: exit(130)
+      POSIX.end(2)
+    case is Interrupted: POSIX.end(130)
     default:
       // Everything else is ArgumentParser's: help and version (0) or a usage error (its 64 is our 2).
       let message = MixLoRACommand.fullMessage(for: error)
@@ -57,7 +52,7 @@ enum Main {
         end(printed: 0)
       }
       writeError(message + "\n")
-      exit(code == .validationFailure ? 2 : code.rawValue)
+      POSIX.end(code == .validationFailure ? 2 : code.rawValue)
     }
   }
 }
@@ -78,6 +73,5 @@ struct InputError: Error, CustomStringConvertible {
 
 /// Writes to standard error, where progress and errors go.
 func writeError(_ text: String) {
-  var bytes = Array(text.utf8)
-  _ = write(2, &bytes, bytes.count)
+  _ = try? FileDescriptor.standardError.writeAll(text.utf8)
 }

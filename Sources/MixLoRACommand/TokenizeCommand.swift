@@ -1,13 +1,8 @@
 import ArgumentParser
 import Checkpoints
+import Platform
 import Tokenization
 import Training
-
-#if canImport(Glibc)
-  import Glibc
-#elseif canImport(Darwin)
-  import Darwin
-#endif
 
 /// Turns strings into token ids, or back.
 struct TokenizeCommand: ParsableCommand {
@@ -72,10 +67,9 @@ struct TokenizeCommand: ParsableCommand {
     var bytes: [UInt8] = []
     var buffer = [UInt8](repeating: 0, count: 1 << 16)
     while true {
-      let count = read(0, &buffer, buffer.count)
-      if count < 0, errno == EINTR { continue }
-      guard count >= 0 else {
-        throw CheckpointError(file: Self.input, call: "read", code: .init(rawValue: errno), expected: "a JSON array")
+      let count: Int
+      do { count = try buffer.withUnsafeMutableBytes { try FileDescriptor.standardInput.read(into: $0) } } catch let error as Errno {
+        throw CheckpointError(file: Self.input, call: "read", code: error, expected: "a JSON array")
       }
       guard count > 0 else { return bytes }
       bytes += buffer[..<count]

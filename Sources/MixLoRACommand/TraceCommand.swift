@@ -156,7 +156,7 @@ struct TraceCommand: ParsableCommand {
     var optimizer = steps.map { _ in AdamW(decoder.parameters, learningRate: lr, weightDecay: weightDecay, on: backend) }
     var request = TraceRequest()
     request.recomputes = recompute
-    if activations { request.activations = { path in pattern.map { matches(path, $0) } ?? true } }
+    if activations { request.activations = { path in pattern.map { POSIX.matches(path, $0) } ?? true } }
     request.backward = backward
     request.steps = steps ?? 0
     let trace = try Trace.record(decoder, input, request, on: backend) { optimizer?.step($0) }

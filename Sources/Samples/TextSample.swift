@@ -28,13 +28,13 @@ public struct TextSample: Equatable, Sendable {
   public init(conversation: [ChatMessage]) {
     (text, answers, endsItself) = ([], [], true)
     for message in conversation {
-      appendControl("<|im_start|>")
-      text += Array("\(message.role)\n".utf8)
+      appendControl(ChatML.begin)
+      text += Array(ChatML.heading(message.role).utf8)
       let start = text.count
       text += Array(message.content.utf8)
-      appendControl("<|im_end|>")
+      appendControl(ChatML.end)
       if message.role == "assistant" { answers.append(start..<text.count) }
-      text.append(UInt8(ascii: "\n"))
+      text += Array(ChatML.separator.utf8)
     }
   }
 

@@ -86,7 +86,7 @@ public enum TrainingData {
       let input = fields["input"] == nil || fields["input"] == .null ? nil : try fields.string("input")
       let (instruction, output) = (try fields.string("instruction"), try fields.string("output"))
       guard template == .chatML else { return TextSample(prompt: template.prompt(instruction: instruction, input: input), answer: output) }
-      let question = (input ?? "").isEmpty ? instruction : "\(instruction)\n\n\(input ?? "")"
+      let question = PromptTemplate.question(instruction: instruction, input: input)
       return TextSample(conversation: [ChatMessage(role: "user", content: question), ChatMessage(role: "assistant", content: output)])
     }
     if fields["prompt"] != nil { return TextSample(prompt: try fields.string("prompt"), answer: try fields.string("completion")) }

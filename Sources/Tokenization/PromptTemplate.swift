@@ -23,10 +23,32 @@ public enum PromptTemplate: String, CaseIterable, Sendable {
       return opening + "Write a response that appropriately completes the request.\n\n### Instruction:\n\(instruction)\n\n"
         + (input.map { "### Input:\n\($0)\n\n" } ?? "") + "### Response:\n"
     case .chatML:
-      let content = input.map { "\(instruction)\n\n\($0)" } ?? instruction
-      return ChatMessage.chatML([ChatMessage(role: "user", content: content)], beginsAnswer: true)
+      let content = Self.question(instruction: instruction, input: input)
+      return ChatML.begin + ChatML.heading("user") + content + ChatML.end + ChatML.separator + ChatML.begin + ChatML.heading("assistant")
     }
   }
+
+  /// What a user says in ChatML: the instruction, and behind an empty line the input; an empty input counts as none.
+  public static func question(instruction: String, input: String?) -> String {
+    guard let input, !input.isEmpty else { return instruction }
+    return "\(instruction)\n\n\(input)"
+  }
+}
+
+/// The pieces of a conversation in ChatML; begin and end are control tokens, the rest is text.
+///
+///     <|im_start|>role⏎content<|im_end|>⏎      each turn: begin, heading, content, end, separator
+///     <|im_start|>assistant⏎                   the beginning of an answer: begin, heading
+public enum ChatML {
+  /// The control token that begins a turn.
+  public static let begin = "<|im_start|>"
+  /// The control token that ends a turn.
+  public static let end = "<|im_end|>"
+  /// What stands between two turns.
+  public static let separator = "\n"
+
+  /// What stands in front of a turn's content: who speaks.
+  public static func heading(_ role: String) -> String { role + "\n" }
 }
 
 /// One turn of a conversation.
@@ -40,16 +62,5 @@ public struct ChatMessage: Equatable, Sendable {
   public init(role: String, content: String) {
     self.role = role
     self.content = content
-  }
-  /// A conversation in ChatML: `<|im_start|>role⏎content<|im_end|>⏎` for each turn.
-  ///
-  /// - Parameters:
-  ///   - system: what the system says where the first turn is not its own; SmolLM2's template puts its own words there.
-  ///   - beginsAnswer: whether the beginning of the assistant's turn follows.
-  public static func chatML(_ messages: [ChatMessage], system: String? = nil, beginsAnswer: Bool = false) -> String {
-    var text = ""
-    if let system, messages.first?.role != "system" { text += chatML([ChatMessage(role: "system", content: system)]) }
-    for message in messages { text += "<|im_start|>\(message.role)\n\(message.content)<|im_end|>\n" }
-    return text + (beginsAnswer ? "<|im_start|>assistant\n" : "")
   }
 }

@@ -57,7 +57,9 @@ public struct Agreement: Sendable, CustomStringConvertible {
   }
 
   /// `grad.…lora_A.weight` of any layer and expert is one kind: the name without its numbers.
-  package static func kind(_ name: String) -> String { name.split(separator: ".").filter { !$0.allSatisfy(\.isNumber) }.joined(separator: ".") }
+  package static func kind(_ name: String) -> String {
+    name.split(separator: ".").filter { !$0.allSatisfy(\.isNumber) }.joined(separator: ".")
+  }
 
   package static func norm(_ values: [Double]) -> Double { values.reduce(0) { $0 + $1 * $1 }.squareRoot() }
 }

@@ -24,9 +24,6 @@ public struct TraceBatch: Equatable, Sendable {
   private let ids: [Int64]
   private let labels: [Int64]?
 
-  /// What a label says where nothing is asked.
-  static let ignoredLabel: Int64 = -100
-
   /// Reads a batch and checks everything that the contract asks for.
   ///
   /// - Parameters:
@@ -60,8 +57,8 @@ public struct TraceBatch: Equatable, Sendable {
     labels = try source.entry("labels") == nil ? nil : values("labels")
     hasLabels = labels != nil
     if let labels {
-      try check("labels", labels, "a token in 0..<\(vocabulary), or \(Self.ignoredLabel)") {
-        $0 == Self.ignoredLabel || ($0 >= 0 && $0 < vocabulary)
+      try check("labels", labels, "a token in 0..<\(vocabulary), or \(PackedSequence.ignoredLabel)") {
+        $0 == PackedSequence.ignoredLabel || ($0 >= 0 && $0 < vocabulary)
       }
     }
     let mask = try source.entry("attention_mask") == nil ? nil : values("attention_mask")
@@ -82,7 +79,7 @@ public struct TraceBatch: Equatable, Sendable {
     }
     if hasLabels, sequences.allSatisfy({ $0.labels.allSatisfy { $0 == nil } }) {
       throw Self.error(
-        file, "labels", "no column that counts", "a label that is not \(Self.ignoredLabel) after a real column, in a real column")
+        file, "labels", "no column that counts", "a label that is not \(PackedSequence.ignoredLabel) after a real column, in a real column")
     }
   }
 
@@ -92,7 +89,7 @@ public struct TraceBatch: Equatable, Sendable {
       PackedSequence(
         ids: real.map { Int32(ids[b * columns + $0]) }, firstPosition: real.lowerBound,
         labels: real.map { t in
-          guard let labels, t + 1 < real.upperBound, labels[b * columns + t + 1] != Self.ignoredLabel else { return nil }
+          guard let labels, t + 1 < real.upperBound, labels[b * columns + t + 1] != PackedSequence.ignoredLabel else { return nil }
           return Int32(labels[b * columns + t + 1])
         }, adapter: adapters[b])
     }

@@ -1,4 +1,5 @@
 import Checkpoints
+import Layers
 import Samples
 import Tensors
 
@@ -48,9 +49,9 @@ enum BatchFile {
         switch field {
         case .ids: values += sample.ids.map { Int64($0) }
         case .mask: values += sample.ids.map { _ in 1 }
-        case .labels: values += sample.ids.indices.map { sample.isLabel[$0] ? Int64(sample.ids[$0]) : -100 }
+        case .labels: values += sample.ids.indices.map { sample.isLabel[$0] ? Int64(sample.ids[$0]) : PackedSequence.ignoredLabel }
         }
-        values += repeatElement(field == .labels ? -100 : 0, count: entry.shape[1] - sample.ids.count)
+        values += repeatElement(field == .labels ? PackedSequence.ignoredLabel : 0, count: entry.shape[1] - sample.ids.count)
       }
       try values.withUnsafeBytes { try emit($0) }
     }

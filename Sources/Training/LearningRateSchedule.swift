@@ -1,8 +1,4 @@
-#if canImport(Glibc)
-  import Glibc
-#elseif canImport(Darwin)
-  import Darwin
-#endif
+import Platform
 
 /// How the learning rate changes from step to step, as `get_scheduler` of transformers 4.46.3 defines it.
 ///
@@ -12,7 +8,7 @@
 ///     constant                 1, always                          it knows no warm-up
 ///     constant_with_warmup     1
 ///     linear                   (T − t) / max(1, T − w)
-///     cosine                   ½ (1 + cos(π q)),  q = (t − w) / max(1, T − w)
+///     cosine                   ½ (1 + Double.cos(π q)),  q = (t − w) / max(1, T − w)
 ///     cosine_with_restarts     the same with one cycle, 0 from q = 1 on
 ///     polynomial               power 1, from lr down to 10⁻⁷:  ((lr − 10⁻⁷)(1 − q) + 10⁻⁷) / lr,  10⁻⁷ / lr beyond T
 ///     inverse_sqrt             1 / √((t + s) / τ),  τ = w, or 10 000 without warm-up,  s = τ − w
@@ -47,8 +43,8 @@ public enum LearningRateSchedule: String, Sendable, CaseIterable {
     switch self {
     case .constant, .constantWithWarmup: return 1
     case .linear: return max(0, (total - t) / max(1, total - w))
-    case .cosine: return max(0, 0.5 * (1 + cos(.pi * progress)))
-    case .cosineWithRestarts: return progress >= 1 ? 0 : max(0, 0.5 * (1 + cos(.pi * progress)))
+    case .cosine: return max(0, 0.5 * (1 + Double.cos(.pi * progress)))
+    case .cosineWithRestarts: return progress >= 1 ? 0 : max(0, 0.5 * (1 + Double.cos(.pi * progress)))
     case .polynomial:
       let end = 1e-7
       if t > total || base <= 0 { return base > 0 ? end / base : 0 }

@@ -1,12 +1,7 @@
 import Checkpoints
 import Decoders
+import Platform
 import Tensors
-
-#if canImport(Glibc)
-  import Glibc
-#elseif canImport(Darwin)
-  import Darwin
-#endif
 
 /// `checkpoint-<step>` folders: the adapter or the model, the optimizer's moments and what the run was started with.
 ///
@@ -40,7 +35,7 @@ public enum TrainingCheckpoint {
   ) throws {
     let final = path(folder, step: step)
     guard !Folder.exists("\(final)/\(stateFile)") else { return }  // anything else of this name makes the renaming fail
-    let partial = "\(folder)/.\(prefix)\(step).partial-\(getpid())"
+    let partial = "\(folder)/.\(prefix)\(step).partial-\(POSIX.processID)"
     try Folder.create(partial)
     do {
       try form.write(decoder, to: partial, on: backend)
@@ -115,7 +110,7 @@ public enum TrainingCheckpoint {
     }
     for name in Folder.names(in: folder) {
       if name.hasPrefix(".\(prefix)"), name.contains(".partial-") { Folder.remove("\(folder)/\(name)") }
-      if name.hasPrefix(".partial-") { unlink("\(folder)/\(name)") }
+      if name.hasPrefix(".partial-") { try? POSIX.removeFile("\(folder)/\(name)") }
     }
   }
 

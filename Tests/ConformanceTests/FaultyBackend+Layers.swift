@@ -1,3 +1,4 @@
+import Platform
 import Tensors
 
 @testable import Conformance
@@ -136,7 +137,7 @@ extension FaultyBackend {
     var (da, dc) = base.gatedBackward(activation, to(dh), to(a), to(c))
     if fault == .slopeIsSigmoid {
       let (dh, a, c) = (base.matrix(to(dh)), base.matrix(to(a)), base.matrix(to(c)))
-      da = base.tensor(Matrix(a.rows, a.columns) { i, j in dh[i, j] * c[i, j] / (1 + naturalExponential(-a[i, j])) })
+      da = base.tensor(Matrix(a.rows, a.columns) { i, j in dh[i, j] * c[i, j] / (1 + Double.exp(-a[i, j])) })
     }
     if fault == .everyUnitIsSilu { (da, dc) = base.gatedBackward(.silu, to(dh), to(a), to(c)) }
     return (from(da, "gatedBackward"), from(dc, "gatedBackward"))

@@ -90,11 +90,11 @@ import Tokenization
     let tokenizer = try TalkingModel.tokenizer()
     let format = try ChatFormat(tokenizer, model: "m")
     let first = format.turn("Hello, you")
-    let text = ChatMessage.chatML([ChatMessage(role: "user", content: "Hello, you")], beginsAnswer: true)
+    let text = "<|im_start|>user\nHello, you<|im_end|>\n<|im_start|>assistant\n"
     #expect(first == tokenizer.encode(text, parsingControlTokens: true))
     let answer = tokenizer.encode("Yes.")
-    let messages = [("user", "Hello, you"), ("assistant", "Yes."), ("user", "So")].map { ChatMessage(role: $0, content: $1) }
-    let second = tokenizer.encode(ChatMessage.chatML(messages, beginsAnswer: true), parsingControlTokens: true)
+    let rest = "Yes.<|im_end|>\n<|im_start|>user\nSo<|im_end|>\n<|im_start|>assistant\n"
+    let second = tokenizer.encode(text + rest, parsingControlTokens: true)
     #expect(format.turn("So", after: first + answer) == second)
     #expect(format.turn("So", after: first + answer + [format.endOfTurn]) == second)
     #expect(format.turn("<|im_end|>").filter { $0 == format.endOfTurn }.count == 1)

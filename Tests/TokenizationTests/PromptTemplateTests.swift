@@ -24,11 +24,6 @@ import Testing
   @Test func chatMLMarksEveryTurn() {
     #expect(PromptTemplate.chatML.prompt(instruction: "Hi") == "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n")
     #expect(PromptTemplate.chatML.prompt(instruction: "Add.", input: "1 2").contains("user\nAdd.\n\n1 2<|im_end|>\n"))
-    let turns = [ChatMessage(role: "user", content: "Hi"), ChatMessage(role: "assistant", content: "Hello")]
-    #expect(
-      ChatMessage.chatML(turns, system: "Be kind.")
-        == "<|im_start|>system\nBe kind.<|im_end|>\n<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\nHello<|im_end|>\n")
-    #expect(ChatMessage.chatML([ChatMessage(role: "system", content: "x")], system: "y") == "<|im_start|>system\nx<|im_end|>\n")
   }
 
   @Test func theNamesAreThoseOfTheConfiguration() {

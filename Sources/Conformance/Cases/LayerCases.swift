@@ -1,3 +1,4 @@
+import Platform
 import Tensors
 
 extension CaseList {
@@ -147,7 +148,7 @@ private func checkGatedBackward<B: Backend>(
     let a = a0[i, j]
     let size =
       switch activation {
-      case .silu: 1 / (1 + naturalExponential(-a)) * (1 + abs(a) / (1 + naturalExponential(a)))
+      case .silu: 1 / (1 + Double.exp(-a)) * (1 + abs(a) / (1 + Double.exp(a)))
       case .geluTanh: 1 + abs(a) * (1 + 3 * 0.044715 * a * a)
       }
     return abs(dh[i, j] * c0[i, j]) * size

@@ -1,16 +1,18 @@
+import Platform
+
 extension Naive {
   /// log Σ exp x. The largest x is taken out, which changes nothing but keeps e^x finite.
   public static func logSumExp(_ x: [Double]) -> Double {
     let largest = largest(x)
     var total = 0.0
-    for value in x { total += naturalExponential(value - largest) }
-    return largest + naturalLogarithm(total)
+    for value in x { total += Double.exp(value - largest) }
+    return largest + Double.log(total)
   }
 
   /// softmax(x)_j = e^{x_j} / Σ e^{x_i}.
   public static func softmax(_ x: [Double]) -> [Double] {
     let largest = largest(x)
-    let exponentials = x.map { naturalExponential($0 - largest) }
+    let exponentials = x.map { Double.exp($0 - largest) }
     var total = 0.0
     for value in exponentials { total += value }
     return exponentials.map { $0 / total }
@@ -28,11 +30,11 @@ extension Naive {
   }
 
   /// cap · tanh(z / cap).
-  public static func softcap(_ cap: Double, _ z: Double) -> Double { cap * hyperbolicTangent(z / cap) }
+  public static func softcap(_ cap: Double, _ z: Double) -> Double { cap * Double.tanh(z / cap) }
 
   /// Its derivative 1 − tanh²(z / cap), as 1/cosh², which does not cancel: 4 / (e^{z/cap} + e^{−z/cap})².
   public static func softcapSlope(_ cap: Double, _ z: Double) -> Double {
-    let sum = naturalExponential(z / cap) + naturalExponential(-z / cap)
+    let sum = Double.exp(z / cap) + Double.exp(-z / cap)
     return 4 / (sum * sum)
   }
 

@@ -1,11 +1,12 @@
+import Platform
 import Tensors
 
 extension Naive {
   /// act(x), as the names of Hugging Face define it.
   public static func value(_ activation: Activation, _ x: Double) -> Double {
     switch activation {
-    case .silu: x / (1 + naturalExponential(-x))
-    case .geluTanh: 0.5 * x * (1 + hyperbolicTangent(geluArgument(x)))
+    case .silu: x / (1 + Double.exp(-x))
+    case .geluTanh: 0.5 * x * (1 + Double.tanh(geluArgument(x)))
     }
   }
 
@@ -17,10 +18,10 @@ extension Naive {
   public static func slope(_ activation: Activation, _ x: Double) -> Double {
     switch activation {
     case .silu:
-      let e = naturalExponential(-x)
+      let e = Double.exp(-x)
       return ((1 + e) + x * e) / ((1 + e) * (1 + e))
     case .geluTanh:
-      let t = hyperbolicTangent(geluArgument(x))
+      let t = Double.tanh(geluArgument(x))
       let slopeOfArgument = (2 / Double.pi).squareRoot() * (1 + 3 * 0.044715 * x * x)
       return 0.5 * (1 + t) + 0.5 * x * (1 - t * t) * slopeOfArgument
     }

@@ -1,3 +1,4 @@
+import Platform
 import Tensors
 
 extension Naive {
@@ -19,9 +20,9 @@ extension Naive {
   public static func normal(_ count: Int, deviation: Double, _ key: RandomKey) -> [Double] {
     (0..<count).map { i in
       let (a, b) = (Double(number(i / 2 * 2, key)), Double(number(i / 2 * 2 + 1, key)))
-      let radius = deviation * (-2 * naturalLogarithm((a + 1) / 4_294_967_296)).squareRoot()
+      let radius = deviation * (-2 * Double.log((a + 1) / 4_294_967_296)).squareRoot()
       let angle = 2 * Double.pi * b / 4_294_967_296
-      return radius * (i % 2 == 0 ? cosine(angle) : sine(angle))
+      return radius * (i % 2 == 0 ? Double.cos(angle) : Double.sin(angle))
     }
   }
 

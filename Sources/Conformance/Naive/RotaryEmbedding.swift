@@ -1,10 +1,12 @@
+import Platform
+
 extension Naive {
   /// The table (P,D) of a rotary embedding: cos(p θ_j) in the first D/2 columns, sin(p θ_j) in the others, θ_j = base^(−2j/D).
   public static func ropeTable(positions: Int, headWidth: Int, base: Double = 10_000) -> Matrix {
     let half = headWidth / 2
     return Matrix(positions, headWidth) { p, j in
-      let frequency = naturalExponential(-naturalLogarithm(base) * Double(2 * (j % half)) / Double(headWidth))
-      return j < half ? cosine(Double(p) * frequency) : sine(Double(p) * frequency)
+      let frequency = Double.exp(-Double.log(base) * Double(2 * (j % half)) / Double(headWidth))
+      return j < half ? Double.cos(Double(p) * frequency) : Double.sin(Double(p) * frequency)
     }
   }
 

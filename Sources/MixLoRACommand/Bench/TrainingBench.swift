@@ -2,6 +2,7 @@ import CPUBackend
 import Checkpoints
 import Decoders
 import Layers
+import Platform
 import Tensors
 import Training
 
@@ -33,7 +34,7 @@ struct TrainingBench<B: ProfilingBackend> {
       if index > 0 { times.append(time) }
     }
     let operations = backend.stopProfile().map { (name: $0.name, calls: $0.calls / steps, seconds: $0.seconds / Double(steps)) }
-    let peak = Machine.peakResidentBytes
+    let peak = POSIX.peakResidentBytes
     let floor =
       [ProductThreading.rows, .library].map { way in
         backend.productThreading = way
@@ -46,13 +47,13 @@ struct TrainingBench<B: ProfilingBackend> {
   }
 
   private func step(_ number: Int, _ optimizer: inout AdamW<B>) throws -> BenchStep {
-    let start = Machine.seconds
+    let start = POSIX.seconds
     var middle = start
     let run = Run(backend, training: TrainingPass(key: RandomKey(seed: seed), step: number))
-    let losses = try decoder.gradients(of: batch, run, recomputes: recomputes) { _ in middle = Machine.seconds }
-    let end = Machine.seconds
+    let losses = try decoder.gradients(of: batch, run, recomputes: recomputes) { _ in middle = POSIX.seconds }
+    let end = POSIX.seconds
     optimizer.step(number)
-    let last = Machine.seconds
+    let last = POSIX.seconds
     guard try backend.download(losses[0].crossEntropy)[0].isFinite else { throw NonFiniteValue("the loss", at: "step \(number)") }
     return BenchStep(forward: middle - start, backward: end - middle, optimizer: last - end)
   }
@@ -64,10 +65,10 @@ struct TrainingBench<B: ProfilingBackend> {
       let x = backend.zeros(Shape(rows, weight.shape.columns))
       let dy = backend.zeros(Shape(rows, weight.shape.rows))
       var (y, dx) = (backend.empty(dy.shape), backend.empty(x.shape))
-      let start = Machine.seconds
+      let start = POSIX.seconds
       backend.gemm(1, x.operand, weight.T, 0, into: &y, rows: nil)
       backend.gemm(1, dy.operand, weight.operand, 0, into: &dx, rows: nil)
-      seconds += Machine.seconds - start
+      seconds += POSIX.seconds - start
     }
     return seconds
   }

@@ -3,16 +3,11 @@ import Checkpoints
 import Evaluation
 import Generation
 import Layers
+import Platform
 import Samples
 import Tensors
 import Tokenization
 import Training
-
-#if canImport(Glibc)
-  import Glibc
-#elseif canImport(Darwin)
-  import Darwin
-#endif
 
 /// One run of `mixlora demo`: two trainings, three evaluations, a page that shows them.
 struct Demo {
@@ -49,7 +44,7 @@ struct Demo {
   }
 
   func run<B: Backend>(on backend: B) throws {
-    let start = Machine.seconds
+    let start = POSIX.seconds
     say(
       """
       MixLoRA demo: a small base model learns six tasks in one run, by MixLoRA and by plain LoRA of equal size.
@@ -70,7 +65,7 @@ struct Demo {
     try ask(&mixture, tasks, adapter: "mixlora", on: backend)
 
     let report = DemoReport(
-      tasks: tasks, outcomes: [base, plain, mixture], out: out, options: options, seconds: Machine.seconds - start)
+      tasks: tasks, outcomes: [base, plain, mixture], out: out, options: options, seconds: POSIX.seconds - start)
     try report.writeFiles()
     print(options.json ? try report.json().serialized() : report.text)
   }
@@ -115,6 +110,6 @@ struct Demo {
   private func say(_ text: String) {
     guard !options.json else { return }
     print(text)
-    fflush(nil)  // a pipe shows it now, too
+    try? POSIX.flushOutput()  // a pipe shows it now, too
   }
 }

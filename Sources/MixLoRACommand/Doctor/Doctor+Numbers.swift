@@ -3,6 +3,7 @@ import Checkpoints
 import Conformance
 import Decoders
 import Layers
+import Platform
 import Tensors
 
 extension Doctor {
@@ -26,11 +27,11 @@ extension Doctor {
     var queues = OperationCase<B>.operations.filter { $0 != "gradient" }.map { name in cases.filter { $0.operation == name }[...] }
     let count = queues.reduce(0) { $0 + $1.count }
     var entries: [ConformanceReport.Entry] = []
-    let end = Machine.seconds + Self.secondsOfOperations
+    let end = POSIX.seconds + Self.secondsOfOperations
     // The first case of each always runs: an operation that nobody tried is not one that works.
-    while entries.isEmpty || Machine.seconds < end, queues.contains(where: { !$0.isEmpty }) {
+    while entries.isEmpty || POSIX.seconds < end, queues.contains(where: { !$0.isEmpty }) {
       let isFirst = entries.isEmpty
-      for index in queues.indices where isFirst || Machine.seconds < end {
+      for index in queues.indices where isFirst || POSIX.seconds < end {
         guard let next = queues[index].popFirst() else { continue }
         entries.append(.init(name: next.name, outcome: next.run(backend)))
       }

@@ -1,5 +1,6 @@
 import CPUBackend
 import Checkpoints
+import Platform
 import Tensors
 
 /// The checks of `mixlora doctor`. What depends on the machine stands here, what depends on numbers in `Doctor+Numbers`.
@@ -9,7 +10,7 @@ struct Doctor {
   var checks: [DoctorCheck] {
     [
       DoctorCheck("version") { .ok("mixlora \(version), \(Self.build)") },
-      DoctorCheck("system") { .ok(Machine.system) },
+      DoctorCheck("system") { .ok(POSIX.systemName) },
       DoctorCheck("processor", processor),
       DoctorCheck("cores", cores),
       DoctorCheck("memory", memory),
@@ -39,7 +40,7 @@ struct Doctor {
   }
 
   private func cores() -> DoctorCheck.Result {
-    let (usable, present) = (Machine.usableCores, Machine.presentCores)
+    let (usable, present) = (Machine.usableCores, POSIX.presentCores)
     var detail = "\(usable) of \(present) may be used; \(threads) thread\(threads == 1 ? "" : "s") here"
     if usable < present { detail += "; affinity (taskset) or a cgroup's quota (cpu.max) keeps the others" }
     if usable == 1 { detail += "; training on one core is slow" }
@@ -48,8 +49,8 @@ struct Doctor {
 
   private func memory() -> DoctorCheck.Result {
     func gigabytes(_ bytes: Double) -> String { "\(fixed(bytes / 1_073_741_824, 1)) GiB" }
-    var detail = gigabytes(Machine.memoryBytes)
-    var free = Machine.memoryBytes
+    var detail = gigabytes(POSIX.memoryBytes)
+    var free = POSIX.memoryBytes
     if let available = Machine.availableBytes {
       detail += ", \(gigabytes(available)) available"
       free = available
@@ -69,7 +70,7 @@ struct Doctor {
     do { try AtomicFile.check(path + "/.mixlora-doctor") } catch {
       return .fail("\(error); choose --out elsewhere")
     }
-    guard let free = Machine.freeBytes(path) else { return .ok("\(path) can be written to") }
+    guard let free = POSIX.freeBytes(path) else { return .ok("\(path) can be written to") }
     let detail = "\(path) can be written to, \(fixed(free / 1_073_741_824, 1)) GiB free"
     return .ok(free < 1_073_741_824 ? detail + "; little: a checkpoint takes three times the adapter, and two are kept" : detail)
   }
@@ -82,7 +83,7 @@ struct Doctor {
     if Machine.hasAVX2 == true, Self.oldCores.contains(OpenBLAS.coreType) {
       detail +=
         "; those do without AVX2 and are several times slower than this processor: "
-        + (Machine.environment("OPENBLAS_CORETYPE") == nil
+        + (POSIX.environment("OPENBLAS_CORETYPE") == nil
           ? "set OPENBLAS_CORETYPE=Haswell, or install a newer OpenBLAS" : "unset OPENBLAS_CORETYPE")
     }
     return .ok(detail)
@@ -109,12 +110,12 @@ struct Doctor {
     let a = backend.random(Shape(n, n), .normal(deviation: 1), RandomKey(seed: 1))
     var c = backend.zeros(Shape(n, n))
     var best = Double.infinity
-    let end = Machine.seconds + 0.3
+    let end = POSIX.seconds + 0.3
     repeat {
-      let start = Machine.seconds
+      let start = POSIX.seconds
       backend.gemm(1, a.operand, a.operand, 0, into: &c, rows: nil)
-      best = min(best, Machine.seconds - start)
-    } while Machine.seconds < end
+      best = min(best, POSIX.seconds - start)
+    } while POSIX.seconds < end
     return 2 * Double(n * n * n) / best * 1e-9
   }
 }

@@ -1,13 +1,8 @@
 import ArgumentParser
 import CPUBackend
 import Generation
+import Platform
 import Tensors
-
-#if canImport(Glibc)
-  import Glibc
-#elseif canImport(Darwin)
-  import Darwin
-#endif
 
 /// A conversation with a model.
 struct ChatCommand: ParsableCommand {
@@ -31,7 +26,7 @@ struct ChatCommand: ParsableCommand {
 
   private func run<B: Backend>(on backend: B) throws {
     let conversation = try LoadedModel(options.model, adapter: options.adapter, on: backend).chat(options.settings)
-    let isTalking = isatty(0) == 1 && !common.quiet
+    let isTalking = POSIX.isTerminal(.standardInput) && !common.quiet
     while true {
       if isTalking { writeError("> ") }
       guard let line = readLine() else { break }

@@ -2,13 +2,8 @@ import ArgumentParser
 import CPUBackend
 import Checkpoints
 import Generation
+import Platform
 import Tensors
-
-#if canImport(Glibc)
-  import Glibc
-#elseif canImport(Darwin)
-  import Darwin
-#endif
 
 /// Continues texts.
 struct GenerateCommand: ParsableCommand {
@@ -49,16 +44,16 @@ struct GenerateCommand: ParsableCommand {
 
   private func run<B: Backend>(on backend: B) throws {
     let model = try LoadedModel(options.model, adapter: options.adapter, on: backend)
-    var output = TextOutput(streams: isatty(1) == 1 && !json, prompts: prompt.count)
-    let start = Machine.seconds
+    var output = TextOutput(streams: POSIX.isTerminal(.standardOutput) && !json, prompts: prompt.count)
+    let start = POSIX.seconds
     var firstToken: Double?
     let results = try model.generate(prompt, options.settings, isChat: chat) { s, text, hasEnded in
-      firstToken = firstToken ?? Machine.seconds
+      firstToken = firstToken ?? POSIX.seconds
       if !json { output.add(text, of: s, hasEnded: hasEnded) }
     }
-    if !common.quiet, isatty(2) == 1 {
+    if !common.quiet, POSIX.isTerminal(.standardError) {
       let (read, written) = (results.reduce(0) { $0 + $1.promptTokens }, results.reduce(0) { $0 + $1.ids.count })
-      let (begin, end) = (firstToken ?? start, Machine.seconds)
+      let (begin, end) = (firstToken ?? start, POSIX.seconds)
       writeError("\(read) tokens read, \(fixed(Double(read) / max(begin - start, 1e-9), 1)) a second; ")
       writeError("\(written) written, \(fixed(Double(max(0, written - prompt.count)) / max(end - begin, 1e-9), 1)) a second\n")
     }
@@ -107,5 +102,5 @@ struct TextOutput {
 /// Writes to standard output at once.
 func writeOutput(_ text: String) {
   print(text, terminator: "")
-  fflush(nil)
+  try? POSIX.flushOutput()
 }

@@ -1,25 +1,21 @@
+import Platform
 import Synchronization
 import Training
-
-#if canImport(Glibc)
-  import Glibc
-#elseif canImport(Darwin)
-  import Darwin
-#endif
 
 /// A run that was stopped by a signal; exit code 130.
 struct Interrupted: Error {}
 
 /// SIGINT and SIGTERM ask for an end after the current step.
 struct StopSignals {
+  private static let signals: [POSIX.Signal] = [.interrupt, .termination]
   private static let asked = Atomic<Bool>(false)
 
   init() {
-    for number in [SIGINT, SIGTERM] { signal(number) { _ in StopSignals.asked.store(true, ordering: .relaxed) } }
+    for signal in Self.signals { POSIX.handle(signal) { _ in StopSignals.asked.store(true, ordering: .relaxed) } }
   }
 
   /// From here on the signals end the program again.
-  func end() { for number in [SIGINT, SIGTERM] { signal(number, SIG_DFL) } }
+  func end() { for signal in Self.signals { POSIX.restore(signal) } }
 
   var isAsked: Bool { Self.asked.load(ordering: .relaxed) }
 }
@@ -31,13 +27,13 @@ struct Progress {
   private var first: (step: Int, seconds: Double)?
 
   init(quiet: Bool, steps: Int) {
-    isShown = !quiet && isatty(2) == 1
+    isShown = !quiet && POSIX.isTerminal(.standardError)
     self.steps = steps
   }
 
   mutating func show(_ line: Metrics) {
     guard isShown else { return }
-    let now = Machine.seconds
+    let now = POSIX.seconds
     let start = first ?? (line.step, now)
     first = start
     let left = line.step > start.step ? (now - start.seconds) / Double(line.step - start.step) * Double(steps - line.step) : .nan
@@ -51,7 +47,7 @@ struct Progress {
       "step \(line.step)/\(steps)  loss \(fixed(line.loss, 4))  lr \(scientific(line.learningRate))  "
       + "\(fixed(line.tokensPerSecond, 0)) tokens/s\(eta)\(load)"
     // A longer line would wrap, and the next one could not write over it.
-    writeError("\r\u{1b}[K" + text.prefix(Machine.terminalColumns - 1))
+    writeError("\r\u{1b}[K" + text.prefix((POSIX.terminalColumns ?? 80) - 1))
   }
 
   func end() { if isShown, first != nil { writeError("\n") } }

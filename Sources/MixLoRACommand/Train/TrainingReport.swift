@@ -1,5 +1,6 @@
 import Checkpoints
 import Decoders
+import Platform
 import Training
 
 /// What a part of a run came to, by a clock.
@@ -19,18 +20,18 @@ extension TrainingRun {
     defer { stop.end() }
     var progress = Progress(quiet: quiet, steps: steps)
     var pace = TrainingPace()
-    let start = Machine.seconds
+    let start = POSIX.seconds
     try run(
       onStep: { line in
         pace.tokens += line.tokens
         progress.show(line)
-      }, clock: { Machine.seconds }, shouldStop: { stop.isAsked })
+      }, clock: { POSIX.seconds }, shouldStop: { stop.isAsked })
     progress.end()
     guard step == steps else {
       writeError("interrupted after step \(step); mixlora train with the same options and --resume goes on from there\n")
       throw Interrupted()
     }
-    pace.seconds = Machine.seconds - start
+    pace.seconds = POSIX.seconds - start
     return pace
   }
 
@@ -43,7 +44,7 @@ extension TrainingRun {
         "loss_last": metrics.last.map { JSON($0.loss) } ?? nil,
         "tokens": JSON(metrics.reduce(0) { $0 + $1.tokens }), "seconds": JSON(pace.seconds),
         "tokens_per_second": JSON(rate),
-        "trainable_parameters": JSON(parameterCount), "peak_resident_bytes": JSON(Machine.peakResidentBytes),
+        "trainable_parameters": JSON(parameterCount), "peak_resident_bytes": JSON(POSIX.peakResidentBytes),
         "adapter": recipe.method == .full ? nil : JSON(out),
       ]
       return object.serialized()
@@ -68,7 +69,7 @@ extension TrainingRun {
     if json {
       let object: JSON = [
         "trainable_parameters": JSON(trained), "frozen_parameters": JSON(frozen), "samples": JSON(samples.count), "tokens": JSON(tokens),
-        "longest": JSON(longest), "steps": JSON(steps), "peak_resident_bytes": JSON(Machine.peakResidentBytes),
+        "longest": JSON(longest), "steps": JSON(steps), "peak_resident_bytes": JSON(POSIX.peakResidentBytes),
         "first_sample": JSON(marked.joined()),
       ]
       return object.serialized()
@@ -77,7 +78,7 @@ extension TrainingRun {
       trained parameters   \(trained) (\(fixed(100 * Double(trained) / Double(trained + frozen), 2)) % of \(trained + frozen))
       samples              \(samples.count), \(tokens) tokens, longest \(longest)
       steps                \(steps) of \(recipe.batch) samples, \(stepsPerEpoch) to an epoch
-      memory so far        \(fixed(Double(Machine.peakResidentBytes) / 1_073_741_824, 2)) GiB; gradients and AdamW's moments add \(fixed(12 * Double(trained) / 1_073_741_824, 2)) GiB
+      memory so far        \(fixed(Double(POSIX.peakResidentBytes) / 1_073_741_824, 2)) GiB; gradients and AdamW's moments add \(fixed(12 * Double(trained) / 1_073_741_824, 2)) GiB
       first sample, counted tokens in brackets:
       \(marked.joined())
       """
