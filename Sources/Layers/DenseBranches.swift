@@ -86,6 +86,7 @@ public struct DenseBranches<B: Backend> {
       backend.addProduct(1, dt2.T, masked(h, batch, run), into: &down.a.gradient)  // (r,F)  + dt2 gᵀ
       backend.add(1, masked(backend.matmul(dt2, down.a.value), batch, run), into: &q, rows: rows)  // (n,F)  + m ⊙ A2ᵀ dt2
     }
+    run.hook(rows: rows, ofGradient: &q, path, "down_proj.input")
     run.hook(rows: rows, ofGradient: &q, path, "hidden")
     // forward: h = act(a) ⊙ c
     let (da, dc) = backend.gatedBackward(frozen.activation, q.rows(rows), a, c)  // (n,F) each
@@ -120,6 +121,7 @@ public struct DenseBranches<B: Backend> {
   private func hidden(_ a: Tensor<B>, _ c: Tensor<B>, _ frozen: GatedLinears<B>, _ run: Run<B>) -> Tensor<B> {
     var h = run.backend.gated(frozen.activation, a, c)  // (n,F)  act(a) ⊙ c
     run.hook(&h, path, "hidden", "h = act(a) ⊙ c")
+    run.hook(&h, path, "down_proj.input", "h")
     return h
   }
 

@@ -38,8 +38,9 @@ extension FeedForward {
         middles.append(.dense(cache))
       case .mixture(let mixture):
         let routerCache = mixture.router.forward(x.rows(rows), run)
-        let (sum, cache) = mixture.experts.forwardShared(
+        var (sum, cache) = mixture.experts.forwardShared(
           base1.rows(rows), base3.rows(rows), input.u[mixture.router.adapter], frozen, routerCache.routing, batch, run)  // (n,F)
+        hookSum(&sum, mixture, run)
         v.append(sum)
         middles.append(.mixture(routerCache, cache))
       }
@@ -52,7 +53,7 @@ extension FeedForward {
     y: Tensor<B>, cache: SharedCache
   ) {
     let (hidden, cache) = forwardHidden(parts, input, batch, run)
-    let v = joinedHidden(hidden, run)  // (N,F)
+    let v = run.backend.joined(hidden, columns: frozen.down.weight.shape.columns)  // (N,F)
     var y = run.backend.matmul(v, frozen.down.weight.T)  // (N,C)  W2 v
     for (part, middle) in zip(parts, cache.parts) {
       let rows = relative(part, parts)
@@ -79,7 +80,6 @@ extension FeedForward {
     let x = input.x.rows(Group.shared(parts).rows)
     // forward: y = W2 v
     var q = backend.matmul(dy, frozen.down.weight)  // (N,F)  W2ᵀ dy
-    run.hook(gradient: &q, path, "down_proj.input")
     var middles: [MiddleGradient] = []
     for (part, middle) in zip(parts, cache.parts) {
       let rows = relative(part, parts)
@@ -89,15 +89,20 @@ extension FeedForward {
         let (da, dc, h) = branches.backward(dy.rows(rows), q: &q, rows: rows, base1, base3, middle, frozen, batch, run)
         middles.append(MiddleGradient(dw: nil, da: .rows(da), dc: .rows(dc), v: h))
       case (.mixture(let mixture), .mixture(let router, let middle)):
-        let (dw, da, dc, v) = mixture.experts.backwardShared(
+        run.hook(rows: rows, ofGradient: &q, mixture.experts.path, "down_proj.input")
+        var (dw, da, dc, v) = mixture.experts.backwardShared(
           dy.rows(rows), q.rows(rows), base1, base3, middle, frozen, router.routing, batch, run)
+        if var sum = v.take() {
+          run.recomputing { hookSum(&sum, mixture, run) }
+          v = sum
+        }
         middles.append(MiddleGradient(dw: dw, da: da, dc: dc, v: v))
       default: trap("\(path): the cache of another part")
       }
       addBiasGradient(of: middle, dy.rows(rows), run)  // db2 += Σ β dy
     }
     if let w = frozen.down.weight.parameter {
-      let v = run.recomputing { joinedHidden(middles.compactMap(\.v), run) }  // (N,F)
+      let v = backend.joined(middles.compactMap(\.v), columns: q.columnCount)  // (N,F)
       backend.addProduct(1, dy.T, v, into: &w.gradient)  // (C,F)  + dy vᵀ
     }
     // forward: base3 = W3 x + b3, base1 = W1 x + b1, and each adapter's branches on them
@@ -154,10 +159,8 @@ extension FeedForward {
     return part.rows.lowerBound - first..<part.rows.upperBound - first
   }
 
-  private func joinedHidden(_ hidden: [Tensor<B>], _ run: Run<B>) -> Tensor<B> {
-    var v = run.backend.joined(hidden, columns: frozen.down.weight.shape.columns)  // (N,F)
-    run.hook(&v, path, "down_proj.input", "v = Σ_k w_k h_k, or h")
-    return v
+  private func hookSum(_ v: inout Tensor<B>, _ mixture: ExpertMixture<B>, _ run: Run<B>) {
+    run.hook(&v, mixture.experts.path, "down_proj.input", "v = Σ_k w_k h_k")
   }
 
   /// y += β b2 on the rows of a part: β is 1, or Σ_k w_k of each token.
