@@ -26,8 +26,8 @@ func machineHasAVX2() -> Bool {
   return false
 }
 
-/// Kernels and parsers are optimised in debug builds too: an unspecialised generic kernel costs a hundredfold.
-let optimised: [SwiftSetting] = [
+/// Kernels and parsers are optimized in debug builds too: an unspecialised generic kernel costs a hundredfold.
+let optimized: [SwiftSetting] = [
   .unsafeFlags(["-O", "-wmo", "-num-threads", "2", "-disable-batch-mode"], .when(configuration: .debug))
 ]
 
@@ -51,24 +51,24 @@ let package = Package(
       dependencies: [
         .product(name: "RealModule", package: "swift-numerics"), .product(name: "SystemPackage", package: "swift-system"),
       ],
-      swiftSettings: optimised),
-    .target(name: "JSON", dependencies: ["Platform"], swiftSettings: optimised),
+      swiftSettings: optimized),
+    .target(name: "JSON", dependencies: ["Platform"], swiftSettings: optimized),
     .target(name: "Tensors"),
     .target(
       name: "CPUBackend", dependencies: ["Platform", "Tensors", "COpenBLAS"],
-      swiftSettings: optimised + (vectorFlags.isEmpty ? [] : [.unsafeFlags(vectorFlags)]),
+      swiftSettings: optimized + (vectorFlags.isEmpty ? [] : [.unsafeFlags(vectorFlags)]),
       // Debian has LAPACK's C interface in a library of its own; elsewhere it is in OpenBLAS.
       linkerSettings: [.linkedLibrary("lapacke", .when(platforms: [.linux]))]),
     .target(name: "Layers", dependencies: ["Platform", "Tensors"]),
-    .target(name: "Checkpoints", dependencies: ["JSON", "Platform", "Tensors"], swiftSettings: optimised),
+    .target(name: "Checkpoints", dependencies: ["JSON", "Platform", "Tensors"], swiftSettings: optimized),
     .target(name: "Decoders", dependencies: ["Layers", "Checkpoints"]),
-    .target(name: "Tokenization", dependencies: ["Checkpoints"], exclude: ["Tables/make_tables.py"], swiftSettings: optimised),
+    .target(name: "Tokenization", dependencies: ["Checkpoints"], exclude: ["Tables/make_tables.py"], swiftSettings: optimized),
     .target(name: "Samples", dependencies: ["Layers", "Tokenization"]),
     .target(name: "Evaluation", dependencies: ["Decoders", "Samples"]),
     .target(name: "Training", dependencies: ["Platform", "Evaluation"]),
     .target(name: "Generation", dependencies: ["Platform", "Decoders", "Tokenization"]),
     .target(name: "Traces", dependencies: ["Decoders"]),
-    .target(name: "Conformance", dependencies: ["Platform", "Decoders", "Traces"], swiftSettings: optimised),
+    .target(name: "Conformance", dependencies: ["Platform", "Decoders", "Traces"], swiftSettings: optimized),
     .target(
       name: "MixLoRA",
       dependencies: [

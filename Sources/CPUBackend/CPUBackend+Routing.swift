@@ -135,15 +135,15 @@ extension CPUBackend {
           let (p, d, slots) = (ps[n], to[n], n * s..<(n + 1) * s)
           let mean = Scalar(Scalar.dot(b, p, 0..<e))
           for i in Scalar.lanes(0..<e) { d[i] = p[i] * (b[i] - mean) }
-          // Σ w dw is ⟨dp, p⟩ as well: w = p/t and dp = dw/t.
           var sum: Scalar = 0
-          for slot in slots where row[slot] >= 0 { sum += w[Int(row[slot])] * dws[Int(row[slot])] }
           if isRenormalized {
+            for slot in slots where row[slot] >= 0 { sum += w[Int(row[slot])] * dws[Int(row[slot])] }  // Σ w dw
             for slot in slots where row[slot] >= 0 {
               let m = Int(row[slot])
               d[Int(expert[slot])] += w[m] * (dws[m] - sum)
             }
           } else {
+            for slot in slots where row[slot] >= 0 { sum += p[Int(expert[slot])] * (dws[Int(row[slot])] / divisor) }  // ⟨p, dp⟩
             for i in Scalar.lanes(0..<e) { d[i] = d[i] - sum * p[i] }
             for slot in slots where row[slot] >= 0 {
               let j = Int(expert[slot])

@@ -61,7 +61,7 @@ struct DecoderAssembly<B: Backend> {
   private let adapters: [AdapterSource<B>]
   private let trainsBase: Bool
   private let evaluation: ExpertEvaluation
-  private let backend: B
+  let backend: B
   private var rotary: RotaryEmbedding<B>?
   /// Trained tensors of the base.
   private(set) var baseTensors: [PendingTensor<B>] = []
@@ -153,14 +153,16 @@ struct DecoderAssembly<B: Backend> {
   /// What hooks know an adapter's own modules by, where there are several.
   private func prefix(_ number: Int) -> String { adapters.count > 1 ? "adapter.\(number)." : "" }
 
-  private mutating func linear(_ module: String, _ name: LinearName) throws -> Linear<B> {
+  /// A frozen linear layer, or a trained one.
+  mutating func linear(_ module: String, _ name: LinearName) throws -> Linear<B> {
     let path = "\(module).\(name.rawValue)"
     let (o, i) = configuration.linearSizes(name)
     let weight = try base(path + ".weight", Shape(o, i), .random(.normal(deviation: configuration.initializerRange)))
     return Linear(weight: weight, bias: configuration.hasBias(name) ? try base(path + ".bias", Shape(o), .constant(0)) : nil)
   }
 
-  private mutating func loraLinear(_ module: String, _ name: LinearName, _ layer: Int) throws -> LoRALinear<B> {
+  /// A linear layer with each adapter's branch on it.
+  mutating func loraLinear(_ module: String, _ name: LinearName, _ layer: Int) throws -> LoRALinear<B> {
     let linear = try linear(module, name)
     return LoRALinear(
       path: "\(module).\(name.rawValue)", linear: linear, branches: try adapters.indices.compactMap { try branch(name, layer, $0) })

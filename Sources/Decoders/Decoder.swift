@@ -93,10 +93,11 @@ public struct Decoder<B: Backend> {
     // forward: loss = cross-entropy of head(hidden) + balance loss
     let balances = balanceLosses(batch, run, totals)
     var dhidden = run.backend.zeros(hidden.shape)  // (N,C)
+    let crossEntropies = head.gradients(
+      hidden, (0..<owners).map { (batch.labels(of: $0), totals[$0].labels) }, into: &dhidden, run)
     let losses = (0..<owners).map { owner in
       Losses(
-        crossEntropy: head.gradients(hidden, batch.labels(of: owner), dividedBy: totals[owner].labels, into: &dhidden, run),
-        balance: balances[owner], expertCounts: run.loads.filter { $0.adapter == owner }.map(\.counts))
+        crossEntropy: crossEntropies[owner], balance: balances[owner], expertCounts: run.loads.filter { $0.adapter == owner }.map(\.counts))
     }
     // forward: hidden = norm(x)
     var dx: Tensor<B>?
@@ -155,7 +156,7 @@ public struct Decoder<B: Backend> {
 
 /// What one pass leaves on the device of an adapter, or of the base where there is none.
 public struct Losses<B: Backend> {
-  /// The cross-entropy of the adapter's labelled rows, divided by their number in the step: (1).
+  /// The cross-entropy of the adapter's labeled rows, divided by their number in the step: (1).
   public let crossEntropy: Tensor<B>
   /// The balance loss, coefficient applied: (1); nil without a router.
   public let balance: Tensor<B>?

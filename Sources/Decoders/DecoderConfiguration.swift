@@ -6,7 +6,7 @@ import Tensors
 /// Letters: C channels, F hidden width, H query heads, G key/value heads, D head width, V vocabulary.
 public struct DecoderConfiguration: Equatable, Sendable {
   /// The family, by the name that `model_type` has.
-  public var familyName: String
+  public internal(set) var familyName: String
   /// Number of blocks.
   public var layers: Int
   /// Channels C: `hidden_size`.

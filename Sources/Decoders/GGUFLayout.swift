@@ -15,7 +15,7 @@ struct GGUFRules: Sendable {
   /// `general.architecture`.
   let architecture: String
   /// Whether it rotates pairs of neighbours, so that the rows of q and k are in another order (`GGUFLayout`).
-  let rotatesNeighbours: Bool
+  let rotatesNeighbors: Bool
   /// Whether q, k and v always have a bias.
   let hasInputBias: Bool
 
@@ -40,7 +40,7 @@ struct GGUFLayout: TensorLayout {
 
   init(_ configuration: DecoderConfiguration) {
     headWidth = configuration.attention.headWidth
-    isPermuted = configuration.family.gguf?.rotatesNeighbours ?? false
+    isPermuted = configuration.family.gguf?.rotatesNeighbors ?? false
   }
 
   func name(_ modelName: String) -> String {

@@ -42,7 +42,7 @@ public struct AnswerMatching<B: Backend> {
     return result
   }
 
-  /// The likeliest token at every labelled row, in order; ties go to the lower id. Only the tokens come to the host.
+  /// The likeliest token at every labeled row, in order; ties go to the lower id. Only the tokens come to the host.
   private func likeliest(_ hidden: Tensor<B>, _ batch: PackedBatch<B>, _ run: Run<B>) throws -> [Int32] {
     let logits = decoder.logits(backend.gather(hidden, rows: batch.labels(of: 0).rows), run)  // (n,V)
     return try backend.download(backend.choose(logits, .topK(1)))

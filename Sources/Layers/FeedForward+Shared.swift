@@ -59,13 +59,14 @@ extension FeedForward {
       let rows = relative(part, parts)
       addBias(of: middle, rows: rows, parts, into: &y, run)  // + β b2
       switch (part.layer, middle) {
-      case (.dense(let branches), .dense(let cache)): branches.addOutput(cache, into: &y, rows: rows, run)  // + s B2 A2 g
+      case (.dense(let branches), .dense(let cache)):
+        branches.addOutput(cache, into: &y, rows: rows, run)  // + s B2 A2 g
+        run.hook(rows: rows, of: &y, branches.path, "down_proj.output", "y = W2 h + b2 + s B2 A2 h")
       case (.mixture(let mixture), .mixture(let router, let cache)):
         mixture.experts.addOutput(cache, router.routing, into: &y, rows: rows, run)  // + s Σ_k B2_k (w_k A2_k g_k)
       default: trap("\(path): the cache of another part")
       }
     }
-    if !hasMixture(parts) { run.hook(&y, path, "down_proj.output", "y = W2 h + b2 + s B2 A2 h") }
     return (y, cache)
   }
 
@@ -76,7 +77,11 @@ extension FeedForward {
   ) -> Tensor<B> {
     let backend = run.backend
     var dy = dy
-    if !hasMixture(parts) { run.hook(gradient: &dy, path, "down_proj.output") }
+    for part in parts {
+      if case .dense(let branches) = part.layer {
+        run.hook(rows: relative(part, parts), ofGradient: &dy, branches.path, "down_proj.output")
+      }
+    }
     let x = input.x.rows(Group.shared(parts).rows)
     // forward: y = W2 v
     var q = backend.matmul(dy, frozen.down.weight)  // (N,F)  W2ᵀ dy

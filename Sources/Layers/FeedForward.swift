@@ -46,6 +46,7 @@ public struct FeedForward<B: Backend> {
     path: String, frozen: GatedLinears<B>, adapters: [AdaptedFeedForward<B>] = [], evaluation: ExpertEvaluation = .sharedBase,
     dropout: [Double] = []
   ) {
+    guard dropout.count == adapters.count else { trap("\(path): dropout of \(dropout.count) adapters, expected \(adapters.count)") }
     self.path = path
     self.frozen = frozen
     self.adapters = adapters

@@ -2,7 +2,7 @@ import Tensors
 
 /// The output projection and the cross-entropy of the next token.
 ///
-/// m labelled rows of this batch, n of the whole optimizer step, V vocabulary, C channels, W (V,C), label y_i of row i:
+/// m labeled rows of this batch, n of the whole optimizer step, V vocabulary, C channels, W (V,C), label y_i of row i:
 ///
 ///     z = x Wᵀ                                   (m,V)       dz  = (softmax(z) − onehot(y)) / n      (m,V)
 ///     loss = −(1/n) Σ_i log softmax(z_i)[y_i]    (1)         dW += dzᵀ x                             (V,C)
@@ -10,7 +10,7 @@ import Tensors
 ///
 /// With a soft cap c (Gemma 2) the logits are c · tanh(z / c), and dz gets the factor 1 − tanh²(z / c).
 ///
-/// A loss needs labelled rows only. They are computed a chunk at a time (`Backend.headRows(_:)`; m is then the rows of a chunk), and a
+/// A loss needs labeled rows only. They are computed a chunk at a time (`Backend.headRows(_:)`; m is then the rows of a chunk), and a
 /// chunk's logits become their own gradient before the next chunk's are formed: with 49 152 tokens in the vocabulary a batch's logits
 /// would be larger than everything else together. That is why forward and backward stand in one function here. Only for `logits(_:_:)`
 /// and where somebody observes `lm_head.output` are the logits of all rows one tensor.
@@ -41,7 +41,7 @@ public struct LanguageModelHead<B: Backend> {
     return z
   }
 
-  /// −log softmax(z_i)[y_i] of every labelled row, chunk by chunk, in order: m numbers in all.
+  /// −log softmax(z_i)[y_i] of every labeled row, chunk by chunk, in order: m numbers in all.
   public func losses(_ x: Tensor<B>, _ labels: Labels<B>, _ run: Run<B>) -> [Tensor<B>] {
     labels.chunks(of: run.backend.headRows(weight)).map { chunk in
       var z = run.backend.matmul(run.backend.gather(x, rows: chunk.rows), weight.T)  // (m,V)
@@ -49,26 +49,30 @@ public struct LanguageModelHead<B: Backend> {
     }
   }
 
-  /// The cross-entropy over the labelled rows (1), divided by their number m; no gradient is formed.
+  /// The cross-entropy over the labeled rows (1), divided by their number m; no gradient is formed.
   public func loss(_ x: Tensor<B>, _ labels: Labels<B>, _ run: Run<B>) -> Tensor<B> {
     var loss = run.backend.zeros(Shape(1))
     for losses in losses(x, labels, run) { run.backend.add(1 / Double(labels.count), run.backend.sum(losses), into: &loss) }
     return loss
   }
 
-  /// The cross-entropy over the labelled rows (1), divided by n; adds its gradients to dx (N,C) and, where it is trained, to W's.
+  /// For each owner of labels, the cross-entropy over its labeled rows (1), divided by n; adds their gradients to dx (N,C) and, where it
+  /// is trained, to W's.
   ///
-  /// - Parameter n: the number of labelled rows of the optimizer step, of which this batch may be a part.
-  public func gradients(_ x: Tensor<B>, _ labels: Labels<B>, dividedBy n: Double, into dx: inout Tensor<B>, _ run: Run<B>) -> Tensor<B> {
-    if run.observes(["\(path).output"]) { return observedGradients(x, labels, dividedBy: n, into: &dx, run) }
-    var loss = run.backend.zeros(Shape(1))
-    for chunk in labels.chunks(of: run.backend.headRows(weight)) {
-      let xs = run.backend.gather(x, rows: chunk.rows)  // (m,C)
-      var z = run.backend.matmul(xs, weight.T)  // (m,V)  x Wᵀ
-      let dz = logitsGradient(&z, chunk, n, into: &loss, run)  // (m,V)
-      backward(dz, xs, chunk, into: &dx, run)
+  /// - Parameter owners: labels with n, the number of labeled rows of the optimizer step, of which this batch may be a part.
+  public func gradients(_ x: Tensor<B>, _ owners: [(labels: Labels<B>, n: Double)], into dx: inout Tensor<B>, _ run: Run<B>) -> [Tensor<B>]
+  {
+    if run.observes(["\(path).output"]) { return observedGradients(x, owners, into: &dx, run) }
+    return owners.map { labels, n in
+      var loss = run.backend.zeros(Shape(1))
+      for chunk in labels.chunks(of: run.backend.headRows(weight)) {
+        let xs = run.backend.gather(x, rows: chunk.rows)  // (m,C)
+        var z = run.backend.matmul(xs, weight.T)  // (m,V)  x Wᵀ
+        let dz = logitsGradient(&z, chunk, n, into: &loss, run)  // (m,V)
+        backward(dz, xs, chunk, into: &dx, run)
+      }
+      return loss
     }
-    return loss
   }
 
   /// loss += the chunk's cross-entropy; z (n,V) becomes its gradient.
@@ -91,21 +95,25 @@ public struct LanguageModelHead<B: Backend> {
   ///
   /// What nobody replaces is computed as ever, so that a hook which only looks changes no bit.
   private func observedGradients(
-    _ x: Tensor<B>, _ labels: Labels<B>, dividedBy n: Double, into dx: inout Tensor<B>, _ run: Run<B>
-  ) -> Tensor<B> {
+    _ x: Tensor<B>, _ owners: [(labels: Labels<B>, n: Double)], into dx: inout Tensor<B>, _ run: Run<B>
+  ) -> [Tensor<B>] {
     let backend = run.backend
     let formed = backend.matmul(x, weight.T)  // (N,V)  x Wᵀ
     var all = formed
     run.hook(&all, path, "output", "z = x Wᵀ")
     let isReplaced = all.storage !== formed.storage || all.offset != formed.offset
-    var loss = backend.zeros(Shape(1))
     var dAll = backend.zeros(all.shape)  // (N,V)
-    let parts = labels.chunks(of: backend.headRows(weight)).map { chunk in
-      let xs = backend.gather(x, rows: chunk.rows)  // (m,C)
-      var z = isReplaced ? backend.gather(all, rows: chunk.rows) : backend.matmul(xs, weight.T)  // (m,V)
-      let dz = logitsGradient(&z, chunk, n, into: &loss, run)  // (m,V)
-      backend.addScattered(dz, rows: chunk.rows, into: &dAll)
-      return (dz, xs, chunk)
+    var parts: [(dz: Tensor<B>, xs: Tensor<B>, chunk: Labels<B>)] = []
+    let losses = owners.map { labels, n in
+      var loss = backend.zeros(Shape(1))
+      for chunk in labels.chunks(of: backend.headRows(weight)) {
+        let xs = backend.gather(x, rows: chunk.rows)  // (m,C)
+        var z = isReplaced ? backend.gather(all, rows: chunk.rows) : backend.matmul(xs, weight.T)  // (m,V)
+        let dz = logitsGradient(&z, chunk, n, into: &loss, run)  // (m,V)
+        backend.addScattered(dz, rows: chunk.rows, into: &dAll)
+        parts.append((dz, xs, chunk))
+      }
+      return loss
     }
     let formedGradient = dAll
     run.hook(gradient: &dAll, path, "output")
@@ -115,6 +123,6 @@ public struct LanguageModelHead<B: Backend> {
       if let w = weight.parameter { backend.addProduct(1, dAll.T, x, into: &w.gradient) }  // (V,C)
       backend.addProduct(1, dAll, weight, into: &dx)  // (N,C)
     }
-    return loss
+    return losses
   }
 }

@@ -35,7 +35,7 @@ public struct PackedBatch<B: Backend> {
     order = sequences.indices.sorted { (sequences[$0].adapter ?? adapters, $0) < (sequences[$1].adapter ?? adapters, $1) }
     var (ids, positions, samples, offsets): ([Int32], [Int32], [Int32], [Int]) = ([], [], [], [0])
     var bounds = [Range<Int>](repeating: 0..<0, count: adapters)
-    var labelled = [(rows: [Int32], labels: [Int32])](repeating: ([], []), count: adapters)
+    var labeled = [(rows: [Int32], labels: [Int32])](repeating: ([], []), count: adapters)
     var counts = [Int](repeating: firstSample, count: adapters + 1)
     for number in order {
       let (sequence, begin) = (sequences[number], ids.count)
@@ -47,8 +47,8 @@ public struct PackedBatch<B: Backend> {
         bounds[adapter] = (isFirst ? begin : bounds[adapter].lowerBound)..<begin + sequence.ids.count
         for (t, label) in sequence.labels.enumerated() {
           guard let label else { continue }
-          labelled[adapter].rows.append(Int32(begin + t))
-          labelled[adapter].labels.append(label)
+          labeled[adapter].rows.append(Int32(begin + t))
+          labeled[adapter].labels.append(label)
         }
       }
       ids += sequence.ids
@@ -63,7 +63,7 @@ public struct PackedBatch<B: Backend> {
     let planNumbers = SequencePlan<B>.numbers(offsets: offsets, keyRows: keyRows)
     let placed = slots?.numbers(offsets: offsets)
     let parts =
-      [ids, positions, samples, planNumbers] + labelled.flatMap { [$0.rows, $0.labels] }
+      [ids, positions, samples, planNumbers] + labeled.flatMap { [$0.rows, $0.labels] }
       + (placed.map { [$0.places, $0.from, $0.to] } ?? [])
     let all = backend.upload(Array(parts.joined()))
     var end = 0

@@ -7,15 +7,16 @@ extension TrainingRun where B == CPUFloat {
   ///
   /// - Parameters:
   ///   - recipe: the settings; `threads`, where they have none, are all of the processor's, or those of the run to go on with.
-  ///   - model: a Hugging Face folder or a GGUF file.
-  ///   - data: a file of samples, or a folder of tasks.
+  ///   - model: a Hugging Face folder or a GGUF file; nil for what the recipe says.
+  ///   - data: a file of samples, or a folder of tasks; nil for what the recipe says.
   ///   - steps: the number of steps; nil for what the recipe says.
   ///   - folder: where to write as the run goes.
   ///   - resumes: whether to go on from the newest checkpoint in `folder`.
   ///   - note: hears what a user may want to know.
   /// - Throws: `SettingsError` and `CheckpointError`.
   public convenience init(
-    _ recipe: TrainingRecipe, model: String, data: String, steps: Int? = nil, out folder: String? = nil, resumes: Bool = false,
+    _ recipe: TrainingRecipe, model: String? = nil, data: String? = nil, steps: Int? = nil, out folder: String? = nil,
+    resumes: Bool = false,
     note: (SettingsText) -> Void = { _ in }
   ) throws {
     var recipe = recipe

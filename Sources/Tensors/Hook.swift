@@ -23,8 +23,12 @@ public struct HookPoint: Sendable, CustomStringConvertible {
     self.equation = equation
   }
 
-  /// The path, `grad.` in front of a gradient's.
-  public var description: String { phase == .backward ? "grad." + path : path }
+  /// The path, `grad.` in front of a gradient's; of what adapter I owns `adapter.I.grad.…`, as the gradients of its parameters.
+  public var description: String {
+    guard phase == .backward else { return path }
+    let parts = path.split(separator: ".", maxSplits: 2)
+    return parts.count == 3 && parts[0] == "adapter" ? "adapter.\(parts[1]).grad.\(parts[2])" : "grad." + path
+  }
 }
 
 /// Something that looks at the values of a run or replaces them.

@@ -19,13 +19,13 @@ extension Decoder where B == ShapeBackend {
   ///
   /// - Throws: nothing of its own; a hook that fails.
   public func points() throws -> [ListedPoint] {
-    let lister = PointLister(
-      slots: adapters.map { $0.configuration.mixture?.policy.slots(of: $0.configuration.mixture?.experts ?? 0) ?? 0 })
+    let lister = PointLister(adapters.map(\.configuration.mixture))
     let backend = ShapeBackend()
-    // Two tokens for each adapter, of which one is labelled.
-    let sequences = (0..<max(1, adapters.count)).map { PackedSequence(ids: [0, 0], labels: [0, nil], adapter: $0) }
+    // Two tokens for each adapter, of which one is labeled, and beside several two that the base alone serves.
+    let owners = (0..<max(1, adapters.count)).map { Optional($0) } + (adapters.count > 1 ? [nil] : [])
+    let sequences = owners.map { PackedSequence(ids: [0, 0], labels: [0, nil], adapter: $0) }
     _ = try gradients(of: PackedBatch(sequences, on: backend), Run(backend, hooks: [lister]))
-    return lister.points.filter { $0.phase == "forward" } + lister.expertTokens + lister.points.filter { $0.phase == "backward" }
+    return lister.points
   }
 }
 
@@ -33,22 +33,10 @@ extension Decoder where B == ShapeBackend {
 private final class PointLister: Hook {
   typealias B = ShapeBackend
   private(set) var points: [ListedPoint] = []
-  private let slots: [Int]
+  private let mixtures: [AdapterConfiguration.Mixture?]
   private var equations: [String: String] = [:]
 
-  init(slots: [Int]) { self.slots = slots }
-
-  /// `experts.E.tokens` of every expert: which token each of its rows is.
-  var expertTokens: [ListedPoint] {
-    var seen: Set<String> = []
-    return points.compactMap { point in
-      guard point.phase == "forward", point.shape.first == "rows", let dot = point.name.firstRange(of: ".experts.") else { return nil }
-      let expert = point.name[dot.upperBound...].prefix { $0 != "." }
-      let name = point.name[..<dot.upperBound] + expert + ".tokens"
-      guard seen.insert(String(name)).inserted else { return nil }
-      return ListedPoint(name: String(name), phase: "forward", shape: ["rows"], equation: "b·T + t of each row's token")
-    }
-  }
+  init(_ mixtures: [AdapterConfiguration.Mixture?]) { self.mixtures = mixtures }
 
   func listens(to path: String) -> Bool { true }
 
@@ -66,7 +54,15 @@ private final class PointLister: Hook {
 
   func visit(choice: inout Indices<ShapeBackend>, at point: HookPoint) {
     let parts = point.path.split(separator: ".")
-    let slots = slots[parts.first == "adapter" ? Int(parts[1]) ?? 0 : slots.firstIndex { $0 > 0 } ?? 0]
+    guard let mixture = parts.first == "adapter" ? Int(parts[1]).flatMap({ mixtures[$0] }) : mixtures.lazy.compactMap({ $0 }).first else {
+      return
+    }
+    let slots = mixture.policy.slots(of: mixture.experts)
     points.append(ListedPoint(name: point.path, phase: "forward", shape: ["B", "T", "\(slots)"], equation: "\(point.equation)"))
+    let module = point.path.dropLast(".moe_gate.choice".count)
+    for e in 0..<mixture.experts {
+      points.append(
+        ListedPoint(name: "\(module).experts.\(e).tokens", phase: "forward", shape: ["rows"], equation: "b·T + t of each row's token"))
+    }
   }
 }

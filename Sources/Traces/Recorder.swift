@@ -18,6 +18,8 @@ public final class Recorder<B: Backend>: Hook {
   public var records: [String: Record] { Dictionary(visits.map { ($0.point.description, $0) }) { _, last in last } }
   /// What was chosen at the points of routing decisions, by path.
   public private(set) var choices: [String: [Int32]] = [:]
+  /// The same in the order of the run, each with the number of visits before it.
+  private(set) var choiceVisits: [(path: String, after: Int)] = []
   private let backend: B
   private let isWanted: (String) -> Bool
 
@@ -40,6 +42,6 @@ public final class Recorder<B: Backend>: Hook {
 
   /// Downloads the decision.
   public func visit(choice: inout Indices<B>, at point: HookPoint) throws {
-    choices[point.path] = try backend.download(choice)
+    if choices.updateValue(try backend.download(choice), forKey: point.path) == nil { choiceVisits.append((point.path, visits.count)) }
   }
 }

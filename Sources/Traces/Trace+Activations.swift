@@ -11,7 +11,10 @@ extension Trace {
   where B.Scalar == Scalar {
     guard let isWanted = request.activations else { return }
     let batch = layout.batch
-    for record in recorder.visits where record.point.phase == phase && isWanted(record.point.path) {
+    var choices = phase == .forward ? recorder.choiceVisits[...] : []
+    for (n, record) in recorder.visits.enumerated() {
+      while let choice = choices.first, choice.after <= n { append(choices.removeFirst().path, recorder, layout, isWanted) }
+      guard record.point.phase == phase, isWanted(record.point.path) else { continue }
       let width = record.shape.columns
       if record.point.path.contains(".experts.") {
         append(record.point.description, [record.shape.rows, width], record.values)
@@ -20,21 +23,23 @@ extension Trace {
         append(record.point.description, [batch.rows, batch.columns, width], batch.unpacked(record.values, width: width, places))
       }
     }
-    guard phase == .forward else { return }
-    for owner in layout.owners {
-      let places = Array(layout.places(of: owner))
-      let slots = owner.mixture.policy.slots(of: owner.mixture.experts)
-      for gate in layout.gates(of: owner) {
-        guard let choice = recorder.choices["\(gate).choice"] else { continue }
-        if isWanted("\(gate).choice") {
-          append("\(gate).choice", [batch.rows, batch.columns, slots], batch.unpacked(choice.map { Scalar($0) }, width: slots, places))
-        }
-        let module = gate.dropLast(".moe_gate".count)
-        for e in 0..<owner.mixture.experts where isWanted("\(module).experts.\(e).tokens") {
-          let tokens = places.indices.filter { choice[$0 * slots..<($0 + 1) * slots].contains(Int32(e)) }
-          append("\(module).experts.\(e).tokens", [tokens.count], tokens.map { Scalar(places[$0]) })
-        }
-      }
+    for choice in choices { append(choice.path, recorder, layout, isWanted) }
+  }
+
+  /// A router's decision, and which tokens each expert's rows are.
+  private mutating func append<B: Backend>(
+    _ path: String, _ recorder: Recorder<B>, _ layout: TraceLayout<B>, _ isWanted: (String) -> Bool
+  ) where B.Scalar == Scalar {
+    guard let choice = recorder.choices[path], let owner = layout.owner(ofPath: path) else { return }
+    let (batch, places) = (layout.batch, Array(layout.places(of: owner)))
+    let slots = owner.mixture.policy.slots(of: owner.mixture.experts)
+    if isWanted(path) {
+      append(path, [batch.rows, batch.columns, slots], batch.unpacked(choice.map { Scalar($0) }, width: slots, places))
+    }
+    let module = path.dropLast(".moe_gate.choice".count)
+    for e in 0..<owner.mixture.experts where isWanted("\(module).experts.\(e).tokens") {
+      let tokens = places.indices.filter { choice[$0 * slots..<($0 + 1) * slots].contains(Int32(e)) }
+      append("\(module).experts.\(e).tokens", [tokens.count], tokens.map { Scalar(places[$0]) })
     }
   }
 }

@@ -20,7 +20,7 @@ extension Trace {
 }
 
 extension Trace where Scalar == Double {
-  /// Reads the tensors of a safetensors file, each float32 or float64 number as it is, in the order that its metadata names.
+  /// Reads the tensors of a safetensors file, each float32 or float64 number as it is, in the order of the file.
   ///
   /// - Throws: `CheckpointError` for a file that is none, and for a tensor of another type.
   public init(contentsOf path: String) throws {

@@ -30,10 +30,8 @@ public struct Trace<Scalar: BinaryFloatingPoint> {
   /// The first tensor with a value that is not finite.
   public var firstNonFinite: NamedTensor? { tensors.first { !$0.isFinite } }
 
-  /// True if any activation was written.
-  public var hasActivations: Bool {
-    tensors.contains { $0.name.hasPrefix("model.") || $0.name.contains(".model.") || $0.name.hasPrefix("lm_head.") }
-  }
+  /// True if any activation that was asked for, or its gradient, was written.
+  public private(set) var hasActivations = false
 
   mutating func append(_ name: String, _ shape: [Int], _ values: [Scalar]) {
     tensors.append(NamedTensor(name: name, shape: shape, values: values))
@@ -84,6 +82,7 @@ extension Trace {
       results = try decoder.loss(of: packed, run) { hidden in logits = try backend.download(decoder.logits(hidden, run)) }
     }
     trace.append(recorder, .forward, layout, request)
+    trace.hasActivations = !trace.tensors.isEmpty
     trace.appendOutputs(recorder, logits, layout)
     guard batch.hasLabels else { return trace }
     let (losses, balances) = try downloaded(results, on: backend)
@@ -91,7 +90,9 @@ extension Trace {
     trace.append("aux_loss", [balances.count], balances)
     guard request.needsGradients else { return trace }
     if request.backward {
+      let before = trace.tensors.count
       trace.append(recorder, .backward, layout, request)
+      if trace.tensors.count > before { trace.hasActivations = true }
       try trace.append(decoder, "grad.", on: backend) { $0.gradient }
     }
     guard request.steps > 0 else { return trace }
@@ -184,6 +185,9 @@ struct TraceLayout<B: Backend> {
 
   /// The paths of an adapter's routers, layer by layer.
   func gates(of owner: Owner) -> [String] { (0..<layers).map { "\(owner.prefix)model.layers.\($0).mlp.moe_gate" } }
+
+  /// The adapter with routers that a path belongs to.
+  func owner(ofPath path: String) -> Owner? { isPlural ? owners.first { path.hasPrefix($0.prefix) } : owners.first }
 
   /// The places of an adapter's rows.
   func places(of owner: Owner) -> ArraySlice<Int> { places[packed.rows(of: owner.number)] }

@@ -20,9 +20,16 @@ public struct TraceBatch: Equatable, Sendable {
   /// Whether the file has labels.
   public let hasLabels: Bool
   /// The adapter of each row; nil for the base alone.
-  public let adapters: [Int?]
+  public private(set) var adapters: [Int?]
   private let ids: [Int64]
   private let labels: [Int64]?
+
+  /// The same batch with other rows for the adapters.
+  package func serving(_ adapters: [Int?]) -> TraceBatch {
+    var batch = self
+    batch.adapters = adapters
+    return batch
+  }
 
   /// Reads a batch and checks everything that the contract asks for.
   ///
@@ -100,6 +107,7 @@ public struct TraceBatch: Equatable, Sendable {
 
   /// Rows of packed tokens (n·W values) at their places among B·T rows, zeros elsewhere.
   func unpacked<T: BinaryFloatingPoint>(_ values: [T], width: Int, _ places: some Collection<Int>) -> [T] {
+    guard values.count == places.count * width else { trap("\(values.count) values for \(places.count) rows of \(width)") }
     var out = [T](repeating: 0, count: rows * columns * width)
     for (n, place) in places.enumerated() {
       out.replaceSubrange(place * width..<(place + 1) * width, with: values[n * width..<(n + 1) * width])

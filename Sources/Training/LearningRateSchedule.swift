@@ -8,7 +8,7 @@ import Platform
 ///     constant                 1, always                          it knows no warm-up
 ///     constant_with_warmup     1
 ///     linear                   (T − t) / max(1, T − w)
-///     cosine                   ½ (1 + Double.cos(π q)),  q = (t − w) / max(1, T − w)
+///     cosine                   ½ (1 + cos(π q)),  q = (t − w) / max(1, T − w)
 ///     cosine_with_restarts     the same with one cycle, 0 from q = 1 on
 ///     polynomial               power 1, from lr down to 10⁻⁷:  ((lr − 10⁻⁷)(1 − q) + 10⁻⁷) / lr,  10⁻⁷ / lr beyond T
 ///     inverse_sqrt             1 / √((t + s) / τ),  τ = w, or 10 000 without warm-up,  s = τ − w

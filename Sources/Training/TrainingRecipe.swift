@@ -2,6 +2,7 @@ import Checkpoints
 import Decoders
 import Layers
 import Samples
+import Tensors
 
 /// Everything that decides what a training run does: model, data, what is trained and how.
 ///
@@ -64,6 +65,8 @@ public struct TrainingRecipe: Equatable, Sendable {
   public var experts = 8
   /// Experts per token K.
   public var topK = 2
+  /// The experts' nonlinearity (MoE-PEFT's `act_fn`); nil for the model's own.
+  public var activation: Activation?
   /// The linear layers with branches, in the order in which they were named.
   public var targets = LinearName.allCases
   /// Form of the balance loss.
@@ -146,6 +149,7 @@ public struct TrainingRecipe: Equatable, Sendable {
     if method == .mixlora {
       var settings = AdapterConfiguration.Mixture(experts: experts, expertsPerToken: topK, lora: lora)
       settings.balanceCoefficient = routerCoefficient
+      settings.activation = activation
       mixture = settings
     }
     return AdapterConfiguration(lora: lora, targets: Set(targets), mixture: mixture)
@@ -157,7 +161,7 @@ public struct TrainingRecipe: Equatable, Sendable {
       "model": JSON(model), "data": JSON(data), "task": Self.json(task), "epochs": JSON(epochs),
       "steps": steps.map { JSON($0) } ?? .null, "method": JSON(method.rawValue), "adapter": Self.json(adapter),
       "rank": JSON(rank), "alpha": JSON(alpha), "rslora": JSON(isRankStabilized), "dropout": JSON(dropout),
-      "init": JSON(initialization.rawValue), "experts": JSON(experts), "top-k": JSON(topK),
+      "init": JSON(initialization.rawValue), "experts": JSON(experts), "top-k": JSON(topK), "act_fn": Self.json(activation?.rawValue),
       "targets": JSON(targets.map(\.rawValue).joined(separator: ",")), "router-loss": JSON(routerLoss.rawValue),
       "router-coefficient": JSON(routerCoefficient), "evaluation": JSON(evaluation.rawValue), "recompute": JSON(recomputes),
       "batch": JSON(batch), "accumulate": JSON(accumulate), "length": JSON(encoding.length), "optimizer": JSON(optimizer.rawValue),

@@ -52,7 +52,7 @@ extension TrainingRun {
   }
 
   private static func requireSame(_ new: JSON, as old: JSON, in folder: String) throws {
-    let changes: [SettingsText] = (new.objectValue?.members ?? []).filter { old[$0.key] != $0.value }.map { member in
+    let changes: [SettingsText] = (new.objectValue?.members ?? []).filter { (old[$0.key] ?? .null) != $0.value }.map { member in
       let (key, found, expected) = (member.key, member.value.serialized(), old[member.key]?.serialized() ?? "nothing")
       return switch key {
       case "samples": "\(setting: "data") has \(found) samples, but had \(expected) when the run was started."

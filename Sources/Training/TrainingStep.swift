@@ -4,7 +4,7 @@ import Tensors
 
 /// One optimizer step: forward and backward over its micro-batches, clipping, update.
 ///
-///     loss = Σ of the cross-entropies of all labelled rows / their number  +  Σ_m (n_m / n) aux_m
+///     loss = Σ of the cross-entropies of all labeled rows / their number  +  Σ_m (n_m / n) aux_m
 ///     norm = √Σ ‖g‖²        factor = min(1, clip / (norm + 10⁻⁶))        update from factor · g
 ///
 /// n_m real tokens of n are in micro-batch m. Loss, norm and factor stay on the device: nothing waits inside a step.
@@ -30,7 +30,7 @@ public struct TrainingStep<B: Backend> {
 
   /// What a step leaves on the device, vectors of one element each.
   public struct Result {
-    /// The mean cross-entropy of the labelled rows.
+    /// The mean cross-entropy of the labeled rows.
     public let loss: Tensor<B>
     /// The balance loss, coefficient applied; nil without a router.
     public let balanceLoss: Tensor<B>?

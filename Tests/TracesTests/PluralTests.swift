@@ -83,6 +83,34 @@ import Training
     }
   }
 
+  /// Every point of a pass with several adapters, in every evaluation, holds at an adapter's rows what it holds where the adapter is alone.
+  @Test(arguments: ExpertEvaluation.allCases)
+  func everyPointIsWhatItIsAlone(_ evaluation: ExpertEvaluation) throws {
+    let folder = Fixture.path("peers/plural/llama-plural")
+    let files = try ModelFolder(Fixture.path("peers/models/llama"))
+    let batch = try TraceBatch(contentsOf: folder + "/batch.safetensors", vocabulary: files.configuration.vocabulary, adapters: 3)
+    func trace(_ adapters: [Int], _ batch: TraceBatch) throws -> [Trace<Double>.NamedTensor] {
+      let decoder = try files.decoder(adapters: adapters.map { .folder("\(folder)/adapters/\($0)") }, evaluation: evaluation, on: backend)
+      var request = TraceRequest()
+      (request.backward, request.activations) = (true, { _ in true })
+      return try Trace.record(decoder, batch, request, on: backend) { _ in }.tensors
+    }
+    let together = try trace([0, 1, 2], batch)
+    #expect(Set(together.map(\.name)).count == together.count)
+    for i in 0..<3 {
+      let alone = try trace([i], batch.serving(batch.adapters.map { $0 == i ? 0 : nil }))
+      var compared = 0
+      for tensor in together where tensor.name.hasPrefix("adapter.\(i).") && tensor.name.contains("model.layers") {
+        let name = String(tensor.name.dropFirst("adapter.0.".count))
+        let other = try #require(alone.first { $0.name == name }, "\(name)")
+        let same = Trace<Double>.NamedTensor(name: name, shape: tensor.shape, values: tensor.values)
+        #expect(Agreement(of: [same], with: [other]).holds(to: 1e-12), "\(name)")
+        compared += 1
+      }
+      #expect(compared > 30, "adapter \(i): \(compared) points")
+    }
+  }
+
   /// Rows of no adapter see the base alone, whatever else is in the batch.
   @Test(arguments: ExpertEvaluation.allCases) func rowsOfNoAdapterAreTheBases(_ evaluation: ExpertEvaluation) throws {
     let decoder = try decoder(adapters(), seeds: [11, 12, 13], evaluation)
@@ -114,6 +142,6 @@ import Training
     let recorder = Recorder(on: backend) { _ in true }
     #expect(try gradients(recomputes: false, hooks: [recorder]) == plain)
     #expect(recorder.records.keys.contains("adapter.0.model.layers.1.mlp.hidden"))
-    #expect(recorder.records.keys.contains("grad.adapter.2.model.layers.1.mlp.moe_gate.output"))
+    #expect(recorder.records.keys.contains("adapter.2.grad.model.layers.1.mlp.moe_gate.output"))
   }
 }

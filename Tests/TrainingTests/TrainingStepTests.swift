@@ -45,7 +45,7 @@ import Training
     return try found + values(decoder)
   }
 
-  /// Cross-entropy is a sum over the step's labelled columns, so it does not know where the step is cut; a sample's masks
+  /// Cross-entropy is a sum over the step's labeled columns, so it does not know where the step is cut; a sample's masks
   /// go with its number. One part here has no token, one no label.
   @Test(arguments: [0, 0.3], [true, false])
   func aStepInMicroBatchesIsTheStepOfOneBatch(_ dropout: Double, sgd: Bool) throws {

@@ -42,7 +42,12 @@ extension NaiveBackend {
         let rows = plan.rows(ofToken: n)
         var (mean, inner) = (0.0, 0.0)
         for e in 0..<p.columns { mean += balance[e] * p[n, e] }
-        for m in rows { inner += plan.weights[m] * dw[m] }  // of top-P ⟨dp, p⟩ as well
+        for m in rows {
+          switch plan.policy {
+          case .topK: inner += plan.weights[m] * dw[m]  // Σ w dw
+          case .topP: inner += p[n, plan.expert(ofRow: m)] * dw[m] / plan.policy.weightDivisor  // ⟨p, dp⟩
+          }
+        }
         var result = p[n, j] * (balance[j] - mean)
         switch plan.policy {
         case .topK:

@@ -7,7 +7,7 @@ struct Llama: DecoderFamily {
   let name = "llama"
   let architecture = "LlamaForCausalLM"
   /// Its files carry Mistral and SmolLM2, too.
-  let gguf: GGUFRules? = GGUFRules(architecture: "llama", rotatesNeighbours: true, hasInputBias: false)
+  let gguf: GGUFRules? = GGUFRules(architecture: "llama", rotatesNeighbors: true, hasInputBias: false)
 
   func configuration(_ reader: JSONReader) throws -> DecoderConfiguration {
     var configuration = try DecoderConfiguration(common: reader, family: self)

@@ -7,7 +7,7 @@ import Checkpoints
 struct Qwen2: DecoderFamily {
   let name = "qwen2"
   let architecture = "Qwen2ForCausalLM"
-  let gguf: GGUFRules? = GGUFRules(architecture: "qwen2", rotatesNeighbours: false, hasInputBias: true)
+  let gguf: GGUFRules? = GGUFRules(architecture: "qwen2", rotatesNeighbors: false, hasInputBias: true)
 
   func configuration(_ reader: JSONReader) throws -> DecoderConfiguration {
     var configuration = try DecoderConfiguration(common: reader, family: self, defaultKeyValueHeads: 32)

@@ -18,7 +18,7 @@ struct BenchTrainCommand: ParsableCommand {
     commandName: "train",
     abstract: "Time training steps of a MixLoRA adapter on a Llama-type model.",
     discussion: """
-      A step is forward, backward and AdamW on a batch of random tokens in which every column but each row's first is labelled. \
+      A step is forward, backward and AdamW on a batch of random tokens in which every column but each row's first is labeled. \
       The floor is the time of the step's frozen products alone (forward, and the gradient of their inputs), in the same process \
       on the same threads, by the faster of two ways to share a product among threads. forward_seconds reaches to the loss and \
       includes the head's gradient, which is formed in the same pass. floor_ratio is the floor's share of forward and backward; \
@@ -73,7 +73,7 @@ struct BenchTrainCommand: ParsableCommand {
     }
     try validating { try recipe.checkAdapter() }
     guard (2...1_000_000).contains(length) else {
-      throw ValidationError("--length is \(length), expected at least 2, so that a column is labelled.")
+      throw ValidationError("--length is \(length), expected at least 2, so that a column is labeled.")
     }
   }
 

@@ -1,6 +1,7 @@
 import Checkpoints
 import Decoders
 import Samples
+import Tensors
 import Tokenization
 import Training
 
@@ -167,7 +168,9 @@ struct TrainingConfiguration {
     for (key, only) in [("router_init_range", 0.02), ("jitter_noise", 0)] {
       _ = try adapter.number(key, "\(only); other values are not built yet") { $0 == only }
     }
-    try adapter.require("act_fn", ["silu"], "\"silu\", the models' own")
+    if adapter.value("act_fn") != nil {
+      recipe.activation = Activation(rawValue: try adapter.string("act_fn", oneOf: Activation.allCases.map(\.rawValue)))
+    }
     try adapter.require("expert_lora", [.object(JSON.Object())], "nothing: the experts are like the other layers")
     for key in ["top_p", "temperature", "expert_capacity", "ffn_dropout", "router_z_loss_coef", "sparse_step"] {
       try adapter.require(key, [], "nothing: it belongs to another routing")
