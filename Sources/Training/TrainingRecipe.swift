@@ -157,11 +157,11 @@ public struct TrainingRecipe: Equatable, Sendable {
 
   /// Everything that a resumed run must have in common with the run that it goes on with, by name; a path is what was given.
   public var json: JSON {
-    [
+    let settings: JSON = [
       "model": JSON(model), "data": JSON(data), "task": Self.json(task), "epochs": JSON(epochs),
       "steps": steps.map { JSON($0) } ?? .null, "method": JSON(method.rawValue), "adapter": Self.json(adapter),
       "rank": JSON(rank), "alpha": JSON(alpha), "rslora": JSON(isRankStabilized), "dropout": JSON(dropout),
-      "init": JSON(initialization.rawValue), "experts": JSON(experts), "top-k": JSON(topK), "act_fn": Self.json(activation?.rawValue),
+      "init": JSON(initialization.rawValue), "experts": JSON(experts), "top-k": JSON(topK),
       "targets": JSON(targets.map(\.rawValue).joined(separator: ",")), "router-loss": JSON(routerLoss.rawValue),
       "router-coefficient": JSON(routerCoefficient), "evaluation": JSON(evaluation.rawValue), "recompute": JSON(recomputes),
       "batch": JSON(batch), "accumulate": JSON(accumulate), "length": JSON(encoding.length), "optimizer": JSON(optimizer.rawValue),
@@ -171,6 +171,9 @@ public struct TrainingRecipe: Equatable, Sendable {
       "evaluate-every": evaluateEvery.map { JSON($0) } ?? .null, "seed": .number(JSON.Number(seed)),
       "threads": threads.map { JSON($0) } ?? .null,
     ]
+    guard let activation, case .object(var object) = settings else { return settings }
+    object["act_fn"] = JSON(activation.rawValue)
+    return .object(object)
   }
 
   private static func json(_ text: String?) -> JSON { text.map { JSON($0) } ?? .null }

@@ -52,7 +52,9 @@ extension TrainingRun {
   }
 
   private static func requireSame(_ new: JSON, as old: JSON, in folder: String) throws {
-    let changes: [SettingsText] = (new.objectValue?.members ?? []).filter { (old[$0.key] ?? .null) != $0.value }.map { member in
+    let dropped = (old.objectValue?.members ?? []).filter { new[$0.key] == nil }.map { (key: $0.key, value: JSON.null) }
+    let members = (new.objectValue?.members ?? []).map { (key: $0.key, value: $0.value) } + dropped
+    let changes: [SettingsText] = members.filter { (old[$0.key] ?? .null) != $0.value }.map { member in
       let (key, found, expected) = (member.key, member.value.serialized(), old[member.key]?.serialized() ?? "nothing")
       return switch key {
       case "samples": "\(setting: "data") has \(found) samples, but had \(expected) when the run was started."

@@ -1,4 +1,5 @@
 import Samples
+import Tensors
 import Testing
 import Training
 
@@ -10,6 +11,8 @@ import Training
     #expect(recipe != TrainingRecipe() && recipe.json["loss-on"] == "all")
     #expect(TrainingRecipe.lora(rank: 4).alpha == 8 && TrainingRecipe.lora(rank: 4).adapterConfiguration?.mixture == nil)
     #expect(TrainingRecipe.full.adapterConfiguration == nil)
+    recipe.activation = .geluTanh
+    #expect(recipe.json["act_fn"] == "gelu_pytorch_tanh" && recipe.adapterConfiguration?.mixture?.activation == .geluTanh)
   }
 
   @Test func everySettingThatACheckpointKeepsHasItsName() {
