@@ -5,11 +5,6 @@ public enum Operand<B: Backend> {
   /// A frozen matrix in whatever encoding the backend keeps.
   case frozen(B.FrozenMatrix, transposed: Bool)
 
-  /// True for a weight that never changes.
-  public var isFrozen: Bool {
-    if case .frozen = self { true } else { false }
-  }
-
   /// Rows and columns after the transposition.
   public var shape: Shape {
     let (stored, transposed) =

@@ -65,10 +65,11 @@ extension TrainingRun {
     }
   }
 
-  /// The step from here on that has the longest micro-batch: every later one fits into its buffers.
+  /// Of the next 10 000 steps that with the micro-batch of the most tokens: what the others need is there from the first one on.
+  /// (One of fewer tokens with a longer sequence may still let attention's scratch grow.)
   private func longestStep() -> Int {
     var longest = (step: step, tokens: 0)
-    for step in step..<steps {
+    for step in step..<min(steps, step + 10_000) {
       let tokens = plan.microBatches(step: step).map { $0.reduce(0) { $0 + samples[$1].ids.count } }.max() ?? 0
       if tokens > longest.tokens { longest = (step, tokens) }
     }

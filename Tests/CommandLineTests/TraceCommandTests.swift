@@ -64,6 +64,7 @@ import Testing
     (["--steps", "0"], "--steps is 0"), (["--backend", "cuda"], "cuda"), (["--evaluation", "fast"], "fast"),
     (["--dtype", "float16"], "float16"), (["model.*"], "--activations"), (["--router-loss", "none"], "--router-loss"),
     (["--mystery"], "--mystery"), (["--activations", "no.such.path"], "no.such.path"), (["--lr", "nan"], "--lr"),
+    (["--backward", "--activations", "no.such.path"], "no.such.path"),
     (["--threads", "0"], "--threads is 0"),
   ])
   func whatTheCommandLineDoesNotHaveIsAUsageError(_ extra: [String], _ part: String) throws {

@@ -53,6 +53,27 @@ import Traces
     #expect(!Agreement(of: shared, with: try gradients(.sharedBase, replacing: false)).holds(to: 1e-3), "the replacement changed nothing")
   }
 
+  /// What plain LoRA's W2 and A2 both read has one gradient, whichever name it is asked for by, and is replaced for both.
+  @Test func theInputOfADenseDownProjectionIsHidden() throws {
+    let path = "model.layers.1.mlp."
+    var settings = SmallModel.adapter(dropout: 0)
+    settings.mixture = nil
+    let decoder = try Decoder(
+      SmallModel.configuration, weights: RandomWeights(seed: 7, on: backend),
+      adapters: [AdapterSource(settings, RandomWeights(seed: 8, on: backend))], on: backend)
+    let recorder = Recorder(on: backend) { $0.hasPrefix(path) }
+    _ = try SmallModel.trainingTensors(decoder, hooks: [recorder], isTraining: false, on: backend)
+    let gradient = try #require(recorder.records["grad.\(path)down_proj.input"])
+    #expect(gradient.values == recorder.records["grad.\(path)hidden"]?.values && gradient.values.contains { $0 != 0 })
+    func replaced(_ name: String) throws -> [Trace<Double>.NamedTensor] {
+      let value = backend.random(gradient.shape, .normal(deviation: 1), RandomKey(seed: 3))
+      return try SmallModel.trainingTensors(
+        decoder, hooks: [Replacement<CPUDouble>(values: [path + name: value])], isTraining: false, on: backend)
+    }
+    let (input, hidden) = (try replaced("down_proj.input"), try replaced("hidden"))
+    #expect(Agreement(of: input, with: hidden).holds(to: 0), "\(Agreement(of: input, with: hidden))")
+  }
+
   /// The gradient that follows a replaced hidden activation is that of a model in which this activation is a constant:
   /// finite differences of the layers above agree, and the layer below gets what the replaced value passes on.
   @Test func aReplacedHiddenActivationIsFollowedByTheGradient() throws {
