@@ -6,7 +6,7 @@ extension TrainingRun where B == CPUFloat {
   /// A run on this processor, in single precision; see the initializer that takes a backend.
   ///
   /// - Parameters:
-  ///   - recipe: the settings; `threads`, where they have none, are all of the processor's, or those of the run to go on with.
+  ///   - recipe: the settings; `threads`, where they have none, are one for each core that the process may use, or those of the run to go on with.
   ///   - model: a Hugging Face folder or a GGUF file; nil for what the recipe says.
   ///   - data: a file of samples, or a folder of tasks; nil for what the recipe says.
   ///   - steps: the number of steps; nil for what the recipe says.
@@ -21,7 +21,7 @@ extension TrainingRun where B == CPUFloat {
   ) throws {
     var recipe = recipe
     let resumed = resumes ? try folder.flatMap { try TrainingCheckpoint.threads(ofRunIn: $0) } : nil
-    let threads = recipe.threads ?? resumed ?? CPUFloat.processorThreads
+    let threads = recipe.threads ?? resumed ?? POSIX.usableCores
     recipe.threads = threads
     try self.init(
       recipe, model: model, data: data, steps: steps, out: folder, resumes: resumes, on: CPUFloat(threads: threads), note: note)
@@ -33,11 +33,6 @@ extension LoadedModel where B == CPUFloat {
   ///
   /// - Throws: `CheckpointError` for everything that is missing, wrong or not built yet.
   public init(_ path: String, adapter: String? = nil, threads: Int? = nil) throws {
-    try self.init(path, adapter: adapter, on: CPUFloat(threads: threads ?? CPUFloat.processorThreads))
+    try self.init(path, adapter: adapter, on: CPUFloat(threads: threads ?? POSIX.usableCores))
   }
-}
-
-extension CPUFloat {
-  /// The processor's cores that are switched on.
-  public static var processorThreads: Int { max(1, POSIX.presentCores) }
 }

@@ -40,7 +40,7 @@ struct Doctor {
   }
 
   private func cores() -> DoctorCheck.Result {
-    let (usable, present) = (Machine.usableCores, POSIX.presentCores)
+    let (usable, present) = (POSIX.usableCores, POSIX.presentCores)
     var detail = "\(usable) of \(present) may be used; \(threads) thread\(threads == 1 ? "" : "s") here"
     if usable < present { detail += "; affinity (taskset) or a cgroup's quota (cpu.max) keeps the others" }
     if usable == 1 { detail += "; training on one core is slow" }

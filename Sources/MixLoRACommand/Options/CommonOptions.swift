@@ -1,4 +1,5 @@
 import ArgumentParser
+import Platform
 
 /// What every command takes.
 struct CommonOptions: ParsableArguments {
@@ -8,7 +9,7 @@ struct CommonOptions: ParsableArguments {
   @Flag(help: "No progress on standard error.")
   var quiet = false
 
-  var threadCount: Int { threads ?? Machine.usableCores }
+  var threadCount: Int { threads ?? POSIX.usableCores }
 
   func validate() throws {
     if let threads, !(1...1024).contains(threads) { throw ValidationError("--threads is \(threads), expected 1 to 1024.") }
