@@ -55,12 +55,12 @@ public struct DenseBranches<B: Backend> {
 
   /// Turns base1 and base3 into a and c on the adapter's rows; h (n,F).
   func forward(
-    _ base1: inout Tensor<B>, _ base3: inout Tensor<B>, rows: Range<Int>, _ u: Tensor<B>?, _ frozen: GatedLinears<B>,
+    _ base1: inout Tensor<B>, _ base3: inout Tensor<B>, rows: Range<Int>, _ input: LoRAInput<B>, _ frozen: GatedLinears<B>,
     _ batch: PackedBatch<B>, _ run: Run<B>
   ) -> (h: Tensor<B>, cache: Cache) {
-    let t1 = addBranch(gate, u, into: &base1, rows: rows, run)  // (n,F)  a = W1 x + b1 + s B1 t1
+    let t1 = gate?.forward(input, into: &base1, rows: rows, run)  // (n,r)  A1 u; a = base1 + s B1 t1
     run.hook(rows: rows, of: &base1, path, "gate_proj.output", "a = W1 x + b1 + s B1 A1 u")
-    let t3 = addBranch(up, u, into: &base3, rows: rows, run)  // (n,F)  c = W3 x + b3 + s B3 t3
+    let t3 = up?.forward(input, into: &base3, rows: rows, run)  // (n,r)  A3 u; c = base3 + s B3 t3
     run.hook(rows: rows, of: &base3, path, "up_proj.output", "c = W3 x + b3 + s B3 A3 u")
     let h = hidden(base1.rows(rows), base3.rows(rows), frozen, run)  // (n,F)
     let t2 = down.map { run.backend.matmul(masked(h, batch, run), $0.a.value.T) }  // (n,r)  A2 g
@@ -99,23 +99,10 @@ public struct DenseBranches<B: Backend> {
   ) -> Tensor<B> {
     var da = gradient
     run.hook(gradient: &da, path, isUp ? "up_proj.output" : "gate_proj.output")
-    guard let adapter, let branch = isUp ? up : gate, let t = isUp ? cache.t3 : cache.t1 else { return da }
-    // forward: a += s B1 t1
-    let dt = run.backend.matmul(branch.scale, da, branch.b.value)  // (n,r)  s B1ᵀ da
-    run.backend.addProduct(branch.scale, da.T, t, into: &branch.b.gradient)  // (F,r)  + s da t1ᵀ
-    // forward: t1 = A1 u
-    run.backend.addProduct(1, dt.T, input.u[adapter], into: &branch.a.gradient)  // (r,C)  + dt1 uᵀ
-    run.backend.addProduct(1, dt, branch.a.value, into: &du[adapter])  // (n,C)  + A1ᵀ dt1
+    guard let branch = isUp ? up : gate, let t = isUp ? cache.t3 : cache.t1 else { return da }
+    // forward: a += s B1 t1, t1 = A1 u
+    branch.backward(da, input, t, into: &du, run)  // (n,C)  + A1ᵀ dt1
     return da
-  }
-
-  private func addBranch(
-    _ branch: LoRABranch<B>?, _ u: Tensor<B>?, into a: inout Tensor<B>, rows: Range<Int>, _ run: Run<B>
-  ) -> Tensor<B>? {
-    guard let branch, let u else { return nil }
-    let t = run.backend.matmul(u, branch.a.value.T)  // (n,r)  A u
-    run.backend.addProduct(branch.scale, t, branch.b.value.T, into: &a, rows: rows)  // (n,F)  + s B t
-    return t
   }
 
   private func hidden(_ a: Tensor<B>, _ c: Tensor<B>, _ frozen: GatedLinears<B>, _ run: Run<B>) -> Tensor<B> {

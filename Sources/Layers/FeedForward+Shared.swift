@@ -32,8 +32,7 @@ extension FeedForward {
       let rows = relative(part, parts)
       switch part.layer {
       case .dense(let branches):
-        let u = branches.adapter.map { input.u[$0] }
-        let (h, cache) = branches.forward(&base1, &base3, rows: rows, u, frozen, batch, run)  // (n,F)
+        let (h, cache) = branches.forward(&base1, &base3, rows: rows, input, frozen, batch, run)  // (n,F)
         v.append(h)
         middles.append(.dense(cache))
       case .mixture(let mixture):

@@ -38,14 +38,9 @@ public struct LoRALinear<B: Backend> {
   /// y = x Wᵀ + b, + s h Bᵀ on each adapter's rows: (N,I) → (N,O).
   public func forward(_ input: LoRAInput<B>, _ batch: PackedBatch<B>, _ run: Run<B>) -> (y: Tensor<B>, cache: Cache) {
     var y = linear.forward(input.x, run)  // (N,O)  x Wᵀ + b
-    var cached: [Tensor<B>] = []
-    for branch in branches {
-      let h = run.backend.matmul(input.u[branch.adapter], branch.a.value.T)  // (n,r)  u Aᵀ
-      run.backend.addProduct(branch.scale, h, branch.b.value.T, into: &y, rows: batch.rows(of: branch.adapter))  // (n,O)  + s h Bᵀ
-      cached.append(h)
-    }
+    let h = branches.map { $0.forward(input, into: &y, rows: batch.rows(of: $0.adapter), run) }  // (n,r) each; + s h Bᵀ
     run.hook(&y, path, "output", "y = x Wᵀ + b + s h Bᵀ,  h = u Aᵀ")
-    return (y, Cache(h: cached))
+    return (y, Cache(h: h))
   }
 
   /// Adds to the gradients of the input, dx and du, where nil counts as zero, and of everything trained.
@@ -58,13 +53,7 @@ public struct LoRALinear<B: Backend> {
     var dy = dy
     run.hook(gradient: &dy, path, "output")
     for (branch, h) in zip(branches, cache.h) {
-      let own = dy.rows(batch.rows(of: branch.adapter))  // (n,O)
-      // forward: y += s h Bᵀ
-      let dh = run.backend.matmul(branch.scale, own, branch.b.value)  // (n,r)  s dy B
-      run.backend.addProduct(branch.scale, own.T, h, into: &branch.b.gradient)  // (O,r)  + s dyᵀ h
-      // forward: h = u Aᵀ
-      run.backend.addProduct(1, dh.T, input.u[branch.adapter], into: &branch.a.gradient)  // (r,I)  + dhᵀ u
-      run.backend.addProduct(1, dh, branch.a.value, into: &gradient.du[branch.adapter])  // (n,I)  + dh A
+      branch.backward(dy.rows(batch.rows(of: branch.adapter)), input, h, into: &gradient.du, run)  // (n,I)  + dh A
     }
     // forward: y = x Wᵀ + b
     linear.backward(dy, input.x, into: &gradient.dx, run)  // (N,I)  + dy W
@@ -88,5 +77,22 @@ public struct LoRABranch<B: Backend> {
     self.a = a
     self.b = b
     self.scale = scale
+  }
+
+  /// h = u Aᵀ: (n,r); adds s h Bᵀ to the adapter's rows of y.
+  func forward(_ input: LoRAInput<B>, into y: inout Tensor<B>, rows: Range<Int>, _ run: Run<B>) -> Tensor<B> {
+    let h = run.backend.matmul(input.u[adapter], a.value.T)  // (n,r)  u Aᵀ
+    run.backend.addProduct(scale, h, b.value.T, into: &y, rows: rows)  // (n,O)  + s h Bᵀ
+    return h
+  }
+
+  /// Adds to the gradients of A, of B and of the adapter's u, from dy (n,O) in its rows.
+  func backward(_ dy: Tensor<B>, _ input: LoRAInput<B>, _ h: Tensor<B>, into du: inout [Tensor<B>?], _ run: Run<B>) {
+    // forward: y += s h Bᵀ
+    let dh = run.backend.matmul(scale, dy, b.value)  // (n,r)  s dy B
+    run.backend.addProduct(scale, dy.T, h, into: &b.gradient)  // (O,r)  + s dyᵀ h
+    // forward: h = u Aᵀ
+    run.backend.addProduct(1, dh.T, input.u[adapter], into: &a.gradient)  // (r,I)  + dhᵀ u
+    run.backend.addProduct(1, dh, a.value, into: &du[adapter])  // (n,I)  + dh A
   }
 }
