@@ -1,3 +1,5 @@
+import JSON
+
 /// Reads scalars out of bytes that need not be valid UTF-8.
 enum UTF8Scalars {
   /// The scalar at `offset` and its length, within `bytes[..<end]`; a byte that begins no well-formed sequence there is nil, of length 1.
@@ -13,18 +15,7 @@ enum UTF8Scalars {
   /// The same for a byte beyond ASCII (The Unicode Standard, table 3-7).
   private static func longScalar(_ bytes: UnsafeBufferPointer<UInt8>, at offset: Int, end: Int) -> (value: UInt32?, length: Int) {
     let first = bytes[offset]
-    let length: Int
-    let second: ClosedRange<UInt8>
-    switch first {
-    case 0xC2...0xDF: (length, second) = (2, 0x80...0xBF)
-    case 0xE0: (length, second) = (3, 0xA0...0xBF)
-    case 0xE1...0xEC, 0xEE...0xEF: (length, second) = (3, 0x80...0xBF)
-    case 0xED: (length, second) = (3, 0x80...0x9F)
-    case 0xF0: (length, second) = (4, 0x90...0xBF)
-    case 0xF1...0xF3: (length, second) = (4, 0x80...0xBF)
-    case 0xF4: (length, second) = (4, 0x80...0x8F)
-    default: return (nil, 1)
-    }
+    guard let (length, second) = utf8Form(after: first) else { return (nil, 1) }
     guard end - offset >= length, second.contains(bytes[offset + 1]) else { return (nil, 1) }
     var value = UInt32(first) & (0x7F >> UInt32(length))
     for i in 1..<length {
