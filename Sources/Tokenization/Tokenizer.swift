@@ -32,7 +32,7 @@ public struct Tokenizer: Sendable {
   /// The bytes that no token stands for by itself; text that has them loses them, or gets the unknown token.
   public let missingBytes: [UInt8]
 
-  let composes: Bool
+  let normalizers: [Normalizer]
   let preTokenizers: [PreTokenizer]
   private let ignoresMerges: Bool
   private let fusesUnknown: Bool
@@ -64,12 +64,12 @@ public struct Tokenizer: Sendable {
     self.table = table
     byteTokens = (0...255).map { table.id(of: ByteAlphabet.encode(CollectionOfOne(UInt8($0)))) ?? -1 }
     missingBytes = (0...255).map { UInt8($0) }.filter { [byteTokens] in byteTokens[Int($0)] < 0 }
-    let composes = description.composes
+    let normalizers = description.normalizers
     verbatim = AddedTokenMatcher(description.addedTokens.filter { !$0.isNormalized })
     normalized = AddedTokenMatcher(description.addedTokens.filter(\.isNormalized)) {
-      composes ? CanonicalComposition.normalized($0.content) : $0.content
+      normalizers.applied(to: $0.content)
     }
-    self.composes = composes
+    self.normalizers = normalizers
     preTokenizers = description.preTokenizers
     ignoresMerges = description.ignoresMerges
     fusesUnknown = description.fusesUnknown
@@ -138,9 +138,9 @@ public struct Tokenizer: Sendable {
     text.withUnsafeBufferPointer { bytes in
       verbatim.parts(of: bytes, 0..<bytes.count, parsingControlTokens: parsingControlTokens) { part in
         if let id = part.id { return emit(id, { part.range }) }
-        let composed = composes ? original.composed(part.range) : nil
-        let working = composed ?? original
-        let range = composed.map { 0..<$0.bytes.count } ?? part.range
+        let changed = normalizers.applied(to: part.range, of: original)
+        let working = changed ?? original
+        let range = changed.map { 0..<$0.bytes.count } ?? part.range
         working.bytes.withUnsafeBufferPointer { bytes in
           normalized.parts(of: bytes, range, parsingControlTokens: parsingControlTokens) { part in
             if let id = part.id { return emit(id, { working.origin(of: part.range) }) }

@@ -28,7 +28,7 @@ extension TokenizerDescription {
     case "gpt-2": preTokenizers = [.split(.gpt2)]
     case "smollm": preTokenizers = [.individualDigits, .split(.gpt2)]
     case "llama-bpe": (preTokenizers, ignoresMerges) = ([.split(.llama3)], true)
-    case "qwen2": (preTokenizers, composes) = ([.split(.qwen2)], true)
+    case "qwen2": (preTokenizers, normalizers) = ([.split(.qwen2)], [.form(.c)])
     default: throw failure("pre", quoted(pre), "\"gpt-2\", \"smollm\", \"llama-bpe\" or \"qwen2\"; others are not built yet")
     }
     guard tokens.count <= Self.limit else { throw failure("tokens", "\(tokens.count) tokens", "at most \(Self.limit)") }

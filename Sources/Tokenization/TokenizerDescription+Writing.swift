@@ -24,7 +24,17 @@ extension TokenizerDescription {
             "special": JSON($0.isSpecial),
           ]
         }),
-      "normalizer": composes ? ["type": "NFC"] : nil,
+      "normalizer": normalizers.isEmpty
+        ? nil
+        : [
+          "type": "Sequence",
+          "normalizers": .array(
+            normalizers.map { step in
+              switch step {
+              case .form(let form): ["type": JSON(form.rawValue)]
+              }
+            }),
+        ],
       "pre_tokenizer": ["type": "Sequence", "pretokenizers": .array(steps + [byteLevel])],
       "post_processor": beginTemplate ?? byteLevel, "decoder": byteLevel,
       "model": [

@@ -42,8 +42,8 @@ public struct TokenizerDescription: Sendable {
   public var fusesUnknown = false
   /// Control tokens and other words that are found before the text is cut.
   public var addedTokens: [AddedToken] = []
-  /// Whether the text is normalized to NFC first (Qwen2).
-  public var composes = false
+  /// The steps that change the text before it is cut, in order.
+  public var normalizers: [Normalizer] = []
   /// The steps that cut the text, in order.
   public var preTokenizers: [PreTokenizer] = []
   /// The token that begins a sequence.

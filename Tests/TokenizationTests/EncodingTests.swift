@@ -17,7 +17,7 @@ import Testing
     let fixture = try Fixture(name)
     #expect(fixture.tokenizer.missingBytes == [])
     for item in fixture.cases {
-      let wanted = fixture.tokenizer.composes ? CanonicalComposition.normalized(item.text) : item.text
+      let wanted = fixture.tokenizer.normalizers.applied(to: item.text)
       for parses in [false, true] {
         var decoded = fixture.tokenizer.decode(fixture.tokenizer.encode(item.text, parsingControlTokens: parses))
         // gpt2-prefix puts a blank before each part that lacks one.
