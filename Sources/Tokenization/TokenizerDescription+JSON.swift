@@ -25,6 +25,7 @@ extension TokenizerDescription {
     if let normalizer = try reader.component("normalizer") { try readNormalizer(normalizer) }
     let steps = try reader.required("pre_tokenizer", "ByteLevel, perhaps after others").component(of: reader, "pre_tokenizer")
     try readPreTokenizer(steps)
+    guard isByteLevel else { throw reader.error("pre_tokenizer", "no ByteLevel", "ByteLevel, perhaps among others") }
     if let processor = try reader.component("post_processor") { try readPostProcessor(processor) }
     let decoder = try reader.required("decoder", "ByteLevel").component(of: reader, "decoder")
     _ = try decoder.type(oneOf: ["ByteLevel"])

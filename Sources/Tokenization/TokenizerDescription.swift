@@ -40,6 +40,8 @@ public struct TokenizerDescription: Sendable {
   public var unknownToken: [UInt8]?
   /// Whether a run of such bytes is one unknown token.
   public var fusesUnknown = false
+  /// Whether words come to the model as bytes, for which the vocabulary has printable characters.
+  public var isByteLevel = false
   /// Control tokens and other words that are found before the text is cut.
   public var addedTokens: [AddedToken] = []
   /// The steps that change the text before it is cut, in order.
