@@ -35,7 +35,7 @@ extension TokenizerDescription {
     self.beginToken = try token(beginToken, "bos_token_id", 1)
     self.endToken = try token(endToken, "eos_token_id", 2)
     self.addsBeginToken = addsBeginToken ?? true && self.beginToken != nil
-    normalizers = (addsPrefixSpace ? [.prepend(String(Self.blank))] : []) + [.replace(RegularExpression(" "), String(Self.blank))]
+    normalizers = (addsPrefixSpace ? [.prepend(String(Self.blank))] : []) + [.replace(RegularExpression(" " as Unicode.Scalar), String(Self.blank))]
     decoders = [.replace(Array(String(Self.blank).utf8), [0x20]), .byteTokens, .fuse]
     if addsPrefixSpace { decoders.append(.strip([0x20], start: 1, stop: 0)) }
     unknownToken = zip(tokens, types ?? []).first { $1 == 2 }?.0
@@ -61,7 +61,7 @@ extension TokenizerDescription {
     self.beginToken = try token(beginToken, "bos_token_id")
     self.endToken = try token(endToken, "eos_token_id")
     addsBeginToken = self.beginToken != nil
-    normalizers = [.replace(RegularExpression(" "), String(Self.blank))]
+    normalizers = [.replace(RegularExpression(" " as Unicode.Scalar), String(Self.blank))]
     preTokenizers = [.split(try Self.lines(self), .isolated, isInverted: false)]
     decoders = [.replace(Array(String(Self.blank).utf8), [0x20]), .byteTokens, .fuse]
   }
