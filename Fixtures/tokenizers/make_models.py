@@ -9,6 +9,8 @@ usage: make_models.py [--check]      (needs sentencepiece==0.2.3, protobuf, and 
   unigram-plain/  the same kind without byte fallback: unknown characters become one token
 expected.json as in make.py, and "digests": FNV-1a (64 bits, over the ids as four bytes each, and FFFFFFFF behind each string) of every
 thousand strings of 64 scalars, all below 0x20000 and from 0xE0000 to 0xE0FFF but surrogates, first as they are, then as "a", scalar, " ".
+folders.json: what AutoTokenizer makes of folders: "base" is the folder whose tokenizer is taken, "files" what lies beside it; "ids" of
+"texts" with the tokens that go around them, or "error", the key that must be named where transformers fails too.
 """
 import io, json, os, sys, tempfile
 from pathlib import Path
@@ -78,6 +80,65 @@ def all_models():
         yield name, {"tokenizer.json": unigram.to_str()}, unigram
 
 
+TEXTS = ["a b", "Hello <s> world</s>", "  x <new>  y", "<|im_start|>hi<|im_end|>", "[PAD]<x> <pad> <z>"]
+
+
+def flags(content, **more): return {"content": content, "lstrip": False, "rstrip": False, "normalized": False, "single_word": False, "special": True, **more}
+
+
+def folders():
+    llama = {"tokenizer_class": "LlamaTokenizer"}
+    plain = {"tokenizer_class": "PreTrainedTokenizerFast"}
+    config = {"tokenizer_config.json": plain}
+    for base in ("llama2-json", "llama2"):
+        for settings in (llama, {**llama, "add_eos_token": True}, {**llama, "add_bos_token": False, "add_eos_token": True}, {**llama, "add_bos_token": False, "bos_token": None}, {**llama, "legacy": False},
+                         {**llama, "pad_token": "[PAD]", "additional_special_tokens": ["<x>"]}, {**llama, "split_special_tokens": True},
+                         {**llama, "added_tokens_decoder": {"1": flags("<s>", lstrip=True), "7": flags("<new>", rstrip=True), "900": flags("y", special=False, normalized=True)}},
+                         {**llama, "unk_token": "<none>"}):
+            yield base, {"tokenizer_config.json": settings}
+        yield base, {"config.json": {"model_type": "mistral"}}
+    yield "llama2", {"tokenizer_config.json": {**llama, "add_prefix_space": False}}
+    yield "llama2", {"tokenizer_config.json": {**llama, "add_prefix_space": True, "legacy": False}}
+    yield "llama2", {"tokenizer_config.json": {**llama, "add_prefix_space": False, "legacy": False}}
+    yield "llama2-json", {"tokenizer_config.json": plain}
+    yield "llama2-json", {"tokenizer_config.json": plain, "special_tokens_map.json": {"bos_token": "<s>", "pad_token": flags("[PAD]", normalized=True), "additional_special_tokens": ["<x>"]}, "added_tokens.json": {"<z>": 703, "<new>": 702}}
+    yield "llama2-json", {"tokenizer_config.json": {**plain, "added_tokens_decoder": {}}, "special_tokens_map.json": {"pad_token": "[PAD]"}, "added_tokens.json": {"<z>": 702}}
+    yield "llama2-json", {"tokenizer_config.json": {**plain, "eos_token": "</s>", "pad_token": "[PAD]", "add_bos_token": True}}
+    yield "gemma", {"tokenizer_config.json": {"tokenizer_class": "GemmaTokenizer", "add_eos_token": True}}
+    yield "gemma", {"config.json": {"model_type": "gemma2"}}
+    for settings in ({}, {"pad_token": "<|endoftext|>", "eos_token": "<|im_end|>"}, {"add_bos_token": True, "bos_token": "<|im_start|>"}, {"additional_special_tokens": ["<x>", "<z>"]}):
+        yield "qwen2", {"tokenizer_config.json": {"tokenizer_class": "Qwen2Tokenizer", **settings}}
+    yield "qwen2", {"tokenizer_config.json": {**llama, "bos_token": "<|endoftext|>", "eos_token": "<|im_end|>", "unk_token": None}}
+    for kind in ("GPT2Tokenizer", "CodeGenTokenizer", "GPTNeoXTokenizer", "BloomTokenizer", "CohereTokenizer", "PreTrainedTokenizerFast"):
+        for settings in ({}, {"add_prefix_space": True}, {"add_prefix_space": False}):
+            yield "gpt2-prefix", {"tokenizer_config.json": {"tokenizer_class": kind, **settings}}
+    yield "gpt2-prefix", {"tokenizer_config.json": {"tokenizer_class": "GPTNeoXTokenizer", "add_bos_token": True, "add_eos_token": True}}
+    yield "qwen2", {"tokenizer_config.json": {"tokenizer_class": "CohereTokenizer", "bos_token": "<|im_start|>", "eos_token": "<|im_end|>", "unk_token": None, "add_prefix_space": True}}
+    yield "llama2-json", {"tokenizer_config.json": {**llama, "bos_token": None}}, "add_bos_token"
+    yield "llama2-json", {"tokenizer_config.json": {**llama, "add_eos_token": True, "eos_token": None}}, "add_eos_token"
+    yield "llama2-json", {"tokenizer_config.json": {**llama, "add_prefix_space": True}}, "add_prefix_space"
+    yield "llama2-json", {"tokenizer_config.json": {"tokenizer_class": "NobodysTokenizer"}}, "tokenizer_class"
+
+
+def folder_cases():
+    cases = []
+    for base, files, *error in folders():
+        case = {"base": base, "files": files}
+        with tempfile.TemporaryDirectory() as folder:
+            for name in ("tokenizer.json", "tokenizer.model"):
+                if (HERE / base / name).exists(): Path(folder, name).write_bytes((HERE / base / name).read_bytes())
+            for name, value in files.items(): Path(folder, name).write_text(json.dumps(value))
+            try: tokenizer = AutoTokenizer.from_pretrained(folder)
+            except Exception as failure:
+                if not error: raise
+                case["error"] = error[0]
+            else:
+                if error: sys.exit(f"no error: {files}")
+                case["ids"] = [tokenizer(text).input_ids for text in TEXTS]
+        cases.append(case)
+    return '{"texts":%s,\n"cases":[%s]}\n' % (json.dumps(TEXTS), ",\n".join(json.dumps(case, separators=(",", ":")) for case in cases))
+
+
 def main(arguments):
     if arguments not in ([], ["--check"]): sys.exit(__doc__)
     if transformers.__version__ != "4.46.3": sys.exit(f"needs transformers 4.46.3, found {transformers.__version__}")
@@ -95,6 +156,10 @@ def main(arguments):
                 path.write_bytes(data)
             elif not path.exists() or path.read_bytes() != data: wrong.append(f"{name}/{file}")
             print(f"{name}/{file}: {len(data)} bytes")
+    data = folder_cases()
+    if not arguments: (HERE / "folders.json").write_text(data)
+    elif not (HERE / "folders.json").exists() or (HERE / "folders.json").read_text() != data: wrong.append("folders.json")
+    print(f"folders.json: {len(data)} bytes")
     if wrong: sys.exit("differ: " + ", ".join(wrong))
 
 
