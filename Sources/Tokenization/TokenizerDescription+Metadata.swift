@@ -3,8 +3,7 @@ import Checkpoints
 extension TokenizerDescription {
   /// What a GGUF file says of a tokenizer whose `tokenizer.ggml.model` is "gpt2".
   ///
-  /// The pre-tokenizer has a name there: `gpt-2`; `smollm`, which splits digits first; `llama-bpe`, whose whole words go before merges;
-  /// `qwen2`, whose text is normalized first, although llama.cpp leaves it as it is. Tokens of type 3 (control) and 2 (unknown) are
+  /// The pre-tokenizer has a name there, `PublishedPreTokenizer`. Tokens of type 3 (control) and 2 (unknown) are
   /// special, those of type 4 (user-defined) are found in every text.
   /// - Parameters:
   ///   - source: the file, for messages.
@@ -14,7 +13,7 @@ extension TokenizerDescription {
   ///   - pre: `tokenizer.ggml.pre`.
   ///   - beginToken: `tokenizer.ggml.bos_token_id`.
   ///   - endToken: `tokenizer.ggml.eos_token_id`.
-  ///   - addsBeginToken: `tokenizer.ggml.add_bos_token`; nil if it is absent, then `llama-bpe` alone adds it.
+  ///   - addsBeginToken: `tokenizer.ggml.add_bos_token`; nil if it is absent, then the kind of tokenizer decides.
   /// - Throws: `CheckpointError` naming the metadata key.
   public init(
     source: String, tokens: [[UInt8]], types: [Int]?, merges: [[UInt8]], pre: String, beginToken: Int? = nil, endToken: Int? = nil,
@@ -24,13 +23,12 @@ extension TokenizerDescription {
       CheckpointError(file: source, place: .key("tokenizer.ggml." + key), found: found, expected: expected)
     }
     self.init(source: source)
-    switch pre {
-    case "gpt-2": preTokenizers = [.split(.gpt2)]
-    case "smollm": preTokenizers = [.individualDigits, .split(.gpt2)]
-    case "llama-bpe": (preTokenizers, ignoresMerges) = ([.split(.llama3)], true)
-    case "qwen2": (preTokenizers, normalizers) = ([.split(.qwen2)], [.form(.c)])
-    default: throw failure("pre", quoted(pre), "\"gpt-2\", \"smollm\", \"llama-bpe\" or \"qwen2\"; others are not built yet")
+    guard let published = PublishedPreTokenizer(named: pre), published.isByteLevel else {
+      throw failure("pre", quoted(pre), "the name of a pre-tokenizer of llama.cpp that is known here")
     }
+    (normalizers, preTokenizers, ignoresMerges) = (published.normalizers, published.steps, published.ignoresMerges)
+    isByteLevel = true
+    (decoders, sparesAddedTokens) = ([.byteLevel], true)
     guard tokens.count <= Self.limit else { throw failure("tokens", "\(tokens.count) tokens", "at most \(Self.limit)") }
     if let types, types.count != tokens.count {
       throw failure("token_type", "\(types.count) types", "one for each of \(tokens.count) tokens")
@@ -58,7 +56,7 @@ extension TokenizerDescription {
     }
     self.beginToken = try token(beginToken, "bos_token_id")
     self.endToken = try token(endToken, "eos_token_id")
-    self.addsBeginToken = addsBeginToken ?? (pre == "llama-bpe")
+    self.addsBeginToken = addsBeginToken ?? published.addsBeginToken
     if addsBeginToken == true, beginToken == nil { throw failure("add_bos_token", "true", "a bos_token_id beside it") }
     self.addsBeginToken = self.addsBeginToken && beginToken != nil
   }
@@ -100,8 +98,6 @@ extension TokenizerDescription {
       try self.init(
         source: file.file, tokens: tokens, types: types, merges: try array("merges").strings(),
         pre: try metadata.value(key("pre"))?.stringValue ?? "", beginToken: begin, endToken: end, addsBeginToken: try flag("add_bos_token"))
-      isByteLevel = true
-      decoders = [.byteLevel]
     } else if kind == "gemma4" {
       try self.init(
         source: file.file, tokens: tokens, types: types, characterMerges: try array("merges").strings(), beginToken: begin, endToken: end)
