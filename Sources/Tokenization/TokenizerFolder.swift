@@ -11,6 +11,8 @@ struct TokenizerFolder {
   private var special: [(key: String, file: String, token: Named)] = []
   /// Tokens that the files define, by id.
   private var defined: [(id: Int, token: Named)] = []
+  /// Whether they come from `added_tokens.json`, where the tokens of `tokenizer.json` count more.
+  private var isLegacy = true
 
   /// A token that a file names.
   private struct Named {
@@ -18,6 +20,8 @@ struct TokenizerFolder {
     /// The flags; nil where only the text stands there.
     var flags: JSON?
     var isSpecial: Bool?
+    /// Whether no file names it, but the class.
+    var isDefault = false
   }
 
   private static let keys = ["bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token"]
@@ -70,7 +74,10 @@ struct TokenizerFolder {
       additional = list(settings)
     }
     if let tokens = settings?.json["added_tokens_decoder"], let file = settings?.file {
-      guard let members = tokens.objectValue?.members else { throw Self.error(file, "added_tokens_decoder", tokens, "an object of id: token") }
+      guard let members = tokens.objectValue?.members else {
+        throw Self.error(file, "added_tokens_decoder", tokens, "an object of id: token")
+      }
+      isLegacy = false
       defined = try members.map { member in
         guard let id = Int(member.key) else { throw Self.error(file, "added_tokens_decoder", JSON(member.key), "ids as keys") }
         return (id, try Self.named(member.value, file, "added_tokens_decoder.\(member.key)"))
@@ -82,7 +89,9 @@ struct TokenizerFolder {
         additional += list(map).filter { new in !additional.contains { $0.value == new.value } }
       }
       if let added = try Self.optional(folder + "/added_tokens.json") {
-        let names = Set((values.values.map(\.value) + additional.map(\.value)).compactMap { $0.stringValue ?? $0["content"]?.stringValue }.map(ByteKey.init))
+        let names = Set(
+          (values.values.map(\.value) + additional.map(\.value)).compactMap { $0.stringValue ?? $0["content"]?.stringValue }.map(
+            ByteKey.init))
         for member in added.json.objectValue?.members ?? [] {
           guard let id = member.value.intValue else { throw Self.error(added.file, member.key, member.value, "an id") }
           defined.append((id, Named(content: Array(member.key.utf8), flags: [:], isSpecial: names.contains(ByteKey(member.key)))))
@@ -94,10 +103,12 @@ struct TokenizerFolder {
       if let (file, value) = values[key] {
         if value != .null { special.append((key, file, try Self.named(value, file, key))) }
       } else if let token = kind.defaults[key] {
-        special.append((key, settings?.file ?? folder, Named(content: Array(token.utf8))))
+        special.append((key, settings?.file ?? folder, Named(content: Array(token.utf8), isDefault: true)))
       }
     }
-    for (file, value) in additional { special.append(("additional_special_tokens", file, try Self.named(value, file, "additional_special_tokens"))) }
+    for (file, value) in additional {
+      special.append(("additional_special_tokens", file, try Self.named(value, file, "additional_special_tokens")))
+    }
     for (key, token) in kind.further {
       let value = settings?.json[key] ?? JSON(token)
       if value != .null { special.append((key, folder, try Self.named(value, settings?.file ?? folder, key))) }
@@ -129,7 +140,8 @@ struct TokenizerFolder {
     if !special.contains(where: { $0.key == "pad_token" }), settings?.json["pad_token"] == nil, let pad = padToken {
       special.append(("pad_token", folder, Named(content: pad)))
     }
-    add(special, isConverted: isConverted, to: &description, &ids)
+    let taken = isLegacy && !isConverted ? Set(description.addedTokens.map { Int($0.id) }) : []
+    add(defined.filter { !taken.contains($0.id) }.map(\.token), special, isConverted: isConverted, to: &description, &ids)
     func id(_ key: String) -> Int32? { special.first { $0.key == key }.flatMap { ids[ByteKey(bytes: $0.token.content)] } }
     if let end = try id("eos_token") ?? modelID("eos_token", description) { description.endToken = end }
     description.otherEndTokens = [generation, model].compactMap { $0?.json["eos_token_id"] }.flatMap { $0.arrayValue ?? [$0] }
@@ -173,7 +185,8 @@ struct TokenizerFolder {
     if conversion.isGemma {
       conversion.firstNames = try ["pad_token", "eos_token", "bos_token"].map { key in
         guard let token = special.first(where: { $0.key == key }) else {
-          throw CheckpointError(file: settings?.file ?? folder, place: .key(key), found: "null", expected: "a token, which Gemma's class asks for")
+          throw CheckpointError(
+            file: settings?.file ?? folder, place: .key(key), found: "null", expected: "a token, which Gemma's class asks for")
         }
         return token.token.content
       }
@@ -183,12 +196,13 @@ struct TokenizerFolder {
 
   /// Adds the tokens that the files define or name: the flags that stand there count; one that is not there gets the next free id.
   private func add(
-    _ special: [(key: String, file: String, token: Named)], isConverted: Bool, to description: inout TokenizerDescription,
+    _ defined: [Named], _ special: [(key: String, file: String, token: Named)], isConverted: Bool,
+    to description: inout TokenizerDescription,
     _ ids: inout [ByteKey: Int32]
   ) {
     let names = Set(special.map { ByteKey(bytes: $0.token.content) })
     var places = Dictionary(description.addedTokens.enumerated().map { (ByteKey(bytes: $1.content), $0) }) { first, _ in first }
-    let definitions = Set(defined.map { ByteKey(bytes: $0.token.content) })
+    let definitions = Set(defined.map { ByteKey(bytes: $0.content) })
     var next = max(Int32(description.vocabulary.count), (description.addedTokens.map(\.id).max() ?? -1) + 1)
     func add(_ token: Named, isSpecial: Bool) {
       let key = ByteKey(bytes: token.content)
@@ -205,12 +219,13 @@ struct TokenizerFolder {
         description.addedTokens.append(added)
       }
     }
-    for (_, token) in defined {
+    for token in defined {
       add(token, isSpecial: token.isSpecial ?? false || names.contains(ByteKey(bytes: token.content)))
     }
     for (_, _, token) in special {
       let key = ByteKey(bytes: token.content)
-      let isRedefined = !definitions.contains(key) && (token.flags != nil || kind.redefinesTokens || isConverted)
+      let isWhole = token.flags != nil || kind.redefinesTokens || isConverted
+      let isRedefined = isWhole && (token.isDefault || !definitions.contains(key))
       if isRedefined || places[key] == nil { add(token, isSpecial: true) }
     }
   }

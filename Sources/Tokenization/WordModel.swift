@@ -41,6 +41,9 @@ struct WordModel: Sendable {
       if isByteLevel { return table.id(of: ByteAlphabet.encode(CollectionOfOne(UInt8(byte)))) ?? -1 }
       return byte < 0x80 ? table.id(of: [UInt8(byte)]) ?? -1 : -1
     }
+    if isByteLevel, description.fallsBackToBytes, singles.contains(-1), table.id(of: ByteToken.spelling(of: 0)) != nil {
+      throw description.error("model.byte_fallback", "true with ByteLevel and a vocabulary that lacks bytes", "false")
+    }
     byteTokens = description.fallsBackToBytes ? (0...255).map { table.id(of: ByteToken.spelling(of: UInt8($0))) ?? -1 } : []
   }
 
@@ -189,7 +192,9 @@ enum ByteToken {
   private static let digits = Array("0123456789ABCDEF".utf8)
 
   /// How the token of a byte is written.
-  static func spelling(of byte: UInt8) -> [UInt8] { Array("<0x".utf8) + [digits[Int(byte >> 4)], digits[Int(byte & 15)], UInt8(ascii: ">")] }
+  static func spelling(of byte: UInt8) -> [UInt8] {
+    Array("<0x".utf8) + [digits[Int(byte >> 4)], digits[Int(byte & 15)], UInt8(ascii: ">")]
+  }
 
   /// The byte of a token; nil for any other token. As in `tokenizers`, small digits and a plus sign before one digit will do.
   static func byte(of token: [UInt8]) -> UInt8? {
