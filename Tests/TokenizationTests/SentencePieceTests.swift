@@ -7,7 +7,7 @@ import Testing
 @Suite struct SentencePieceTests {
   /// Strings of 64 scalars, as `Fixtures/tokenizers/make_models.py` makes them.
   private func scalarStrings() -> [[UInt8]] {
-    let scalars = (UInt32(0)..<0x20000).filter { !(0xD800...0xDFFF).contains($0) } + Array(0xE0000..<0xE1000)
+    let scalars = Array(UInt32(0)..<0xD800) + Array(0xE000..<0x10000) + Array(0x1F000..<0x20000) + Array(0xE0000..<0xE0100)
     return [([UInt8](), [UInt8]()), ([UInt8(ascii: "a")], [UInt8(ascii: " ")])].flatMap { before, after in
       stride(from: 0, to: scalars.count, by: 64).map { start in
         var text: [UInt8] = []
@@ -29,11 +29,7 @@ import Testing
     for (index, digest) in expected.enumerated() {
       var value: UInt64 = 0xCBF2_9CE4_8422_2325
       for text in texts[(1000 * index)..<min(1000 * index + 1000, texts.count)] {
-        for id in fixture.tokenizer.encode(text) + [-1] {
-          for shift in stride(from: 0, to: 32, by: 8) {
-            value = (value ^ UInt64(UInt32(bitPattern: id) >> UInt32(shift) & 0xFF)) &* 0x100_0000_01B3
-          }
-        }
+        for id in fixture.tokenizer.encode(text) + [-1] { value = (value ^ UInt64(UInt32(bitPattern: id))) &* 0x100_0000_01B3 }
       }
       #expect(digest.stringValue.flatMap { UInt64($0, radix: 16) } == value, "strings from \(1000 * index)")
     }
