@@ -16,6 +16,8 @@ public struct LoadedModel<B: Backend> {
   public let positions: Int
   let backend: B
   private let path: String
+  /// Rows of the embedding. A tokenizer may have more tokens, as long as none of them is needed.
+  private let vocabulary: Int
   /// Positions of a model that does not say how many it has.
   private static var usualPositions: Int { 32_768 }
   /// Positions at most, whatever a file says: a table of angles grows up to them.
@@ -24,17 +26,13 @@ public struct LoadedModel<B: Backend> {
   /// Reads a model.
   ///
   /// - Parameters:
-  ///   - path: a Hugging Face folder with `tokenizer.json`, or a GGUF file.
+  ///   - path: a Hugging Face folder with its tokenizer, or a GGUF file.
   ///   - adapter: the folder of a MixLoRA or LoRA adapter.
   /// - Throws: `CheckpointError` for everything that is missing, wrong or not built yet.
   public init(_ path: String, adapter: String? = nil, on backend: B) throws {
     tokenizer = try Tokenizer(model: path)
     let files = try ModelFolder(path)
-    guard tokenizer.vocabularySize <= files.configuration.vocabulary else {
-      throw CheckpointError(
-        file: path, found: "a tokenizer with ids up to \(tokenizer.vocabularySize - 1)",
-        expected: "ids below \(files.configuration.vocabulary), the model's vocabulary")
-    }
+    vocabulary = files.configuration.vocabulary
     positions = min(files.configuration.contextLength ?? Self.usualPositions, Self.mostPositions)
     decoder = try files.decoder(adapter: adapter.map { .folder($0) } ?? .none, on: backend)
     self.path = path
@@ -55,7 +53,8 @@ public struct LoadedModel<B: Backend> {
   ///   - texts: taken as they are, behind a begin token where the tokenizer adds one; control tokens in them stay text.
   ///   - isChat: whether each is a user's turn of a ChatML conversation instead, whose answer comes out.
   ///   - onText: hears the text of each as it becomes certain, and that it has ended.
-  /// - Throws: as `generate(_:_:)`; `CheckpointError` for a chat with a tokenizer that has no ChatML.
+  /// - Throws: as `generate(_:_:)`; `CheckpointError` for a chat with a tokenizer that has no ChatML, and for a token of a text that the
+  ///   embedding does not have.
   public func generate(
     _ texts: [String], _ settings: GenerationSettings = GenerationSettings(), isChat: Bool = false,
     onText: (_ text: Int, _ piece: String, _ hasEnded: Bool) -> Void = { _, _, _ in }
@@ -69,6 +68,7 @@ public struct LoadedModel<B: Backend> {
       guard ids.count <= positions else {
         throw PromptError(prompt: n, "has \(ids.count) tokens, expected at most \(positions), the model's positions")
       }
+      try requireKnown(ids)
     }
     return try generator(settings, format).generate(
       prompts, DecodingState(decoder, sequences: prompts.count, on: backend), onText: onText)
@@ -88,12 +88,19 @@ public struct LoadedModel<B: Backend> {
     return Generator(tokenizer, settings.sampler, limits, on: backend)
   }
 
+  /// - Throws: `CheckpointError` for a token that the embedding does not have.
+  private func requireKnown(_ ids: [Int32]) throws {
+    guard let id = ids.first(where: { $0 >= vocabulary }) else { return }
+    throw CheckpointError(
+      file: path, found: "text with the tokenizer's token \(id)", expected: "tokens below \(vocabulary), the vocabulary of the model")
+  }
+
   /// Begins a conversation in ChatML.
   ///
   /// - Throws: `CheckpointError` for a tokenizer that has no ChatML.
   public func chat(_ settings: GenerationSettings = GenerationSettings()) throws -> Conversation<B> {
     let format = try ChatFormat(tokenizer, model: path)
     return Conversation(
-      format, generator(settings, format), DecodingState(decoder, sequences: 1, on: backend), positions: positions)
+      format, generator(settings, format), DecodingState(decoder, sequences: 1, on: backend), positions: positions, check: requireKnown)
   }
 }
