@@ -68,14 +68,6 @@ extension TrainingRun {
     throw SettingsError(SettingsText(changes + [cure], separator: "\n"))
   }
 
-  /// A step of a finite gradient may still be too large: what it left is nothing to go on from.
-  func requireFinite() throws {
-    for parameter in decoder.parameters where !(try backend.download(parameter.value).allSatisfy(\.isFinite)) {
-      throw NonFiniteValue(
-        parameter.name, at: "step \(step)", "has a value that is not finite and nothing is saved; lower the learning rate")
-    }
-  }
-
   /// The trained values and the pictures of the run.
   func writeResult(to folder: String) throws {
     try form.write(decoder, to: folder, on: backend)

@@ -166,10 +166,9 @@ public final class TrainingRun<B: Backend> {
   ///
   /// - Throws: `NonFiniteValue` if a value is not finite, `CheckpointError` if the folder cannot be written.
   public func save(to folder: String) throws {
-    try requireFinite()
     try Folder.create(folder)
-    _ = try MetricsFile(folder + "/metrics.jsonl", metrics)
     try writeResult(to: folder)
+    _ = try MetricsFile(folder + "/metrics.jsonl", metrics)
   }
 
   // MARK: Checkpoints
@@ -177,12 +176,14 @@ public final class TrainingRun<B: Backend> {
   /// The steps whose checkpoints stay, however old they are.
   private var spared: Set<Int> { best.map { [$0.step] } ?? [] }
 
+  /// - Throws: `NonFiniteValue` where a step left a parameter that is not finite; `CheckpointError`.
   private func saveCheckpoint() throws {
     guard let folder, let optimizer else { return }
-    try requireFinite()
     try file?.synchronize()
     let settings = Self.settings(recipe, samples: samples, validation: validation, steps: steps)
-    try TrainingCheckpoint.save(decoder, optimizer, step: step, settings: settings, as: form, to: folder, on: backend)
+    do {
+      try TrainingCheckpoint.save(decoder, optimizer, step: step, settings: settings, as: form, to: folder, on: backend)
+    } catch let error as NonFiniteValue { throw error.within("step \(step)") }
     TrainingCheckpoint.prune(folder, keep: recipe.keep, sparing: spared)
   }
 
