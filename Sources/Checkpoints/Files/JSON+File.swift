@@ -2,7 +2,7 @@
 @_exported import JSON
 
 extension JSON {
-  /// Reads the text of a file; see `init(parsing:file:limits:)`.
+  /// Reads the text of a file, behind its byte order mark if it has one; see `init(parsing:file:limits:)`.
   ///
   /// - Throws: `CheckpointError` if the file cannot be read or is not JSON.
   public init(contentsOf path: String, limits: Limits = Limits()) throws {
@@ -10,6 +10,17 @@ extension JSON {
     guard file.size <= limits.bytes else {
       throw CheckpointError(file: path, found: "\(file.size) bytes", expected: "at most \(limits.bytes) bytes of JSON")
     }
-    try self.init(parsing: try file.bytes(in: 0..<file.size), file: path, limits: limits)
+    let start = try file.textStart()
+    try self.init(parsing: try file.bytes(in: start..<file.size), at: start, of: path, limits: limits)
+  }
+}
+
+extension MappedFile {
+  /// Where the text begins: behind the byte order mark of UTF-8, which editors on Windows put before it.
+  ///
+  /// - Throws: nothing but what reading throws.
+  package func textStart() throws -> Int {
+    let mark: [UInt8] = [0xEF, 0xBB, 0xBF]
+    return try size >= mark.count && bytes(in: 0..<mark.count) == mark ? mark.count : 0
   }
 }
