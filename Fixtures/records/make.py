@@ -71,7 +71,9 @@ def main(check):
             path.write_bytes(data)
             files[name] = records(path)
     cut = [{"text": text, "length": length, "ids": kept(text, length)} for text, length in CUTS]
-    expected = json.dumps({"files": files, "cut": cut}, indent=1).encode() + b"\n"
+    rows = lambda items: ",\n".join("    " + item for item in items)
+    pairs = rows(f"{json.dumps(name)}: {json.dumps(value)}" for name, value in files.items())
+    expected = f'{{\n  "files": {{\n{pairs}\n  }},\n  "cut": [\n{rows(map(json.dumps, cut))}\n  ]\n}}\n'.encode()
     differ = []
     for name, data in {**FILES, "expected.json": expected}.items():
         path = here / name

@@ -37,9 +37,9 @@ public struct EncodedSample: Equatable, Sendable {
 
   /// Keeps the first `length` tokens, as MoE-PEFT and mlx-lm cut.
   mutating func cut(to length: Int) {
-    cutTokens += max(0, ids.count - length)
-    ids.removeLast(max(0, ids.count - length))
-    isLabel.removeLast(max(0, isLabel.count - length))
+    let kept = min(ids.count, max(0, length))
+    cutTokens += ids.count - kept
+    (ids, isLabel) = (Array(ids[..<kept]), Array(isLabel[..<kept]))
   }
 
   /// The tokens of the text, its control tokens as such. They part the text, so what lies between is encoded by itself.

@@ -77,7 +77,8 @@ public final class TrainingRun<B: Backend> {
     lock = try folder.flatMap { MappedFile.isFolder($0) ? try Self.lock($0, note: note) : nil }
     let isFull = recipe.method == .full
     let files = try ModelFolder(recipe.model, newUnder: isFull ? recipe.seed : nil)
-    form = isFull ? .model(try ModelFolder.Files(model: recipe.model)) : .adapter(baseModel: recipe.model)
+    let form: TrainedFolder = isFull ? .model(try ModelFolder.Files(model: recipe.model)) : .adapter(baseModel: recipe.model)
+    self.form = form
     let tokenizer = try Tokenizer(model: recipe.model)
     var said: [SettingsText] = []
     func once(_ text: SettingsText) {  // what holds for the data holds for the validation too

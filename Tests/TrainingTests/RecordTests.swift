@@ -49,7 +49,8 @@ import Tokenization
     #expect(samples.count == records.count && !records.isEmpty)
     for (sample, record) in zip(samples, records) {
       func value(_ key: String) -> String? { record[key]?.stringValue }
-      let prompt = value("instruction").map { PromptTemplate.moePEFT.prompt(instruction: $0, input: value("input")) } ?? value("prompt") ?? ""
+      let prompt =
+        value("instruction").map { PromptTemplate.moePEFT.prompt(instruction: $0, input: value("input")) } ?? value("prompt") ?? ""
       let answer = try #require(value("output") ?? value("completion") ?? value("text"))
       #expect(text(sample) == prompt + answer && answers(sample) == [answer])
     }
@@ -90,7 +91,9 @@ import Tokenization
     let prompts = [("Hi", nil), ("1+1?", nil), ("Add.", "1 2")].map { PromptTemplate.alpaca.prompt(instruction: $0, input: $1) }
     #expect(text(alpaca) == "Be kind.\n\(prompts[0])Ho\n\(prompts[1])2\n\(prompts[2])3" && answers(alpaca) == ["3"])
     let chat = try samples(record, .chatML).samples[0]
-    let turns = [("system", "Be kind."), ("user", "Hi"), ("assistant", "Ho"), ("user", "1+1?"), ("assistant", "2"), ("user", "Add.\n\n1 2")]
+    let turns = [
+      ("system", "Be kind."), ("user", "Hi"), ("assistant", "Ho"), ("user", "1+1?"), ("assistant", "2"), ("user", "Add.\n\n1 2"),
+    ]
     #expect(text(chat) == text(TextSample(conversation: (turns + [("assistant", "3")]).map { ChatMessage(role: $0, content: $1) })))
     #expect(answers(chat) == ["3<|im_end|>"] && chat.excluded.isEmpty)
   }

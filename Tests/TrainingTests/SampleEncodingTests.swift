@@ -68,7 +68,8 @@ import Tokenization
     ]
     let (result, notes) = try encode(texts, { $0.length = 5 }, begin: 257)
     #expect(result.samples.map(\.ids) == [[257] + bytes("abcd"), [257] + bytes("ab") + [256], [257] + bytes("abcd")])
-    #expect(result.samples[0].isLabel == [false, false, false, true, true] && result.samples[2].isLabel == [false, true, true, true, true])
+    #expect(
+      result.samples[0].isLabel == [false, false, false, true, true] && result.samples[2].isLabel == [false, true, true, true, true])
     #expect(result.cut == 2 && result.dropped == 1)
     #expect(
       notes == [
