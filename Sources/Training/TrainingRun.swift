@@ -169,13 +169,12 @@ public final class TrainingRun<B: Backend> {
   public func prepare() throws {
     if let folder, lock == nil {
       try Folder.create(folder)
-      lock = try Self.lock(folder)
-      let isOurs =
-        optimizer == nil
-        ? Folder.names(in: folder).isEmpty : !TrainingCheckpoint.steps(in: folder).contains { $0 > step && !damaged.contains($0) }
-      guard isOurs else {
+      let lock = try Self.lock(folder)
+      let newer = TrainingCheckpoint.steps(in: folder).contains { $0 > step && !damaged.contains($0) }
+      guard optimizer == nil ? Folder.names(in: folder).isEmpty : !newer else {
         throw CheckpointError(file: folder, found: "files of another run", expected: "the folder as this run left it")
       }
+      self.lock = lock
     }
     guard optimizer == nil else { return }
     var optimizer = newOptimizer()

@@ -23,7 +23,8 @@ import Testing
 
   @Test func whatIsCutAndDroppedIsCountedWhereOneLooks() throws {
     let scratch = try Scratch()
-    let data = [long, short, #"{"prompt":"the small boat crosses the wide river at dawn","completion":"."}"#].joined(separator: "\n")
+    let data = [long, short, #"{"prompt":"the small boat crosses the wide river at dawn the small boat","completion":"."}"#].joined(
+      separator: "\n")
     let (cut, report) = try preview(data, in: scratch.url, "--length", "28")
     #expect(cut.code == 0 && report?["samples"] == 2 && report?["longest"] == 28, "\(cut.error)")
     #expect(report?["samples_cut"] == 1 && report?["samples_dropped"] == 1)
@@ -56,12 +57,12 @@ import Testing
   @Test func theRunsLastLineHasTheCountsToo() throws {
     let scratch = try Scratch()
     let folder = try TrainingCase.folder(scratch)
-    let result = try Program.run(TrainingCase.arguments(folder, "run", "--steps", "1", "--json", "--length", "20"))
+    let result = try Program.run(TrainingCase.arguments(folder, "run", "--steps", "1", "--json", "--length", "15"))
     let report = try JSON(parsing: result.output, file: "output")
     #expect(report["samples_cut"] == 11 && report["samples_dropped"] == 0 && result.error.contains("note: 11 of 11"), "\(result.error)")
     // A setting that a checkpoint has not is the default; another one is a change.
     #expect(try JSON(contentsOf: folder.path + "/run/checkpoint-1/state.json")["settings"]?["too-long"] == nil)
-    let other = try Program.run(TrainingCase.arguments(folder, "run", "--steps", "1", "--length", "20", "--resume", "--too-long", "error"))
+    let other = try Program.run(TrainingCase.arguments(folder, "run", "--steps", "1", "--length", "15", "--resume", "--too-long", "error"))
     #expect(other.code == 3 && other.error.contains("data.jsonl, line 1"), "\(other.error)")
   }
 
