@@ -23,7 +23,7 @@ struct TrainingConfiguration {
   ///
   /// - Throws: `CheckpointError` naming file and key.
   init(contentsOf file: String) throws {
-    var top = try JSONReader(JSON(contentsOf: file), file: file, path: "")
+    var top = try JSONReader(JSON(contentsOf: file, skipsByteOrderMark: true), file: file, path: "")
     try integer("cutoff_len", of: &top, \.encoding.length, from: 2)
     let saveStep = try top.positive("save_step")
     _ = try top.string("train_strategy", oneOf: ["optim", "none"])
