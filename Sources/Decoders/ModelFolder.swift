@@ -16,7 +16,8 @@ public enum AdapterOrigin: Sendable {
 public struct ModelFolder {
   /// What the files say about the model.
   public let configuration: DecoderConfiguration
-  private let source: (any TensorSource)?  // nil for a new model
+  let path: String
+  let source: (any TensorSource)?  // nil for a new model
   private let seed: UInt64?
   private let layout: (any TensorLayout)?
 
@@ -27,7 +28,7 @@ public struct ModelFolder {
   ///   - seed: if not nil, a folder without any weights is a new model whose values are drawn under it.
   /// - Throws: `CheckpointError` for everything that is missing, wrong or not built yet.
   public init(_ path: String, newUnder seed: UInt64? = nil) throws {
-    self.seed = seed
+    (self.path, self.seed) = (path, seed)
     try ModelPath.require(path)
     if ModelPath.isGGUF(path) {
       let file = try GGUF(path: path)
