@@ -86,6 +86,10 @@ public final class TrainingRun<B: Backend> {
     resumedStep = try folder.map { try Self.resumedStep(in: $0, resumes: resumes, settings) } ?? 0
 
     if files.isNew { note("\(recipe.model) has no weights; they are drawn under \(setting: "seed") \(recipe.seed)") }
+    let unknown = files.configuration.unknownKeys
+    if !unknown.isEmpty {
+      note("\(recipe.model) has keys that mean nothing to its family and are ignored: \(unknown.joined(separator: ", "))")
+    }
     if let positions = files.configuration.contextLength {
       let long = samples.count { $0.ids.count > positions }
       if long > 0 { note("\(long) of \(samples.count) samples are longer than the \(positions) positions of the model") }
