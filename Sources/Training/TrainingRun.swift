@@ -86,9 +86,8 @@ public final class TrainingRun<B: Backend> {
     resumedStep = try folder.map { try Self.resumedStep(in: $0, resumes: resumes, settings) } ?? 0
 
     if files.isNew { note("\(recipe.model) has no weights; they are drawn under \(setting: "seed") \(recipe.seed)") }
-    let unknown = files.configuration.unknownKeys
-    if !unknown.isEmpty {
-      note("\(recipe.model) has keys that mean nothing to its family and are ignored: \(unknown.joined(separator: ", "))")
+    if let unknown = Self.listed(files.configuration.unknownKeys) {
+      note("\(recipe.model) has keys that mean nothing to its family and are ignored: \(unknown)")
     }
     if let positions = files.configuration.contextLength {
       let long = samples.count { $0.ids.count > positions }
@@ -188,6 +187,12 @@ public final class TrainingRun<B: Backend> {
     let settings = Self.settings(recipe, samples: samples, validation: validation, steps: steps)
     try TrainingCheckpoint.save(decoder, optimizer, step: step, settings: settings, as: form, to: folder, on: backend)
     TrainingCheckpoint.prune(folder, keep: recipe.keep, sparing: spared)
+  }
+
+  /// Keys for a sentence, the first twenty of them; nil where there are none.
+  private static func listed(_ keys: [String]) -> String? {
+    let list = keys.prefix(20).map { presentable($0) }.joined(separator: ", ")
+    return keys.isEmpty ? nil : list + (keys.count > 20 ? " and \(keys.count - 20) more" : "")
   }
 
   /// Seconds from now on.
