@@ -72,7 +72,7 @@ MODELS = {
     "gemma2-longrope": (26, dict(GEMMA2, max_position_embeddings=9, rope_scaling=dict(attention_factor=1.25, factor=2.0, long_factor=[1.5, 3.0, 6.0], rope_type="longrope",
                                                                                        short_factor=[1.0, 1.25, 1.75]))),
     "llama-yarn-5": (27, FIVE(dict(LLAMA, head_dim=8), attention_factor=0.9, factor=4.0, original_max_position_embeddings=16, rope_theta=1000.0, rope_type="yarn")),
-    "qwen2-longrope-5": (28, FIVE(QWEN2, factor=2.0, long_factor=[1.5, 3.0], original_max_position_embeddings=8, rope_theta=1000000.0, rope_type="longrope",
+    "qwen2-longrope-5": (28, FIVE(QWEN2, factor=2.0, long_factor=[1.5, 3.0], original_max_position_embeddings=8, rope_theta=100.0, rope_type="longrope",
                                   short_factor=[1.0, 1.25])),
     "mistral": (8, MISTRAL),
     "mistral-v0.1": (9, dict(without(MISTRAL, "head_dim"), sliding_window=4096, tie_word_embeddings=True)),       # a window wider than any row
@@ -185,12 +185,12 @@ CASES = {
     "llama-dynamic-rope": dict(seed=173, model="llama-dynamic-rope", adapter=mixlora(3, 2, targets=["q_proj", "k_proj", "down_proj"], router_aux_loss_coef=0.01), T=13,
                                rows=[(0, 2), (1, 5)], ignored=[]),
     "qwen2-yarn-base": dict(seed=174, model="qwen2-yarn", T=12, rows=[(0, 0), (3, 0)], ignored=[]),
-    "llama-yarn": dict(seed=175, model="llama-yarn", adapter=mixlora(3, 2, router_aux_loss_coef=0.01), base=True, T=12, rows=[(0, 1), (2, 0)], ignored=[(0, 4)]),
+    "llama-yarn": dict(seed=2175, model="llama-yarn", adapter=mixlora(3, 2, router_aux_loss_coef=0.01), base=True, T=12, rows=[(0, 1), (2, 0)], ignored=[(0, 4)]),
     "mistral-longrope-short-base": dict(seed=176, model="mistral-longrope", T=10, rows=[(0, 0), (3, 2)], ignored=[]),
     "mistral-longrope": dict(seed=177, model="mistral-longrope", adapter=mixlora(3, 2, targets=ATTENTION, router_aux_loss_coef=0.01), T=12, rows=[(0, 2), (0, 5)], ignored=[]),
     "gemma2-longrope-base": dict(seed=178, model="gemma2-longrope", T=12, rows=[(0, 0), (2, 2)], ignored=[]),
     "llama-yarn-5-base": dict(seed=179, model="llama-yarn-5", T=12, rows=[(0, 0), (2, 2)], ignored=[]),
-    "qwen2-longrope-5-base": dict(seed=180, model="qwen2-longrope-5", T=10, rows=[(0, 0), (2, 2)], ignored=[]),
+    "qwen2-longrope-5-base": dict(seed=2180, model="qwen2-longrope-5", T=10, rows=[(0, 0), (2, 2)], ignored=[]),
     # PEFT
     "lora-llama": dict(seed=141, model="llama", adapter=peft(["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"], r=3, lora_alpha=6),
                        float32="peft", rows=[(0, 0), (0, 3), (4, 0)], ignored=[(0, 1), (0, 2)]),
