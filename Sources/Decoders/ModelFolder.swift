@@ -71,7 +71,9 @@ public struct ModelFolder {
     adapters: [AdapterOrigin], trainsBase: Bool = false, evaluation: ExpertEvaluation = .sharedBase,
     balanceLoss: BalanceLossForm = .pooledTopK, on backend: B
   ) throws -> Decoder<B> {
-    let base = source.map { CheckpointWeights($0, layout, on: backend) }
+    // Writers that keep shared tensors once keep the first name of the alphabet.
+    let standIns = configuration.head.isTied && layout == nil ? ["model.embed_tokens.weight": "lm_head.weight"] : [:]
+    let base = source.map { CheckpointWeights($0, layout, standIns: standIns, on: backend) }
     let weights: any WeightSource<B> = base ?? InitialWeights(seed: seed ?? 0, on: backend)
     var files: [CheckpointWeights<B>] = []
     let sources: [AdapterSource<B>] = try adapters.compactMap { origin in

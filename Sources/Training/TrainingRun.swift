@@ -106,6 +106,9 @@ public final class TrainingRun<B: Backend> {
     base = folder == nil ? .null : try files.identity()
 
     if files.isNew { note("\(recipe.model) has no weights; they are drawn under \(setting: "seed") \(recipe.seed)") }
+    if let unknown = Self.listed(files.configuration.unknownKeys) {
+      note("\(recipe.model) has keys that mean nothing to its family and are ignored: \(unknown)")
+    }
     if let positions = files.configuration.contextLength {
       let long = samples.count { $0.ids.count > positions }
       if long > 0 { note("\(long) of \(samples.count) samples are longer than the \(positions) positions of the model") }
@@ -225,6 +228,12 @@ public final class TrainingRun<B: Backend> {
     } catch let error as NonFiniteValue { throw error.within("step \(step)") }
     damaged.remove(step)
     TrainingCheckpoint.prune(folder, keep: recipe.keep, sparing: spared, damaged: damaged)
+  }
+
+  /// Keys for a sentence, the first twenty of them; nil where there are none.
+  private static func listed(_ keys: [String]) -> String? {
+    let list = keys.prefix(20).map { presentable($0) }.joined(separator: ", ")
+    return keys.isEmpty ? nil : list + (keys.count > 20 ? " and \(keys.count - 20) more" : "")
   }
 
   /// Seconds from now on.
