@@ -1,3 +1,4 @@
+import Checkpoints
 import Layers
 import Tensors
 
@@ -7,11 +8,18 @@ public struct AdapterSource<B: Backend> {
   public let configuration: AdapterConfiguration
   /// Its values, by MoE-PEFT's or PEFT's names.
   public let weights: any WeightSource<B>
+  /// The file that messages name.
+  let file: String
 
-  /// Settings and values.
-  public init(_ configuration: AdapterConfiguration, _ weights: any WeightSource<B>) {
+  /// Settings and values; `file` is where the settings stand.
+  public init(_ configuration: AdapterConfiguration, _ weights: any WeightSource<B>, file: String = "adapter_config.json") {
     self.configuration = configuration
     self.weights = weights
+    self.file = file
+  }
+
+  func error(key: String? = nil, _ found: String, _ expected: String) -> CheckpointError {
+    CheckpointError(file: file, place: key.map { .key($0) } ?? .file, found: found, expected: expected)
   }
 }
 
@@ -33,12 +41,14 @@ extension Decoder {
       configuration, weights: weights, adapters: adapters, trainsBase: trainsBase, evaluation: evaluation, on: backend)
     let (v, c) = (configuration.vocabulary, configuration.channels)
     let matrix = InitialValue.random(.normal(deviation: configuration.initializerRange))
+    try assembly.requireSharedBase()
     let table = try assembly.base("model.embed_tokens.weight", Shape(v, c), matrix)
     embedding = Embedding(path: "model.embed_tokens", weight: table, scale: configuration.embeddingScale)
     blocks = try (0..<configuration.layers).map { try configuration.family.block($0, &assembly) }
+    try assembly.requireBranches()
     norm = try assembly.norm("model.norm")
     head = LanguageModelHead(
-      weight: configuration.head.isTied ? table : try assembly.base("lm_head.weight", Shape(v, c), matrix),
+      weight: try assembly.head("lm_head.weight", Shape(v, c), matrix, embedding: ("model.embed_tokens.weight", table)),
       softcap: configuration.head.softcap)
     self.configuration = configuration
     let (baseTensors, adapterTensors) = (assembly.baseTensors, assembly.adapterTensors)
@@ -83,14 +93,67 @@ struct DecoderAssembly<B: Backend> {
 
   // MARK: Layers
 
-  /// A weight of the base.
+  /// A weight of the base, or the adapter's own in its place.
   mutating func base(_ name: String, _ shape: Shape, _ initial: InitialValue) throws -> Weight<B> {
+    if let own = try ownWeight(name, shape, initial, source: name) { return own }
+    return try given(name, shape, initial)
+  }
+
+  /// The head's weight. A tied one is the embedding's, unless an adapter brings its own of either: then they are two.
+  mutating func head(
+    _ name: String, _ shape: Shape, _ initial: InitialValue, embedding: (name: String, weight: Weight<B>)
+  ) throws -> Weight<B> {
+    guard configuration.head.isTied else { return try base(name, shape, initial) }
+    if let own = try ownWeight(name, shape, initial, source: embedding.name) { return own }
+    let isOwn = adapters.contains { $0.configuration.ownName(ofBase: embedding.name) != nil }
+    return isOwn ? try given(embedding.name, shape, initial) : embedding.weight
+  }
+
+  /// A weight of the base as its files have it.
+  private mutating func given(_ name: String, _ shape: Shape, _ initial: InitialValue) throws -> Weight<B> {
     guard trainsBase else { return .frozen(try weights.frozen(name, shape, initial)) }
     try weights.require(name, shape)
     let parameter = Parameter<B>(name, shape)
     let tensor = TrainedTensor(name: name, parameter: parameter, part: nil)
     baseTensors.append(PendingTensor(tensor: tensor, weights: weights, initial: initial))
     return .trained(parameter)
+  }
+
+  /// The adapter's own weight in the place of one of the base, where it brings one; a new adapter begins with the base's.
+  private mutating func ownWeight(_ name: String, _ shape: Shape, _ initial: InitialValue, source: String) throws -> Weight<B>? {
+    guard let (number, adapter) = adapters.enumerated().first(where: { $1.configuration.ownName(ofBase: name) != nil }),
+      let ownName = adapter.configuration.ownName(ofBase: name)
+    else { return nil }
+    try weights.require(source, shape)
+    let parameter = Parameter<B>(ownName, shape)
+    let tensor = TrainedTensor(name: ownName, parameter: parameter, part: nil)
+    if adapter.weights is InitialWeights<B> {
+      adapterTensors[number].append(PendingTensor(tensor: tensor, weights: weights, source: source, initial: initial))
+    } else {
+      try add(tensor, shape, initial, number)
+    }
+    return .trained(parameter)
+  }
+
+  /// Throws where adapters cannot share the base, or one asks for branches outside the blocks.
+  func requireSharedBase() throws {
+    if adapters.count > 1, let own = adapters.first(where: \.configuration.replacesBase) {
+      throw own.error("an adapter that brings weights in the place of the base's, beside others", "it alone over the base")
+    }
+    for adapter in adapters {
+      guard let path = ["model.embed_tokens", "lm_head"].first(where: { adapter.configuration.lora(on: $0) != nil }) else { continue }
+      throw adapter.error(key: "target_modules", path, "linear layers of the blocks; branches elsewhere are not built yet")
+    }
+  }
+
+  /// Throws where an adapter has a branch on no layer at all.
+  func requireBranches() throws {
+    for (adapter, tensors) in zip(adapters, adapterTensors) where adapter.configuration.mixture == nil {
+      guard !tensors.contains(where: { $0.tensor.parameter.role == .b }) else { continue }
+      throw adapter.error(
+        key: "target_modules", "no linear layer of the model's blocks",
+        "one at least of \(configuration.linears.map(\.rawValue).joined(separator: ", "))")
+    }
   }
 
   /// A norm over the channels.
@@ -186,19 +249,19 @@ struct DecoderAssembly<B: Backend> {
   /// An adapter's branch on a layer without experts, if it targets the layer.
   private mutating func branch(_ name: LinearName, _ layer: Int, _ number: Int) throws -> LoRABranch<B>? {
     let settings = adapters[number].configuration
-    guard settings.targets.contains(name) else { return nil }
+    guard let lora = settings.lora(on: name, layer: layer) else { return nil }
     let (o, i) = configuration.linearSizes(name)
     let prefix = "\(settings.prefix(ofLayer: layer)).\(name.module).\(name.rawValue)"
-    let a = try parameter(prefix + ".lora_A.weight", Shape(settings.lora.rank, i), settings.lora.initialA(inputs: i), .a, number)
-    let b = try parameter(prefix + ".lora_B.weight", Shape(o, settings.lora.rank), .constant(0), .b, number)
-    return LoRABranch(adapter: number, a: a, b: b, scale: settings.lora.scale)
+    let a = try parameter(prefix + ".lora_A.weight", Shape(lora.rank, i), lora.initialA(inputs: i), .a, number)
+    let b = try parameter(prefix + ".lora_B.weight", Shape(o, lora.rank), .constant(0), .b, number)
+    return LoRABranch(adapter: number, a: a, b: b, scale: lora.scale)
   }
 
   /// All experts' branches on a layer, if the adapter targets it: a tensor an expert in the file, one stack here.
   private mutating func expertLoRA(_ name: LinearName, _ layer: Int, _ number: Int) throws -> ExpertLoRA<B>? {
     let settings = adapters[number].configuration
-    guard let mixture = settings.mixture, settings.targets.contains(name) else { return nil }
-    let (lora, experts, r) = (mixture.lora, mixture.experts, mixture.lora.rank)
+    guard let mixture = settings.mixture, let lora = settings.lora(on: name, layer: layer) else { return nil }
+    let (experts, r) = (mixture.experts, lora.rank)
     let (o, i) = configuration.linearSizes(name)
     let prefix = "\(settings.prefix(ofLayer: layer)).mlp.\(name.rawValue).experts"
     let a = Parameter<B>("\(prefix).lora_A", Shape(experts * r, i), role: .a)  // (E·r,I)

@@ -77,9 +77,10 @@ public struct ModelFolder {
       switch origin {
       case .none: return nil
       case .folder(let folder):
-        let weights = CheckpointWeights(try AdapterFolder.tensors(in: folder), on: backend)
+        let (configuration, tensors) = try AdapterFolder.open(folder)
+        let weights = CheckpointWeights(tensors, on: backend)
         files.append(weights)
-        return AdapterSource(try AdapterConfiguration(contentsOf: folder + "/adapter_config.json"), weights)
+        return AdapterSource(configuration, weights, file: "\(folder)/\(AdapterFolder.configurationFile)")
       case .new(let settings, let seed): return AdapterSource(settings, InitialWeights(seed: seed, on: backend))
       }
     }
