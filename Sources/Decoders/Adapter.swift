@@ -29,7 +29,7 @@ public struct TrainedPart<B: Backend> {
     for item in pending {
       let shape = item.tensor.view(of: item.tensor.parameter.value).shape
       if item.initial == .constant(0), item.weights is InitialWeights<B> { continue }  // as the arena is
-      item.tensor.set(try item.weights.tensor(item.source, shape, item.initial), on: backend)
+      item.tensor.set(try item.value ?? item.weights.tensor(item.source, shape, item.initial), on: backend)
     }
   }
 }
@@ -42,9 +42,14 @@ struct PendingTensor<B: Backend> {
   /// What the source calls it.
   let source: String
   let initial: InitialValue
+  /// Its value, where it is known without the source.
+  let value: Tensor<B>?
 
-  init(tensor: TrainedTensor<B>, weights: any WeightSource<B>, source: String? = nil, initial: InitialValue) {
+  init(
+    tensor: TrainedTensor<B>, weights: any WeightSource<B>, source: String? = nil, initial: InitialValue, value: Tensor<B>? = nil
+  ) {
     (self.tensor, self.weights, self.source, self.initial) = (tensor, weights, source ?? tensor.name, initial)
+    self.value = value
   }
 }
 

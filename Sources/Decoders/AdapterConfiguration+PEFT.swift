@@ -19,7 +19,8 @@ extension AdapterConfiguration {
     }
     // Meant for layers that keep Wᵀ, which none of our models has: PEFT warns and goes on without it.
     if try reader.bool("fan_in_fan_out", default: false) { unknownKeys.append("fan_in_fan_out") }
-    for (key, method) in [("loftq_config", "loftq"), ("corda_config", "corda"), ("lora_ga_config", "lora_ga")] where reader.value(key) != nil {
+    for (key, method) in [("loftq_config", "loftq"), ("corda_config", "corda"), ("lora_ga_config", "lora_ga")]
+    where reader.value(key) != nil {
       if reader[key]?.isEmptyOrOff == false { unknownKeys.append("\(key) (of \(method), which the adapter does not use)") }
     }
   }
@@ -27,11 +28,14 @@ extension AdapterConfiguration {
   /// How the values of a new adapter are made, and for PiSSA and OLoRA how the base weights are changed.
   private static func initialization(_ reader: JSONReader) throws -> Initialization? {
     guard let value = reader.value("init_lora_weights") else { return nil }
-    let expected = "true, false, \"gaussian\", \"eva\", \"orthogonal\", \"pissa\" or \"olora\"; others change the base weights in another way"
+    let expected =
+      "true, false, \"gaussian\", \"eva\", \"orthogonal\", \"pissa\" or \"olora\"; others change the base weights in another way"
     if value.boolValue != nil { return .kaiming }
     guard let name = value.stringValue else { throw reader.error("init_lora_weights", value, expected) }
     switch name {
     case "gaussian": return .gaussian
+    case "pissa": return .pissa
+    case "olora", "OLoRA": return .olora
     case "eva", "orthogonal": return nil  // the values say all
     default: throw reader.error("init_lora_weights", value, expected)
     }
@@ -51,7 +55,8 @@ extension AdapterConfiguration {
       }
       return selection
     }
-    if case .listed = selection.targets {} else {
+    if case .listed = selection.targets {
+    } else {
       throw reader.error("layers_to_transform", value, "no such key, or null, where target_modules is a string")
     }
     let numbers = (value.arrayValue ?? [value]).map(\.intValue)

@@ -108,7 +108,7 @@ extension KeyedReader where Value == JSON {
   /// Features of PEFT that change the mathematics and are not built.
   func refuseUnbuiltFeatures() throws {
     for key in [
-      "use_dora", "lora_bias", "layer_replication", "trainable_token_indices", "target_parameters", "ensure_weight_tying", "use_qalora",
+      "use_dora", "lora_bias", "layer_replication", "trainable_token_indices", "ensure_weight_tying", "use_qalora",
       "alora_invocation_tokens", "arrow_config", "use_bdlora", "velora_config", "monteclora_config", "kasa_config", "megatron_config",
       "enable_lora",
     ] {
@@ -121,10 +121,12 @@ extension KeyedReader where Value == JSON {
     // Most say how A and B were drawn, which their values tell.
     let harmless: [JSON] = [true, false, "gaussian", "eva", "orthogonal"]
     try refuse(
-      "init_lora_weights", unless: harmless.contains, "true, false, \"gaussian\", \"eva\" or \"orthogonal\" in a mixture's adapter")
-    try refuse("bias", unless: { $0.isEmptyOrOff || $0.stringValue == "none" }, "\"none\" in a mixture's adapter")
+      "init_lora_weights", unless: harmless.contains,
+      "true, false, \"gaussian\", \"eva\" or \"orthogonal\"; others change the base weights, which a mixture's programs do not")
+    try refuse(
+      "bias", unless: { $0.isEmptyOrOff || $0.stringValue == "none" }, "\"none\"; trained biases beside a mixture are not built yet")
     for key in ["rank_pattern", "alpha_pattern", "modules_to_save", "fan_in_fan_out", "layers_to_transform", "exclude_modules"] {
-      try refuse(key, "no such key, or an empty one, in a mixture's adapter")
+      try refuse(key, "no such key, or an empty one; beside a mixture it is not built yet")
     }
   }
 

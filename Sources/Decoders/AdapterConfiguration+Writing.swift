@@ -31,6 +31,7 @@ extension AdapterConfiguration {
     object["router_loss"] = JSON(mixture.hasBalanceLoss)
     object["router_aux_loss_coef"] = JSON(mixture.balanceCoefficient)
     object["router_init_range"] = JSON(mixture.routerInitializerRange)
+    if mixture.jitterNoise != 0 { object["jitter_noise"] = JSON(mixture.jitterNoise) }
     return .object(object)
   }
 }
@@ -80,7 +81,7 @@ extension AdapterConfiguration.LoRA {
 }
 
 extension JSON.Object {
-  fileprivate init(_ members: [(String, JSON)]) {
+  init(_ members: [(String, JSON)]) {
     self.init()
     for (key, value) in members { self[key] = value }
   }

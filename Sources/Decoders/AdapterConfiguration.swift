@@ -29,19 +29,31 @@ public struct AdapterConfiguration: Equatable, Sendable {
 
     /// What a new A (r,I) is drawn from; a new B is zero.
     func initialA(inputs: Int) -> InitialValue {
-      switch initialization {
-      case .kaiming: .kaimingUniform(inputs: inputs)
-      case .gaussian: .random(.normal(deviation: 1 / Double(rank)))
-      }
+      initialization == .gaussian ? .random(.normal(deviation: 1 / Double(rank))) : .kaimingUniform(inputs: inputs)
     }
   }
 
-  /// How a new A is drawn, by MoE-PEFT's `lora_init`.
+  /// How a new branch begins, by MoE-PEFT's `lora_init` or PEFT's `init_lora_weights`.
   public enum Initialization: String, Sendable, CaseIterable {
     /// Uniform in ±1/√I: `original`.
     case kaiming
     /// Normal with deviation 1/r: `gaussian`.
     case gaussian
+    /// From the r largest singular values of the layer's own W, which the base then goes without (PiSSA, Meng et al. 2024,
+    /// arXiv:2404.02948): s B A = U_r S_r V_rᵀ with A = √(S_r/s) V_rᵀ and B = U_r √(S_r/s), W ← W − s B A. Plain LoRA only.
+    case pissa
+    /// From Q R of W, which the base then goes without (OLoRA, Büyükakyüz 2024, arXiv:2406.01775): B = Q_r, A = R_r, W ← W − s B A.
+    /// Plain LoRA only.
+    case olora
+
+    /// What W is factorized by, if it is.
+    var factorization: Factorization? {
+      switch self {
+      case .kaiming, .gaussian: nil
+      case .pissa: .singular
+      case .olora: .orthogonal
+      }
+    }
   }
 
   /// The router and the experts of a MixLoRA adapter.
@@ -166,7 +178,7 @@ extension AdapterConfiguration {
   }
 
   /// Whether the adapter brings weights that take the place of the base's: then it serves alone.
-  public var replacesBase: Bool { !saved.isEmpty || biases != .none }
+  public var replacesBase: Bool { !saved.isEmpty || biases != .none || lora.initialization.factorization != nil }
 
   /// Whether a module, or one that it is a part of, is saved whole. PEFT compares the ends of names, points or no points: "norm" is
   /// `input_layernorm` too.

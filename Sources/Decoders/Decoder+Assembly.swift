@@ -39,17 +39,7 @@ extension Decoder {
   ) throws {
     var assembly = DecoderAssembly(
       configuration, weights: weights, adapters: adapters, trainsBase: trainsBase, evaluation: evaluation, on: backend)
-    let (v, c) = (configuration.vocabulary, configuration.channels)
-    let matrix = InitialValue.random(.normal(deviation: configuration.initializerRange))
-    try assembly.requireSharedBase()
-    let table = try assembly.base("model.embed_tokens.weight", Shape(v, c), matrix)
-    embedding = Embedding(path: "model.embed_tokens", weight: table, scale: configuration.embeddingScale)
-    blocks = try (0..<configuration.layers).map { try configuration.family.block($0, &assembly) }
-    try assembly.requireBranches()
-    norm = try assembly.norm("model.norm")
-    head = LanguageModelHead(
-      weight: try assembly.head("lm_head.weight", Shape(v, c), matrix, embedding: ("model.embed_tokens.weight", table)),
-      softcap: configuration.head.softcap)
+    (embedding, blocks, norm, head) = try assembly.build()
     self.configuration = configuration
     let (baseTensors, adapterTensors) = (assembly.baseTensors, assembly.adapterTensors)
     base = trainsBase ? try TrainedPart(baseTensors, on: backend) : nil
@@ -67,16 +57,18 @@ extension Decoder {
 /// What families build blocks with: asks the sources for every value by name and shape, and lists what is trained.
 struct DecoderAssembly<B: Backend> {
   let configuration: DecoderConfiguration
-  private let weights: any WeightSource<B>
-  private let adapters: [AdapterSource<B>]
-  private let trainsBase: Bool
+  let weights: any WeightSource<B>
+  let adapters: [AdapterSource<B>]
+  let trainsBase: Bool
   private let evaluation: ExpertEvaluation
   let backend: B
   private var rotary: RotaryEmbedding<B>?
+  /// What new branches begin with that were made of their layers' weights, by the layers' names.
+  var factors: [String: (a: Tensor<B>, b: Tensor<B>)] = [:]
   /// Trained tensors of the base.
   private(set) var baseTensors: [PendingTensor<B>] = []
   /// Tensors of each adapter.
-  private(set) var adapterTensors: [[PendingTensor<B>]]
+  var adapterTensors: [[PendingTensor<B>]]
 
   init(
     _ configuration: DecoderConfiguration, weights: any WeightSource<B>, adapters: [AdapterSource<B>], trainsBase: Bool,
@@ -92,6 +84,22 @@ struct DecoderAssembly<B: Backend> {
   }
 
   // MARK: Layers
+
+  /// All layers of the model, every tensor being asked for by name and shape.
+  mutating func build() throws -> (Embedding<B>, [any DecoderBlock<B>], RMSNorm<B>, LanguageModelHead<B>) {
+    let (v, c) = (configuration.vocabulary, configuration.channels)
+    let matrix = InitialValue.random(.normal(deviation: configuration.initializerRange))
+    try requireSharedBase()
+    let table = try base("model.embed_tokens.weight", Shape(v, c), matrix)
+    let blocks = try (0..<configuration.layers).map { try configuration.family.block($0, &self) }
+    try requireBranches()
+    let norm = try self.norm("model.norm")
+    let weight = try self.head("lm_head.weight", Shape(v, c), matrix, embedding: ("model.embed_tokens.weight", table))
+    return (
+      Embedding(path: "model.embed_tokens", weight: table, scale: configuration.embeddingScale), blocks, norm,
+      LanguageModelHead(weight: weight, softcap: configuration.head.softcap)
+    )
+  }
 
   /// A weight of the base, or the adapter's own in its place.
   mutating func base(_ name: String, _ shape: Shape, _ initial: InitialValue) throws -> Weight<B> {
@@ -117,43 +125,6 @@ struct DecoderAssembly<B: Backend> {
     let tensor = TrainedTensor(name: name, parameter: parameter, part: nil)
     baseTensors.append(PendingTensor(tensor: tensor, weights: weights, initial: initial))
     return .trained(parameter)
-  }
-
-  /// The adapter's own weight in the place of one of the base, where it brings one; a new adapter begins with the base's.
-  private mutating func ownWeight(_ name: String, _ shape: Shape, _ initial: InitialValue, source: String) throws -> Weight<B>? {
-    guard let (number, adapter) = adapters.enumerated().first(where: { $1.configuration.ownName(ofBase: name) != nil }),
-      let ownName = adapter.configuration.ownName(ofBase: name)
-    else { return nil }
-    try weights.require(source, shape)
-    let parameter = Parameter<B>(ownName, shape)
-    let tensor = TrainedTensor(name: ownName, parameter: parameter, part: nil)
-    if adapter.weights is InitialWeights<B> {
-      adapterTensors[number].append(PendingTensor(tensor: tensor, weights: weights, source: source, initial: initial))
-    } else {
-      try add(tensor, shape, initial, number)
-    }
-    return .trained(parameter)
-  }
-
-  /// Throws where adapters cannot share the base, or one asks for branches outside the blocks.
-  func requireSharedBase() throws {
-    if adapters.count > 1, let own = adapters.first(where: \.configuration.replacesBase) {
-      throw own.error("an adapter that brings weights in the place of the base's, beside others", "it alone over the base")
-    }
-    for adapter in adapters {
-      guard let path = ["model.embed_tokens", "lm_head"].first(where: { adapter.configuration.lora(on: $0) != nil }) else { continue }
-      throw adapter.error(key: "target_modules", path, "linear layers of the blocks; branches elsewhere are not built yet")
-    }
-  }
-
-  /// Throws where an adapter has a branch on no layer at all.
-  func requireBranches() throws {
-    for (adapter, tensors) in zip(adapters, adapterTensors) where adapter.configuration.mixture == nil {
-      guard !tensors.contains(where: { $0.tensor.parameter.role == .b }) else { continue }
-      throw adapter.error(
-        key: "target_modules", "no linear layer of the model's blocks",
-        "one at least of \(configuration.linears.map(\.rawValue).joined(separator: ", "))")
-    }
   }
 
   /// A norm over the channels.
@@ -183,7 +154,7 @@ struct DecoderAssembly<B: Backend> {
   /// The feed-forward with the adapters' branches or experts.
   mutating func feedForward(_ path: String, _ layer: Int) throws -> FeedForward<B> {
     let frozen = GatedLinears(
-      gate: try linear(path, .gate), up: try linear(path, .up), down: try linear(path, .down),
+      gate: try linear(path, .gate, layer), up: try linear(path, .up, layer), down: try linear(path, .down, layer),
       activation: configuration.feedForward.activation)
     let hiddenDropout = InputDropout<B>(path: path + ".down_proj.input", probabilities: adapters.map(\.configuration.lora.dropout))
     let adapted = try adapters.indices.map { number in
@@ -217,33 +188,36 @@ struct DecoderAssembly<B: Backend> {
   private func prefix(_ number: Int) -> String { adapters.count > 1 ? "adapter.\(number)." : "" }
 
   /// A frozen linear layer, or a trained one.
-  mutating func linear(_ module: String, _ name: LinearName) throws -> Linear<B> {
+  mutating func linear(_ module: String, _ name: LinearName, _ layer: Int) throws -> Linear<B> {
     let path = "\(module).\(name.rawValue)"
     let (o, i) = configuration.linearSizes(name)
-    let weight = try base(path + ".weight", Shape(o, i), .random(.normal(deviation: configuration.initializerRange)))
+    let initial = InitialValue.random(.normal(deviation: configuration.initializerRange))
+    let weight = try remainder(name.path(inLayer: layer), Shape(o, i), initial) ?? base(path + ".weight", Shape(o, i), initial)
     return Linear(weight: weight, bias: configuration.hasBias(name) ? try base(path + ".bias", Shape(o), .constant(0)) : nil)
   }
 
   /// A linear layer with each adapter's branch on it.
   mutating func loraLinear(_ module: String, _ name: LinearName, _ layer: Int) throws -> LoRALinear<B> {
-    let linear = try linear(module, name)
+    let linear = try linear(module, name, layer)
     return LoRALinear(
       path: "\(module).\(name.rawValue)", linear: linear, branches: try adapters.indices.compactMap { try branch(name, layer, $0) })
   }
 
   /// A tensor of an adapter, which is always trained.
   private mutating func parameter(
-    _ name: String, _ shape: Shape, _ initial: InitialValue, _ role: Parameter<B>.Role, _ number: Int
+    _ name: String, _ shape: Shape, _ initial: InitialValue, _ role: Parameter<B>.Role, _ number: Int, _ value: Tensor<B>? = nil
   ) throws -> Parameter<B> {
     let parameter = Parameter<B>(name, shape, role: role)
-    try add(TrainedTensor(name: name, parameter: parameter, part: nil), shape, initial, number)
+    try add(TrainedTensor(name: name, parameter: parameter, part: nil), shape, initial, number, value)
     return parameter
   }
 
   /// Lists a tensor of an adapter, which its source must have.
-  private mutating func add(_ tensor: TrainedTensor<B>, _ shape: Shape, _ initial: InitialValue, _ number: Int) throws {
+  mutating func add(
+    _ tensor: TrainedTensor<B>, _ shape: Shape, _ initial: InitialValue, _ number: Int, _ value: Tensor<B>? = nil
+  ) throws {
     try adapters[number].weights.require(tensor.name, shape)
-    adapterTensors[number].append(PendingTensor(tensor: tensor, weights: adapters[number].weights, initial: initial))
+    adapterTensors[number].append(PendingTensor(tensor: tensor, weights: adapters[number].weights, initial: initial, value: value))
   }
 
   /// An adapter's branch on a layer without experts, if it targets the layer.
@@ -252,8 +226,9 @@ struct DecoderAssembly<B: Backend> {
     guard let lora = settings.lora(on: name, layer: layer) else { return nil }
     let (o, i) = configuration.linearSizes(name)
     let prefix = "\(settings.prefix(ofLayer: layer)).\(name.module).\(name.rawValue)"
-    let a = try parameter(prefix + ".lora_A.weight", Shape(lora.rank, i), lora.initialA(inputs: i), .a, number)
-    let b = try parameter(prefix + ".lora_B.weight", Shape(o, lora.rank), .constant(0), .b, number)
+    let factors = factors.removeValue(forKey: name.path(inLayer: layer))
+    let a = try parameter(prefix + ".lora_A.weight", Shape(lora.rank, i), lora.initialA(inputs: i), .a, number, factors?.a)
+    let b = try parameter(prefix + ".lora_B.weight", Shape(o, lora.rank), .constant(0), .b, number, factors?.b)
     return LoRABranch(adapter: number, a: a, b: b, scale: lora.scale)
   }
 

@@ -16,9 +16,9 @@ public enum AdapterOrigin: Sendable {
 public struct ModelFolder {
   /// What the files say about the model.
   public let configuration: DecoderConfiguration
-  private let source: (any TensorSource)?  // nil for a new model
+  let source: (any TensorSource)?  // nil for a new model
   private let seed: UInt64?
-  private let layout: (any TensorLayout)?
+  let layout: (any TensorLayout)?
 
   /// Opens a model; no tensor is read yet.
   ///
@@ -127,7 +127,7 @@ extension ModelFolder {
       "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json", "merges.txt",
       "chat_template.jinja", "chat_template.json", "generation_config.json", "config.json",
     ]
-    fileprivate let files: [(name: String, bytes: [UInt8])]
+    private(set) var files: [(name: String, bytes: [UInt8])]
 
     /// Takes these files of `folder` as they are, byte for byte; those that are not there are left out.
     ///
@@ -142,6 +142,17 @@ extension ModelFolder {
           return nil
         }
       }
+    }
+
+    /// The same with another value under a key of `config.json`.
+    func setting(_ key: String, to value: JSON) throws -> Files {
+      var changed = self
+      for (i, file) in files.enumerated() where file.name == "config.json" {
+        var object = try JSON(parsing: file.bytes, file: file.name).objectValue ?? JSON.Object()
+        object[key] = value
+        changed.files[i].bytes = Array((JSON.object(object).serialized(.indented(2)) + "\n").utf8)
+      }
+      return changed
     }
 
     /// Files that were made, `config.json` last.

@@ -223,6 +223,7 @@ struct ModulePatternParser {
   private func error(at place: Int? = nil, _ what: String) -> PatternError {
     PatternError(
       found: "\(what) at byte \(place ?? offset) of the pattern",
-      expected: "characters, classes, groups, | * + ? {n,m} ^ $ \\b, \\d \\w \\s and lookahead of Python's syntax; others are not built yet")
+      expected: "characters, classes, groups, | * + ? {n,m} ^ $ \\b, \\d \\w \\s and lookahead of Python's syntax; others are not built yet"
+    )
   }
 }
