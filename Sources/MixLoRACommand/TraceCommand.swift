@@ -156,6 +156,11 @@ struct TraceCommand: ParsableCommand {
     let decoder = try files.decoder(
       adapters: adapter.map { .folder($0) }, trainsBase: needsGradients && adapter.isEmpty, evaluation: evaluation,
       balanceLoss: routerLoss, on: backend)
+    if input.adapters.contains(nil), decoder.adapters.contains(where: \.configuration.replacesBase) {
+      throw CheckpointError(
+        file: batch, place: .tensor("adapter"), found: "-1, rows of the base alone",
+        expected: "rows of the adapter, which brings weights in the place of the base's")
+    }
     var optimizer = steps.map { _ in AdamW(decoder.parameters, learningRate: lr, weightDecay: weightDecay, on: backend) }
     var request = TraceRequest()
     request.recomputes = recompute

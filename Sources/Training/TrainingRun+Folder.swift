@@ -87,6 +87,7 @@ extension TrainingRun {
   /// The trained values and the pictures of the run.
   func writeResult(to folder: String) throws {
     try form.write(decoder, to: folder, on: backend)
+    if decoder.adapter?.mixture != nil { try AdapterFolder.addPickle(to: folder) }
     try AtomicFile.write(Charts.loss(metrics), to: folder + "/loss.svg")
     if recipe.method != .full { try AtomicFile.write(Charts.experts(metrics), to: folder + "/experts.svg") }
   }

@@ -54,7 +54,7 @@ struct TrainCommand: ParsableCommand {
   var alpha = Setting(32.0)
   @Flag(help: "Scale branches by alpha/√rank.")
   var rslora = false
-  @Option(name: .customLong("init"), help: "How every A is drawn: kaiming or gaussian.")
+  @Option(name: .customLong("init"), help: "How branches begin: pissa and olora from the weights themselves (--method lora).")
   var initialization = Setting(AdapterConfiguration.Initialization.kaiming)
   @Option(help: ArgumentHelp("Linear layers with branches, separated by ','.", valueName: "names"))
   var targets = Setting(LinearName.allCases.map(\.rawValue).joined(separator: ","))
