@@ -69,7 +69,9 @@ import Testing
     #expect(first["kind"] == "model" && first["unknown_keys"] == ["brand_new", "sliding_window", "quite_new"])
     #expect(first["configuration"]?["num_hidden_layers"] == 2 && first["configuration"]?["model_type"] == "llama")
     let text = try Program.run(["inspect", folder.path + "/model"])
-    #expect(text.output.contains("brand_new, sliding_window, quite_new") && text.output.contains("model.layers.*.mlp.up_proj.weight"), "\(text.output)")
+    #expect(
+      text.output.contains("brand_new, sliding_window, quite_new") && text.output.contains("model.layers.*.mlp.up_proj.weight"),
+      "\(text.output)")
   }
 
   @Test func aGGUFFileIsAModelByItsArchitecture() throws {
