@@ -50,8 +50,8 @@ public final class CheckpointWeights<B: Backend>: WeightSource {
     self.backend = backend
   }
 
-  /// Throws `CheckpointError` if the tensor is missing, of another shape, or not floating-point.
-  public func require(_ name: String, _ shape: Shape) throws { _ = try format(of: name, shape) }
+  /// Throws `CheckpointError` if the tensor is missing, of another shape, or not floating-point. What was asked for counts as read.
+  public func require(_ name: String, _ shape: Shape) throws { read.insert(try format(of: name, shape).name) }
 
   /// The tensor of this name.
   ///
