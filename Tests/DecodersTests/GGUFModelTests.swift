@@ -1,4 +1,5 @@
 import Checkpoints
+import HostileCases
 import Layers
 import Tensors
 import Testing
@@ -136,6 +137,29 @@ import Testing
     #expect(llama.head.isTied && !llama.attention.inputBias && llama.rotary.divisors == [1, 1.5, 4, 8] && llama.unknownKeys.isEmpty)
     let qwen2 = try ModelFolder.configuration(Self.folder + "qwen2.gguf")
     #expect(!qwen2.head.isTied && qwen2.attention.inputBias && !qwen2.attention.outputBias && qwen2.rotary.divisors == nil)
+  }
+
+  @Test(arguments: ["gemma", "gemma2", "phi3"]) func aFamilyWhoseFilesAreNotReadIsRefusedByItsName(_ name: String) throws {
+    let file = HostileCases.folder + "/gguf-model/architecture-\(name).gguf"
+    let error = #expect(throws: CheckpointError.self) { _ = try ModelFolder.configuration(file) }
+    #expect(error?.place == .key("general.architecture") && error?.found.contains(name) == true)
+  }
+
+  /// As llama.cpp reads the keys: a factor alone is linear, and yarn's has `attn_factor` on top of the paper's.
+  @Test func scalingsOfTheMetadataAreTransformersOwn() throws {
+    func scaling(_ name: String) throws -> RotaryScaling? {
+      try ModelFolder.configuration(HostileCases.folder + "/gguf-model/rope-scaling-\(name).gguf").rotary.scaling
+    }
+    #expect(try scaling("linear-0") == nil)
+    for name in ["linear-1", "factor", "old-key"] { #expect(try scaling(name) == .linear(factor: 4)) }
+    #expect(try scaling("yarn-2") == .yarn(.init(factor: 4, originalPositions: 64)))
+    var yarn = RotaryScaling.YaRN(factor: 4, originalPositions: 16)
+    yarn.fast = 8
+    yarn.magnitude = 0.5 * 1.138629436111989
+    #expect(try scaling("yarn-4") == .yarn(yarn))
+    var json = JSON.Object()
+    for (key, value) in [("model_type", "llama"), ("rope_scaling", RotaryScaling.yarn(yarn).json)] { json[key] = value }
+    #expect(try DecoderConfiguration(.object(json), file: "config.json").rotary.scaling == .yarn(yarn), "and config.json can say it")
   }
 
   /// The same values, frozen as dense tensors.
