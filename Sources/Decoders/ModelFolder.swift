@@ -16,6 +16,7 @@ public enum AdapterOrigin: Sendable {
 public struct ModelFolder {
   /// What the files say about the model.
   public let configuration: DecoderConfiguration
+  let path: String
   let source: (any TensorSource)?  // nil for a new model
   private let seed: UInt64?
   let layout: (any TensorLayout)?
@@ -27,7 +28,7 @@ public struct ModelFolder {
   ///   - seed: if not nil, a folder without any weights is a new model whose values are drawn under it.
   /// - Throws: `CheckpointError` for everything that is missing, wrong or not built yet.
   public init(_ path: String, newUnder seed: UInt64? = nil) throws {
-    self.seed = seed
+    (self.path, self.seed) = (path, seed)
     try ModelPath.require(path)
     if ModelPath.isGGUF(path) {
       let file = try GGUF(path: path)
@@ -70,7 +71,9 @@ public struct ModelFolder {
     adapters: [AdapterOrigin], trainsBase: Bool = false, evaluation: ExpertEvaluation = .sharedBase,
     balanceLoss: BalanceLossForm = .pooledTopK, on backend: B
   ) throws -> Decoder<B> {
-    let base = source.map { CheckpointWeights($0, layout, on: backend) }
+    // Writers that keep shared tensors once keep the first name of the alphabet.
+    let standIns = configuration.head.isTied && layout == nil ? ["model.embed_tokens.weight": "lm_head.weight"] : [:]
+    let base = source.map { CheckpointWeights($0, layout, standIns: standIns, on: backend) }
     let weights: any WeightSource<B> = base ?? InitialWeights(seed: seed ?? 0, on: backend)
     var files: [CheckpointWeights<B>] = []
     let sources: [AdapterSource<B>] = try adapters.compactMap { origin in
