@@ -28,7 +28,7 @@ public struct TrainedPart<B: Backend> {
     arena = ParameterArena(parameters, on: backend)
     for item in pending {
       let shape = item.tensor.view(of: item.tensor.parameter.value).shape
-      if item.initial == .constant(0), item.weights is InitialWeights<B> { continue }  // as the arena is
+      if item.value == nil, item.initial == .constant(0), item.weights is InitialWeights<B> { continue }  // as the arena is
       item.tensor.set(try item.value ?? item.weights.tensor(item.source, shape, item.initial), on: backend)
     }
   }
