@@ -66,6 +66,18 @@ extension POSIX {
     }
   }
 
+  /// Takes the advisory lock of an open file or folder, which is then held until it is closed: by this process or by its end.
+  ///
+  /// - Returns: false if somebody else holds it, another opening in this process included.
+  /// - Throws: `Errno` of `flock`, where a file system has no locks.
+  public static func lock(_ file: FileDescriptor) throws(Errno) -> Bool {
+    while flock(file.rawValue, LOCK_EX | LOCK_NB) != 0 {
+      if errno == EWOULDBLOCK { return false }
+      if errno != EINTR { throw Errno(rawValue: errno) }
+    }
+    return true
+  }
+
   /// Bytes that an ordinary user may still write to the disk of a folder; nil if the system does not tell.
   public static func freeBytes(_ path: String) -> Double? {
     var disk = statvfs()

@@ -8,6 +8,10 @@ public struct TextSample: Equatable, Sendable {
   public var answers: [Range<Int>]
   /// The byte ranges that a template wrote as control tokens; the same spelling elsewhere is plain text.
   public var controls: [Range<Int>] = []
+  /// The byte ranges that no loss counts, whatever else it counts.
+  public var excluded: [Range<Int>] = []
+  /// What messages call the sample: its file and line.
+  public var name = ""
   /// Whether the text ends as it should already, so that no end token follows.
   public var endsItself = false
 
@@ -24,16 +28,21 @@ public struct TextSample: Equatable, Sendable {
     controls.append(start..<text.count)
   }
 
-  /// A conversation in ChatML, of which every turn of the assistant is an answer, its end included.
-  public init(conversation: [ChatMessage]) {
+  /// A conversation in ChatML. An answer is a turn with its end.
+  ///
+  /// - Parameters:
+  ///   - learning: the numbers of the messages that are answers; nil for all of the assistant.
+  ///   - leavingOut: the numbers of the messages that no loss counts.
+  public init(conversation: [ChatMessage], learning: Set<Int>? = nil, leavingOut: Set<Int> = []) {
     (text, answers, endsItself) = ([], [], true)
-    for message in conversation {
+    for (n, message) in conversation.enumerated() {
       appendControl(ChatML.begin)
       text += Array(ChatML.heading(message.role).utf8)
       let start = text.count
       text += Array(message.content.utf8)
       appendControl(ChatML.end)
-      if message.role == "assistant" { answers.append(start..<text.count) }
+      if learning?.contains(n) ?? (message.role == "assistant") { answers.append(start..<text.count) }
+      if leavingOut.contains(n) { excluded.append(start..<text.count) }
       text += Array(ChatML.separator.utf8)
     }
   }
@@ -46,5 +55,12 @@ public struct TextSample: Equatable, Sendable {
   }
 
   /// True if the token that covers `bytes` belongs to an answer.
-  func isAnswer(_ bytes: Range<Int>) -> Bool { answers.contains { $0.lowerBound < bytes.upperBound && bytes.upperBound <= $0.upperBound } }
+  func isAnswer(_ bytes: Range<Int>) -> Bool { Self.token(bytes, endsIn: answers) }
+
+  /// True if no loss counts the token that covers `bytes`.
+  func isExcluded(_ bytes: Range<Int>) -> Bool { Self.token(bytes, endsIn: excluded) }
+
+  private static func token(_ bytes: Range<Int>, endsIn ranges: [Range<Int>]) -> Bool {
+    ranges.contains { $0.lowerBound < bytes.upperBound && bytes.upperBound <= $0.upperBound }
+  }
 }

@@ -5,7 +5,7 @@ import JSON
 ///     { "metadata": {"total_size": bytes, …}, "weight_map": {tensor: shard file, …} }
 ///
 /// The index and the shards must agree on every tensor, so that nothing is read from another place than the index says and nothing is
-/// left out.
+/// left out. What stands under `metadata` is not read: writers count whole storages there, of which a tensor may be a part.
 public struct ShardedSafetensors: TensorSource {
   /// The single file, or the index.
   public let file: String
@@ -23,7 +23,7 @@ public struct ShardedSafetensors: TensorSource {
   ///   - folder: the path of the folder.
   ///   - basename: the name before `.safetensors`.
   /// - Throws: `CheckpointError` if there is neither file nor index, if a shard's path leaves the folder or is missing, if index and
-  ///   shards disagree on a tensor or on the total size, and for everything `Safetensors` refuses.
+  ///   shards disagree on a tensor, and for everything `Safetensors` refuses.
   public static func open(folder: String, basename: String = "model") throws -> ShardedSafetensors {
     let single = "\(folder)/\(basename).safetensors"
     let index = "\(single).index.json"
@@ -57,7 +57,7 @@ public struct ShardedSafetensors: TensorSource {
   }
 
   private init(folder: String, index: String) throws {
-    let (weightMap, totalSize) = try Self.read(index: index)
+    let weightMap = try Self.weightMap(index: index)
     var shardNames: [String] = []
     var seen: Set<ByteKey> = []
     for member in weightMap.members {
@@ -90,13 +90,6 @@ public struct ShardedSafetensors: TensorSource {
         file: index, place: .tensor(entry.name), found: "it in \(quoted(shardNames[shard])) but not in weight_map",
         expected: "every tensor of a shard to be named")
     }
-    if let totalSize {
-      let sum = table.entries.reduce(0) { $0 + $1.byteCount }
-      guard sum == totalSize else {
-        throw CheckpointError(
-          file: index, place: .key("metadata.total_size"), found: "\(totalSize)", expected: "\(sum), the bytes of all tensors")
-      }
-    }
   }
 
   /// Merges the tables of the shards.
@@ -115,7 +108,7 @@ public struct ShardedSafetensors: TensorSource {
     self.table = table
   }
 
-  private static func read(index: String) throws -> (weightMap: JSON.Object, totalSize: Int?) {
+  private static func weightMap(index: String) throws -> JSON.Object {
     func failure(_ key: String, _ found: String, _ expected: String) -> CheckpointError {
       CheckpointError(file: index, place: .key(key), found: found, expected: expected)
     }
@@ -129,11 +122,7 @@ public struct ShardedSafetensors: TensorSource {
     guard let weightMap = object["weight_map"]?.objectValue else {
       throw failure("weight_map", object["weight_map"]?.summary ?? "nothing", "an object of tensor names and shard files")
     }
-    guard let metadata = object["metadata"] else { return (weightMap, nil) }
-    guard case .object(let members) = metadata else { throw failure("metadata", metadata.summary, "an object") }
-    guard let totalSize = members["total_size"] else { return (weightMap, nil) }
-    guard let bytes = totalSize.intValue else { throw failure("metadata.total_size", totalSize.summary, "an integer") }
-    return (weightMap, bytes)
+    return weightMap
   }
 
   /// A shard's file name, which must lie in the folder itself.

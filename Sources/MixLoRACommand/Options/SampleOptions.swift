@@ -4,8 +4,11 @@ import Tokenization
 
 /// How samples become tokens and which of these count: the same for training and for the loss of a file.
 struct SampleOptions: ParsableArguments {
-  @Option(help: "Tokens that a sample may have; a longer prompt is cut from the left.")
+  @Option(help: "Tokens that a sample may have.")
   var length = Setting(512)
+  @Option(
+    help: "What becomes of a sample that has more: cut, it keeps its first tokens (and is dropped if none of them counts); drop; error.")
+  var tooLong = Setting(SampleEncoding.TooLong.cut)
   @Option(help: "Prompt of instruction records: moe_peft, alpaca or chatml.")
   var template = Setting(PromptTemplate.moePEFT)
   @Option(help: "Which columns the loss counts: answer or all.")
@@ -16,6 +19,7 @@ struct SampleOptions: ParsableArguments {
   /// Puts what was given into settings.
   func override(_ encoding: inout SampleEncoding) {
     length.override(&encoding.length)
+    tooLong.override(&encoding.tooLong)
     template.override(&encoding.template)
     lossOn.override(&encoding.lossOn)
     if noEndToken { encoding.addsEndToken = false }
@@ -23,7 +27,9 @@ struct SampleOptions: ParsableArguments {
 
   /// The name of the first option that was given.
   var firstGiven: String? {
-    [("--template", template.isGiven), ("--loss-on", lossOn.isGiven), ("--length", length.isGiven), ("--no-end-token", noEndToken)]
-      .first(where: \.1)?.0
+    [
+      ("--template", template.isGiven), ("--loss-on", lossOn.isGiven), ("--length", length.isGiven), ("--too-long", tooLong.isGiven),
+      ("--no-end-token", noEndToken),
+    ].first(where: \.1)?.0
   }
 }
