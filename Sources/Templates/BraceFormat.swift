@@ -94,7 +94,6 @@ struct BraceFormat {
         let index = Int(Scalars(key).string).map(Value.int)
         value = try interpreter.item(index ?? .string(Text(freeOfCharge: Scalars(key))), of: value)
       }
-      if case .undefined(let undefined) = value, case .unsafe = undefined { throw undefined.error }
     }
     return value
   }

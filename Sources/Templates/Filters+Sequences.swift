@@ -28,7 +28,9 @@ extension Filters {
     },
     "last": { interpreter, value, arguments in
       _ = try arguments.bound("last", [])
-      guard let count = try value.length(interpreter.budget) else { throw TemplateError("a value of the type '\(value.type)' has no last item") }
+      guard let count = try value.length(interpreter.budget) else {
+        throw TemplateError("a value of the type '\(value.type)' has no last item")
+      }
       guard count > 0 else { return .undefined(.hint("no last item, the sequence was empty")) }
       switch value {
       case .dict(let dictionary): return dictionary.entries[count - 1].key
@@ -175,7 +177,8 @@ extension Filters {
         }
       }
       return try list(
-        groups.map { .tuple(try Items([try shown(interpreter, $0.values[0]), list($0.values, interpreter)], interpreter.budget)) }, interpreter)
+        groups.map { .tuple(try Items([try shown(interpreter, $0.values[0]), list($0.values, interpreter)], interpreter.budget)) },
+        interpreter)
     },
   ]
 

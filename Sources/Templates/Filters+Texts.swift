@@ -64,7 +64,8 @@ extension Filters {
     "format": { interpreter, value, arguments in
       guard arguments.positional.isEmpty || arguments.named.isEmpty else { throw TemplateError("'format' with both kinds of arguments") }
       let named = arguments.named.map { (key: Value.string(Text(freeOfCharge: Scalars($0.name))), value: $0.value) }
-      let values = named.isEmpty
+      let values =
+        named.isEmpty
         ? Value.tuple(try Items(arguments.positional, interpreter.budget)) : .dict(try Dictionary(named, interpreter.budget))
       return try Value.string(try soft(value, interpreter)).combined(.modulo, values, interpreter)
     },
@@ -74,7 +75,9 @@ extension Filters {
     },
     "truncate": { interpreter, value, arguments in
       let values = try arguments.bound("truncate", ["length", "killwords", "end", "leeway"])
-      let (length, end) = (try values[0]?.integer("the length of 'truncate'") ?? 255, try values[2]?.text("the end of 'truncate'") ?? Scalars("..."))
+      let (length, end) = (
+        try values[0]?.integer("the length of 'truncate'") ?? 255, try values[2]?.text("the end of 'truncate'") ?? Scalars("...")
+      )
       let leeway = try values[3].flatMap { $0.isNone ? nil : try $0.integer("the leeway of 'truncate'") } ?? 5
       guard length >= end.count, leeway >= 0 else { throw TemplateError("'truncate' to \(length) characters with an end of \(end.count)") }
       let text = try value.text("what is truncated")
@@ -99,9 +102,10 @@ extension Filters {
       if value.isString || (try? value.iterate(interpreter.budget)) == nil {
         return try plainText(encoded(try value.printed(interpreter.budget), keeping: "/"), interpreter)
       }
-      let pairs = if case .dict(let dictionary) = value { dictionary.entries.map { [$0.key, $0.value] } } else {
-        try value.elements(interpreter.budget).map { try $0.elements(interpreter.budget) }
-      }
+      let pairs =
+        if case .dict(let dictionary) = value { dictionary.entries.map { [$0.key, $0.value] } } else {
+          try value.elements(interpreter.budget).map { try $0.elements(interpreter.budget) }
+        }
       var result = TextBuilder(interpreter.budget)
       for (i, pair) in pairs.enumerated() {
         guard pair.count == 2 else { throw TemplateError("'urlencode' of what are no pairs") }

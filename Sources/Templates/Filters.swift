@@ -2,7 +2,9 @@
 enum Filters {
   typealias Filter = @Sendable (Interpreter, Value, Arguments) throws -> Value
 
-  static let all: [String: Filter] = values.merging(texts) { $1 }.merging(sequences) { $1 }.merging(selections) { $1 }.merging(unbuilt) { $1 }
+  static let all: [String: Filter] = values.merging(texts) { $1 }.merging(sequences) { $1 }.merging(selections) { $1 }.merging(unbuilt) {
+    $1
+  }
 
   /// Filters of Jinja that are about pages or chance: a template may name them where it never comes.
   private static let unbuilt: [String: Filter] = [String: Filter](
@@ -46,7 +48,8 @@ enum Filters {
     },
     "tojson": { interpreter, value, arguments in
       let options = try arguments.bound("tojson", ["ensure_ascii", "indent", "separators", "sort_keys"])
-      var writer = try JSONText(interpreter.budget, ensuresASCII: options[0], indent: options[1], separators: options[2], sortsKeys: options[3])
+      var writer = try JSONText(
+        interpreter.budget, ensuresASCII: options[0], indent: options[1], separators: options[2], sortsKeys: options[3])
       return try writer.text(value)
     },
     "filesizeformat": { _, value, arguments in
@@ -55,7 +58,9 @@ enum Filters {
       guard let bytes = number else { throw TemplateError("'filesizeformat' of a value that is no number") }
       let base = isBinary ? 1024.0 : 1000.0
       if bytes == 1 { return .string(Text(freeOfCharge: Scalars("1 Byte"))) }
-      if bytes < base, let whole = Int(exactly: bytes.rounded(.towardZero)) { return .string(Text(freeOfCharge: Scalars("\(whole) Bytes"))) }
+      if bytes < base, let whole = Int(exactly: bytes.rounded(.towardZero)) {
+        return .string(Text(freeOfCharge: Scalars("\(whole) Bytes")))
+      }
       let letters = isBinary ? ["K", "M", "G", "T", "P", "E", "Z", "Y"] : ["k", "M", "G", "T", "P", "E", "Z", "Y"]
       var (unit, step) = (base * base, 0)
       while bytes >= unit, step + 1 < letters.count { (unit, step) = (unit * base, step + 1) }
@@ -72,7 +77,9 @@ enum Filters {
 
   private static let length: Filter = { interpreter, value, arguments in
     _ = try arguments.bound("length", [])
-    guard let length = try value.length(interpreter.budget) else { throw TemplateError("a value of the type '\(value.type)' has no length") }
+    guard let length = try value.length(interpreter.budget) else {
+      throw TemplateError("a value of the type '\(value.type)' has no length")
+    }
     return .int(length)
   }
 
@@ -97,7 +104,9 @@ enum Filters {
     let values = try arguments.bound("round", ["precision", "method"])
     let precision = try values[0]?.integer("the precision of 'round'") ?? 0
     let method = try values[1]?.text("the method of 'round'").string ?? "common"
-    guard ["common", "ceil", "floor"].contains(method) else { throw TemplateError("the method '\(method)' of 'round', expected common, ceil or floor") }
+    guard ["common", "ceil", "floor"].contains(method) else {
+      throw TemplateError("the method '\(method)' of 'round', expected common, ceil or floor")
+    }
     guard let number = value.number else {
       if case .undefined(let undefined) = value { throw undefined.error }
       throw TemplateError("'round' of a value of the type '\(value.type)'")
@@ -118,7 +127,8 @@ enum Filters {
   /// What `attribute='a.0.b'` means: gets one after the other.
   ///
   /// - Parameter fallback: what stands in for what is not there.
-  static func getter(_ attribute: Value?, fallback: Value? = nil, ignoresCase: Bool = false) throws -> (Interpreter, Value) throws -> Value {
+  static func getter(_ attribute: Value?, fallback: Value? = nil, ignoresCase: Bool = false) throws -> (Interpreter, Value) throws -> Value
+  {
     var parts: [Value] = []
     if let attribute, !attribute.isNone {
       if case .string(let text) = attribute {

@@ -1,13 +1,17 @@
 /// Functions that every template has.
 enum Globals {
   /// The function of a name; nil if there is none.
-  static subscript(name: String) -> Value? { functions[name].map { body in .function(Function(name, type: name == "namespace" ? "type" : "function", body)) } }
+  static subscript(name: String) -> Value? {
+    functions[name].map { body in .function(Function(name, type: name == "namespace" ? "type" : "function", body)) }
+  }
 
   private static let mostElements = 100_000
 
   private static let functions: [String: @Sendable (Interpreter, Arguments) throws -> Value] = [
     "range": { _, arguments in
-      guard arguments.named.isEmpty, (1...3).contains(arguments.positional.count) else { throw TemplateError("'range' takes 1 to 3 integers") }
+      guard arguments.named.isEmpty, (1...3).contains(arguments.positional.count) else {
+        throw TemplateError("'range' takes 1 to 3 integers")
+      }
       let bounds = try arguments.positional.map { try $0.integer("an argument of 'range'") }
       let step = bounds.count > 2 ? bounds[2] : 1
       guard step != 0 else { throw TemplateError("'range' with a step of 0") }

@@ -212,7 +212,9 @@ struct Lexer {
       add(.float(Double(text(end)) ?? 0))
       return advance(to: end)
     }
-    if source[position] == "0", position + 1 < source.count, let radix = ["b": 2, "o": 8, "x": 16][Scalars([source[position + 1]]).lowercased().string] {
+    if source[position] == "0", position + 1 < source.count,
+      let radix = ["b": 2, "o": 8, "x": 16][Scalars([source[position + 1]]).lowercased().string]
+    {
       let last = digits(position + 2) { Int(String($0), radix: radix) != nil }
       if last > position + 2 {
         guard let value = Int(text(last).dropFirst(2), radix: radix) else { throw fail("an integer beyond 64 bits") }

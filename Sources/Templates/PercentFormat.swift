@@ -85,7 +85,9 @@ struct PercentFormat {
     let start = position
     while let digit = peek(), ("0"..."9").contains(digit) { position += 1 }
     guard position > start else { return nil }
-    guard let number = Int(Scalars(format.scalars[start..<position]).string), number < 1 << 31 else { throw fail("a width that is too large") }
+    guard let number = Int(Scalars(format.scalars[start..<position]).string), number < 1 << 31 else {
+      throw fail("a width that is too large")
+    }
     return number
   }
 

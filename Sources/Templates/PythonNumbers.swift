@@ -27,7 +27,9 @@ enum PythonNumbers {
       if digits.first == "0", digits.contains(where: { $0 != "0" && $0 != "_" }) { return nil }
     }
     guard let plain = plain(digits) else { return nil }
-    let isNumber = plain.allSatisfy { $0.value < 128 && ($0.properties.isAlphabetic || $0.isPythonDigit) && Int(String($0), radix: base) != nil }
+    let isNumber = plain.allSatisfy {
+      $0.value < 128 && ($0.properties.isAlphabetic || $0.isPythonDigit) && Int(String($0), radix: base) != nil
+    }
     guard !plain.isEmpty, isNumber else { return nil }
     guard let value = Int(sign + plain.string, radix: base) else { throw TemplateError("an integer beyond 64 bits") }
     return value
@@ -40,7 +42,9 @@ enum PythonNumbers {
     let word = text.lowercased().drop { $0 == "+" || $0 == "-" }
     if ["inf", "infinity", "nan"].contains(word) { return Double(text) }
     // Swift reads hexadecimal numbers and names of its own too.
-    guard plain.allSatisfy({ "0123456789+-.eE".unicodeScalars.contains($0) }), plain.contains(where: { ("0"..."9").contains($0) }) else { return nil }
+    guard plain.allSatisfy({ "0123456789+-.eE".unicodeScalars.contains($0) }), plain.contains(where: { ("0"..."9").contains($0) }) else {
+      return nil
+    }
     return Double(text) ?? Double(padded(text))
   }
 

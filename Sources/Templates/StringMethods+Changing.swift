@@ -143,7 +143,9 @@ extension StringMethods {
     .list(try Items(parts.map { try made($0, from: text, interpreter) }, interpreter.budget))
   }
 
-  private static func split(_ name: String, _ interpreter: Interpreter, _ text: Text, _ arguments: Arguments, fromRight: Bool) throws -> Value {
+  private static func split(_ name: String, _ interpreter: Interpreter, _ text: Text, _ arguments: Arguments, fromRight: Bool) throws
+    -> Value
+  {
     let values = try arguments.bound(name, ["sep", "maxsplit"])
     let most = try values[1]?.integer("the count of '\(name)'") ?? -1
     let separator = try values[0].flatMap { $0.isNone ? nil : try $0.text("what '\(name)' cuts at") }
@@ -178,13 +180,15 @@ extension StringMethods {
     return try list(fromRight ? parts.reversed().map { $0.reversed() } : parts, text, interpreter)
   }
 
-  private static func parted(_ name: String, _ interpreter: Interpreter, _ text: Text, _ arguments: Arguments, isLast: Bool) throws -> Value {
+  private static func parted(_ name: String, _ interpreter: Interpreter, _ text: Text, _ arguments: Arguments, isLast: Bool) throws -> Value
+  {
     let mark = try (try arguments.bound(name, ["sep"], required: 1)[0] ?? .none).text("what '\(name)' cuts at")
     guard !mark.isEmpty else { throw TemplateError("'\(name)' cuts at an empty text") }
     let scalars = text.scalars
     var place = try isLast ? Scalars(scalars.reversed()).find(mark.reversed(), interpreter.budget) : scalars.find(mark, interpreter.budget)
     if isLast { place = place.map { scalars.count - $0 - mark.count } }
-    let parts = place.map { [Scalars(scalars[..<$0]), mark, Scalars(scalars[($0 + mark.count)...])] }
+    let parts =
+      place.map { [Scalars(scalars[..<$0]), mark, Scalars(scalars[($0 + mark.count)...])] }
       ?? (isLast ? [[], [], scalars] : [scalars, [], []])
     return .tuple(try Items(parts.map { try made($0, from: text, interpreter) }, interpreter.budget))
   }

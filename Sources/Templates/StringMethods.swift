@@ -27,11 +27,15 @@ enum StringMethods {
     "find": { .int(try find("find", $0, $1, $2, isLast: false) ?? -1) },
     "rfind": { .int(try find("rfind", $0, $1, $2, isLast: true) ?? -1) },
     "index": { interpreter, text, arguments in
-      guard let place = try find("index", interpreter, text, arguments, isLast: false) else { throw TemplateError("'index': the part is not in the text") }
+      guard let place = try find("index", interpreter, text, arguments, isLast: false) else {
+        throw TemplateError("'index': the part is not in the text")
+      }
       return .int(place)
     },
     "rindex": { interpreter, text, arguments in
-      guard let place = try find("rindex", interpreter, text, arguments, isLast: true) else { throw TemplateError("'rindex': the part is not in the text") }
+      guard let place = try find("rindex", interpreter, text, arguments, isLast: true) else {
+        throw TemplateError("'rindex': the part is not in the text")
+      }
       return .int(place)
     },
     "count": { interpreter, text, arguments in
@@ -42,7 +46,9 @@ enum StringMethods {
       guard start <= end else { return .int(0) }
       guard !part.isEmpty else { return .int(end - start + 1) }
       var (found, from) = (0, start)
-      while let next = try text.scalars.find(part, from: from, to: end, interpreter.budget) { (found, from) = (found + 1, next + part.count) }
+      while let next = try text.scalars.find(part, from: from, to: end, interpreter.budget) {
+        (found, from) = (found + 1, next + part.count)
+      }
       return .int(found)
     },
     "startswith": { .bool(try touches("startswith", $0, $1, $2) { text, part, start, end in text.has(part, at: start) }) },
@@ -96,7 +102,8 @@ enum StringMethods {
     "istitle": { _, text, _ in .bool(text.scalars.isTitle) },
     "isidentifier": { _, text, _ in
       .bool(
-        text.scalars.first.map { $0 == "_" || $0.properties.isXIDStart } ?? false && text.scalars.allSatisfy { $0.properties.isXIDContinue })
+        text.scalars.first.map { $0 == "_" || $0.properties.isXIDStart } ?? false && text.scalars.allSatisfy { $0.properties.isXIDContinue }
+      )
     },
   ]
 }

@@ -98,7 +98,13 @@ extension Unicode.Scalar {
 // MARK: Case
 
 extension Scalars {
-  func uppercased() -> Scalars { joined { $0.value < 128 ? nil : $0.upper } ascii: { $0.asciiUpper } }
+  func uppercased() -> Scalars {
+    joined {
+      $0.value < 128 ? nil : $0.upper
+    } ascii: {
+      $0.asciiUpper
+    }
+  }
 
   func lowercased() -> Scalars { lowercased(indices) }
 

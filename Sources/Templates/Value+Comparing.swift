@@ -21,7 +21,9 @@ extension Value {
     case (.function(let left), .function(let right)): return left === right
     case (.loop(let left), .loop(let right)): return left === right
     case (.view(let left), .view(let right)):
-      guard left.part == right.part, left.part != .values, left.dictionary.entries.count == right.dictionary.entries.count else { return false }
+      guard left.part == right.part, left.part != .values, left.dictionary.entries.count == right.dictionary.entries.count else {
+        return false
+      }
       return try left.dictionary.entries.allSatisfy { entry in
         guard let value = try right.dictionary.value(entry.key, budget) else { return false }
         return try left.part == .keys || entry.value.equals(value, budget)
