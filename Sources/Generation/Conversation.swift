@@ -1,17 +1,19 @@
 import Decoders
 import Tensors
+import Tokenization
 
 /// A conversation with a model. What was said and its keys and values are kept, so that a turn costs its own tokens only.
 public final class Conversation<B: Backend> {
   /// All tokens so far.
   public private(set) var ids: [Int32] = []
-  private let format: ChatFormat
+  private var messages: [ChatMessage] = []
+  private let layout: ChatLayout
   private let generator: Generator<B>
   private let state: DecodingState<B>
   private let positions: Int
 
-  init(_ format: ChatFormat, _ generator: Generator<B>, _ state: DecodingState<B>, positions: Int) {
-    self.format = format
+  init(_ layout: ChatLayout, _ generator: Generator<B>, _ state: DecodingState<B>, positions: Int) {
+    self.layout = layout
     self.generator = generator
     self.state = state
     self.positions = positions
@@ -20,15 +22,18 @@ public final class Conversation<B: Backend> {
   /// Says a user's turn and gives the answer.
   ///
   /// - Parameter onText: hears the answer as it comes.
-  /// - Throws: ``PromptError`` where the model has no positions left for the turn, `NonFiniteValue` for logits, and what the device
-  ///   reports.
+  /// - Throws: ``PromptError`` where the model has no positions left for the turn, `CheckpointError` where the
+  ///   template does not take it, `NonFiniteValue` for logits, and what the device reports.
   public func say(_ text: String, onText: (String) -> Void = { _ in }) throws -> GeneratedText {
-    let turn = format.turn(text, after: ids)
+    let said = messages + [ChatMessage(role: "user", content: text)]
+    let turn = try layout.tokens(said, addsGenerationPrompt: true)
+    guard !turn.isEmpty else { throw PromptError(prompt: nil, "is laid out as nothing, expected at least one token") }
     guard turn.count <= positions else {
       throw PromptError(prompt: nil, "has \(turn.count) tokens with this turn, expected at most \(positions)")
     }
     let answer = try generator.generate([state.rewind(0, toBecome: turn)], state) { _, piece, _ in onText(piece) }[0]
     ids = turn + answer.ids
+    messages = said + [ChatMessage(role: "assistant", content: answer.text)]
     return answer
   }
 }

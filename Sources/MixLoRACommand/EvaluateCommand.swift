@@ -76,7 +76,8 @@ struct EvaluateCommand: ParsableCommand {
     let files = try ModelFolder(model)
     let texts = try TrainingData.samples(data, template: sampling.template.value, limit: limit ?? .max, note: writeNote)
     let encoded = try encoding.samples(
-      texts, with: tokenizer, vocabulary: files.configuration.vocabulary, from: data, note: writeNote)
+      texts, with: tokenizer, chat: ChatLayout(model: model, tokenizer, encoding), vocabulary: files.configuration.vocabulary, from: data,
+      note: writeNote)
     let samples = encoded.samples
     for adapter in origins {
       let decoder = try files.decoder(adapter: adapter.map { .folder($0) } ?? .none, on: backend)

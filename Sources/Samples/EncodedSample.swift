@@ -22,10 +22,9 @@ public struct EncodedSample: Equatable, Sendable {
     ids = encoder.leadingToken.map { [$0] } ?? []
     isLabel = ids.map { _ in false }
     var start = 0
-    for token in Self.tokens(of: sample, encoder) {
-      let bytes = start..<token.end
+    for token in encoder.tokens(of: sample.text) {
       ids.append(token.id)
-      isLabel.append((columns == .all || sample.isAnswer(bytes)) && !sample.isExcluded(bytes))
+      isLabel.append(columns == .all || sample.isAnswer(start..<token.end))
       start = token.end
     }
     if addsEndToken, !sample.endsItself, let end = encoder.endToken {
@@ -40,24 +39,6 @@ public struct EncodedSample: Equatable, Sendable {
     let kept = min(ids.count, max(0, length))
     cutTokens += ids.count - kept
     (ids, isLabel) = (Array(ids[..<kept]), Array(isLabel[..<kept]))
-  }
-
-  /// The tokens of the text, its control tokens as such. They part the text, so what lies between is encoded by itself.
-  private static func tokens(of sample: TextSample, _ encoder: some TextEncoder) -> [(id: Int32, end: Int)] {
-    var tokens: [(id: Int32, end: Int)] = []
-    var start = 0
-    func appendText(upTo end: Int) {
-      guard start < end else { return }
-      tokens += encoder.tokens(of: Array(sample.text[start..<end])).map { ($0.id, $0.end + start) }
-    }
-    for control in sample.controls {
-      guard let id = encoder.controlToken(Array(sample.text[control])) else { continue }  // then it is text like the rest
-      appendText(upTo: control.lowerBound)
-      tokens.append((id, control.upperBound))
-      start = control.upperBound
-    }
-    appendText(upTo: sample.text.count)
-    return tokens
   }
 }
 

@@ -127,14 +127,12 @@ struct RecordReader {
     }
     let turns = try messages.enumerated().map { n, message in
       let turn = try JSONReader(message, file: fields.file, path: "messages[\(n)]", "an object with role and content")
-      let (role, content, weight) = (try turn.string("role"), try turn.string("content"), try Self.weight(turn))
+      let (role, weight) = (try turn.string("role"), try Self.weight(turn))
+      // A template may know other forms of content, and other keys.
+      if turn.value("content") == nil, turn.value("tool_calls") == nil { _ = try turn.string("content") }
       let isAnswer = role == "assistant"
-      for name in turn.unknownNames {
-        let key = String(name.drop { $0 != "." }.dropFirst())
-        if turn[key] != .null { unreadHere.insert("messages[].\(key)") }
-      }
       if weight == 1, !isAnswer { unreadHere.insert("messages[].weight 1 of \(role)") }
-      return Turn(role: role, content: content, isLearnt: isAnswer && weight != 0, isLeftOut: weight == 0)
+      return Turn(message: ChatMessage(message), isLearnt: isAnswer && weight != 0, isLeftOut: weight == 0)
     }
     guard turns.contains(where: { $0.message.role == "assistant" }) else {
       throw fields.error("messages", "no message of the assistant", "at least one, for only those are learnt")
@@ -157,20 +155,23 @@ struct RecordReader {
   private struct Turn {
     let message: ChatMessage
     /// Whether it is an answer to learn.
-    let isLearnt: Bool
+    var isLearnt = false
     /// Whether it does not count even where prompts do.
-    let isLeftOut: Bool
+    var isLeftOut = false
 
-    init(role: String, content: String, isLearnt: Bool = false, isLeftOut: Bool = false) {
-      message = ChatMessage(role: role, content: content)
-      (self.isLearnt, self.isLeftOut) = (isLearnt, isLeftOut)
+    init(message: ChatMessage, isLearnt: Bool, isLeftOut: Bool) {
+      (self.message, self.isLearnt, self.isLeftOut) = (message, isLearnt, isLeftOut)
+    }
+
+    init(role: String, content: String, isLearnt: Bool = false) {
+      self.init(message: ChatMessage(role: role, content: content), isLearnt: isLearnt, isLeftOut: false)
     }
   }
 
-  /// Lays out a conversation: the one place that decides what a conversation looks like.
+  /// The sample of a conversation, which the model's template lays out later.
   private static func sample(of turns: [Turn]) -> TextSample {
     func numbers(_ property: KeyPath<Turn, Bool>) -> Set<Int> { Set(turns.indices.filter { turns[$0][keyPath: property] }) }
-    return TextSample(conversation: turns.map(\.message), learning: numbers(\.isLearnt), leavingOut: numbers(\.isLeftOut))
+    return TextSample(LearntConversation(turns.map(\.message), learning: numbers(\.isLearnt), leavingOut: numbers(\.isLeftOut)))
   }
 }
 

@@ -13,6 +13,8 @@ public struct SampleEncoding: Equatable, Sendable {
   public var lossOn = EncodedSample.LossColumns.answer
   /// Whether an end token follows each sample.
   public var addsEndToken = true
+  /// The words of the system turn of conversations, instead of their own.
+  public var system: String?
 
   /// What becomes of a sample of more tokens than it may have.
   public enum TooLong: String, Sendable, CaseIterable {
@@ -37,17 +39,32 @@ public struct SampleEncoding: Equatable, Sendable {
   /// The samples as tokens: too long ones as ``tooLong`` says, those without a token that counts left out.
   ///
   /// - Parameters:
+  ///   - chat: the layout of conversations, asked for once there is one.
   ///   - vocabulary: how many tokens the model knows: an id beyond them would reach outside its embedding.
   ///   - file: where the texts come from, for messages.
   ///   - note: hears what was done to samples that a user may want to know of.
   /// - Throws: `CheckpointError` for a token that the model does not have, for a sample that is too long and must not be, and where
   ///   nothing is left.
   public func samples(
-    _ texts: [TextSample], with encoder: some TextEncoder, vocabulary: Int, from file: String, note: (SettingsText) -> Void = { _ in }
+    _ texts: [TextSample], with encoder: some TextEncoder, chat: @autoclosure () throws -> ChatLayout, vocabulary: Int, from file: String,
+    note: (SettingsText) -> Void = { _ in }
   ) throws -> EncodedSamples {
+    var layout: ChatLayout?
+    func encoded(_ text: TextSample) throws -> EncodedSample {
+      guard let conversation = text.conversation else {
+        return EncodedSample(text, with: encoder, lossOn: lossOn, addsEndToken: addsEndToken)
+      }
+      let chat = try layout ?? chat()
+      layout = chat
+      do { return try EncodedSample(conversation, with: chat, lossOn: lossOn) } catch let error as CheckpointError {
+        throw CheckpointError(
+          file: text.name.isEmpty ? file : text.name, found: "a conversation that \(error.file) does not take, \(error.found)",
+          expected: error.expected)
+      }
+    }
     var (result, tooLongOnes, uncounted) = (EncodedSamples(), 0, 0)
     for text in texts {
-      var sample = EncodedSample(text, with: encoder, lossOn: lossOn, addsEndToken: addsEndToken)
+      var sample = try encoded(text)
       let isTooLong = sample.ids.count > length
       if isTooLong {
         switch tooLong {

@@ -173,6 +173,7 @@ public struct TrainingRecipe: Equatable, Sendable {
     ]
     // These came later: a checkpoint without them has the defaults.
     guard case .object(var object) = settings else { return settings }
+    if let system = encoding.system { object["system"] = JSON(system) }
     if encoding.tooLong != .cut { object["too-long"] = JSON(encoding.tooLong.rawValue) }
     if let activation { object["act_fn"] = JSON(activation.rawValue) }
     return .object(object)

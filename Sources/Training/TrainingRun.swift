@@ -86,7 +86,9 @@ public final class TrainingRun<B: Backend> {
       said.append(text)
     }
     func encoded(_ texts: [TextSample], from file: String) throws -> EncodedSamples {
-      try recipe.encoding.samples(texts, with: tokenizer, vocabulary: files.configuration.vocabulary, from: file, note: once)
+      try recipe.encoding.samples(
+        texts, with: tokenizer, chat: ChatLayout(model: recipe.model, tokenizer, recipe.encoding),
+        vocabulary: files.configuration.vocabulary, from: file, note: once)
     }
     let learnt = try encoded(try Self.texts(recipe, note: once), from: recipe.data)
     (samples, cutSamples, droppedSamples) = (learnt.samples, learnt.cut, learnt.dropped)
@@ -224,7 +226,8 @@ public final class TrainingRun<B: Backend> {
     let settings = Self.settings(recipe, samples: samples, validation: validation, steps: steps)
     do {
       try TrainingCheckpoint.save(
-        decoder, optimizer, step: step, settings: settings, base: base, as: form, to: folder, replacing: damaged.contains(step), on: backend)
+        decoder, optimizer, step: step, settings: settings, base: base, as: form, to: folder, replacing: damaged.contains(step), on: backend
+      )
     } catch let error as NonFiniteValue { throw error.within("step \(step)") }
     damaged.remove(step)
     TrainingCheckpoint.prune(folder, keep: recipe.keep, sparing: spared, damaged: damaged)
