@@ -10,6 +10,10 @@ package struct ByteKey: Hashable, Comparable, Sendable {
     bytes = Array(string.utf8)
   }
 
+  package init(bytes: [UInt8]) {
+    self.bytes = bytes
+  }
+
   package static func < (left: ByteKey, right: ByteKey) -> Bool {
     left.bytes.lexicographicallyPrecedes(right.bytes)
   }

@@ -30,7 +30,8 @@ public struct AddedToken: Equatable, Sendable {
   }
 }
 
-/// Finds added tokens in a text: at the leftmost place the longest, and on after its end.
+/// Finds added tokens in a text: at the leftmost place the longest, and on after its end; or, as llama.cpp, the longest of all tokens
+/// everywhere, then the next longest in what is left.
 struct AddedTokenMatcher: Sendable {
   /// A part of the text: an added token, or text between them.
   struct Part {
@@ -39,6 +40,7 @@ struct AddedTokenMatcher: Sendable {
   }
 
   private let tokens: [AddedToken]
+  private let prefersLonger: Bool
   /// Node << 8 | byte → node.
   private var edges: [Int: Int] = [:]
   /// The token that ends in a node.
@@ -48,8 +50,9 @@ struct AddedTokenMatcher: Sendable {
   private var firstBytes = [Bool](repeating: false, count: 256)
 
   /// - Parameter spelling: what is looked for, where it is not the content as it is.
-  init(_ tokens: [AddedToken], spelling: (AddedToken) -> [UInt8] = { $0.content }) {
+  init(_ tokens: [AddedToken], prefersLonger: Bool = false, spelling: (AddedToken) -> [UInt8] = { $0.content }) {
     self.tokens = tokens
+    self.prefersLonger = prefersLonger
     for (index, token) in tokens.enumerated() {
       var node = 0
       for (position, byte) in spelling(token).enumerated() {
@@ -72,6 +75,10 @@ struct AddedTokenMatcher: Sendable {
   ///
   /// - Complexity: O(bytes · length of the longest token).
   func parts(of bytes: UnsafeBufferPointer<UInt8>, _ range: Range<Int>, parsingControlTokens: Bool, _ body: (Part) -> Void) {
+    if prefersLonger {
+      longestParts(of: bytes, range, parsingControlTokens: parsingControlTokens, body)
+      return
+    }
     var copied = range.lowerBound
     var offset = range.lowerBound
     while !tokens.isEmpty, offset < range.upperBound {
@@ -93,15 +100,58 @@ struct AddedTokenMatcher: Sendable {
     if copied < range.upperBound { body(Part(range: copied..<range.upperBound, id: nil)) }
   }
 
-  private func longest(in bytes: UnsafeBufferPointer<UInt8>, at offset: Int, end: Int) -> (token: Int, end: Int)? {
+  /// As `parts`, but the longest tokens first. One that stays text hides nothing; of white space a token takes that of ASCII.
+  private func longestParts(
+    of bytes: UnsafeBufferPointer<UInt8>, _ range: Range<Int>, parsingControlTokens: Bool, _ body: (Part) -> Void
+  ) {
+    var present: Set<Int> = []
+    for offset in range where firstBytes[Int(bytes[offset])] {
+      forEachToken(in: bytes, at: offset, end: range.upperBound) { index, _ in
+        if parsingControlTokens || !tokens[index].isSpecial { present.insert(index) }
+      }
+    }
+    var parts = range.isEmpty ? [] : [Part(range: range, id: nil)]
+    for index in present.sorted(by: { (-tokens[$0].content.count, tokens[$0].id) < (-tokens[$1].content.count, tokens[$1].id) }) {
+      let token = tokens[index]
+      parts = parts.flatMap { part in
+        guard part.id == nil else { return [part] }
+        var result: [Part] = []
+        var (copied, offset) = (part.range.lowerBound, part.range.lowerBound)
+        while offset + token.content.count <= part.range.upperBound {
+          guard bytes[offset] == token.content[0], bytes[offset..<(offset + token.content.count)].elementsEqual(token.content) else {
+            offset += 1
+            continue
+          }
+          var (start, stop) = (offset, offset + token.content.count)
+          while token.stripsLeft, start > copied, Self.isSpace(bytes[start - 1]) { start -= 1 }
+          while token.stripsRight, stop < part.range.upperBound, Self.isSpace(bytes[stop]) { stop += 1 }
+          if copied < start { result.append(Part(range: copied..<start, id: nil)) }
+          result.append(Part(range: start..<stop, id: token.id))
+          (copied, offset) = (stop, stop)
+        }
+        if copied < part.range.upperBound { result.append(Part(range: copied..<part.range.upperBound, id: nil)) }
+        return result
+      }
+    }
+    parts.forEach(body)
+  }
+
+  private static func isSpace(_ byte: UInt8) -> Bool { byte == 0x20 || (0x09...0x0D).contains(byte) }
+
+  /// Hands on the tokens that begin at an offset, the shortest first.
+  private func forEachToken(in bytes: UnsafeBufferPointer<UInt8>, at offset: Int, end: Int, _ body: (_ token: Int, _ end: Int) -> Void) {
     var node = 0
-    var best: (token: Int, end: Int)?
     var offset = offset
     while offset < end, let next = edges[node << 8 | Int(bytes[offset])] {
       node = next
       offset += 1
-      if let token = ends[node] { best = (token, offset) }
+      if let token = ends[node] { body(token, offset) }
     }
+  }
+
+  private func longest(in bytes: UnsafeBufferPointer<UInt8>, at offset: Int, end: Int) -> (token: Int, end: Int)? {
+    var best: (token: Int, end: Int)?
+    forEachToken(in: bytes, at: offset, end: end) { best = ($0, $1) }
     return best
   }
 

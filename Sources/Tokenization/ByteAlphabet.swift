@@ -17,8 +17,12 @@ enum ByteAlphabet {
     return table
   }()
 
-  /// The byte of a character; nil for one outside of the alphabet.
-  private static let bytes: [UInt32: UInt8] = Dictionary(uniqueKeysWithValues: scalars.enumerated().map { ($1, UInt8($0)) })
+  /// The byte of each character up to the greatest one, −1 where a character is outside of the alphabet.
+  private static let bytes: [Int16] = {
+    var table = [Int16](repeating: -1, count: Int(scalars.max() ?? 0) + 1)
+    for (byte, value) in scalars.enumerated() { table[Int(value)] = Int16(byte) }
+    return table
+  }()
 
   /// The bytes that a token of the vocabulary stands for: each character's byte; where one is outside of the alphabet, the token's
   /// own UTF-8, as Hugging Face's decoder has it.
@@ -28,8 +32,8 @@ enum ByteAlphabet {
       var offset = 0
       while offset < text.count {
         let (value, length) = UTF8Scalars.scalar(text, at: offset, end: text.count)
-        guard let value, let byte = bytes[value] else { return token }
-        result.append(byte)
+        guard let value, value < bytes.count, bytes[Int(value)] >= 0 else { return token }
+        result.append(UInt8(bytes[Int(value)]))
         offset += length
       }
       return result

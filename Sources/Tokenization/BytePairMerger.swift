@@ -1,11 +1,19 @@
+/// What two neighbors are worth.
+protocol MergeRule {
+  /// The rank of a pair, the lowest of which is merged first, and the token that it makes; nil for a pair that is not merged.
+  func merge(_ left: BytePairMerger.Symbol, _ right: BytePairMerger.Symbol) -> (rank: UInt32, result: Int32)?
+  /// Whether an entry of the queue still holds for what its pair has become.
+  func holds(_ rank: UInt32, for current: (rank: UInt32, result: Int32)) -> Bool
+}
+
 /// Merges the symbols of one word by rank: the pair of the lowest rank first, of equal ones the leftmost.
 ///
 /// Sennrich et al. 2016 (arXiv:1508.07909) with a queue instead of a search for every merge. Symbols form a list; a pair that arises is
-/// queued, and an entry whose symbols have changed since is passed over when its turn comes. As in `tokenizers`, "changed" means that
-/// the pair at its place would now make another token: where two pairs make the same one, the earlier rank stands.
+/// queued, and an entry whose symbols have changed since is passed over when its turn comes.
 /// - Complexity: O(n log n) for n symbols.
 struct BytePairMerger {
-  /// A part of the word: `next` and `previous` are indices, −1 at the ends, `length` 0 once it has been merged away.
+  /// A part of the word: `next` and `previous` are indices, −1 at the ends, `length` 0 once it has been merged away. The id is −1 for a
+  /// character that is no token and may become part of one.
   struct Symbol {
     var id: Int32
     var start: Int
@@ -34,26 +42,25 @@ struct BytePairMerger {
   }
 
   /// Makes all merges.
-  mutating func merge(by merges: MergeTable) {
+  mutating func merge(by rule: some MergeRule) {
     guard symbols.count > 1 else { return }
     for index in 0..<(symbols.count - 1) {
-      if let rank = merges.rank(symbols[index].id, symbols[index + 1].id) { push(rank, index) }
+      if let (rank, _) = rule.merge(symbols[index], symbols[index + 1]) { push(rank, index) }
     }
     while let (rank, index) = pop() {
       let left = symbols[index]
       guard left.length > 0, left.next >= 0 else { continue }
       let right = symbols[Int(left.next)]
-      let result = merges.results[Int(rank)]
-      guard let current = merges.rank(left.id, right.id), merges.results[Int(current)] == result else { continue }
+      guard let current = rule.merge(left, right), rule.holds(rank, for: current) else { continue }
       symbols[Int(left.next)].length = 0
-      symbols[index].id = result
+      symbols[index].id = current.result
       symbols[index].length += right.length
       symbols[index].next = right.next
       if right.next >= 0 {
         symbols[Int(right.next)].previous = Int32(index)
-        if let rank = merges.rank(result, symbols[Int(right.next)].id) { push(rank, index) }
+        if let (rank, _) = rule.merge(symbols[index], symbols[Int(right.next)]) { push(rank, index) }
       }
-      if left.previous >= 0, let rank = merges.rank(symbols[Int(left.previous)].id, result) { push(rank, Int(left.previous)) }
+      if left.previous >= 0, let (rank, _) = rule.merge(symbols[Int(left.previous)], symbols[index]) { push(rank, Int(left.previous)) }
     }
   }
 

@@ -50,3 +50,13 @@ struct MergeTable: Sendable {
     return slot
   }
 }
+
+extension MergeTable: MergeRule {
+  @inline(__always)
+  func merge(_ left: BytePairMerger.Symbol, _ right: BytePairMerger.Symbol) -> (rank: UInt32, result: Int32)? {
+    rank(left.id, right.id).map { ($0, results[Int($0)]) }
+  }
+
+  /// As in `tokenizers`: where the pair has become another that makes the same token, the earlier rank stands.
+  func holds(_ rank: UInt32, for current: (rank: UInt32, result: Int32)) -> Bool { results[Int(rank)] == current.result }
+}

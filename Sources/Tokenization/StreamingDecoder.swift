@@ -1,5 +1,5 @@
-/// Turns ids into text as they come. It holds back the bytes of a character that is not whole yet, and what may be the beginning of
-/// a stop text.
+/// Turns ids into text as they come. It holds back the bytes of a character that is not whole yet, what the decoder may still change
+/// (bytes in a row, of which one that is no UTF-8 spoils all), and what may be the beginning of a stop text.
 ///
 /// The pieces, one after the other, are `decodeText` of all ids, or what comes before the first stop text, which may begin and end
 /// within tokens.
@@ -7,6 +7,7 @@ public struct StreamingDecoder: Sendable {
   /// Once a stop text has come, the number of tokens that begin before it.
   public private(set) var tokensBeforeStop: Int?
   private let tokenizer: Tokenizer
+  private var chain: DecodingChain
   private let stops: [[UInt8]]
   private var held: [UInt8] = []
   /// Where each token begins in the bytes of all, and where the bytes that are held begin.
@@ -15,19 +16,16 @@ public struct StreamingDecoder: Sendable {
 
   init(tokenizer: Tokenizer, stops: [String]) {
     self.tokenizer = tokenizer
+    chain = tokenizer.chain
     self.stops = stops.map { Array($0.utf8) }.filter { !$0.isEmpty }
   }
 
   /// The text that is certain after one more id; nothing once a stop text has come.
   public mutating func text(after id: Int32) -> String {
     guard tokensBeforeStop == nil else { return "" }
-    starts.append(released + held.count)
-    held += tokenizer.decode(CollectionOfOne(id))
-    if let stop = firstStop() {
-      tokensBeforeStop = starts.prefix { $0 < released + stop }.count
-      defer { held = [] }
-      return String(decoding: held[..<stop], as: UTF8.self)
-    }
+    starts.append(released + held.count + chain.heldCount)
+    held += tokenizer.bytes(of: id, &chain)
+    if let stop = firstStop() { return end(at: stop) }
     let whole = held.count - max(UTF8Scalars.incompleteSuffix(of: held), beginningOfStop())
     defer {
       held.removeFirst(whole)
@@ -38,8 +36,18 @@ public struct StreamingDecoder: Sendable {
 
   /// What is left at the end: what was no stop text after all, U+FFFD for a character that never became whole, or nothing.
   public mutating func finish() -> String {
+    guard tokensBeforeStop == nil else { return "" }
+    held += chain.finish()
+    if let stop = firstStop() { return end(at: stop) }
     defer { held = [] }
     return String(decoding: held, as: UTF8.self)
+  }
+
+  /// Ends the text before a stop text in the bytes that are held.
+  private mutating func end(at stop: Int) -> String {
+    tokensBeforeStop = starts.prefix { $0 < released + stop }.count
+    defer { held = [] }
+    return String(decoding: held[..<stop], as: UTF8.self)
   }
 
   /// Where the first stop text begins in the bytes that are held. What was released has no beginning of one.

@@ -1,8 +1,9 @@
-/// A byte-level BPE tokenizer: the ids are those of Hugging Face's `tokenizers` 0.20.3.
+/// A tokenizer: the ids are those of Hugging Face's `tokenizers` 0.20.3, and of a GGUF file those of llama.cpp.
 ///
-/// A text is cut at its added tokens, normalized, cut into words, and the bytes of each word are merged by rank. Everything is keyed by
-/// bytes. `decode(encode(text))` is the text for every valid UTF-8 text that is in normal form where the tokenizer normalizes, as far
-/// as the vocabulary has all bytes (`missingBytes` tells): like its model, a tokenizer drops a byte that it has no token for.
+/// A text is cut at its added tokens, normalized, cut into words, and a model makes tokens of each: byte pair encoding over bytes (GPT-2,
+/// Llama-3, Qwen2) or over characters that fall back to bytes (Llama-2, Mistral, Gemma), or a unigram model. Everything is keyed by bytes.
+/// `decode(encode(text))` is the text for every valid UTF-8 text that the normalizers leave as it is, as far as the vocabulary has all
+/// bytes (`missingBytes` tells): like its model, a tokenizer drops what it has no token for.
 public struct Tokenizer: Sendable {
   /// A token and the bytes of the text that it stands for.
   public struct Token: Equatable, Sendable {
@@ -29,22 +30,19 @@ public struct Tokenizer: Sendable {
   public let endTokens: Set<Int32>
   /// Whether a sequence begins with `beginToken`. `encode` never adds it.
   public let addsBeginToken: Bool
+  /// Whether the files put `endToken` behind every sequence (`add_eos_token`). `encode` never adds it.
+  public let addsEndToken: Bool
   /// The bytes that no token stands for by itself; text that has them loses them, or gets the unknown token.
   public let missingBytes: [UInt8]
 
-  let composes: Bool
+  let normalizers: [Normalizer]
   let preTokenizers: [PreTokenizer]
-  private let ignoresMerges: Bool
-  private let fusesUnknown: Bool
-  private let unknown: Int32?
-  private let table: TokenTable
-  private let merges: MergeTable
-  /// The token of each byte, or −1.
-  private let byteTokens: [Int32]
+  private let model: WordModel
   private let verbatim: AddedTokenMatcher
   private let normalized: AddedTokenMatcher
-  /// Id → bytes; nil for an id without token.
-  let contents: [[UInt8]?]
+  private let splitsControlTokens: Bool
+  /// The decoder before the first token.
+  let chain: DecodingChain
   /// Id → the token as the vocabulary writes it.
   let spellings: [[UInt8]?]
   let addedIDs: [[UInt8]: Int32]
@@ -55,50 +53,26 @@ public struct Tokenizer: Sendable {
   /// - Complexity: O(bytes of all tokens and merges).
   public init(_ description: TokenizerDescription) throws {
     let vocabulary = try Vocabulary(description)
-    let table = vocabulary.table
-    unknown = try description.unknownToken.map { token in
-      guard let id = table.id(of: token) else { throw description.error("unk_token", shown(token), "a token of the vocabulary") }
-      return id
+    model = try WordModel(description, vocabulary.table)
+    missingBytes = model.missingBytes
+    let normalizers = description.normalizers
+    verbatim = AddedTokenMatcher(
+      description.addedTokens.filter { !$0.isNormalized }, prefersLonger: description.prefersLongerAddedTokens)
+    normalized = AddedTokenMatcher(description.addedTokens.filter(\.isNormalized), prefersLonger: description.prefersLongerAddedTokens) {
+      normalizers.applied(to: $0.content)
     }
-    merges = try Self.merges(of: description, table)
-    self.table = table
-    byteTokens = (0...255).map { table.id(of: ByteAlphabet.encode(CollectionOfOne(UInt8($0)))) ?? -1 }
-    missingBytes = (0...255).map { UInt8($0) }.filter { [byteTokens] in byteTokens[Int($0)] < 0 }
-    let composes = description.composes
-    verbatim = AddedTokenMatcher(description.addedTokens.filter { !$0.isNormalized })
-    normalized = AddedTokenMatcher(description.addedTokens.filter(\.isNormalized)) {
-      composes ? CanonicalComposition.normalized($0.content) : $0.content
-    }
-    self.composes = composes
+    self.normalizers = normalizers
     preTokenizers = description.preTokenizers
-    ignoresMerges = description.ignoresMerges
-    fusesUnknown = description.fusesUnknown
+    splitsControlTokens = description.splitsControlTokens
+    chain = DecodingChain(description.decoders, sparesAdded: description.sparesAddedTokens)
     spellings = vocabulary.spellings
-    contents = vocabulary.contents
     addedIDs = vocabulary.addedIDs
-    vocabularySize = contents.count
+    vocabularySize = spellings.count
     beginToken = description.beginToken
     endToken = description.endToken
     endTokens = Set(description.otherEndTokens + (description.endToken.map { [$0] } ?? []))
     addsBeginToken = description.addsBeginToken
-  }
-
-  private static func merges(of description: TokenizerDescription, _ table: TokenTable) throws -> MergeTable {
-    var merges = MergeTable(capacity: description.merges.count)
-    for (rank, merge) in description.merges.enumerated() {
-      func id(_ token: [UInt8]) throws -> Int32 {
-        guard let id = table.id(of: token) else {
-          throw description.error(
-            "merges", "\(shown(merge.left)) and \(shown(merge.right)) at \(rank)",
-            "both and \(shown(merge.left + merge.right)) in the vocabulary")
-        }
-        return id
-      }
-      guard merges.append(try id(merge.left), try id(merge.right), result: try id(merge.left + merge.right)) else {
-        throw description.error("merges", "\(shown(merge.left)) and \(shown(merge.right)) again at \(rank)", "each pair once")
-      }
-    }
-    return merges
+    addsEndToken = description.addsEndToken
   }
 
   // MARK: Encoding
@@ -134,15 +108,16 @@ public struct Tokenizer: Sendable {
 
   private func encode(_ text: [UInt8], _ parsingControlTokens: Bool, _ emit: (Int32, () -> Range<Int>) -> Void) {
     let original = WorkingText(original: text)
+    let parsesControlTokens = parsingControlTokens && !splitsControlTokens
     var merger = BytePairMerger()
     text.withUnsafeBufferPointer { bytes in
-      verbatim.parts(of: bytes, 0..<bytes.count, parsingControlTokens: parsingControlTokens) { part in
+      verbatim.parts(of: bytes, 0..<bytes.count, parsingControlTokens: parsesControlTokens) { part in
         if let id = part.id { return emit(id, { part.range }) }
-        let composed = composes ? original.composed(part.range) : nil
-        let working = composed ?? original
-        let range = composed.map { 0..<$0.bytes.count } ?? part.range
+        let changed = normalizers.applied(to: part.range, of: original)
+        let working = changed ?? original
+        let range = changed.map { 0..<$0.bytes.count } ?? part.range
         working.bytes.withUnsafeBufferPointer { bytes in
-          normalized.parts(of: bytes, range, parsingControlTokens: parsingControlTokens) { part in
+          normalized.parts(of: bytes, range, parsingControlTokens: parsesControlTokens) { part in
             if let id = part.id { return emit(id, { working.origin(of: part.range) }) }
             encode(part.range, of: working, &merger, emit)
           }
@@ -157,38 +132,7 @@ public struct Tokenizer: Sendable {
     var pieces = [part]
     for step in preTokenizers { pieces = step.cut(&text, pieces) }
     text.bytes.withUnsafeBufferPointer { bytes in
-      for piece in pieces {
-        if ignoresMerges, let id = table.id(of: ByteAlphabet.encode(bytes[piece])) {
-          emit(id, { text.origin(of: piece) })
-          continue
-        }
-        split(piece, of: bytes, into: &merger)
-        merger.merge(by: merges)
-        for symbol in merger.symbols where symbol.length > 0 {
-          emit(symbol.id, { text.origin(of: symbol.start..<(symbol.start + symbol.length)) })
-        }
-      }
+      for piece in pieces { model.encode(piece, of: bytes, &merger) { id, range in emit(id, { text.origin(of: range) }) } }
     }
-  }
-
-  /// A symbol for each byte of a word.
-  private func split(_ piece: Range<Int>, of bytes: UnsafeBufferPointer<UInt8>, into merger: inout BytePairMerger) {
-    merger.removeAll()
-    var unknownLength = 0
-    for offset in piece {
-      let id = byteTokens[Int(bytes[offset])]
-      if id >= 0 {
-        if unknownLength > 0, let unknown { merger.add(unknown, start: offset - unknownLength, length: unknownLength) }
-        unknownLength = 0
-        merger.add(id, start: offset, length: 1)
-      } else if let unknown {
-        if unknownLength > 0, !fusesUnknown {
-          merger.add(unknown, start: offset - unknownLength, length: unknownLength)
-          unknownLength = 0
-        }
-        unknownLength += 1
-      }
-    }
-    if unknownLength > 0, let unknown { merger.add(unknown, start: piece.upperBound - unknownLength, length: unknownLength) }
   }
 }

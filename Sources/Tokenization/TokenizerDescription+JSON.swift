@@ -1,7 +1,7 @@
 import Checkpoints
 
 extension TokenizerDescription {
-  /// Reads `tokenizer.json` of a byte-level BPE tokenizer.
+  /// Reads `tokenizer.json`: its model is BPE or Unigram.
   ///
   /// Whatever would change ids and is not understood is an error that names its key. `truncation` and `padding` are left alone, since
   /// they are about batches (transformers resets both too).
@@ -23,24 +23,44 @@ extension TokenizerDescription {
     try readModel(model)
     try readAddedTokens(reader)
     if let normalizer = try reader.component("normalizer") { try readNormalizer(normalizer) }
-    let steps = try reader.required("pre_tokenizer", "ByteLevel, perhaps after others").component(of: reader, "pre_tokenizer")
-    try readPreTokenizer(steps)
+    if let steps = try reader.component("pre_tokenizer") { try readPreTokenizer(steps) }
     if let processor = try reader.component("post_processor") { try readPostProcessor(processor) }
-    let decoder = try reader.required("decoder", "ByteLevel").component(of: reader, "decoder")
-    _ = try decoder.type(oneOf: ["ByteLevel"])
-    for key in ["add_prefix_space", "trim_offsets", "use_regex"] { _ = try decoder.bool(key, default: true) }  // of no effect in a decoder
-    try decoder.finish()
+    if let decoder = try reader.component("decoder") { try readDecoder(decoder) } else { decoders = [.blanks] }
+    sparesAddedTokens = decoders.contains(.byteLevel)
     try reader.finish()
   }
 
   // MARK: Model
 
   private mutating func readModel(_ model: JSONReader) throws {
-    _ = model.value("type") == nil ? "BPE" : try model.type(oneOf: ["BPE"])
+    // Older files do not say the type; a list of tokens is a unigram model's.
+    let isUnigram = model["type"] == nil ? model["vocab"]?.arrayValue != nil : try model.type(oneOf: ["BPE", "Unigram"]) == "Unigram"
+    _ = model.value("type")
+    fallsBackToBytes = try model.bool("byte_fallback", default: false)
+    if isUnigram { try readUnigram(model) } else { try readBytePairs(model) }
+    try model.finish()
+  }
+
+  private mutating func readUnigram(_ model: JSONReader) throws {
+    self.model = .unigram
+    let expected = "a list of [token, score]"
+    vocabulary = try model.array("vocab").enumerated().map { index, pair in
+      guard let pair = pair.arrayValue, pair.count == 2, let text = pair[0].stringValue, let score = pair[1].doubleValue,
+        index < Self.limit
+      else { throw model.error("vocab", "\(pair.summary) at \(index)", expected) }
+      return Entry(text: Array(text.utf8), id: Int32(index), score: score)
+    }
+    let id = try model.required("unk_id", "the id of the unknown token; without one some texts have no tokens")
+    guard let place = id.intValue, vocabulary.indices.contains(place) else {
+      throw model.error("unk_id", id, "an id below \(vocabulary.count)")
+    }
+    unknownToken = vocabulary[place].text
+  }
+
+  private mutating func readBytePairs(_ model: JSONReader) throws {
     try model.require("dropout", [0, .number(.init(0))], "null: with dropout the same text has other tokens each time")
     try model.require("continuing_subword_prefix", [""], "null or \"\"")
     try model.require("end_of_word_suffix", [""], "null or \"\"")
-    try model.require("byte_fallback", [false], "false")
     unknownToken = try model.bytes("unk_token")
     fusesUnknown = try model.bool("fuse_unk", default: false)
     ignoresMerges = try model.bool("ignore_merges", default: false)
@@ -69,7 +89,6 @@ extension TokenizerDescription {
       }
       throw model.error("merges", "\(json.summary) at \(rank)", "two tokens, as \"left right\" or [\"left\", \"right\"]")
     }
-    try model.finish()
   }
 
   private mutating func readAddedTokens(_ reader: JSONReader) throws {
@@ -92,112 +111,6 @@ extension TokenizerDescription {
           isSingleWord: try token.bool("single_word", default: false), stripsLeft: try token.bool("lstrip", default: false),
           stripsRight: try token.bool("rstrip", default: false), isNormalized: try token.bool("normalized", default: true)))
       try token.finish()
-    }
-  }
-
-  // MARK: Pipeline
-
-  private mutating func readNormalizer(_ normalizer: JSONReader) throws {
-    if try normalizer.type(oneOf: ["NFC", "Sequence"]) == "NFC" {
-      composes = true
-    } else {
-      for part in try normalizer.components("normalizers") { try readNormalizer(part) }
-    }
-    try normalizer.finish()
-  }
-
-  private mutating func readPreTokenizer(_ step: JSONReader, isLast: Bool = true) throws {
-    switch try step.type(oneOf: ["Sequence", "Digits", "Split", "ByteLevel"]) {
-    case "Sequence":
-      let parts = try step.components("pretokenizers")
-      guard !parts.isEmpty else { throw step.error("pretokenizers", "no steps", "ByteLevel, perhaps after others") }
-      for (index, part) in parts.enumerated() {
-        let part = part
-        try readPreTokenizer(part, isLast: isLast && index == parts.count - 1)
-      }
-    case "Digits":
-      guard !isLast else { throw step.error("type", "\"Digits\" at the end", "ByteLevel as the last step") }
-      guard try step.bool("individual_digits", default: false) else {
-        throw step.error("individual_digits", "false", "true; other values are not built yet")
-      }
-      preTokenizers.append(.individualDigits)
-    case "Split":
-      guard !isLast else { throw step.error("type", "\"Split\" at the end", "ByteLevel as the last step") }
-      preTokenizers.append(.split(try Self.pattern(step)))
-      try step.require("behavior", ["Isolated"], "\"Isolated\"")
-      _ = try step.required("behavior", "\"Isolated\"")
-      try step.require("invert", [false], "false")
-    default:
-      // What follows would see the alphabet in place of the bytes.
-      guard isLast else { throw step.error("type", "\"ByteLevel\" before other steps", "it as the last step") }
-      if try step.bool("add_prefix_space", default: true) { preTokenizers.append(.prefixSpace) }
-      if try step.bool("use_regex", default: true) { preTokenizers.append(.split(.gpt2)) }
-      _ = try step.bool("trim_offsets", default: true)  // about offsets without their white space; ours are of the whole token
-    }
-    try step.finish()
-  }
-
-  private static func pattern(_ step: JSONReader) throws -> SplitPattern {
-    guard let pattern = try step.component("pattern") else { throw step.error("pattern", "nothing", "{\"Regex\": …}") }
-    guard let text = try pattern.bytes("Regex") else { throw step.error("pattern", "no Regex", "{\"Regex\": …}; others are not built yet") }
-    try pattern.finish()
-    guard let known = SplitPattern.allCases.first(where: { $0.rawValue.utf8.elementsEqual(text) }) else {
-      throw pattern.error(
-        "Regex", quoted(String(decoding: text, as: UTF8.self)), "GPT-2's, Llama-3's or Qwen2's expression; others are not built yet")
-    }
-    return known
-  }
-
-  /// Finds the begin token of a template: `[begin] $A`.
-  private mutating func readPostProcessor(_ processor: JSONReader) throws {
-    switch try processor.type(oneOf: ["ByteLevel", "TemplateProcessing", "Sequence"]) {
-    case "ByteLevel": for key in ["add_prefix_space", "trim_offsets", "use_regex"] { _ = try processor.bool(key, default: true) }
-    case "Sequence":
-      for part in try processor.components("processors") { try readPostProcessor(part) }
-    default: try readTemplate(processor)
-    }
-    try processor.finish()
-  }
-
-  private mutating func readTemplate(_ template: JSONReader) throws {
-    _ = template.value("pair")
-    var names: [[UInt8]] = []
-    var hasText = false
-    for item in try template.components("single") {
-      if let sequence = try item.component("Sequence") {
-        guard !hasText, try sequence.bytes("id") == Array("A".utf8) else { throw item.error("Sequence", "another text", "the text A once") }
-        hasText = true
-        _ = sequence.value("type_id")
-        try sequence.finish()
-      } else if let special = try item.component("SpecialToken") {
-        guard !hasText, names.isEmpty, !addsBeginToken, let name = try special.bytes("id") else {
-          throw item.error(
-            "SpecialToken", "a token after another or after the text", "at most one begin token before the text; others are not built yet")
-        }
-        names.append(name)
-        _ = special.value("type_id")
-        try special.finish()
-      } else {
-        throw template.error("single", "an item without token and text", "{\"SpecialToken\": …} or {\"Sequence\": …}")
-      }
-      try item.finish()
-    }
-    guard hasText else { throw template.error("single", "no text", "the text A once") }
-    guard let tokens = try template.component("special_tokens") else {
-      guard names.isEmpty else { throw template.error("special_tokens", "nothing", "the ids of the template's tokens") }
-      return
-    }
-    if let name = names.first {
-      let key = String(decoding: name, as: UTF8.self)
-      guard let token = try tokens.component(key) else { throw tokens.error(key, "nothing", "the id of a token of the template") }
-      let expected = "a list of one id"
-      guard let ids = try token.array("ids").first?.intValue, try token.array("ids").count == 1, (0..<Self.limit).contains(ids) else {
-        throw token.error("ids", try token.required("ids", expected).excerpt, expected)
-      }
-      guard vocabulary.contains(where: { $0.id == ids }) || addedTokens.contains(where: { $0.id == ids }) else {
-        throw token.error("ids", "[\(ids)]", "the id of a token")
-      }
-      (beginToken, addsBeginToken) = (Int32(ids), true)
     }
   }
 }

@@ -3,8 +3,7 @@ import Checkpoints
 extension TokenizerDescription {
   /// What a GGUF file says of a tokenizer whose `tokenizer.ggml.model` is "gpt2".
   ///
-  /// The pre-tokenizer has a name there: `gpt-2`; `smollm`, which splits digits first; `llama-bpe`, whose whole words go before merges;
-  /// `qwen2`, whose text is normalized first, although llama.cpp leaves it as it is. Tokens of type 3 (control) and 2 (unknown) are
+  /// The pre-tokenizer has a name there, `PublishedPreTokenizer`. Tokens of type 3 (control) and 2 (unknown) are
   /// special, those of type 4 (user-defined) are found in every text.
   /// - Parameters:
   ///   - source: the file, for messages.
@@ -14,7 +13,7 @@ extension TokenizerDescription {
   ///   - pre: `tokenizer.ggml.pre`.
   ///   - beginToken: `tokenizer.ggml.bos_token_id`.
   ///   - endToken: `tokenizer.ggml.eos_token_id`.
-  ///   - addsBeginToken: `tokenizer.ggml.add_bos_token`; nil if it is absent, then `llama-bpe` alone adds it.
+  ///   - addsBeginToken: `tokenizer.ggml.add_bos_token`; nil if it is absent, then the kind of tokenizer decides.
   /// - Throws: `CheckpointError` naming the metadata key.
   public init(
     source: String, tokens: [[UInt8]], types: [Int]?, merges: [[UInt8]], pre: String, beginToken: Int? = nil, endToken: Int? = nil,
@@ -24,13 +23,12 @@ extension TokenizerDescription {
       CheckpointError(file: source, place: .key("tokenizer.ggml." + key), found: found, expected: expected)
     }
     self.init(source: source)
-    switch pre {
-    case "gpt-2": preTokenizers = [.split(.gpt2)]
-    case "smollm": preTokenizers = [.individualDigits, .split(.gpt2)]
-    case "llama-bpe": (preTokenizers, ignoresMerges) = ([.split(.llama3)], true)
-    case "qwen2": (preTokenizers, composes) = ([.split(.qwen2)], true)
-    default: throw failure("pre", quoted(pre), "\"gpt-2\", \"smollm\", \"llama-bpe\" or \"qwen2\"; others are not built yet")
+    guard let published = PublishedPreTokenizer(named: pre), published.isByteLevel else {
+      throw failure("pre", quoted(pre), "the name of a pre-tokenizer of llama.cpp that is known here")
     }
+    (normalizers, preTokenizers, ignoresMerges) = (published.normalizers, published.steps, published.ignoresMerges)
+    isByteLevel = true
+    (decoders, sparesAddedTokens) = ([.byteLevel], true)
     guard tokens.count <= Self.limit else { throw failure("tokens", "\(tokens.count) tokens", "at most \(Self.limit)") }
     if let types, types.count != tokens.count {
       throw failure("token_type", "\(types.count) types", "one for each of \(tokens.count) tokens")
@@ -58,7 +56,7 @@ extension TokenizerDescription {
     }
     self.beginToken = try token(beginToken, "bos_token_id")
     self.endToken = try token(endToken, "eos_token_id")
-    self.addsBeginToken = addsBeginToken ?? (pre == "llama-bpe")
+    self.addsBeginToken = addsBeginToken ?? published.addsBeginToken
     if addsBeginToken == true, beginToken == nil { throw failure("add_bos_token", "true", "a bos_token_id beside it") }
     self.addsBeginToken = self.addsBeginToken && beginToken != nil
   }
@@ -87,16 +85,34 @@ extension TokenizerDescription {
       }
       return array
     }
-    let kind = try metadata.value(key("model"))?.stringValue
-    guard kind == "gpt2" else { throw metadata.error(key("model"), kind.map { "\"\($0)\"" } ?? "nothing", "\"gpt2\", byte-level BPE") }
-    var addsBegin: Bool?
-    if case .bool(let value) = try metadata.value(key("add_bos_token")) { addsBegin = value }
-    try self.init(
-      source: file.file, tokens: try array("tokens").strings(), types: try metadata.array(key("token_type"))?.integers(),
-      merges: try array("merges").strings(), pre: try metadata.value(key("pre"))?.stringValue ?? "",
-      beginToken: try metadata.value(key("bos_token_id"))?.intValue, endToken: try metadata.value(key("eos_token_id"))?.intValue,
-      addsBeginToken: addsBegin)
-    // The end of a turn, where it is not the end of a sequence.
-    if let turn = try metadata.value(key("eot_token_id"))?.intValue.flatMap(Int32.init(exactly:)) { otherEndTokens = [turn] }
+    func flag(_ name: String) throws -> Bool? { try metadata.value(key(name))?.boolValue }
+    let kinds = ["gpt2", "llama", "gemma4"]
+    guard let kind = try metadata.value(key("model"))?.stringValue, kinds.contains(kind) else {
+      throw metadata.error(
+        key("model"), try metadata.value(key("model"))?.summary ?? "nothing",
+        "\"gpt2\", \"llama\" or \"gemma4\"; vocabularies of encoders and others are not built")
+    }
+    let (tokens, types) = (try array("tokens").strings(), try metadata.array(key("token_type"))?.integers())
+    let (begin, end) = (try metadata.value(key("bos_token_id"))?.intValue, try metadata.value(key("eos_token_id"))?.intValue)
+    if kind == "gpt2" {
+      try self.init(
+        source: file.file, tokens: tokens, types: types, merges: try array("merges").strings(),
+        pre: try metadata.value(key("pre"))?.stringValue ?? "", beginToken: begin, endToken: end, addsBeginToken: try flag("add_bos_token"))
+    } else if kind == "gemma4" {
+      try self.init(
+        source: file.file, tokens: tokens, types: types, characterMerges: try array("merges").strings(), beginToken: begin, endToken: end)
+    } else {
+      try self.init(
+        source: file.file, tokens: tokens, types: types, scores: try metadata.array(key("scores")).map(Self.scores),
+        beginToken: begin, endToken: end, addsBeginToken: try flag("add_bos_token"), addsPrefixSpace: try flag("add_space_prefix") ?? true)
+    }
+    addsEndToken = try flag("add_eos_token") ?? false && endToken != nil
+    (prefersLongerAddedTokens, sparesAddedTokens) = (true, true)
+    if let name = try metadata.value("general.name")?.stringValue { stripAfterAddedTokens(ofModel: name) }
+    // The ends of a turn and of a message, where they are not the end of a sequence, by their ids or their names.
+    for name in ["eot_token_id", "eom_token_id"] {
+      if let id = try metadata.value(key(name))?.intValue.flatMap(Int32.init(exactly:)) { otherEndTokens.append(id) }
+    }
+    addNamedEndTokens()
   }
 }

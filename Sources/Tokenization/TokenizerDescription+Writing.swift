@@ -3,17 +3,9 @@ import JSON
 extension TokenizerDescription {
   /// The `tokenizer.json` of this tokenizer, as `tokenizers` reads it: the way back from `init(_:file:)`.
   ///
-  /// Every pattern is a `Split` before a `ByteLevel` that does not cut. Not for a prefix blank, which no GGUF file asks for.
+  /// What `ByteLevel` does by itself is a step of its own before one that does nothing but write bytes in its alphabet.
   public func json() -> JSON {
     let byteLevel: JSON = ["type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": false]
-    let steps: [JSON] = preTokenizers.map { step in
-      switch step {
-      case .individualDigits: ["type": "Digits", "individual_digits": true]
-      case .split(let pattern):
-        ["type": "Split", "pattern": ["Regex": JSON(pattern.rawValue)], "behavior": "Isolated", "invert": false]
-      case .prefixSpace: preconditionFailure("TokenizerDescription.json: a prefix blank")
-      }
-    }
     return [
       "version": "1.0", "truncation": nil, "padding": nil,
       "added_tokens": .array(
@@ -24,8 +16,8 @@ extension TokenizerDescription {
             "special": JSON($0.isSpecial),
           ]
         }),
-      "normalizer": composes ? ["type": "NFC"] : nil,
-      "pre_tokenizer": ["type": "Sequence", "pretokenizers": .array(steps + [byteLevel])],
+      "normalizer": normalizers.isEmpty ? nil : ["type": "Sequence", "normalizers": .array(normalizers.map(\.json))],
+      "pre_tokenizer": preTokenizer,
       "post_processor": beginTemplate ?? byteLevel, "decoder": byteLevel,
       "model": [
         "type": "BPE", "dropout": nil, "unk_token": unknownToken.map { JSON(Self.text($0)) } ?? nil, "continuing_subword_prefix": nil,

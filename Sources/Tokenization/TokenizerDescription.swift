@@ -1,16 +1,29 @@
-/// All that makes a byte-level BPE tokenizer, as plain values: what `tokenizer.json` says, or the metadata of a GGUF file.
+/// All that makes a tokenizer, as plain values: what `tokenizer.json` says, `tokenizer.model`, or the metadata of a GGUF file.
 public struct TokenizerDescription: Sendable {
-  /// A token of the BPE vocabulary, written in the alphabet of byte-level tokenizers ("Ġ" is the blank).
+  /// What makes tokens of a word.
+  public enum Model: Equatable, Sendable {
+    /// Pairs are merged by rank: byte pair encoding.
+    case bytePairs
+    /// Pairs whose text is a token are merged, the greatest score first: SentencePiece's BPE as llama.cpp runs it.
+    case scoredPairs
+    /// The tokens of the greatest sum of scores: a unigram language model.
+    case unigram
+  }
+
+  /// A token of the vocabulary.
   public struct Entry: Sendable {
-    /// The token as it is written.
+    /// The token as it is written: of a byte-level tokenizer in its alphabet ("Ġ" is the blank), of SentencePiece's with "▁" for the blank.
     public var text: [UInt8]
     /// Its id.
     public var id: Int32
+    /// What it counts for; 0 where pairs are merged by rank.
+    public var score: Double
 
-    /// A token and its id.
-    public init(text: [UInt8], id: Int32) {
+    /// A token, its id and its score.
+    public init(text: [UInt8], id: Int32, score: Double = 0) {
       self.text = text
       self.id = id
+      self.score = score
     }
   }
 
@@ -30,22 +43,36 @@ public struct TokenizerDescription: Sendable {
 
   /// The file that errors name.
   public var source: String
+  /// What makes tokens of a word.
+  public var model = Model.bytePairs
   /// The vocabulary.
   public var vocabulary: [Entry] = []
   /// The merges, the first one made first.
   public var merges: [Merge] = []
   /// Whether a piece that is a token as a whole is that token, whatever the merges would make of it (Llama-3).
   public var ignoresMerges = false
-  /// The token of a byte that the vocabulary does not have; without one such a byte is dropped, as in `tokenizers`.
+  /// The token of a character (or byte) that the vocabulary does not have; without one it is dropped, as in `tokenizers`.
   public var unknownToken: [UInt8]?
-  /// Whether a run of such bytes is one unknown token.
+  /// Whether a run of them is one unknown token.
   public var fusesUnknown = false
+  /// Whether a character that the vocabulary does not have is its bytes, the tokens "<0x00>" to "<0xFF>", if they are all there.
+  public var fallsBackToBytes = false
+  /// Whether words come to the model as bytes, for which the vocabulary has printable characters.
+  public var isByteLevel = false
   /// Control tokens and other words that are found before the text is cut.
   public var addedTokens: [AddedToken] = []
-  /// Whether the text is normalized to NFC first (Qwen2).
-  public var composes = false
+  /// The steps that change the text before it is cut, in order.
+  public var normalizers: [Normalizer] = []
   /// The steps that cut the text, in order.
   public var preTokenizers: [PreTokenizer] = []
+  /// Whether of two added tokens that overlap the longer one is found, as llama.cpp does, and not the leftmost.
+  public var prefersLongerAddedTokens = false
+  /// Whether control tokens stay text even where they are asked for (`split_special_tokens`).
+  public var splitsControlTokens = false
+  /// The steps that make text of tokens, in order.
+  public var decoders: [TokenDecoder] = []
+  /// Whether an added token is its spelling, whatever the steps would make of it.
+  public var sparesAddedTokens = false
   /// The token that begins a sequence.
   public var beginToken: Int32?
   /// The token that ends a sequence.
@@ -54,6 +81,8 @@ public struct TokenizerDescription: Sendable {
   public var otherEndTokens: [Int32] = []
   /// Whether the tokenizer puts `beginToken` before a text when special tokens are asked for.
   public var addsBeginToken = false
+  /// Whether the tokenizer puts `endToken` behind a text when special tokens are asked for.
+  public var addsEndToken = false
 
   /// A description without tokens.
   public init(source: String) {

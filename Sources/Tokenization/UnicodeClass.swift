@@ -14,6 +14,10 @@ struct UnicodeClass: OptionSet {
   static let word = UnicodeClass(rawValue: 16)
   /// Not starter and composed at once: what NFC must look at (not Yes in NFC_Quick_Check, or of a combining class other than 0).
   static let unstable = UnicodeClass(rawValue: 32)
+  /// What the normalizer StripAccents takes away: marks of an older Unicode.
+  static let accent = UnicodeClass(rawValue: 64)
+  /// What the pre-tokenizer Punctuation splits: that of ASCII, and that of an older Unicode.
+  static let punctuation = UnicodeClass(rawValue: 128)
 }
 
 /// The classes of all code points, expanded at the first use to two levels: 256 code points a page, equal pages once.

@@ -2,10 +2,8 @@ import JSON
 
 /// The tokens of a description by id and by text, held against each other.
 struct Vocabulary {
-  /// The tokens of the BPE vocabulary, by their text.
+  /// The tokens of the vocabulary, by their text.
   private(set) var table: TokenTable
-  /// Id → bytes; nil for an id without token.
-  private(set) var contents: [[UInt8]?]
   /// Id → the token as the vocabulary writes it.
   private(set) var spellings: [[UInt8]?]
   private(set) var addedIDs: [[UInt8]: Int32] = [:]
@@ -21,7 +19,6 @@ struct Vocabulary {
       throw description.error("vocab", "id \(id) among \(ids.count) tokens", "ids from 0 to \(limit - 1), with fewer holes")
     }
     spellings = [[UInt8]?](repeating: nil, count: Int(ids.max() ?? -1) + 1)
-    contents = spellings
     table = TokenTable(capacity: description.vocabulary.count)
     for entry in description.vocabulary { try add(entry, of: description) }
     for token in description.addedTokens { try add(token, of: description) }
@@ -34,7 +31,6 @@ struct Vocabulary {
         "vocab", "id \(entry.id) of \(shown(other)) and of \(shown(entry.text))", "an id of its own for each token")
     }
     spellings[Int(entry.id)] = entry.text
-    contents[Int(entry.id)] = ByteAlphabet.decode(entry.text)
   }
 
   private mutating func add(_ token: AddedToken, of description: TokenizerDescription) throws {
@@ -52,7 +48,6 @@ struct Vocabulary {
       throw failure("id \(token.id) for \(shown(token.content))", "\(id), its id in the vocabulary")
     }
     spellings[Int(token.id)] = token.content
-    contents[Int(token.id)] = token.content
   }
 }
 

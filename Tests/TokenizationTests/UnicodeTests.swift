@@ -20,11 +20,11 @@ import Testing
     let json = try JSON(contentsOf: Fixture.folder + "/unicode.json")
     for pair in try #require(json["nfc"]?.arrayValue) {
       let texts = try #require(pair.arrayValue).map { Array(try #require($0.stringValue).utf8) }
-      #expect(CanonicalComposition.normalized(texts[0]) == texts[1], "\(pair)")
+      #expect(NormalizationForm.c.normalized(texts[0]) == texts[1], "\(pair)")
     }
     var hash: UInt64 = 0xCBF2_9CE4_8422_2325
     for scalar in Self.scalars {
-      for byte in CanonicalComposition.normalized(Array("a\(scalar)\u{334}\n".utf8)) { hash = (hash ^ UInt64(byte)) &* 0x100_0000_01B3 }
+      for byte in NormalizationForm.c.normalized(Array("a\(scalar)\u{334}\n".utf8)) { hash = (hash ^ UInt64(byte)) &* 0x100_0000_01B3 }
     }
     #expect(json["nfc_of_all"]?.stringValue == String(hash, radix: 16))
   }
@@ -32,7 +32,7 @@ import Testing
   @Test func aNormalFormIsItsOwn() throws {
     for pair in try #require(JSON(contentsOf: Fixture.folder + "/unicode.json")["nfc"]?.arrayValue) {
       let normal = Array(try #require(pair.arrayValue?[1].stringValue).utf8)
-      #expect(normal.withUnsafeBufferPointer { CanonicalComposition.changes(in: $0, 0..<$0.count).count } == 0)
+      #expect(normal.withUnsafeBufferPointer { NormalizationForm.c.changes(in: $0, 0..<$0.count).count } == 0)
     }
   }
 
