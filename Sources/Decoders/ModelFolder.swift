@@ -36,7 +36,7 @@ public struct ModelFolder {
       (source, layout) = (file, GGUFLayout(configuration))
     } else {
       configuration = try DecoderConfiguration(contentsOf: path + "/config.json")
-      (source, layout) = (seed == nil || Self.hasWeights(path) ? try ShardedSafetensors.open(folder: path) : nil, nil)
+      (source, layout) = (seed == nil || Self.hasWeights(path) ? try ShardedCheckpoint.open(folder: path) : nil, nil)
     }
   }
 

@@ -111,7 +111,10 @@ public enum NormalizationForm: String, CaseIterable, Equatable, Sendable {
           open.append(first)
         } else if value &- Self.syllables < Self.leadCount * Self.vowelCount * Self.trailCount {
           let index = value - Self.syllables
-          let parts = [Self.leads + index / (Self.vowelCount * Self.trailCount), Self.vowels + index % (Self.vowelCount * Self.trailCount) / Self.trailCount]
+          let parts = [
+            Self.leads + index / (Self.vowelCount * Self.trailCount),
+            Self.vowels + index % (Self.vowelCount * Self.trailCount) / Self.trailCount,
+          ]
           result += (parts + (index % Self.trailCount > 0 ? [Self.trails + index % Self.trailCount] : [])).map { ($0, 0) }
         } else {
           result.append((value, NormalizationTables.shared.combiningClasses[value] ?? 0))
@@ -155,7 +158,8 @@ public enum NormalizationForm: String, CaseIterable, Equatable, Sendable {
     if first &- Self.leads < Self.leadCount, second &- Self.vowels < Self.vowelCount {
       return Self.syllables + ((first - Self.leads) * Self.vowelCount + second - Self.vowels) * Self.trailCount
     }
-    if first &- Self.syllables < Self.leadCount * Self.vowelCount * Self.trailCount, (first - Self.syllables) % Self.trailCount == 0, second > Self.trails,
+    if first &- Self.syllables < Self.leadCount * Self.vowelCount * Self.trailCount, (first - Self.syllables) % Self.trailCount == 0,
+      second > Self.trails,
       second < Self.trails + Self.trailCount
     {
       return first + second - Self.trails

@@ -40,7 +40,9 @@ public enum Normalizer: Equatable, Sendable {
       return text.replacing(in: range) { bytes, change in
         let classes = UnicodeClasses.table
         var (start, end) = (range.lowerBound, range.upperBound)
-        while left, start < end, case let first = classes.at(start, in: bytes, end: end), first.flags.contains(.space) { start += first.length }
+        while left, start < end, case let first = classes.at(start, in: bytes, end: end), first.flags.contains(.space) {
+          start += first.length
+        }
         while right, start < end, case let last = classes.before(end, in: bytes, start: start), last.flags.contains(.space) {
           end -= last.length
         }

@@ -79,7 +79,9 @@ public enum PreTokenizer: Equatable, Sendable {
       }
     case .alphabet:
       return text.rewrite(pieces) { result, piece, text in
-        for offset in piece { result.append(ByteAlphabet.encode(text.bytes[offset...offset]), from: text.origin(of: offset..<(offset + 1))) }
+        for offset in piece {
+          result.append(ByteAlphabet.encode(text.bytes[offset...offset]), from: text.origin(of: offset..<(offset + 1)))
+        }
       }
     case .bytes:
       return text.rewrite(pieces) { result, piece, text in

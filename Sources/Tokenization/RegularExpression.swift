@@ -47,7 +47,9 @@ public struct RegularExpression: Equatable, Sendable {
   }
 
   /// Hands on the matches in a part of a text, from left to right, which is all of the text that the expression sees.
-  func forEachMatch(in bytes: UnsafeBufferPointer<UInt8>, _ ranges: [Range<Int>], _ body: (_ part: Range<Int>, _ match: Range<Int>?) -> Void) {
+  func forEachMatch(
+    in bytes: UnsafeBufferPointer<UInt8>, _ ranges: [Range<Int>], _ body: (_ part: Range<Int>, _ match: Range<Int>?) -> Void
+  ) {
     program.withMatcher(in: bytes) { matcher in
       for part in ranges {
         matcher.forEachMatch(in: part) { body(part, $0) }

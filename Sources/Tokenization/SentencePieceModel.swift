@@ -137,7 +137,8 @@ func mergesFromScores(_ entries: [TokenizerDescription.Entry], parts ids: TokenT
   let order = cuts.indices.sorted { one, other in
     let (a, b) = (cuts[one], cuts[other])
     let (score, otherScore) = (entries[a.entry].score, entries[b.entry].score)
-    return score != otherScore ? score > otherScore : a.left != b.left ? a.left > b.left : a.right != b.right ? a.right > b.right : one < other
+    return score != otherScore
+      ? score > otherScore : a.left != b.left ? a.left > b.left : a.right != b.right ? a.right > b.right : one < other
   }
   return order.map { place in
     let (text, length) = (entries[cuts[place].entry].text, cuts[place].length)

@@ -35,7 +35,8 @@ extension TokenizerDescription {
     self.beginToken = try token(beginToken, "bos_token_id", 1)
     self.endToken = try token(endToken, "eos_token_id", 2)
     self.addsBeginToken = addsBeginToken ?? true && self.beginToken != nil
-    normalizers = (addsPrefixSpace ? [.prepend(String(Self.blank))] : []) + [.replace(RegularExpression(" " as Unicode.Scalar), String(Self.blank))]
+    normalizers =
+      (addsPrefixSpace ? [.prepend(String(Self.blank))] : []) + [.replace(RegularExpression(" " as Unicode.Scalar), String(Self.blank))]
     decoders = [.replace(Array(String(Self.blank).utf8), [0x20]), .byteTokens, .fuse]
     if addsPrefixSpace { decoders.append(.strip([0x20], start: 1, stop: 0)) }
     unknownToken = zip(tokens, types ?? []).first { $1 == 2 }?.0
@@ -122,7 +123,9 @@ extension TokenizerDescription {
     var found = addedTokens.filter { $0.isSpecial && names.contains(String(decoding: $0.content, as: UTF8.self)) }
     let texts = Set(found.map { String(decoding: $0.content, as: UTF8.self) })
     // In these vocabularies some of the names mean something else.
-    if texts.contains("<|call|>") && texts.contains("<|return|>") || texts.contains("<|flush|>") && !texts.isDisjoint(with: ["<|call|>", "<|calls|>"]) {
+    if texts.contains("<|call|>") && texts.contains("<|return|>")
+      || texts.contains("<|flush|>") && !texts.isDisjoint(with: ["<|call|>", "<|calls|>"])
+    {
       found.removeAll { $0.content == Array("<|end|>".utf8) }
     }
     if texts.contains("<|tool_response>") { found.removeAll { $0.content == Array("</s>".utf8) } }

@@ -70,7 +70,9 @@ struct TokenizerFolder {
       additional = list(settings)
     }
     if let tokens = settings?.json["added_tokens_decoder"], let file = settings?.file {
-      guard let members = tokens.objectValue?.members else { throw Self.error(file, "added_tokens_decoder", tokens, "an object of id: token") }
+      guard let members = tokens.objectValue?.members else {
+        throw Self.error(file, "added_tokens_decoder", tokens, "an object of id: token")
+      }
       defined = try members.map { member in
         guard let id = Int(member.key) else { throw Self.error(file, "added_tokens_decoder", JSON(member.key), "ids as keys") }
         return (id, try Self.named(member.value, file, "added_tokens_decoder.\(member.key)"))
@@ -82,7 +84,9 @@ struct TokenizerFolder {
         additional += list(map).filter { new in !additional.contains { $0.value == new.value } }
       }
       if let added = try Self.optional(folder + "/added_tokens.json") {
-        let names = Set((values.values.map(\.value) + additional.map(\.value)).compactMap { $0.stringValue ?? $0["content"]?.stringValue }.map(ByteKey.init))
+        let names = Set(
+          (values.values.map(\.value) + additional.map(\.value)).compactMap { $0.stringValue ?? $0["content"]?.stringValue }.map(
+            ByteKey.init))
         for member in added.json.objectValue?.members ?? [] {
           guard let id = member.value.intValue else { throw Self.error(added.file, member.key, member.value, "an id") }
           defined.append((id, Named(content: Array(member.key.utf8), flags: [:], isSpecial: names.contains(ByteKey(member.key)))))
@@ -97,7 +101,9 @@ struct TokenizerFolder {
         special.append((key, settings?.file ?? folder, Named(content: Array(token.utf8))))
       }
     }
-    for (file, value) in additional { special.append(("additional_special_tokens", file, try Self.named(value, file, "additional_special_tokens"))) }
+    for (file, value) in additional {
+      special.append(("additional_special_tokens", file, try Self.named(value, file, "additional_special_tokens")))
+    }
     for (key, token) in kind.further {
       let value = settings?.json[key] ?? JSON(token)
       if value != .null { special.append((key, folder, try Self.named(value, settings?.file ?? folder, key))) }
@@ -173,7 +179,8 @@ struct TokenizerFolder {
     if conversion.isGemma {
       conversion.firstNames = try ["pad_token", "eos_token", "bos_token"].map { key in
         guard let token = special.first(where: { $0.key == key }) else {
-          throw CheckpointError(file: settings?.file ?? folder, place: .key(key), found: "null", expected: "a token, which Gemma's class asks for")
+          throw CheckpointError(
+            file: settings?.file ?? folder, place: .key(key), found: "null", expected: "a token, which Gemma's class asks for")
         }
         return token.token.content
       }

@@ -189,7 +189,9 @@ enum ByteToken {
   private static let digits = Array("0123456789ABCDEF".utf8)
 
   /// How the token of a byte is written.
-  static func spelling(of byte: UInt8) -> [UInt8] { Array("<0x".utf8) + [digits[Int(byte >> 4)], digits[Int(byte & 15)], UInt8(ascii: ">")] }
+  static func spelling(of byte: UInt8) -> [UInt8] {
+    Array("<0x".utf8) + [digits[Int(byte >> 4)], digits[Int(byte & 15)], UInt8(ascii: ">")]
+  }
 
   /// The byte of a token; nil for any other token. As in `tokenizers`, small digits and a plus sign before one digit will do.
   static func byte(of token: [UInt8]) -> UInt8? {

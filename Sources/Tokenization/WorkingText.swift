@@ -85,6 +85,8 @@ struct WorkingText {
 
   /// Where bytes stand in a part, from left to right.
   func occurrences(of wanted: [UInt8], in range: Range<Int>) -> [Int] {
-    range.filter { bytes[$0] == wanted[0] && $0 + wanted.count <= range.upperBound && bytes[$0..<($0 + wanted.count)].elementsEqual(wanted) }
+    range.filter {
+      bytes[$0] == wanted[0] && $0 + wanted.count <= range.upperBound && bytes[$0..<($0 + wanted.count)].elementsEqual(wanted)
+    }
   }
 }

@@ -33,7 +33,7 @@ import Testing
   }
 
   @Test(arguments: HostileCases.names("index")) func index(name: String) {
-    expectOutcome(name) { try ShardedSafetensors.open(folder: $0) }
+    expectOutcome(name) { try ShardedCheckpoint.open(folder: $0) }
   }
 
   /// Opens, and reads every byte of every tensor.

@@ -82,7 +82,7 @@ import Testing
     for name in ["model.safetensors.index.json", "s1.safetensors", "s2.safetensors"] { try folder.put(name, fixture("index/good/\(name)")) }
     return { bytes in
       try folder.put(name, bytes)
-      return try read(ShardedSafetensors.open(folder: folder.path))
+      return try read(ShardedCheckpoint.open(folder: folder.path))
     }
   }
 

@@ -29,8 +29,8 @@ import Training
     try run.save(to: place.out)
     #expect(
       place.names(place.out) == [
-          "adapter_config.json", "adapter_model.bin", "adapter_model.safetensors", "experts.svg", "loss.svg", "metrics.jsonl",
-        ])
+        "adapter_config.json", "adapter_model.bin", "adapter_model.safetensors", "experts.svg", "loss.svg", "metrics.jsonl",
+      ])
     #expect(try MetricsFile.lines(place.out + "/metrics.jsonl", upTo: 9) == run.metrics)
     // A run with a folder leaves the same.
     let other = place.folder + "/other"

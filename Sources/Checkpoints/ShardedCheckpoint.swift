@@ -1,49 +1,51 @@
 import JSON
 
-/// The safetensors files of a model folder: `model.safetensors` alone, or the shards that `model.safetensors.index.json` names.
+/// The weights of a model folder, the first that there is of these, as transformers looks for them: `model.safetensors`, the shards
+/// that `model.safetensors.index.json` names, `pytorch_model.bin`, the shards that `pytorch_model.bin.index.json` names.
 ///
 ///     { "metadata": {"total_size": bytes, …}, "weight_map": {tensor: shard file, …} }
 ///
 /// The index and the shards must agree on every tensor, so that nothing is read from another place than the index says and nothing is
 /// left out. What stands under `metadata` is not read: writers count whole storages there, of which a tensor may be a part.
-public struct ShardedSafetensors: TensorSource {
+public struct ShardedCheckpoint: TensorSource {
   /// The single file, or the index.
   public let file: String
   /// The tensors, shard by shard in the order in which the index first names them.
   public var entries: [TensorEntry] { table.entries }
   /// The files, in that order.
-  public let shards: [Safetensors]
+  public let shards: [any TensorSource]
 
   /// Each tensor with the position of its shard.
   private let table: TensorTable<Int>
 
   /// Opens the weights of a folder.
   ///
-  /// - Parameters:
-  ///   - folder: the path of the folder.
-  ///   - basename: the name before `.safetensors`.
-  /// - Throws: `CheckpointError` if there is neither file nor index, if a shard's path leaves the folder or is missing, if index and
-  ///   shards disagree on a tensor, and for everything `Safetensors` refuses.
-  public static func open(folder: String, basename: String = "model") throws -> ShardedSafetensors {
-    let single = "\(folder)/\(basename).safetensors"
-    let index = "\(single).index.json"
-    if try MappedFile.exists(single) {
-      return try ShardedSafetensors(file: single, shards: [Safetensors(path: single)])
+  /// - Throws: `CheckpointError` if there is none of the files, if a shard's path leaves the folder or is missing, if index and
+  ///   shards disagree on a tensor, and for everything that ``Safetensors`` and ``PyTorchFile`` refuse.
+  public static func open(folder: String) throws -> ShardedCheckpoint {
+    let names = ["model.safetensors", "pytorch_model.bin"]
+    for name in names {
+      let single = "\(folder)/\(name)"
+      if try MappedFile.exists(single) { return try ShardedCheckpoint(file: single, shards: [open(single, of: single)]) }
+      if try MappedFile.exists(single + ".index.json") { return try ShardedCheckpoint(folder: folder, index: single + ".index.json") }
     }
-    guard try MappedFile.exists(index) else {
-      throw CheckpointError(
-        file: folder, found: "neither \(basename).safetensors nor \(basename).safetensors.index.json", expected: "one of them")
-    }
-    return try ShardedSafetensors(folder: folder, index: index)
+    throw CheckpointError(
+      file: folder, found: "neither \(names[0]) nor \(names[0]).index.json, \(names[1]) or \(names[1]).index.json",
+      expected: "one of them")
+  }
+
+  /// A shard, whose own name may be any: what it is, the name of the index or single file says.
+  private static func open(_ shard: String, of file: String) throws -> any TensorSource {
+    file.hasSuffix(".bin") || file.hasSuffix(".bin.index.json") ? try PyTorchFile(path: shard) : try Safetensors(path: shard)
   }
 
   /// Opens the shards that an index names, which lie beside it.
   ///
-  /// - Parameter index: the path of a `….safetensors.index.json`.
+  /// - Parameter index: the path of a `….safetensors.index.json` or `….bin.index.json`.
   /// - Throws: as `open(folder:)`.
-  public static func open(index: String) throws -> ShardedSafetensors {
+  public static func open(index: String) throws -> ShardedCheckpoint {
     let folder = index.utf8.lastIndex(of: UInt8(ascii: "/")).map { String(index[..<$0]) }
-    return try ShardedSafetensors(folder: folder ?? ".", index: index)
+    return try ShardedCheckpoint(folder: folder ?? ".", index: index)
   }
 
   /// The tensor of this name, compared by bytes; nil if there is none.
@@ -69,7 +71,7 @@ public struct ShardedSafetensors: TensorSource {
       guard try MappedFile.exists(path) else {
         throw CheckpointError(file: index, found: "no file \(quoted(name)) beside it", expected: "every shard that weight_map names")
       }
-      return try Safetensors(path: path)
+      return try Self.open(path, of: index)
     }
     try self.init(file: index, shards: shards)
 
@@ -93,7 +95,7 @@ public struct ShardedSafetensors: TensorSource {
   }
 
   /// Merges the tables of the shards.
-  private init(file: String, shards: [Safetensors]) throws {
+  private init(file: String, shards: [any TensorSource]) throws {
     var table = TensorTable<Int>()
     for (position, shard) in shards.enumerated() {
       for entry in shard.entries {

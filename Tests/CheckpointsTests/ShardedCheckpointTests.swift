@@ -2,7 +2,7 @@ import Testing
 
 @testable import Checkpoints
 
-@Suite struct ShardedSafetensorsTests {
+@Suite struct ShardedCheckpointTests {
   private let folder: TemporaryFolder
 
   init() throws { folder = try TemporaryFolder() }
@@ -24,7 +24,7 @@ import Testing
     try folder.put("model.safetensors.index.json", JSON.object(index).serialized())
   }
 
-  private func open() throws -> ShardedSafetensors { try ShardedSafetensors.open(folder: folder.path) }
+  private func open() throws -> ShardedCheckpoint { try ShardedCheckpoint.open(folder: folder.path) }
 
   @Test func theSingleFileIsPreferred() throws {
     try putShard("model.safetensors", ["a", "b"])
@@ -60,9 +60,29 @@ import Testing
     }
   }
 
+  /// Pickles are read where there is no safetensors file, alone or sharded.
+  @Test func picklesAreReadWhereThereIsNothingElse() throws {
+    func put(_ name: String, _ tensors: [String], first: UInt8) throws {
+      let entries = try tensors.map { try TensorEntry(name: $0, elementType: .uint8, shape: [2]) }
+      try PyTorchWriter.write(to: "\(folder.path)/\(name)", entries: entries) { entry, emit in
+        let place = UInt8(tensors.firstIndex(of: entry.name) ?? 0)
+        try [first + 2 * place, first + 2 * place + 1].withUnsafeBytes { try emit($0) }
+      }
+    }
+    try put("s1", ["a", "c"], first: 0)
+    try put("s2", ["b"], first: 10)
+    try folder.put("pytorch_model.bin.index.json", #"{"metadata":{},"weight_map":{"a":"s1","b":"s2","c":"s1"}}"#)
+    #expect(try open().shards.count == 2)
+    #expect(try open().bytes(of: "b") == [10, 11] && open().bytes(of: "c") == [2, 3])
+    try put("pytorch_model.bin", ["b"], first: 20)
+    #expect(try open().bytes(of: "b") == [20, 21])
+    try putShard("model.safetensors", ["b"], first: 30)
+    #expect(try open().bytes(of: "b") == [30, 31])
+  }
+
   @Test func aFolderWithoutWeightsNamesBoth() {
     expectError(folder.path, "neither model.safetensors nor model.safetensors.index.json") { try open() }
-    expectError("\(folder.path)/none", "neither") { try ShardedSafetensors.open(folder: "\(folder.path)/none") }
+    expectError("\(folder.path)/none", "neither") { try ShardedCheckpoint.open(folder: "\(folder.path)/none") }
   }
 
   @Test(arguments: [
