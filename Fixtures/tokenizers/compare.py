@@ -3,8 +3,8 @@
 
 usage: compare.py MIXLORA FOLDER [--data DIR] [--size N] [--seed N]
   MIXLORA   the program
-  FOLDER    holds tokenizer.json
-  --data    task lines (TASK/*.jsonl); with it every Unicode scalar is in some string
+  FOLDER    holds tokenizer.json, or tokenizer.model with the files that transformers==4.46.3 needs to make a tokenizer of it
+  --data    task lines (TASK/*.jsonl); with it every Unicode scalar is in some string; --size 17000 makes about 100 000 strings
 Exit 1 where anything differs. `--make-gguf FILE FOLDER` in place of all that writes FOLDER/tokenizer.json from a GGUF file
 (pre-tokenizers smollm, gpt-2, llama-bpe, qwen2; needs gguf==0.19.0).
 """
@@ -49,9 +49,13 @@ def main():
     parser.add_argument("--size", type=int, default=5000); parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     if tokenizers.__version__ != "0.20.3": sys.exit(f"needs tokenizers 0.20.3, found {tokenizers.__version__}")
-    tokenizer = tokenizers.Tokenizer.from_file(f"{arguments.folder}/tokenizer.json")
+    if Path(arguments.folder, "tokenizer_config.json").exists() or not Path(arguments.folder, "tokenizer.json").exists():
+        from transformers import AutoTokenizer
+        tokenizer = AutoTokenizer.from_pretrained(arguments.folder).backend_tokenizer
+    else: tokenizer = tokenizers.Tokenizer.from_file(f"{arguments.folder}/tokenizer.json")
     # Their decoder reads an added token in the byte alphabet and breaks one such as "n\u00e9"; ours gives it as it is spelled.
-    broken = {i for i, token in tokenizer.get_added_tokens_decoder().items() if any("\xa1" <= c <= "\u0143" for c in token.content)}
+    is_byte_level = "ByteLevel" in repr(tokenizer.decoder)
+    broken = {i for i, token in tokenizer.get_added_tokens_decoder().items() if is_byte_level and any("\xa1" <= c <= "\u0143" for c in token.content)}
     controls = [token.content for token in tokenizer.get_added_tokens_decoder().values()]
     texts = list(strings(arguments.seed, controls, arguments.size, arguments.data))
     wrong = 0

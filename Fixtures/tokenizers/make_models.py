@@ -7,8 +7,8 @@ usage: make_models.py [--check]      (needs sentencepiece==0.2.3, protobuf, and 
   gemma/     tokenizer.model with Gemma's first tokens, read as GemmaTokenizerFast
   unigram/   tokenizer.json of a unigram model with byte fallback and Metaspace
   unigram-plain/  the same kind without byte fallback: unknown characters become one token
-expected.json as in make.py, and "digests": FNV-1a (64 bits, over the ids as four bytes each, and FFFFFFFF behind each string) of every
-thousand strings of 64 scalars, all below 0x20000 and from 0xE0000 to 0xE0FFF but surrogates, first as they are, then as "a", scalar, " ".
+expected.json as in make.py, and "digests": FNV-1a (64 bits, an id at a time, and FFFFFFFF behind each string) of every thousand strings of 64
+scalars: all below 0x10000 but surrogates, from 0x1F000 to 0x1FFFF and from 0xE0000 to 0xE00FF, first as they are, then as "a", scalar, " ".
 folders.json: what AutoTokenizer makes of folders: "base" is the folder whose tokenizer is taken, "files" what lies beside it; "ids" of
 "texts" with the tokens that go around them, or "error", the key that must be named where transformers fails too.
 """
@@ -42,7 +42,7 @@ def load(model, settings):
 
 
 def scalars():
-    everything = [c for c in range(0x20000) if not 0xD800 <= c <= 0xDFFF] + list(range(0xE0000, 0xE1000))
+    everything = [c for c in range(0x10000) if not 0xD800 <= c <= 0xDFFF] + list(range(0x1F000, 0x20000)) + list(range(0xE0000, 0xE0100))
     for form in ("{}", "a{} "):
         for i in range(0, len(everything), 64): yield "".join(form.format(chr(c)) for c in everything[i:i + 64])
 
@@ -52,8 +52,7 @@ def digests(tokenizer):
     for start in range(0, len(texts), 1000):
         value = 0xCBF29CE484222325
         for encoding in tokenizer.encode_batch(texts[start:start + 1000], add_special_tokens=False):
-            for number in [*encoding.ids, 0xFFFFFFFF]:
-                for byte in number.to_bytes(4, "little"): value = (value ^ byte) * 0x100000001B3 & 0xFFFFFFFFFFFFFFFF
+            for number in [*encoding.ids, 0xFFFFFFFF]: value = (value ^ number) * 0x100000001B3 & 0xFFFFFFFFFFFFFFFF
         result.append("%016x" % value)
     return result
 

@@ -11,19 +11,24 @@ public final class Conversation<B: Backend> {
   private let generator: Generator<B>
   private let state: DecodingState<B>
   private let positions: Int
+  private let check: ([Int32]) throws -> Void
 
-  init(_ layout: ChatLayout, _ generator: Generator<B>, _ state: DecodingState<B>, positions: Int) {
+  /// - Parameter check: throws for tokens that the model does not have.
+  init(
+    _ layout: ChatLayout, _ generator: Generator<B>, _ state: DecodingState<B>, positions: Int, check: @escaping ([Int32]) throws -> Void
+  ) {
     self.layout = layout
     self.generator = generator
     self.state = state
     self.positions = positions
+    self.check = check
   }
 
   /// Says a user's turn and gives the answer.
   ///
   /// - Parameter onText: hears the answer as it comes.
-  /// - Throws: ``PromptError`` where the model has no positions left for the turn, `CheckpointError` where the
-  ///   template does not take it, `NonFiniteValue` for logits, and what the device reports.
+  /// - Throws: ``PromptError`` where the model has no positions left for the turn, `CheckpointError` where the template does not take it
+  ///   and for a token that the embedding does not have, `NonFiniteValue` for logits, and what the device reports.
   public func say(_ text: String, onText: (String) -> Void = { _ in }) throws -> GeneratedText {
     let said = messages + [ChatMessage(role: "user", content: text)]
     let turn = try layout.tokens(said, addsGenerationPrompt: true)
@@ -31,6 +36,7 @@ public final class Conversation<B: Backend> {
     guard turn.count <= positions else {
       throw PromptError(prompt: nil, "has \(turn.count) tokens with this turn, expected at most \(positions)")
     }
+    try check(turn)
     let answer = try generator.generate([state.rewind(0, toBecome: turn)], state) { _, piece, _ in onText(piece) }[0]
     ids = turn + answer.ids
     messages = said + [ChatMessage(role: "assistant", content: answer.text)]

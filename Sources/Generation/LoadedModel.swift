@@ -16,6 +16,8 @@ public struct LoadedModel<B: Backend> {
   public let positions: Int
   let backend: B
   private let path: String
+  /// Rows of the embedding. A tokenizer may have more tokens, as long as none of them is needed.
+  private let vocabulary: Int
   /// Positions of a model that does not say how many it has.
   private static var usualPositions: Int { 32_768 }
   /// Positions at most, whatever a file says: a table of angles grows up to them.
@@ -24,17 +26,13 @@ public struct LoadedModel<B: Backend> {
   /// Reads a model.
   ///
   /// - Parameters:
-  ///   - path: a Hugging Face folder with `tokenizer.json`, or a GGUF file.
+  ///   - path: a Hugging Face folder with its tokenizer, or a GGUF file.
   ///   - adapter: the folder of a MixLoRA or LoRA adapter.
   /// - Throws: `CheckpointError` for everything that is missing, wrong or not built yet.
   public init(_ path: String, adapter: String? = nil, on backend: B) throws {
     tokenizer = try Tokenizer(model: path)
     let files = try ModelFolder(path)
-    guard tokenizer.vocabularySize <= files.configuration.vocabulary else {
-      throw CheckpointError(
-        file: path, found: "a tokenizer with ids up to \(tokenizer.vocabularySize - 1)",
-        expected: "ids below \(files.configuration.vocabulary), the model's vocabulary")
-    }
+    vocabulary = files.configuration.vocabulary
     positions = min(files.configuration.contextLength ?? Self.usualPositions, Self.mostPositions)
     decoder = try files.decoder(adapter: adapter.map { .folder($0) } ?? .none, on: backend)
     self.path = path
@@ -55,7 +53,8 @@ public struct LoadedModel<B: Backend> {
   ///   - texts: taken as they are, behind a begin token where the tokenizer adds one; control tokens in them stay text.
   ///   - chat: how each is laid out as a user's turn of a conversation, whose answer comes out; nil if it is a text.
   ///   - onText: hears the text of each as it becomes certain, and that it has ended.
-  /// - Throws: as `generate(_:_:)`; `CheckpointError` for a chat without a template that takes it.
+  /// - Throws: as `generate(_:_:)`; `CheckpointError` for a chat without a template that takes it, and for a token of a text that the
+  ///   embedding does not have.
   public func generate(
     _ texts: [String], _ settings: GenerationSettings = GenerationSettings(), chat: ChatSettings? = nil,
     onText: (_ text: Int, _ piece: String, _ hasEnded: Bool) -> Void = { _, _, _ in }
@@ -71,6 +70,7 @@ public struct LoadedModel<B: Backend> {
       guard ids.count <= positions else {
         throw PromptError(prompt: n, "has \(ids.count) tokens, expected at most \(positions), the model's positions")
       }
+      try requireKnown(ids)
     }
     return try generator(settings, layout).generate(
       prompts, DecodingState(decoder, sequences: prompts.count, on: backend), onText: onText)
@@ -87,12 +87,19 @@ public struct LoadedModel<B: Backend> {
     return Generator(tokenizer, settings.sampler, limits, on: backend)
   }
 
+  /// - Throws: `CheckpointError` for a token that the embedding does not have.
+  private func requireKnown(_ ids: [Int32]) throws {
+    guard let id = ids.first(where: { $0 >= vocabulary }) else { return }
+    throw CheckpointError(
+      file: path, found: "text with the tokenizer's token \(id)", expected: "tokens below \(vocabulary), the vocabulary of the model")
+  }
+
   /// Begins a conversation.
   ///
   /// - Throws: `CheckpointError` for a model without a chat template, and a template that is none.
   public func chat(_ settings: GenerationSettings = GenerationSettings(), _ chat: ChatSettings = ChatSettings()) throws -> Conversation<B> {
     let layout = try ChatLayout(model: path, tokenizer, template: chat.template, system: chat.system)
     return Conversation(
-      layout, generator(settings, layout), DecodingState(decoder, sequences: 1, on: backend), positions: positions)
+      layout, generator(settings, layout), DecodingState(decoder, sequences: 1, on: backend), positions: positions, check: requireKnown)
   }
 }

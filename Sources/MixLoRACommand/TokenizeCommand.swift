@@ -24,7 +24,7 @@ struct TokenizeCommand: ParsableCommand {
         echo '[[{"role": "user", "content": "Hi"}]]' | mixlora tokenize --model SmolLM2-135M-Instruct --chat --render
       """)
 
-  @Option(help: ArgumentHelp("Hugging Face folder with tokenizer.json, or a GGUF file.", valueName: "path"))
+  @Option(help: ArgumentHelp("Hugging Face folder with tokenizer.json or tokenizer.model, or a GGUF file.", valueName: "path"))
   var model: String
 
   @Flag(help: "Let text that spells a control token become that token.")

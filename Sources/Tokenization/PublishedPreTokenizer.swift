@@ -18,7 +18,8 @@ struct PublishedPreTokenizer {
   init?(named name: String) {
     guard let steps = Self.steps(name) else { return nil }
     self.steps = steps
-    if ["qwen2", "qwen35", "megrez", "stablelm2", "command-r", "mpt", "olmo"].contains(name) { normalizers = [.form(.c)] }
+    // Not qwen35: llama.cpp's published ids are those of the text as it stands.
+    if ["qwen2", "megrez", "stablelm2", "command-r", "mpt", "olmo"].contains(name) { normalizers = [.form(.c)] }
     ignoresMerges =
       Self.llamas.contains(name) || ["minicpm5", "youtu", "glm4", "glm5", "tekken", "granite-embed-multi-97m"].contains(name)
     addsBeginToken = Self.llamas.contains(name) || ["tekken", "gemma4", "granite-embed-multi-311m"].contains(name)

@@ -81,6 +81,36 @@ indirect enum RegularNode {
   case atomic(RegularNode)
   case anchor(Anchor)
 
+  /// Alternatives in order; those in a row that begin with the same set share it, which matches the same and is tried once.
+  static func oneOf(_ parts: ArraySlice<RegularNode>) -> RegularNode {
+    var result: [RegularNode] = []
+    var rest = parts
+    while let part = rest.popFirst() {
+      guard let (set, tail) = part.headAndTail else {
+        result.append(part)
+        continue
+      }
+      var tails = [tail]
+      while let (other, tail) = rest.first?.headAndTail, other == set {
+        tails.append(tail)
+        rest.removeFirst()
+      }
+      result.append(tails.count == 1 ? part : .sequence([.set(set), .oneOf(tails[...])]))
+    }
+    return result.count == 1 ? result[0] : .alternatives(result)
+  }
+
+  /// The set that a match begins with, and what follows it; nil where it does not begin so plainly.
+  private var headAndTail: (set: ScalarSet, tail: RegularNode)? {
+    switch self {
+    case .set(let set): return (set, .sequence([]))
+    case .sequence(let parts):
+      guard case .set(let set) = parts.first else { return nil }
+      return (set, parts.count == 2 ? parts[1] : .sequence(Array(parts.dropFirst())))
+    default: return nil
+    }
+  }
+
   /// The number of code points of every match; nil if matches differ in it, or may.
   var width: Int? {
     switch self {

@@ -79,7 +79,7 @@ struct RegularMatcher {
     var last = -1
     while start <= part.upperBound {
       let (kind, length) = scalar(at: start)
-      if has(program.start, kind), let end = end(from: 0, at: start), end > start || last != start {
+      if has(program.start, kind), let end = end(from: 0, at: start, kind, length), end > start || last != start {
         body(start..<end)
         last = end
         start = end
@@ -140,6 +140,7 @@ struct RegularMatcher {
 
   /// Ends a program inside of the program, or all of it: what is on the way to its end has succeeded.
   private mutating func succeed(_ base: Int) {
+    if choices.count == base { return }
     if remembers {
       for choice in choices[base...] where code[Int(choice.at)].isInAhead && code[Int(choice.at)].row >= 0 && choice.kind != .other {
         set(&succeeded, code[Int(choice.at)].row, choice.floor...choice.place)
@@ -152,10 +153,16 @@ struct RegularMatcher {
 
   /// Where the match ends that begins at a place with an instruction; nil without one.
   private mutating func end(from entry: Int, at start: Int) -> Int? {
+    let (kind, length) = scalar(at: start)
+    return end(from: entry, at: start, kind, length)
+  }
+
+  /// The same, with the kind and the length of the code point there.
+  private mutating func end(from entry: Int, at start: Int, _ kind: Int, _ length: Int) -> Int? {
     let base = choices.count
     var at = entry
     var place = start
-    var (kind, length) = scalar(at: place)
+    var (kind, length) = (kind, length)
     while true {
       let step = code[at]
       var goesOn = true
@@ -207,6 +214,7 @@ struct RegularMatcher {
             return place
           }
           goesOn = outcome == .open
+          (kind, length) = scalar(at: place)
         } else {
           let floor = place
           while taken < step.high, has(step.set, kind) {
@@ -217,7 +225,6 @@ struct RegularMatcher {
           if step.mode == .greedy, place > floor { choices.append(Choice(kind: .shorter, at: Int32(at), floor: floor, place: place)) }
           steps += place - floor
         }
-        (kind, length) = scalar(at: place)
         at += 1
       case .ahead:
         goesOn = (end(from: at + 1, at: place) != nil) != step.isNegated

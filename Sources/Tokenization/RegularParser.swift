@@ -29,7 +29,7 @@ struct RegularParser {
     guard depth <= 64 else { throw PatternError("groups 64 deep") }
     var parts = [try sequence()]
     while take("|") { parts.append(try sequence()) }
-    return parts.count == 1 ? parts[0] : .alternatives(parts)
+    return .oneOf(parts[...])
   }
 
   private mutating func sequence() throws -> RegularNode {
@@ -187,7 +187,7 @@ struct RegularParser {
   }
 
   /// The set of the escape whose backslash was read.
-  private mutating func escapedSet() throws -> ScalarSet {
+  private mutating func escapedSet(inClass: Bool = false) throws -> ScalarSet {
     guard let scalar = next else { throw PatternError("a \"\\\" at the end") }
     index += 1
     switch Character(Unicode.Scalar(scalar) ?? " ") {
@@ -195,8 +195,8 @@ struct RegularParser {
     case "S": return UnicodeProperties.space.inverted()
     case "d": return UnicodeProperties.digit
     case "D": return UnicodeProperties.digit.inverted()
-    case "w": return UnicodeProperties.word
-    case "W": return UnicodeProperties.word.inverted()
+    case "w": return inClass ? UnicodeProperties.wordInClass : UnicodeProperties.word
+    case "W": return (inClass ? UnicodeProperties.wordInClass : UnicodeProperties.word).inverted()
     case "h": return Self.hexadecimal
     case "H": return Self.hexadecimal.inverted()
     case "n": return ScalarSet(0x0A)
@@ -292,7 +292,7 @@ struct RegularParser {
     index += 1
     guard scalar == 0x5C else { return (ScalarSet(scalar), scalar) }
     if take("b") { return (ScalarSet(0x08), 0x08) }
-    let set = try escapedSet()
+    let set = try escapedSet(inClass: true)
     let isSingle = set.ranges.count == 1 && set.ranges[0].count == 1
     return (set, isSingle ? set.ranges[0].lowerBound : nil)
   }

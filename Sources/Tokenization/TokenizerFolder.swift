@@ -11,6 +11,8 @@ struct TokenizerFolder {
   private var special: [(key: String, file: String, token: Named)] = []
   /// Tokens that the files define, by id.
   private var defined: [(id: Int, token: Named)] = []
+  /// Whether they come from `added_tokens.json`, where the tokens of `tokenizer.json` count more.
+  private var isLegacy = true
 
   /// A token that a file names.
   private struct Named {
@@ -18,6 +20,8 @@ struct TokenizerFolder {
     /// The flags; nil where only the text stands there.
     var flags: JSON?
     var isSpecial: Bool?
+    /// Whether no file names it, but the class.
+    var isDefault = false
   }
 
   private static let keys = ["bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token"]
@@ -73,6 +77,7 @@ struct TokenizerFolder {
       guard let members = tokens.objectValue?.members else {
         throw Self.error(file, "added_tokens_decoder", tokens, "an object of id: token")
       }
+      isLegacy = false
       defined = try members.map { member in
         guard let id = Int(member.key) else { throw Self.error(file, "added_tokens_decoder", JSON(member.key), "ids as keys") }
         return (id, try Self.named(member.value, file, "added_tokens_decoder.\(member.key)"))
@@ -98,7 +103,7 @@ struct TokenizerFolder {
       if let (file, value) = values[key] {
         if value != .null { special.append((key, file, try Self.named(value, file, key))) }
       } else if let token = kind.defaults[key] {
-        special.append((key, settings?.file ?? folder, Named(content: Array(token.utf8))))
+        special.append((key, settings?.file ?? folder, Named(content: Array(token.utf8), isDefault: true)))
       }
     }
     for (file, value) in additional {
@@ -135,7 +140,8 @@ struct TokenizerFolder {
     if !special.contains(where: { $0.key == "pad_token" }), settings?.json["pad_token"] == nil, let pad = padToken {
       special.append(("pad_token", folder, Named(content: pad)))
     }
-    add(special, isConverted: isConverted, to: &description, &ids)
+    let taken = isLegacy && !isConverted ? Set(description.addedTokens.map { Int($0.id) }) : []
+    add(defined.filter { !taken.contains($0.id) }.map(\.token), special, isConverted: isConverted, to: &description, &ids)
     func id(_ key: String) -> Int32? { special.first { $0.key == key }.flatMap { ids[ByteKey(bytes: $0.token.content)] } }
     if let end = try id("eos_token") ?? modelID("eos_token", description) { description.endToken = end }
     description.otherEndTokens = [generation, model].compactMap { $0?.json["eos_token_id"] }.flatMap { $0.arrayValue ?? [$0] }
@@ -190,12 +196,13 @@ struct TokenizerFolder {
 
   /// Adds the tokens that the files define or name: the flags that stand there count; one that is not there gets the next free id.
   private func add(
-    _ special: [(key: String, file: String, token: Named)], isConverted: Bool, to description: inout TokenizerDescription,
+    _ defined: [Named], _ special: [(key: String, file: String, token: Named)], isConverted: Bool,
+    to description: inout TokenizerDescription,
     _ ids: inout [ByteKey: Int32]
   ) {
     let names = Set(special.map { ByteKey(bytes: $0.token.content) })
     var places = Dictionary(description.addedTokens.enumerated().map { (ByteKey(bytes: $1.content), $0) }) { first, _ in first }
-    let definitions = Set(defined.map { ByteKey(bytes: $0.token.content) })
+    let definitions = Set(defined.map { ByteKey(bytes: $0.content) })
     var next = max(Int32(description.vocabulary.count), (description.addedTokens.map(\.id).max() ?? -1) + 1)
     func add(_ token: Named, isSpecial: Bool) {
       let key = ByteKey(bytes: token.content)
@@ -212,12 +219,13 @@ struct TokenizerFolder {
         description.addedTokens.append(added)
       }
     }
-    for (_, token) in defined {
+    for token in defined {
       add(token, isSpecial: token.isSpecial ?? false || names.contains(ByteKey(bytes: token.content)))
     }
     for (_, _, token) in special {
       let key = ByteKey(bytes: token.content)
-      let isRedefined = !definitions.contains(key) && (token.flags != nil || kind.redefinesTokens || isConverted)
+      let isWhole = token.flags != nil || kind.redefinesTokens || isConverted
+      let isRedefined = isWhole && (token.isDefault || !definitions.contains(key))
       if isRedefined || places[key] == nil { add(token, isSpecial: true) }
     }
   }

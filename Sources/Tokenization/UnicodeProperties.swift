@@ -4,10 +4,11 @@ enum UnicodeProperties {
   static let space = classes(.space)
   /// `\d`: Nd.
   static let digit = categories { $0 == "Nd" }
-  /// `\w`: letters, those in circles and squares too, marks, digits, letters that are numbers and connecting punctuation; of numbers that
-  /// are neither, those of Latin-1.
-  static let word = categories { ["L", "M"].contains($0.prefix(1)) || ["Nd", "Nl", "Pc"].contains($0) }
-    .union(ScalarSet([0xB2...0xB3, 0xB9...0xB9, 0xBC...0xBE, 0x24B6...0x24E9, 0x1F130...0x1F149, 0x1F150...0x1F169, 0x1F170...0x1F189]))
+  /// `\w` in brackets: letters, those in circles and squares too, marks, digits, letters that are numbers and connecting punctuation.
+  static let wordInClass = categories { ["L", "M"].contains($0.prefix(1)) || ["Nd", "Nl", "Pc"].contains($0) }
+    .union(ScalarSet([0x24B6...0x24E9, 0x1F130...0x1F149, 0x1F150...0x1F169, 0x1F170...0x1F189]))
+  /// `\w` by itself, which counts the superscripts and fractions of Latin-1 as well.
+  static let word = wordInClass.union(ScalarSet([0xB2...0xB3, 0xB9...0xB9, 0xBC...0xBE]))
   /// Letters that have other cases, or may have.
   static let cased = categories { ["Lu", "Ll", "Lt", "Lm", "Mn", "Mc", "Nl", "So"].contains($0) }
 
@@ -20,7 +21,7 @@ enum UnicodeProperties {
     case "any": return .all
     case "space", "whitespace": return space
     case "digit": return digit
-    case "word": return word
+    case "word": return wordInClass
     case "lc": return categories { ["Lu", "Ll", "Lt"].contains($0) }
     default: return script(key)
     }

@@ -41,6 +41,9 @@ struct WordModel: Sendable {
       if isByteLevel { return table.id(of: ByteAlphabet.encode(CollectionOfOne(UInt8(byte)))) ?? -1 }
       return byte < 0x80 ? table.id(of: [UInt8(byte)]) ?? -1 : -1
     }
+    if isByteLevel, description.fallsBackToBytes, singles.contains(-1), table.id(of: ByteToken.spelling(of: 0)) != nil {
+      throw description.error("model.byte_fallback", "true with ByteLevel and a vocabulary that lacks bytes", "false")
+    }
     byteTokens = description.fallsBackToBytes ? (0...255).map { table.id(of: ByteToken.spelling(of: UInt8($0))) ?? -1 } : []
   }
 

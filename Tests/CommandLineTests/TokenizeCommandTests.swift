@@ -62,8 +62,8 @@ import Testing
     #expect(try run("llama3", "[]", "--decode", "--parse-special").code == 2)
   }
 
-  /// The files beside tokenizer.json name tokens; a name that is none is an error.
-  @Test func anEndTokenMustBeAToken() throws {
+  /// The files beside tokenizer.json name tokens; an id that is none is an error, a name that is none a token more.
+  @Test func whatTheFilesBesideATokenizerName() throws {
     let scratch = try Scratch()
     let folder = scratch.url.appending(path: "model")
     try FileManager.default.createDirectory(at: folder, withIntermediateDirectories: true)
@@ -77,7 +77,10 @@ import Testing
     try write("tokenizer_config.json", #"{"eos_token": {"content": "<|im_end|>"}}"#)
     #expect(try Program.run(["tokenize", "--model", folder.path], input: "[]").code == 0)
     try write("tokenizer_config.json", #"{"eos_token": "</s>"}"#)
+    let more = try Program.run(["tokenize", "--model", folder.path, "--parse-special"], input: #"["</s>"]"#)
+    #expect(more.code == 0 && more.output.hasPrefix("[[9"), "\(more.output)")
+    try write("tokenizer_config.json", #"{"tokenizer_class": "NobodysTokenizer"}"#)
     let unknown = try Program.run(["tokenize", "--model", folder.path], input: "[]")
-    #expect(unknown.code == 3 && unknown.error.contains("</s>"), "\(unknown.error)")
+    #expect(unknown.code == 3 && unknown.error.contains("NobodysTokenizer"), "\(unknown.error)")
   }
 }

@@ -19,7 +19,7 @@ enum TrainingCase {
     ]
     let model = folder.appending(path: "model")
     try AtomicFile.write(tokenizer.serialized(), to: model.path + "/tokenizer.json")
-    try AtomicFile.write(#"{"eos_token":"<end>"}"#, to: model.path + "/tokenizer_config.json")
+    try AtomicFile.write(#"{"tokenizer_class":"PreTrainedTokenizerFast","eos_token":"<end>"}"#, to: model.path + "/tokenizer_config.json")
     let lines = (0..<11).map { #"{"prompt":"what is \#($0)?","completion":" \#($0) is \#($0 + 1)."}"# }
     try AtomicFile.write(lines.joined(separator: "\n") + "\n", to: folder.path + "/data.jsonl")
     return folder

@@ -1,4 +1,4 @@
-import Decoders
+import Checkpoints
 import Tokenization
 
 /// A tokenizer for the golden models: 61 tokens, of which 58 are single characters.
@@ -9,12 +9,7 @@ package enum TalkingModel {
   package static let characters = (Array("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ.,?!") + ["Ġ", "Ċ"]).map(String.init)
 
   package static func tokenizer() throws -> Tokenizer {
-    var description = TokenizerDescription(source: "talking model")
-    for (i, text) in characters.enumerated() { description.vocabulary.append(.init(text: Array(text.utf8), id: Int32(i + 3))) }
-    for (i, text) in controls.enumerated() {
-      description.addedTokens.append(AddedToken(id: Int32(i), content: Array(text.utf8), isSpecial: true))
-    }
-    description.preTokenizers = [.split(.gpt2)]
+    var description = try TokenizerDescription(JSON(parsing: json(), file: "talking model"), file: "talking model")
     description.endToken = 2
     return try Tokenizer(description)
   }

@@ -29,4 +29,18 @@ import Testing
     #expect(throws: PromptError.self) { try model.generate("") }
     #expect(throws: PromptError.self) { try model.generate(String(repeating: "a", count: 65)) }
   }
+
+  /// A token beyond the embedding hurts nobody until a text has it.
+  @Test func aTokenBeyondTheEmbeddingIsRefusedWhereItIsNeeded() throws {
+    let place = try TrainingCase()
+    try AtomicFile.write(
+      #"{"tokenizer_class":"PreTrainedTokenizerFast","pad_token":"<pad>","bos_token":"<begin>"}"#,
+      to: place.model + "/tokenizer_config.json")
+    let model = try LoadedModel(place.model, threads: 1)
+    #expect(try !model.generate("So", GenerationSettings(tokens: 2)).isEmpty)
+    try AtomicFile.write(#"{"tokenizer_class":"LlamaTokenizer","bos_token":"<begin>"}"#, to: place.model + "/tokenizer_config.json")
+    let beginning = try LoadedModel(place.model, threads: 1)
+    #expect(throws: CheckpointError.self) { try beginning.generate("So", GenerationSettings(tokens: 2)) }
+    #expect(throws: CheckpointError.self) { try beginning.chat(GenerationSettings(tokens: 2)).say("So") }
+  }
 }
