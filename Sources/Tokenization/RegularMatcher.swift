@@ -142,8 +142,10 @@ struct RegularMatcher {
   private mutating func succeed(_ base: Int) {
     if choices.count == base { return }
     if remembers {
-      for choice in choices[base...] where code[Int(choice.at)].isInAhead && code[Int(choice.at)].row >= 0 && choice.kind != .other {
-        set(&succeeded, code[Int(choice.at)].row, choice.floor...choice.place)
+      for choice in choices[base...] where choice.kind != .other {
+        let step = code[Int(choice.at)]
+        guard step.isInAhead, choice.kind == .failed || step.high == .max else { continue }
+        set(&succeeded, step.row, choice.floor...choice.place)
       }
     }
     choices.removeLast(choices.count - base)
@@ -197,6 +199,19 @@ struct RegularMatcher {
         if goesOn, has(step.rest, kind) { choices.append(Choice(kind: .other, at: step.target, floor: place, place: place)) }
         at += 1
       case .run:
+        if remembers, step.high < .max, step.mode != .possessive {
+          // The state of a bounded run is the one before its minimum.
+          let bit = bit(step.row, place)
+          if step.isInAhead, isSet(succeeded, bit) {
+            succeed(base)
+            return place
+          }
+          if isSet(failed, bit) {
+            goesOn = false
+            break
+          }
+          choices.append(Choice(kind: .failed, at: Int32(at), floor: place, place: place))
+        }
         var taken: Int32 = 0
         while taken < step.low, has(step.set, kind) {
           place += length
@@ -261,11 +276,16 @@ struct RegularMatcher {
   /// to it have tried it already.
   private mutating func carefulRun(_ step: RegularProgram.Instruction, _ at: Int, _ place: inout Int, _ taken: Int32) -> Outcome {
     let floor = place
+    let isBounded = step.high < .max
     if step.mode == .lazy {
+      if remembers, !isBounded {
+        let bit = bit(step.row, place)
+        if step.isInAhead, isSet(succeeded, bit) { return .succeeded }
+        if isSet(failed, bit) { return .failed }
+      }
       choices.append(Choice(kind: .longer, at: Int32(at), floor: floor, place: place, left: step.high == .max ? .max : step.high - taken))
       return .open
     }
-    let isBounded = step.high < .max
     var taken = taken
     while true {
       if !isBounded {

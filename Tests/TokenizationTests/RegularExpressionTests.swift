@@ -10,15 +10,15 @@ import Testing
     return found
   }
 
-  /// Expressions that take exponential or quadratic time by going back alone: half a million characters, each within seconds even unoptimized.
+  /// Expressions that take exponential or quadratic time by going back alone: on twenty thousand characters they would take minutes to ages.
   @Test(
     arguments: [
-      "(?:a+)+b", "(?:a|a)*b", "(?:a|aa)+b", "(?:a*b)?c", "a+b", "a++b", "a*?b", "(?:aa)*b", "(?:a?a)+?b", "(?=a+b)a", "(?=a*)b",
-      "(?!a+b)b",
+      "(?:a+)+b", "(?:a|a)*b", "(?:a|aa)+b", "(?:a*b)?c", "a+b", "a++b", "a*?b", "(?:aa)*b", "(?:a?a)+?b", "(?=a+b)a", "(?=a*$)ab",
+      "(?=(?:a|aa)*$)ab", "(?=a*?$)ab", "(?!a+b)b",
       "(?=(?:a|aa)+b)a", "(?:a{1,3})+b", "a+a+a+b", "(?<=a)a+b", "(?:(?:a+)+)+b",
     ]) func noExpressionHangs(pattern: String) throws
   {
-    let text = [UInt8](repeating: UInt8(ascii: "a"), count: 500_000)
+    let text = [UInt8](repeating: UInt8(ascii: "a"), count: 20_000)
     let clock = ContinuousClock()
     let time = try clock.measure {
       let found = try matches(pattern, text)
@@ -40,7 +40,7 @@ import Testing
       random = random &* 6_364_136_223_846_793_005 &+ 1_442_695_040_888_963_407
       return (random >> 33) % bound
     }
-    for _ in 0..<60 {
+    for _ in 0..<25 {
       let block = (0..<(1 + Int(next(9)))).map { _ in Array("aaabbc".utf8)[Int(next(6))] }
       // A line end stands between blocks, which no match passes; an endless tail of work comes first.
       let short = try matches(pattern, block)
