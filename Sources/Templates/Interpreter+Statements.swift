@@ -115,6 +115,7 @@ extension Interpreter {
     var isEmpty = true
     while let element = try loop.next() {
       isEmpty = false
+      try budget.spend(2)
       let inner = Scope(parent: scope)
       inner.set("loop", .loop(loop))
       line = node.line
