@@ -46,7 +46,8 @@ public struct SampleEncoding: Equatable, Sendable {
   /// - Throws: `CheckpointError` for a token that the model does not have, for a sample that is too long and must not be, and where
   ///   nothing is left.
   public func samples(
-    _ texts: [TextSample], with encoder: some TextEncoder, chat: @autoclosure () throws -> ChatLayout, vocabulary: Int, from file: String,
+    _ texts: [TextSample], with encoder: some TextEncoder, chat: @autoclosure () throws -> ChatLayout? = nil, vocabulary: Int,
+    from file: String,
     note: (SettingsText) -> Void = { _ in }
   ) throws -> EncodedSamples {
     var layout: ChatLayout?
@@ -54,7 +55,9 @@ public struct SampleEncoding: Equatable, Sendable {
       guard let conversation = text.conversation else {
         return EncodedSample(text, with: encoder, lossOn: lossOn, addsEndToken: addsEndToken)
       }
-      let chat = try layout ?? chat()
+      guard let chat = try layout ?? chat() else {
+        throw CheckpointError(file: text.name.isEmpty ? file : text.name, found: "a conversation", expected: "a text: nothing lays it out")
+      }
       layout = chat
       do { return try EncodedSample(conversation, with: chat, lossOn: lossOn) } catch let error as CheckpointError {
         throw CheckpointError(

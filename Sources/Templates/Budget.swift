@@ -53,7 +53,7 @@ final class Buffer<Element> {
     self.elements = elements
     self.budget = budget
     if let budget, !isPaid {
-      try budget.spend(elements.count / 32)
+      try budget.spend(elements.count / (MemoryLayout<Element>.stride > 4 ? 4 : 32))
       try budget.take(Self.bytes(elements.count))
     }
   }

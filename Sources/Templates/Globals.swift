@@ -40,11 +40,12 @@ enum Globals {
     "cycler": { interpreter, arguments in try cycler(arguments.positional, interpreter) },
     "joiner": { interpreter, arguments in
       let mark = try arguments.bound("joiner", ["sep"])[0] ?? .string(Text(freeOfCharge: Scalars(", ")))
+      let held = try Items([mark], interpreter.budget)
       var isUsed = false
       return .function(
-        Function("joiner", type: "Joiner", depth: mark.depth) { _, _ in
+        Function("joiner", type: "Joiner", depth: held.depth + 1) { _, _ in
           defer { isUsed = true }
-          return isUsed ? mark : .string(Text(freeOfCharge: []))
+          return isUsed ? held.values[0] : .string(Text(freeOfCharge: []))
         })
     },
   ]

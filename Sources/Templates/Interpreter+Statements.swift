@@ -111,9 +111,11 @@ extension Interpreter {
     let recursion = node.isRecursive ? { [unowned self] in try text(of: node, $0, depth0: $1, scope) } : nil
     let loop = try LoopState(
       sequence, elements(of: sequence, node, scope), isFiltered: node.test != nil, depth0: depth0, recursion: recursion, budget)
+    defer { loop.finish() }
     var isEmpty = true
     while let element = try loop.next() {
       isEmpty = false
+      try budget.spend(2)
       let inner = Scope(parent: scope)
       inner.set("loop", .loop(loop))
       line = node.line

@@ -63,7 +63,14 @@ struct Lexer {
     position = end
   }
 
-  private func has(_ text: String, at i: Int) -> Bool { source.has(Scalars(text), at: i) }
+  private func has(_ text: String, at i: Int) -> Bool {
+    var i = i
+    for scalar in text.unicodeScalars {
+      guard i < source.count, source[i] == scalar else { return false }
+      i += 1
+    }
+    return true
+  }
 
   private func afterSpaces(_ i: Int) -> Int { source[i...].firstIndex { !$0.isPythonSpace } ?? source.count }
 

@@ -12,7 +12,10 @@ final class LoopState {
   private var previous: Value?
   private var current: Value?
   private var knownLength: Int?
-  private var lastChanged: [Value]?
+  private var lastChanged: Items?
+
+  /// How many values lie inside of each other.
+  var depth: Int { max(iteration.depth, lastChanged?.depth ?? 0) + 1 }
 
   /// A loop over `sequence`, or over those of its elements that `iteration` gives.
   init(
@@ -83,10 +86,13 @@ final class LoopState {
   }
 
   private func changed(_ values: [Value], _ budget: Budget) throws -> Value {
-    if let last = lastChanged, last.count == values.count, try zip(last, values).allSatisfy({ try $0.equals($1, budget) }) {
+    if let last = lastChanged?.values, last.count == values.count, try zip(last, values).allSatisfy({ try $0.equals($1, budget) }) {
       return .bool(false)
     }
-    lastChanged = values
+    lastChanged = try Items(values, budget)
     return .bool(true)
   }
+
+  /// Lets go of what `changed` remembers, which may be the loop itself.
+  func finish() { lastChanged = nil }
 }

@@ -2,7 +2,7 @@ extension StringMethods {
   private static func plain(_ change: @escaping @Sendable (Scalars) -> Scalars) -> Method {
     { interpreter, text, arguments in
       _ = try arguments.bound("a method of a text", [])
-      try interpreter.budget.spend(text.scalars.count / 4)
+      try interpreter.budget.spend(text.scalars.count / 2)
       return try made(change(text.scalars), from: text, interpreter)
     }
   }

@@ -20,7 +20,7 @@ public struct Template: Sendable {
   /// Bounds of one rendering, beside which every byte of the values adds its share.
   public struct Limits: Sendable {
     /// Expressions evaluated, elements visited and the like.
-    public var steps = 3_000_000
+    public var steps = 1_500_000
     /// Bytes that texts and lists of the template hold at the same time.
     public var bytes = 16 << 20
     /// Characters of a template.

@@ -51,6 +51,7 @@ enum Value {
     case .view(let view): view.dictionary.depth
     case .iterator(let iteration): iteration.depth
     case .function(let function): function.depth
+    case .loop(let loop): loop.depth
     default: 1
     }
   }
@@ -180,7 +181,7 @@ enum Key: Hashable {
 
   /// - Throws: ``TemplateError`` for a value that has no hash.
   init(_ value: Value, _ budget: Budget?) throws {
-    try budget?.spend()
+    try budget?.spend(8)
     switch value {
     case .undefined: self = .undefined
     case .none: self = .none

@@ -45,6 +45,13 @@ public struct ChatLayout: Sendable {
     template = try ChatTemplate(named: "chatml", model: path)
   }
 
+  /// The layout of a template.
+  ///
+  /// - Parameter system: the words of the system turn, instead of those of a conversation.
+  public init(_ template: ChatTemplate, _ tokenizer: Tokenizer, system: String? = nil) {
+    (self.template, self.tokenizer, self.system) = (template, tokenizer, system)
+  }
+
   /// The turns with the system turn that was asked for.
   private func complete(_ messages: [ChatMessage]) -> [ChatMessage] {
     guard let system else { return messages }

@@ -35,7 +35,8 @@ public enum ChatML {
   /// The control token that ends a turn.
   public static let end = "<|im_end|>"
 
-  static let template = """
+  /// The layout as a template of Jinja.
+  public static let template = """
     {% for message in messages %}{{ '<|im_start|>' + message.role + '\\n' + message.content + '<|im_end|>\\n' }}{% endfor %}\
     {% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}
     """

@@ -94,8 +94,8 @@ import Tokenization
     let turns = [
       ("system", "Be kind."), ("user", "Hi"), ("assistant", "Ho"), ("user", "1+1?"), ("assistant", "2"), ("user", "Add.\n\n1 2"),
     ]
-    #expect(text(chat) == text(TextSample(conversation: (turns + [("assistant", "3")]).map { ChatMessage(role: $0, content: $1) })))
-    #expect(answers(chat) == ["3<|im_end|>"] && chat.excluded.isEmpty)
+    #expect(chat.conversation?.messages == (turns + [("assistant", "3")]).map { ChatMessage(role: $0, content: $1) })
+    #expect(chat.conversation?.learning == [6] && chat.conversation?.leavingOut == [])
   }
 
   @Test func anEmptySystemTextOrHistoryIsNone() throws {
@@ -124,9 +124,8 @@ import Tokenization
 
   @Test func aTurnOfWeightZeroIsLeftOut() throws {
     let (samples, notes) = try samples(conversation(["", #","weight":0"#, #","weight":0"#, #","weight":1"#, "", #","weight":null"#]))
-    #expect(answers(samples[0]) == ["t3<|im_end|>", "t5<|im_end|>"] && notes.isEmpty)
-    #expect(samples[0].excluded.map { String(decoding: samples[0].text[$0], as: UTF8.self) } == ["t1<|im_end|>", "t2<|im_end|>"])
-    #expect(try self.samples(conversation(["", #","weight":0"#])).samples[0].answers.isEmpty)
+    #expect(samples[0].conversation?.learning == [3, 5] && samples[0].conversation?.leavingOut == [1, 2] && notes.isEmpty)
+    #expect(try self.samples(conversation(["", #","weight":0"#])).samples[0].conversation?.learning == [])
     for weight in ["0.5", "2", "true", #""1""#] {
       let error = try error(conversation(["", #","weight":\#(weight)"#]))
       #expect(error.place == .key("messages[1].weight") && error.expected.contains("0") && error.file.hasSuffix("line 1"), "\(error)")
@@ -143,7 +142,7 @@ import Tokenization
     ]
     let (samples, notes) = try samples(lines.joined(separator: "\n"))
     #expect(samples.count == 4 && notes.count == 1)
-    for part in [#""id" (2)"#, #""text" (1)"#, #""messages[].name" (1)"#, #""messages[].weight 1 of user" (1)"#] {
+    for part in [#""id" (2)"#, #""text" (1)"#, #""messages[].weight 1 of user" (1)"#] {
       #expect(notes[0].contains(part), "\(notes)")
     }
     #expect(!notes[0].contains("meta"))

@@ -12,7 +12,6 @@ import Tokenization
     var endToken: Int32?
 
     func tokens(of text: [UInt8]) -> [(id: Int32, end: Int)] { text.enumerated().map { (Int32($1), $0 + 1) } }
-    func controlToken(_ spelling: [UInt8]) -> Int32? { nil }
   }
 
   private func encode(
@@ -22,8 +21,15 @@ import Tokenization
     change(&encoding)
     var notes: [String] = []
     let encoder = ByteEncoder(leadingToken: begin, endToken: end)
-    let result = try encoding.samples(texts, with: encoder, vocabulary: 300, from: "data.jsonl") { notes.append($0.text { "--" + $0 }) }
+    let result = try encoding.samples(texts, with: encoder, chat: Self.layout(), vocabulary: 300, from: "data.jsonl") {
+      notes.append($0.text { "--" + $0 })
+    }
     return (result, notes)
+  }
+
+  /// ChatML over a token a character.
+  private static func layout() throws -> ChatLayout {
+    try ChatLayout(ChatTemplate(ChatML.template, file: "chatml"), TalkingModel.tokenizer())
   }
 
   private func bytes(_ text: String) -> [Int32] { text.utf8.map { Int32($0) } }
@@ -98,16 +104,16 @@ import Tokenization
     let texts = [TextSample(text: [], answers: [0..<0]), TextSample(prompt: "a", answer: "b")]
     let (result, notes) = try encode(texts)
     #expect(result.samples.count == 1 && result.dropped == 1 && result.cut == 0 && notes.count == 1)
-    let left = TextSample(conversation: [ChatMessage(role: "assistant", content: "a")], learning: [], leavingOut: [0])
+    let left = TextSample(LearntConversation([ChatMessage(role: "assistant", content: "a")], learning: [], leavingOut: [0]))
     #expect(try encode([left, texts[1]]).result.dropped == 1)
   }
 
   @Test func aTurnThatIsLeftOutCountsNowhere() throws {
     let turns = ["one", "two", "three"].map { ChatMessage(role: "assistant", content: $0) }
-    let sample = TextSample(conversation: turns, learning: [0, 2], leavingOut: [1])
+    let sample = TextSample(LearntConversation(turns, learning: [0, 2], leavingOut: [1]))
     for columns in EncodedSample.LossColumns.allCases {
       let encoded = try encode([sample]) { $0.lossOn = columns }.result.samples[0]
-      let counted = String(decoding: zip(encoded.ids, encoded.isLabel).filter(\.1).map { UInt8($0.0) }, as: UTF8.self)
+      let counted = try TalkingModel.tokenizer().decodeText(zip(encoded.ids, encoded.isLabel).filter(\.1).map(\.0))
       #expect(counted.contains("one") && !counted.contains("two") && counted.contains("three"))
       #expect(counted.contains("assistant") == (columns == .all))
     }
@@ -115,7 +121,7 @@ import Tokenization
 
   @Test func aMissingEndTokenIsSaidWhereOneWouldFollow() throws {
     let text = TextSample(prompt: "a", answer: "b")
-    let conversation = TextSample(conversation: [ChatMessage(role: "assistant", content: "a")])
+    let conversation = TextSample(LearntConversation([ChatMessage(role: "assistant", content: "a")]))
     #expect(try encode([conversation, text], end: nil).notes.map { $0.hasPrefix("no end token is known: ") } == [true])
     #expect(try encode([text], { $0.addsEndToken = false }, end: nil).notes.isEmpty)
     #expect(try encode([conversation], end: nil).notes.isEmpty)
