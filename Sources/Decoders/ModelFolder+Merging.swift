@@ -16,7 +16,7 @@ extension ModelFolder {
   /// - Returns: the tensors that were written.
   /// - Throws: `CheckpointError` for what cannot be read or written, and for a mixture: what it adds depends on the token.
   public func merge<B: Backend>(adapter folder: String, beside files: Files, to out: String, on backend: B) throws -> [TensorEntry] {
-    guard let source else { trap("ModelFolder.merge: a model without weights") }
+    guard let source, let base = baseWeights(on: backend) else { trap("ModelFolder.merge: a model without weights") }
     let (settings, tensors) = try AdapterFolder.open(folder)
     let file = "\(folder)/\(AdapterFolder.configurationFile)"
     guard settings.mixture == nil else {
@@ -24,7 +24,6 @@ extension ModelFolder {
         file: file, place: .key("peft_type"), found: "a mixture of experts",
         expected: "plain LoRA: which experts a mixture adds depends on the token, so no weight holds them")
     }
-    let base = CheckpointWeights(source, layout, on: backend)
     let own = CheckpointWeights(tensors, on: backend)
     // Every tensor that the adapter must have is asked for, so that none is missing, surplus or of another shape.
     var asked = settings
@@ -36,12 +35,14 @@ extension ModelFolder {
     try own.finish()
     var plain = DecoderAssembly(configuration, weights: base, adapters: [], trainsBase: true, evaluation: .sharedBase, on: backend)
     _ = try plain.build()
+    try requireAllRead(base)
 
-    var parts = try plain.baseTensors.map { try MergedTensor($0.tensor.name, $0.tensor.parameter.shape, self, settings) }
+    var parts = try plain.baseTensors.map { try MergedTensor($0.tensor.name, $0.tensor.parameter.shape, self, settings, base.fileName) }
     let (embedding, head) = ("model.embed_tokens.weight", "lm_head.weight")
     let isUntied = configuration.head.isTied && [embedding, head].contains { settings.ownName(ofBase: $0) != nil }
     if isUntied {
-      parts.append(try MergedTensor(head, Shape(configuration.vocabulary, configuration.channels), self, settings, from: embedding))
+      parts.append(
+        try MergedTensor(head, Shape(configuration.vocabulary, configuration.channels), self, settings, base.fileName, from: embedding))
     }
     let byName = Dictionary(parts.map { ($0.entry.name, $0) }) { first, _ in first }
     try SafetensorsWriter.write(to: "\(out)/\(Self.tensorsFile)", entries: parts.map(\.entry), metadata: ["format": "pt"]) { entry, emit in
@@ -67,14 +68,17 @@ private struct MergedTensor {
   /// The branch on it, with the module's name.
   let branch: (path: String, lora: AdapterConfiguration.LoRA)?
 
-  init(_ name: String, _ shape: Shape, _ model: ModelFolder, _ settings: AdapterConfiguration, from base: String? = nil) throws {
+  init(
+    _ name: String, _ shape: Shape, _ model: ModelFolder, _ settings: AdapterConfiguration, _ fileName: (String) -> String,
+    from base: String? = nil
+  ) throws {
     self.base = base ?? name
     self.shape = shape
     own = settings.ownName(ofBase: name)
     let path = name.hasSuffix(".weight") ? String(name.dropLast(".weight".count)) : nil
     branch = own == nil ? path.flatMap { path in settings.lora(on: path).map { (path, $0) } } : nil
-    let type = model.layout == nil ? model.source?.entry(self.base)?.elementType ?? .float32 : .float32
-    copied = own == nil && branch == nil && model.layout == nil ? self.base : nil
+    let type = model.layout == nil ? model.source?.entry(fileName(self.base))?.elementType ?? .float32 : .float32
+    copied = own == nil && branch == nil && model.layout == nil ? fileName(self.base) : nil
     entry = try TensorEntry(name: name, elementType: type, shape: shape.sizes)
   }
 

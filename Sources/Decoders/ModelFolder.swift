@@ -71,9 +71,7 @@ public struct ModelFolder {
     adapters: [AdapterOrigin], trainsBase: Bool = false, evaluation: ExpertEvaluation = .sharedBase,
     balanceLoss: BalanceLossForm = .pooledTopK, on backend: B
   ) throws -> Decoder<B> {
-    // Writers that keep shared tensors once keep the first name of the alphabet.
-    let standIns = configuration.head.isTied && layout == nil ? ["model.embed_tokens.weight": "lm_head.weight"] : [:]
-    let base = source.map { CheckpointWeights($0, layout, standIns: standIns, on: backend) }
+    let base = baseWeights(on: backend)
     let weights: any WeightSource<B> = base ?? InitialWeights(seed: seed ?? 0, on: backend)
     var files: [CheckpointWeights<B>] = []
     let sources: [AdapterSource<B>] = try adapters.compactMap { origin in
@@ -90,10 +88,22 @@ public struct ModelFolder {
     let decoder = try Decoder(
       configuration, weights: weights, adapters: sources, trainsBase: trainsBase, evaluation: evaluation, balanceLoss: balanceLoss,
       on: backend)
-    if configuration.head.isTied { try base?.acceptCopy("lm_head.weight", of: "model.embed_tokens.weight") }
-    try base?.finish(ignoring: layout.map { layout in { layout.mayGoUnread($0) } } ?? Self.mayGoUnread)
+    try base.map(requireAllRead)
     for file in files { try file.finish() }
     return decoder
+  }
+
+  /// The values of the model's files; nil for a new model.
+  func baseWeights<B: Backend>(on backend: B) -> CheckpointWeights<B>? {
+    // Writers that keep shared tensors once keep the first name of the alphabet.
+    let standIns = configuration.head.isTied && layout == nil ? ["model.embed_tokens.weight": "lm_head.weight"] : [:]
+    return source.map { CheckpointWeights($0, layout, standIns: standIns, on: backend) }
+  }
+
+  /// Throws if the model's files hold a tensor that is neither asked for nor known to carry nothing.
+  func requireAllRead<B: Backend>(_ base: CheckpointWeights<B>) throws {
+    if configuration.head.isTied { try base.acceptCopy("lm_head.weight", of: "model.embed_tokens.weight") }
+    try base.finish(ignoring: layout.map { layout in { layout.mayGoUnread($0) } } ?? Self.mayGoUnread)
   }
 
   /// Opens a model and reads it; see `init(_:)` and `decoder`.

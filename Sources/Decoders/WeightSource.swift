@@ -67,6 +67,9 @@ public final class CheckpointWeights<B: Backend>: WeightSource {
     try withValues(of: name, shape) { backend.freeze($0, $1, shape) }
   }
 
+  /// What the file calls a tensor of the model.
+  func fileName(_ name: String) -> String { layout?.name(name) ?? standIns[name] ?? name }
+
   /// Throws if the file holds a tensor that nobody read.
   ///
   /// - Parameter isIgnored: names of tensors that are known to carry nothing.
@@ -110,7 +113,7 @@ public final class CheckpointWeights<B: Backend>: WeightSource {
 
   /// The file's name of a tensor, how its numbers are encoded, and its entry.
   private func format(of modelName: String, _ shape: Shape) throws -> (name: String, format: WeightFormat, entry: TensorEntry) {
-    let name = layout?.name(modelName) ?? standIns[modelName] ?? modelName
+    let name = fileName(modelName)
     let entry = try source.requiredEntry(name)
     guard entry.shape == shape.sizes else {
       throw CheckpointError(file: source.file, place: .tensor(name), found: "shape \(entry.shape)", expected: "shape \(shape.sizes)")
