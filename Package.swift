@@ -53,6 +53,7 @@ let package = Package(
       ],
       swiftSettings: optimized),
     .target(name: "JSON", dependencies: ["Platform"], swiftSettings: optimized),
+    .target(name: "Templates", dependencies: ["JSON", "Platform"], swiftSettings: optimized),
     .target(name: "Tensors"),
     .target(
       name: "CPUBackend", dependencies: ["Platform", "Tensors", "COpenBLAS"],
@@ -62,7 +63,8 @@ let package = Package(
     .target(name: "Layers", dependencies: ["Platform", "Tensors"]),
     .target(name: "Checkpoints", dependencies: ["JSON", "Platform", "Tensors"], swiftSettings: optimized),
     .target(name: "Decoders", dependencies: ["Layers", "Checkpoints"]),
-    .target(name: "Tokenization", dependencies: ["Checkpoints"], exclude: ["Tables/make_tables.py"], swiftSettings: optimized),
+    .target(
+      name: "Tokenization", dependencies: ["Checkpoints", "Templates"], exclude: ["Tables/make_tables.py"], swiftSettings: optimized),
     .target(name: "Samples", dependencies: ["Layers", "Tokenization"]),
     .target(name: "Evaluation", dependencies: ["Decoders", "Samples"]),
     .target(name: "Training", dependencies: ["Platform", "Evaluation"]),
@@ -97,6 +99,7 @@ let package = Package(
       exclude: ["Snapshots"]),
     .target(name: "HostileCases", dependencies: ["Checkpoints"], path: "Tests/HostileCases"),
     .testTarget(name: "CheckpointsTests", dependencies: ["JSON", "Platform", "Checkpoints", "HostileCases"]),
+    .testTarget(name: "TemplatesTests", dependencies: ["JSON", "Platform", "Templates"]),
     .testTarget(name: "TokenizationTests", dependencies: ["Tokenization", "HostileCases"]),
     .testTarget(name: "LayersTests", dependencies: ["CPUBackend", "Layers", "Decoders", "Traces", "Conformance", "TestModels"]),
     .testTarget(name: "DecodersTests", dependencies: ["CPUBackend", "Decoders", "HostileCases", "TestModels"]),

@@ -7,6 +7,8 @@ usage: make.py [--check]     (--check writes nothing; exit 1 if anything differs
   llama.gguf         tied, all six formats, a divisor    llama.safetensors        logits of batch.safetensors, float64
                      for each rotary frequency
   qwen2.gguf         untied, biases                      qwen2.safetensors        the same
+  k-quants.gguf      untied, 256 channels, the formats   k-quants.safetensors     the same
+                     that gguf cannot write: random bits
 
 The logits come from `logits64` below, NumPy in float64, which never leaves the file's own order of rows: it rotates the pairs that
 llama.cpp rotates, (2j, 2j + 1) for llama and (j, j + D/2) for qwen2. Beside it Transformers runs the un-permuted weights in float32
@@ -24,6 +26,9 @@ import peer
 HERE = Path(__file__).resolve().parent
 V, C, F, H, G, D, LAYERS, THETA, EPSILON = 40, 32, 64, 4, 2, 8, 2, 10000.0, 1e-5
 FORMATS = [T.F32, T.F16, T.BF16, T.Q8_0, T.Q4_0, T.Q4_1]
+# Where the halves of a block stand, and what they are for numbers in ±1/2 or so: a scale, and a minimum that puts the mean near 0.
+HALVES = {T.Q5_0: {0: 1 / 31}, T.Q5_1: {0: 1 / 31, 2: -0.5}, T.Q2_K: {80: 1 / 45, 82: 1 / 30}, T.Q3_K: {108: 1 / 128},
+          T.Q4_K: {0: 1 / (63 * 15), 2: 1 / 126}, T.Q5_K: {0: 1 / (63 * 31), 2: 1 / 126}, T.Q6_K: {208: 1 / (128 * 32)}}
 IDS = numpy.array([[1, 5, 39, 0, 7, 12], [22, 3, 3, 31, 18, 9]], dtype=numpy.int64)
 
 
@@ -32,14 +37,49 @@ def put(writer, name, values, kind):
     writer.add_tensor(name, gguf.quantize(values.astype(numpy.float32), kind), raw_dtype=kind)
 
 
-def write(path, kind, divisors):
-    """A random model; the i-th matrix is stored in the i-th format, counted round."""
-    random = numpy.random.RandomState(dict(llama=3, qwen2=4)[kind])
+def begin(path, kind, channels, width):
     writer = gguf.GGUFWriter(path, kind)
-    for call, value in [(writer.add_block_count, LAYERS), (writer.add_context_length, 128), (writer.add_embedding_length, C), (writer.add_feed_forward_length, F),
+    for call, value in [(writer.add_block_count, LAYERS), (writer.add_context_length, 128), (writer.add_embedding_length, channels), (writer.add_feed_forward_length, width),
                         (writer.add_head_count, H), (writer.add_head_count_kv, G), (writer.add_layer_norm_rms_eps, EPSILON), (writer.add_rope_freq_base, THETA)]: call(value)
     if kind == "llama": writer.add_rope_dimension_count(D)
     writer.add_token_list([f"token {n}" for n in range(V)])
+    return writer
+
+
+def end(writer): writer.write_header_to_file(), writer.write_kv_data_to_file(), writer.write_tensors_to_file(), writer.close()
+
+
+def bits(random, kind, rows, columns, size):
+    """Random blocks of numbers in about ±size / 2."""
+    count, width = gguf.GGML_QUANT_SIZES[kind]
+    raw = random.randint(0, 256, (rows, columns // count, width)).astype(numpy.uint8)
+    for place, scale in HALVES[kind].items():
+        raw[:, :, place:place + 2] = (scale * size * random.uniform(0.5, 1.5, raw.shape[:2])).astype(numpy.float16)[..., None].view(numpy.uint8)
+    return raw.reshape(rows, -1)
+
+
+def write_k_quants(path):
+    """A llama of 256 channels, heads of D, in the formats that gguf reads and does not write."""
+    random, wide = numpy.random.RandomState(6), 256
+    writer = begin(path, "llama", wide, wide)
+    writer.add_key_length(D), writer.add_value_length(D)
+    kinds = dict(attn_q=(T.Q4_K, H * D, wide), attn_k=(T.Q3_K, G * D, wide), attn_v=(T.Q2_K, G * D, wide), attn_output=(T.Q5_0, wide, H * D),
+                 ffn_gate=(T.Q4_K, wide, wide), ffn_up=(T.Q5_K, wide, wide), ffn_down=(T.Q6_K, wide, wide))
+    put_bits = lambda name, kind, rows, columns, size: writer.add_tensor(name, bits(random, kind, rows, columns, size), raw_dtype=kind)
+    put_bits("token_embd.weight", T.Q6_K, V, wide, 2)
+    for layer in range(LAYERS):
+        for norm in ("attn_norm", "ffn_norm"): put(writer, f"blk.{layer}.{norm}.weight", random.normal(1, 0.1, wide), T.F32)
+        for name, (kind, rows, columns) in kinds.items():
+            put_bits(f"blk.{layer}.{name}.weight", T.Q5_1 if layer and kind == T.Q5_0 else kind, rows, columns, 4 / columns ** 0.5)
+    put(writer, "output_norm.weight", random.normal(1, 0.1, wide), T.F32)
+    put_bits("output.weight", T.Q4_K, V, wide, 0.2)
+    end(writer)
+
+
+def write(path, kind, divisors):
+    """A random model; the i-th matrix is stored in the i-th format, counted round."""
+    random = numpy.random.RandomState(dict(llama=3, qwen2=4)[kind])
+    writer = begin(path, kind, C, F)
     sizes = dict(attn_q=(H * D, C), attn_k=(G * D, C), attn_v=(G * D, C), attn_output=(C, H * D), ffn_gate=(F, C), ffn_up=(F, C), ffn_down=(C, F))
     put(writer, "token_embd.weight", random.normal(0, 1, (V, C)), T.Q8_0)
     count = 0
@@ -52,7 +92,7 @@ def write(path, kind, divisors):
     put(writer, "output_norm.weight", random.normal(1, 0.1, C), T.F32)
     if kind == "qwen2": put(writer, "output.weight", random.normal(0, 1 / C ** 0.5, (V, C)), T.Q4_1)
     if divisors is not None: writer.add_tensor("rope_freqs.weight", divisors)
-    writer.write_header_to_file(), writer.write_kv_data_to_file(), writer.write_tensors_to_file(), writer.close()
+    end(writer)
 
 
 def logits64(path, ids):
@@ -92,13 +132,14 @@ def blocks(path):
     """Random bytes, so every class of scale and number occurs; returns what they decode to."""
     random, expected = numpy.random.RandomState(5), {}
     writer = gguf.GGUFWriter(path, "blocks")
-    for kind in FORMATS:
+    for kind in FORMATS + [*HALVES]:
         count, size = gguf.GGML_QUANT_SIZES[kind]
-        raw = random.randint(0, 256, (8, 128 // count * size)).astype(numpy.uint8)
+        width = 256 if kind in HALVES else 128
+        raw = random.randint(0, 256, (8, width // count * size)).astype(numpy.uint8)
         data = raw.view({T.F32: numpy.float32, T.F16: numpy.float16}.get(kind, numpy.uint8))
         writer.add_tensor(kind.name, data, raw_dtype=None if kind in (T.F32, T.F16) else kind)
-        with numpy.errstate(all="ignore"): expected[kind.name] = numpy.array(gguf.dequantize(data, kind), dtype=numpy.float32).reshape(8, 128)
-    writer.write_header_to_file(), writer.write_kv_data_to_file(), writer.write_tensors_to_file(), writer.close()
+        with numpy.errstate(all="ignore"): expected[kind.name] = numpy.array(gguf.dequantize(data, kind), dtype=numpy.float32).reshape(8, width)
+    end(writer)
     return expected
 
 
@@ -108,11 +149,12 @@ def main(arguments):
         out = Path(folder)
         save_file(blocks(out / "blocks.gguf"), out / "blocks.safetensors")
         save_file({"input_ids": IDS}, out / "batch.safetensors")
-        for kind, divisors in [("llama", numpy.array([1, 1.5, 4, 8], dtype=numpy.float32)), ("qwen2", None)]:
-            write(out / f"{kind}.gguf", kind, divisors)
+        for kind, divisors in [("llama", numpy.array([1, 1.5, 4, 8], dtype=numpy.float32)), ("qwen2", None), ("k-quants", None)]:
+            make = (lambda path, _: write_k_quants(path)) if kind == "k-quants" else lambda path, divisors: write(path, kind, divisors)
+            make(out / f"{kind}.gguf", divisors)
             save_file({"logits": logits64(out / f"{kind}.gguf", IDS)}, out / f"{kind}.safetensors")
             plain = out / "plain.gguf"
-            write(plain, kind, None)
+            make(plain, None)
             peer.main([str(plain), str(out / "hugging-face")])
             ours, theirs = logits64(plain, IDS), peer.logits(out / "hugging-face", IDS.tolist())
             error = numpy.linalg.norm(ours - theirs) / numpy.linalg.norm(ours)

@@ -41,6 +41,7 @@ def read(path):
     config = dict(
         model_type=kind, architectures=[dict(llama="LlamaForCausalLM", qwen2="Qwen2ForCausalLM")[kind]], hidden_act="silu", hidden_size=channels,
         intermediate_size=of("feed_forward_length"), num_hidden_layers=of("block_count"), num_attention_heads=heads, num_key_value_heads=groups,
+        head_dim=of("attention.key_length", channels // heads),
         vocab_size=tensors["model.embed_tokens.weight"].shape[0], rms_norm_eps=of("attention.layer_norm_rms_epsilon"),
         rope_theta=of("rope.freq_base", 10000.0), tie_word_embeddings="lm_head.weight" not in tensors, max_position_embeddings=of("context_length", 2048))
     return config, tensors

@@ -36,15 +36,31 @@ class Model:
 
     def norm(self, x, name): return x / np.sqrt(np.mean(x ** 2, -1, keepdims=True) + self.c["rms_norm_eps"]) * (self.W[f"model.{name}.weight"] + (1.0 if self.gemma else 0.0))
 
-    def turn(self, T, D):                                         # (T,1,D/2) unit complex numbers, one per column and pair of channels
+    def turn(self, T, D):                                         # (T,1,D/2) complex numbers, one per column and pair of channels
         if "rope_parameters" in self.c: rope, base = self.c["rope_parameters"], self.c["rope_parameters"]["rope_theta"]
         else: rope, base = self.c.get("rope_scaling") or {}, self.c.get("rope_theta", 10000.0)
-        w = 1.0 / base ** (np.arange(0, D, 2) / D)
-        if rope.get("rope_type") == "llama3":
+        w, size, kind, grown = 1.0 / base ** (np.arange(0, D, 2) / D), 1.0, rope.get("rope_type"), rope.get("factor")
+        known = self.c["max_position_embeddings"]
+        if kind == "linear": w = w / grown
+        if kind == "dynamic" and T > known: w = w * (1 + grown * (T - known) / known) ** (-np.arange(0, D, 2) / (D - 2))
+        if kind == "yarn":                                        # by turns: t(j) = T w / 2π; the bounds of its logarithm are those of j
+            old, j = rope.get("original_max_position_embeddings", known), np.arange(D // 2)
+            ends = [-D / 2 * np.emath.logn(base, 2 * np.pi * rope.get(k, d) / old) for k, d in (("beta_fast", 32), ("beta_slow", 1))]
+            if rope.get("truncate", True): ends = [np.floor(ends[0]), np.ceil(ends[1])]
+            ends = [max(ends[0], 0), min(ends[1], D - 1)]
+            w = w * np.interp(j, [ends[0], ends[1] + (ends[0] == ends[1]) / 1000], [1, 1 / grown])
+            m = [np.log(grown ** (0.1 * rope.get(k, 0))) + 1 for k in ("mscale", "mscale_all_dim")]
+            size = rope["attention_factor"] if rope.get("attention_factor") is not None else m[0] / m[1] if all(rope.get(k) for k in ("mscale", "mscale_all_dim")) else np.log(grown ** 0.1) + 1
+        if kind == "longrope":
+            old = self.c.get("original_max_position_embeddings") or (rope["original_max_position_embeddings"] if "rope_parameters" in self.c else known)
+            w = w / np.array(rope["short_factor"] if T <= old else rope["long_factor"])
+            ratio = known / old if "original_max_position_embeddings" in self.c else grown or known / old
+            size = rope.get("attention_factor") or np.sqrt(np.emath.logn(old, old * ratio))
+        if kind == "llama3":
             length, old, slow = 2 * np.pi / w, rope["original_max_position_embeddings"], w / rope["factor"]
             s = (old / length - rope["low_freq_factor"]) / (rope["high_freq_factor"] - rope["low_freq_factor"])
             w = np.where(length < old / rope["high_freq_factor"], w, np.where(length > old / rope["low_freq_factor"], slow, (1 - s) * slow + s * w))
-        return np.exp(1j * np.arange(T)[:, None, None] * w)
+        return size * np.exp(1j * np.arange(T)[:, None, None] * w)
 
     def attention(self, i, x, real):
         c, (B, T, _) = self.c, x.shape

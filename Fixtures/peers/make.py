@@ -5,12 +5,13 @@ usage: make.py [--check | --force] [CASE...]
   (nothing)  makes what is missing and checks what is there
   --check    writes nothing: recomputes every file from its seed, and runs NumPy, Hugging Face, PEFT and MoE-PEFT beside it
   --force    writes anew. A changed expectation is a changed contract: say why in the commit, never do it to make a test pass
-CASE is a name of CASES or PLURAL, `optimizers` or `schedules`; none means all. Exit 1 if a file is missing or differs from what its seed gives
+CASE is a name of CASES or PLURAL, `decoding`, `optimizers`, `schedules` or `index`; none means all. Exit 1 if a file is missing or differs from what its seed gives
 (inputs: any bit; float64: more than 1e-13; float32: as below), or a program that could run is off by more than its limit.
 
 Pins: Python 3.11, torch 2.5.1, safetensors 0.8.0, numpy 2.4.6, transformers 4.46.3, moe-peft 2.0.2, peft 0.21.2. Programs that cannot be
 imported are skipped, and said to be; the float32 files need theirs to be made. With transformers 5.0.0 in front (PYTHONPATH) Hugging Face
-reads `rope_parameters` and windows Qwen2 layer by layer, which 4.46.3 does not, and takes Gemma's "gelu" at its word, which is translated. One thread is used.
+reads `rope_parameters` and windows Qwen2 layer by layer, which 4.46.3 does not, and takes Gemma's "gelu" at its word, which is translated. With
+transformers 4.57.6 in front it reads yarn, dynamic and longrope, in which 4.46.3 is wrong or another. One thread is used.
 
 Values in the files are float32 (of one model bfloat16) and every float64 computation starts from exactly those; they come from Python's `random`, so inputs are
 the same bits on every machine. Routing must be beyond doubt: GAP is the least distance between the K-th and the next router logit,
@@ -59,6 +60,20 @@ MODELS = {
     "llama-rope-5": (6, FIVE(dict(LLAMA, num_attention_heads=2, head_dim=8, max_position_embeddings=8192),
                              **{**LLAMA3, "factor": 32.0, "original_max_position_embeddings": 256, "rope_theta": 500000.0})),
     "llama-rope-5-default": (7, FIVE(LLAMA, rope_theta=500000.0, rope_type="default")),
+    # what a context of 12 of 64 positions becomes; `max_position_embeddings` 8 lets a batch be longer
+    "llama-linear": (21, dict(LLAMA, rope_scaling=dict(factor=2.5, rope_type="linear"))),
+    "llama-dynamic-rope": (22, dict(LLAMA, head_dim=8, max_position_embeddings=8, rope_scaling=dict(factor=3.0, rope_type="dynamic"))),
+    "qwen2-yarn": (23, dict(QWEN2, hidden_size=32, rope_theta=10000.0, tie_word_embeddings=True,
+                            rope_scaling=dict(factor=4.0, original_max_position_embeddings=16, rope_type="yarn", type="yarn"))),
+    "llama-yarn": (24, dict(LLAMA, head_dim=12, rope_theta=100.0, rope_scaling=dict(beta_fast=4.0, beta_slow=0.5, factor=8.0, mscale=1.5, mscale_all_dim=0.5,
+                                                                                    original_max_position_embeddings=32, rope_type="yarn", truncate=False))),
+    "mistral-longrope": (25, dict(MISTRAL, head_dim=6, original_max_position_embeddings=10,
+                                  rope_scaling=dict(long_factor=[1.5, 3.0, 6.0], rope_type="longrope", short_factor=[1.0, 1.25, 1.75]))),
+    "gemma2-longrope": (26, dict(GEMMA2, max_position_embeddings=9, rope_scaling=dict(attention_factor=1.25, factor=2.0, long_factor=[1.5, 3.0, 6.0], rope_type="longrope",
+                                                                                       short_factor=[1.0, 1.25, 1.75]))),
+    "llama-yarn-5": (27, FIVE(dict(LLAMA, head_dim=8), attention_factor=0.9, factor=4.0, original_max_position_embeddings=16, rope_theta=1000.0, rope_type="yarn")),
+    "qwen2-longrope-5": (28, FIVE(QWEN2, factor=2.0, long_factor=[1.5, 3.0], original_max_position_embeddings=8, rope_theta=100.0, rope_type="longrope",
+                                  short_factor=[1.0, 1.25])),
     "mistral": (8, MISTRAL),
     "mistral-v0.1": (9, dict(without(MISTRAL, "head_dim"), sliding_window=4096, tie_word_embeddings=True)),       # a window wider than any row
     "mistral-window": (10, dict(MISTRAL, sliding_window=4)),
@@ -164,6 +179,18 @@ CASES = {
     "llama-bias-base": dict(seed=134, model="llama-bias", rows=[(0, 0), (3, 1)], ignored=[(0, 2)]),
     "qwen2-base": dict(seed=135, model="qwen2-untied", rows=RIGHT, ignored=[(1, 3)]),
     "mistral-base": dict(seed=136, model="mistral", rows=LEFT, ignored=[]),
+    # scaled rotation; the columns of padding count
+    "llama-linear": dict(seed=171, model="llama-linear", adapter=mixlora(3, 2, router_aux_loss_coef=0.01), T=12, rows=[(0, 0), (2, 3)], ignored=[]),
+    "llama-dynamic-rope-short-base": dict(seed=172, model="llama-dynamic-rope", T=8, rows=[(0, 0), (0, 2)], ignored=[(0, 3)]),
+    "llama-dynamic-rope": dict(seed=173, model="llama-dynamic-rope", adapter=mixlora(3, 2, targets=["q_proj", "k_proj", "down_proj"], router_aux_loss_coef=0.01), T=13,
+                               rows=[(0, 2), (1, 5)], ignored=[]),
+    "qwen2-yarn-base": dict(seed=174, model="qwen2-yarn", T=12, rows=[(0, 0), (3, 0)], ignored=[]),
+    "llama-yarn": dict(seed=2175, model="llama-yarn", adapter=mixlora(3, 2, router_aux_loss_coef=0.01), base=True, T=12, rows=[(0, 1), (2, 0)], ignored=[(0, 4)]),
+    "mistral-longrope-short-base": dict(seed=176, model="mistral-longrope", T=10, rows=[(0, 0), (3, 2)], ignored=[]),
+    "mistral-longrope": dict(seed=177, model="mistral-longrope", adapter=mixlora(3, 2, targets=ATTENTION, router_aux_loss_coef=0.01), T=12, rows=[(0, 2), (0, 5)], ignored=[]),
+    "gemma2-longrope-base": dict(seed=178, model="gemma2-longrope", T=12, rows=[(0, 0), (2, 2)], ignored=[]),
+    "llama-yarn-5-base": dict(seed=179, model="llama-yarn-5", T=12, rows=[(0, 0), (2, 2)], ignored=[]),
+    "qwen2-longrope-5-base": dict(seed=2180, model="qwen2-longrope-5", T=10, rows=[(0, 0), (2, 2)], ignored=[]),
     # PEFT
     "lora-llama": dict(seed=141, model="llama", adapter=peft(["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"], r=3, lora_alpha=6),
                        float32="peft", rows=[(0, 0), (0, 3), (4, 0)], ignored=[(0, 1), (0, 2)]),
@@ -204,6 +231,10 @@ PLURAL = {
                                                                      peft(["q_proj", "o_proj"], r=2, lora_alpha=3)],
                           of=[2, 0, 1, 0, -1], rows=[(0, 0), (3, 0), (0, 2), (1, 1), (0, 0)], ignored=[(1, 6)]),
 }
+
+
+# one token after the other behind a prompt, where angles depend on the length: (seed, tokens of the prompt, tokens in all)
+DECODING = {"llama-dynamic-rope": (191, 6, 14), "mistral-longrope": (192, 7, 14)}
 
 
 def adapter(draw, c, a, base):
@@ -445,6 +476,17 @@ def run_plural(case, files):
     return judged(opinions())
 
 
+def decoding(files):
+    for name, (seed, prompt, length) in DECODING.items():
+        (c, W), draw = model(name), random.Random(seed).random
+        ids = torch.tensor([3 + int(draw() * (c["vocab_size"] - 3)) for _ in range(length)])
+        logits = programs.decoded(c, W, ids, prompt)
+        files.tensors(HERE / "decoding" / f"{name}.safetensors", dict(ids=ids, prompt=torch.tensor([prompt]), logits=logits), dict(first=SAME))
+        print(f"decoding {name}: {prompt} and {length - prompt} tokens")
+        if not judged([("transformers", lambda: off(dict(logits=programs.hugging_face_decoded(HERE / "models" / name, c, ids, prompt)), dict(logits=logits)), EQUAL64)]): return False
+    return not files.bad
+
+
 # ---- optimisers, schedules, and the list of it all
 
 def optimizers(files):
@@ -518,15 +560,15 @@ def index(files):
 
 if __name__ == "__main__":
     flags, names = [x for x in sys.argv[1:] if x.startswith("-")], [x for x in sys.argv[1:] if not x.startswith("-")]
-    if set(flags) - {"--check", "--force"} or len(flags) > 1 or set(names) - set(CASES) - set(PLURAL) - {"optimizers", "schedules"}: sys.exit(__doc__)
+    if set(flags) - {"--check", "--force"} or len(flags) > 1 or set(names) - set(CASES) - set(PLURAL) - {"decoding", "optimizers", "schedules", "index"}: sys.exit(__doc__)
     torch.set_num_threads(1)
     import logging, warnings
     warnings.filterwarnings("ignore")
     logging.disable(logging.WARNING)
     good = True
-    for name in names or [*CASES, *PLURAL, "optimizers", "schedules", "index"]:
+    for name in names or [*CASES, *PLURAL, "decoding", "optimizers", "schedules", "index"]:
         files = Files("--check" in flags, "--force" in flags)
-        good = {"optimizers": optimizers, "schedules": schedules, "index": index}.get(name, lambda f: (run_plural if name in PLURAL else run)(name, f))(files) and good
+        good = {"decoding": decoding, "optimizers": optimizers, "schedules": schedules, "index": index}.get(name, lambda f: (run_plural if name in PLURAL else run)(name, f))(files) and good
         for b in files.bad: print(b)
     size = sum(f.stat().st_size for f in HERE.rglob("*") if f.is_file() and "__pycache__" not in f.parts)
     print(f"{size / 1e6:.2f} MB in all; " + ("good" if good else "NOT GOOD"))

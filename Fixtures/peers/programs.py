@@ -45,19 +45,41 @@ def score_scale(c): return c["query_pre_attn_scalar"] ** 0.5 if c["model_type"] 
 def capped(x, cap): return x if cap is None else cap * torch.tanh(x / cap)
 
 
-def frequencies(c):
-    """Radians per position of each pair of channels (D/2), default or llama3, in the keys of transformers 4 or 5."""
+def frequencies(c, length):
+    """Radians per position of each pair of channels (D/2) in a batch of `length` columns, and what cos and sin are multiplied with. As
+    transformers 4.57.6 has it for `rope_scaling` and 5 for `rope_parameters`, equation by equation of the papers."""
     rope = c.get("rope_parameters") or {"rope_theta": c.get("rope_theta", 10000.0), **(c.get("rope_scaling") or {})}
-    D, f = head_width(c), []
+    kind, factor, D, f, magnitude = rope.get("rope_type", rope.get("type", "default")), rope.get("factor"), head_width(c), [], 1.0
+    base, positions = rope["rope_theta"], c["max_position_embeddings"]
+    stretch = lambda m=1: 1 + 0.1 * m * math.log(factor) if factor > 1 else 1.0
+    if kind == "dynamic": base *= (factor * max(length, positions) / positions - factor + 1) ** (D / (D - 2))
+    if kind == "yarn":
+        old = rope.get("original_max_position_embeddings") or positions
+        magnitude = rope.get("attention_factor")
+        if magnitude is None: magnitude = stretch(rope["mscale"]) / stretch(rope["mscale_all_dim"]) if rope.get("mscale") and rope.get("mscale_all_dim") else stretch()
+        edge = lambda turns: D * math.log(old / (2 * math.pi * turns)) / (2 * math.log(base))             # which pair makes so many turns in the old context
+        low, high = edge(rope.get("beta_fast") or 32), edge(rope.get("beta_slow") or 1)
+        if rope.get("truncate", True): low, high = math.floor(low), math.ceil(high)
+        low, high = max(low, 0), min(high, D - 1)
+    if kind == "longrope":
+        old = c.get("original_max_position_embeddings") or ("rope_parameters" in c and rope.get("original_max_position_embeddings")) or positions
+        if "original_max_position_embeddings" in c and ("rope_scaling" in c or factor is None): factor = positions / old
+        magnitude = rope.get("attention_factor")
+        if magnitude is None: magnitude = math.sqrt(1 + math.log(factor) / math.log(old)) if factor > 1 else 1.0
     for j in range(D // 2):
-        w = rope["rope_theta"] ** (-2 * j / D)
-        if rope.get("rope_type", "default") == "llama3":          # turns within the original context: many: as it is; few: slower; between: between
+        w = base ** (-2 * j / D)
+        if kind == "linear": w /= factor
+        if kind == "llama3":                                      # turns within the original context: many: as it is; few: slower; between: between
             turns = rope["original_max_position_embeddings"] * w / (2 * math.pi)
             low, high = rope["low_freq_factor"], rope["high_freq_factor"]
             fast = min(max((turns - low) / (high - low), 0), 1)
-            w = fast * w + (1 - fast) * w / rope["factor"]
+            w = fast * w + (1 - fast) * w / factor
+        if kind == "yarn":
+            slow = min(max((j - low) / (high - low if high != low else 0.001), 0), 1)
+            w = (1 - slow) * w + slow * w / factor
+        if kind == "longrope": w /= rope["long_factor" if length > old else "short_factor"][j]
         f.append(w)
-    return torch.tensor(f, dtype=torch.float64)
+    return torch.tensor(f, dtype=torch.float64), magnitude
 
 
 def lora_scale(a): return a["lora_alpha"] / (math.sqrt(a["r"]) if a.get("use_rslora") else a["r"])
@@ -103,9 +125,11 @@ def real(batch): return batch.get("attention_mask", torch.ones_like(batch["input
 # ---- the definition. N tokens of one row, C channels, H heads, G key/value heads, D head width, E experts, K per token
 
 class Row:
-    """One row of the batch, cut to its real columns, through the whole model. Without an adapter: a None, P empty."""
+    """One row of the batch of `length` columns, cut to its real ones, through the whole model. Without an adapter: a None, P empty."""
 
-    def __init__(self, c, W, a, P): self.c, self.W, self.a, self.P, self.router_logits = c, W, a or {}, P, []
+    def __init__(self, c, W, a, P, length):
+        self.c, self.W, self.a, self.P, self.router_logits = c, W, a or {}, P, []
+        self.turning = length and frequencies(c, length)
 
     def linear(self, i, part, name, x, expert=None):              # W x + b + s B A x, where there are b, and A and B
         base, a = f"layers.{i}.{part}.{name}", self.a
@@ -119,7 +143,7 @@ class Row:
     def attention(self, i, x, position):
         H, G, D, N = self.c["num_attention_heads"], key_value_heads(self.c), head_width(self.c), len(x)
         q, k, v = (self.linear(i, "self_attn", n, x).reshape(N, h, D) for n, h in (("q_proj", H), ("k_proj", G), ("v_proj", G)))
-        q, k = (rotate(z, position, frequencies(self.c)) for z in (q, k))
+        q, k = (rotate(z, position, *self.turning) for z in (q, k))
         k, v = (z.repeat_interleave(H // G, 1) for z in (k, v))                                   # (N,H,D)
         score = torch.einsum("nhd,mhd->hnm", q, k) / score_scale(self.c)
         back = position[:, None] - position[None]                                                 # (N,N) how far key m lies behind query n
@@ -159,9 +183,9 @@ class Row:
 def gelu(x): return x / 2 * (1 + torch.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x ** 3)))    # "gelu_pytorch_tanh"
 
 
-def rotate(x, position, frequency):              # (N,heads,D); channel j turns with channel j + D/2
+def rotate(x, position, frequency, magnitude):   # (N,heads,D); channel j turns with channel j + D/2
     angle = position[:, None, None] * frequency                                                   # (N,1,D/2)
-    a, b = x.chunk(2, -1)
+    a, b = (magnitude * x).chunk(2, -1)
     return torch.cat([a * angle.cos() - b * angle.sin(), b * angle.cos() + a * angle.sin()], -1)
 
 
@@ -196,7 +220,7 @@ def together(c, W, adapters, batch, form="pooledTopK"):
     logits, yes, routed = torch.zeros(*ids.shape, c["vocab_size"], dtype=torch.float64), counted(batch)[:, 1:], ["num_experts" in (a or {}) for a, _ in adapters]
     router = [torch.zeros(c["num_hidden_layers"], *ids.shape, a["num_experts"], dtype=torch.float64) if yes else None for (a, _), yes in zip(adapters, routed)]
     for b, i in enumerate(of.tolist()):
-        row, at = Row(c, W, *(adapters[i] if i >= 0 else (None, {}))), mask[b].nonzero()[:, 0]    # a position is a column
+        row, at = Row(c, W, *(adapters[i] if i >= 0 else (None, {})), ids.shape[1]), mask[b].nonzero()[:, 0]    # a position is a column
         logits[b, at] = row.logits(ids[b, at], at.double())
         for layer, r in enumerate(row.router_logits): router[i][layer, b, at] = r
     nll = -logits[:, :-1].log_softmax(-1).gather(-1, batch["labels"][:, 1:, None].clamp(min=0))[..., 0]
@@ -336,8 +360,12 @@ class Experts(torch.nn.Module):
 
 
 def hugging_face_model(folder, c, dtype=torch.float64):
-    """Transformers 4.46.3 does not know `rope_parameters` and windows every layer of Qwen2: it gets the first translated, see `hugging_face`."""
+    """Transformers 4.46.3 does not know `rope_parameters` and windows every layer of Qwen2: it gets the first translated, see `hugging_face`.
+    ImportError where a version computes a scaling otherwise than 4.57.6, or 5 for its own keys, does."""
     import transformers
+    kind = ((c.get("rope_parameters") or c.get("rope_scaling")) or {}).get("rope_type", "default")
+    if kind in ("dynamic", "yarn", "longrope") and transformers.__version__ < "4.57": raise ImportError(f"{kind} needs transformers 4.57.6")
+    if "rope_parameters" in c and kind != "default" and "5" > transformers.__version__ > "4.47": raise ImportError("rope_parameters need transformers 5")
     config = transformers.AutoConfig.from_pretrained(folder)
     if "rope_parameters" in c and transformers.__version__ < "5":
         rope = dict(c["rope_parameters"])
@@ -397,6 +425,28 @@ def hugging_face_logits(folder, c, batch):
     with TrulyDouble(), torch.no_grad(): return through(model, [], None, batch)[0]
 
 
+def decoded(c, W, ids, prompt):
+    """Logits (len(ids) - prompt + 1, V) behind each token from the prompt's last on, the others coming one by one: a key stays as it was
+    turned when it was new, in a pass of as many columns as there were tokens by then."""
+    frequency = [frequencies(c, max(prompt, p + 1)) for p in range(len(ids))]
+    row = Row(c, {k: v.double() for k, v in W.items()}, None, {}, None)
+    row.turning = torch.stack([f for f, _ in frequency])[:, None], frequency[0][1]                # (N,1,D/2)
+    return row.logits(ids, torch.arange(len(ids)).double())[prompt - 1:]
+
+
+def hugging_face_decoded(folder, c, ids, prompt):
+    """The same by transformers with its cache."""
+    model, cache, out = hugging_face_model(folder, c), None, []
+    torch.set_default_dtype(torch.float64)
+    try:
+        with TrulyDouble(), torch.no_grad():
+            for new in [ids[:prompt], *ids[prompt:, None]]:
+                step = model(input_ids=new[None], past_key_values=cache, use_cache=True)
+                cache, _ = step.past_key_values, out.append(step.logits[0, -1])
+    finally: torch.set_default_dtype(torch.float32)
+    return torch.stack(out)
+
+
 def hugging_face(folder, c, W, a, P, batch, form="pooledTopK"):
     """A trace by transformers 4 or 5, and the configuration it really computed (4.46.3 in eager mode: every layer of Qwen2 has the window)."""
     import transformers
@@ -404,7 +454,10 @@ def hugging_face(folder, c, W, a, P, batch, form="pooledTopK"):
     model = hugging_face_model(folder, c)
     parameters, blocks = install(model, a, P) if a else (dict(model.named_parameters()), [])
     if not a: assert set(parameters) == set(W), set(parameters) ^ set(W)
-    with TrulyDouble(): return train({k: parameters[k] for k in (P if a else W)}, lambda: through(model, blocks, a, batch, form))[0], c
+    torch.set_default_dtype(torch.float64)                        # what a tensor of positions times a number is
+    try:
+        with TrulyDouble(): return train({k: parameters[k] for k in (P if a else W)}, lambda: through(model, blocks, a, batch, form))[0], c
+    finally: torch.set_default_dtype(torch.float32)
 
 
 # ---- PEFT, plain LoRA read from the adapter's folder: float32, and float64 too

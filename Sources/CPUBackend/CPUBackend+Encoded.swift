@@ -23,6 +23,13 @@ extension CPUBackend {
       case .q8_0: return multiplyFew(Q8_0Encoding.self, alpha, a, b, beta, c, m)
       case .q4_0: return multiplyFew(Q4_0Encoding.self, alpha, a, b, beta, c, m)
       case .q4_1: return multiplyFew(Q4_1Encoding.self, alpha, a, b, beta, c, m)
+      case .q5_0: return multiplyFew(Q5_0Encoding.self, alpha, a, b, beta, c, m)
+      case .q5_1: return multiplyFew(Q5_1Encoding.self, alpha, a, b, beta, c, m)
+      case .q2_K: return multiplyFew(Q2_KEncoding.self, alpha, a, b, beta, c, m)
+      case .q3_K: return multiplyFew(Q3_KEncoding.self, alpha, a, b, beta, c, m)
+      case .q4_K: return multiplyFew(Q4_KEncoding.self, alpha, a, b, beta, c, m)
+      case .q5_K: return multiplyFew(Q5_KEncoding.self, alpha, a, b, beta, c, m)
+      case .q6_K: return multiplyFew(Q6_KEncoding.self, alpha, a, b, beta, c, m)
       case .float32, .float64: trap("gemm: \(b.format.rawValue) is not kept encoded")
       }
     }
@@ -66,7 +73,7 @@ extension CPUBackend {
     _: E.Type, _ alpha: Scalar, _ a: Matrix<Scalar>, _ b: EncodedMatrix, _ beta: Scalar, _ c: Matrix<Scalar>, _ m: Int
   ) {
     forRanges(b.rows, cost: (m + 1) * b.columns / 4) { rows in
-      withUnsafeTemporaryAllocation(of: Scalar.Vector.self, capacity: Self.fewRows + chunkCount / Scalar.Vector.scalarCount) { memory in
+      withUnsafeTemporaryAllocation(of: Scalar.Vector.self, capacity: Self.fewRows + E.chunkCount / Scalar.Vector.scalarCount) { memory in
         guard let sums = memory.baseAddress else { return }
         let chunk = UnsafeMutableRawPointer(sums + Self.fewRows).assumingMemoryBound(to: Scalar.self)
         for o in rows { dots(E.self, alpha, a, b, beta, c, m, o, sums, chunk) }
@@ -83,18 +90,20 @@ extension CPUBackend {
     let width = Scalar.Vector.scalarCount
     var (source, j) = (b[o], 0)
     for i in 0..<m { sums[i] = Scalar.Vector() }
-    while j + chunkCount <= b.columns {
-      E.decode(source, chunkCount, to: chunk)
-      for i in 0..<m {
-        let x = a.base + i * a.stride + j
-        var sum = Scalar.Vector()  // a chunk's own, so that only one sum in four waits for the one before
-        for l in stride(from: 0, to: chunkCount, by: width) {
-          sum += chunk[Lanes(start: l, count: width)] * x[Lanes(start: l, count: width)]
+    while j + E.chunkCount <= b.columns {
+      E.decode(source, E.chunkCount, to: chunk)
+      for start in stride(from: 0, to: E.chunkCount, by: 32) {
+        for i in 0..<m {
+          let x = a.base + i * a.stride + j
+          var sum = Scalar.Vector()  // of 32 numbers, so that only one sum in four waits for the one before
+          for l in stride(from: start, to: start + 32, by: width) {
+            sum += chunk[Lanes(start: l, count: width)] * x[Lanes(start: l, count: width)]
+          }
+          sums[i] += sum
         }
-        sums[i] += sum
       }
       source += E.chunkBytes
-      j += chunkCount
+      j += E.chunkCount
     }
     if j < b.columns { E.decode(source, b.columns - j, to: chunk) }
     for i in 0..<m {

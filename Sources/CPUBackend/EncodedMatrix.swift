@@ -31,7 +31,7 @@ final class EncodedMatrix {
   static func keeps(_ format: WeightFormat) -> Bool {
     switch format {
     case .float32, .float64: false
-    case .float16, .bfloat16, .q8_0, .q4_0, .q4_1: true
+    default: true
     }
   }
 

@@ -49,19 +49,13 @@ public enum ElementType: Hashable, Sendable, CaseIterable, RawRepresentable, Cus
   public static let float32 = ElementType.float(.float32)
   /// IEEE 754 double precision.
   public static let float64 = ElementType.float(.float64)
-  /// 32 signed bytes with one half-precision scale: 34 bytes.
-  public static let q8_0 = ElementType.float(.q8_0)
-  /// 32 numbers of 4 bits around 8 with one half-precision scale: 18 bytes.
-  public static let q4_0 = ElementType.float(.q4_0)
-  /// 32 numbers of 4 bits with a half-precision scale and minimum: 20 bytes.
-  public static let q4_1 = ElementType.float(.q4_1)
-
   /// All types. Those of safetensors stand in the order of the reference implementation, which is by growing alignment: its writer
   /// sorts tensors by this order, descending, and so does ours.
-  public static let allCases: [ElementType] = [
-    .bool, .float4, .float6E2M3, .float6E3M2, .uint8, .int8, .float8E5M2, .float8E4M3, .float8E8M0, .float8E4M3FNUZ, .float8E5M2FNUZ,
-    .int16, .uint16, .float16, .bfloat16, .int32, .uint32, .float32, .complex64, .float64, .int64, .uint64, .q8_0, .q4_0, .q4_1,
-  ]
+  public static let allCases: [ElementType] =
+    [
+      .bool, .float4, .float6E2M3, .float6E3M2, .uint8, .int8, .float8E5M2, .float8E4M3, .float8E8M0, .float8E4M3FNUZ, .float8E5M2FNUZ,
+      .int16, .uint16, .float16, .bfloat16, .int32, .uint32, .float32, .complex64, .float64, .int64, .uint64,
+    ] + WeightFormat.allCases.filter { $0.blockCount > 1 }.map { .float($0) }
 
   /// The types that a safetensors file may hold.
   public static let safetensors = allCases.filter { !$0.isQuantized }
@@ -99,9 +93,7 @@ public enum ElementType: Hashable, Sendable, CaseIterable, RawRepresentable, Cus
     case .float(.float64): "F64"
     case .int64: "I64"
     case .uint64: "U64"
-    case .float(.q8_0): "Q8_0"
-    case .float(.q4_0): "Q4_0"
-    case .float(.q4_1): "Q4_1"
+    case .float(let format): format.rawValue.uppercased()
     }
   }
 
@@ -111,7 +103,7 @@ public enum ElementType: Hashable, Sendable, CaseIterable, RawRepresentable, Cus
   /// Whether elements share a scale with their neighbours in the row.
   public var isQuantized: Bool { blockElements > 1 }
 
-  /// The consecutive elements of a row that a file stores together: 1, or 32 of a quantized type.
+  /// The consecutive elements of a row that a file stores together: 1, or 32 or 256 of a quantized type.
   public var blockElements: Int {
     if case .float(let format) = self { format.blockCount } else { 1 }
   }

@@ -28,8 +28,8 @@ public struct TrainedPart<B: Backend> {
     arena = ParameterArena(parameters, on: backend)
     for item in pending {
       let shape = item.tensor.view(of: item.tensor.parameter.value).shape
-      if item.initial == .constant(0), item.weights is InitialWeights<B> { continue }  // as the arena is
-      item.tensor.set(try item.weights.tensor(item.tensor.name, shape, item.initial), on: backend)
+      if item.value == nil, item.initial == .constant(0), item.weights is InitialWeights<B> { continue }  // as the arena is
+      item.tensor.set(try item.value ?? item.weights.tensor(item.source, shape, item.initial), on: backend)
     }
   }
 }
@@ -39,7 +39,18 @@ public struct TrainedPart<B: Backend> {
 struct PendingTensor<B: Backend> {
   let tensor: TrainedTensor<B>
   let weights: any WeightSource<B>
+  /// What the source calls it.
+  let source: String
   let initial: InitialValue
+  /// Its value, where it is known without the source.
+  let value: Tensor<B>?
+
+  init(
+    tensor: TrainedTensor<B>, weights: any WeightSource<B>, source: String? = nil, initial: InitialValue, value: Tensor<B>? = nil
+  ) {
+    (self.tensor, self.weights, self.source, self.initial) = (tensor, weights, source ?? tensor.name, initial)
+    self.value = value
+  }
 }
 
 /// A trained tensor as files know it: a parameter, or one expert's part of a parameter that holds all experts'.

@@ -10,21 +10,18 @@ extension AdapterConfiguration {
   ///   not built yet and for an unknown key with a value that says something.
   public init(contentsOf file: String) throws {
     let reader = try JSONReader(configuration: JSON(contentsOf: file), file: file)
+    try reader.refuseOtherPrograms()
     let isPlain = try reader.string("peft_type", default: "MIXLORA", oneOf: ["MIXLORA", "LORA"]) == "LORA"
-    var isDynamic = false
-    if isPlain {
-      try reader.refuse("routing_strategy", "no such key in a LORA adapter")
-    } else {
-      isDynamic = try reader.string("routing_strategy", oneOf: ["mixlora", "mixlora-dynamic"]) == "mixlora-dynamic"
-    }
-    try reader.refuseUnbuiltFeatures()
-    // PEFT's own defaults; MoE-PEFT requires rank and alpha.
-    lora = try Self.lora(reader, over: isPlain ? LoRA(rank: 8, alpha: 8) : nil)
-    targets = try Self.targets(reader)
     guard !isPlain else {
-      unknownKeys = try reader.quietUnknownKeys(inert: Self.inertKeys)
+      try reader.refuse("routing_strategy", "no such key in a LORA adapter")
+      try self.init(plain: reader)
+      unknownKeys += try reader.quietUnknownKeys(inert: Self.inertKeys)
       return
     }
+    let isDynamic = try reader.string("routing_strategy", oneOf: ["mixlora", "mixlora-dynamic"]) == "mixlora-dynamic"
+    try reader.refuseUnbuiltFeatures()
+    try reader.refuseWhatMoEPEFTLacks()
+    self.init(lora: try Self.lora(reader, over: nil), targets: ModuleSelection(try Self.targets(reader)))
     let experts = try reader.integer("num_experts", in: 1...4096)
     var mixture = Mixture(experts: experts, policy: try Self.policy(reader, experts: experts, isDynamic: isDynamic), lora: lora)
     if reader.value("act_fn") != nil {
@@ -38,6 +35,7 @@ extension AdapterConfiguration {
       guard overlay.objectValue != nil else { throw reader.error("expert_lora", overlay, "an object with r, lora_alpha …") }
       let inner = try JSONReader(configuration: overlay, file: file + ", expert_lora")
       try inner.refuseUnbuiltFeatures()
+      try inner.refuseWhatMoEPEFTLacks()
       mixture.lora = try Self.lora(inner, over: lora)
       unknownKeys += try inner.quietUnknownKeys(inert: Self.inertKeys)
     }
@@ -53,9 +51,10 @@ extension AdapterConfiguration {
       temperature: try reader.number("temperature", default: 0, "a number ≥ 0") { $0 >= 0 && $0.isFinite })
   }
 
-  private static func lora(_ reader: JSONReader, over base: LoRA?) throws -> LoRA {
+  /// Rank, scale and dropout; without a base, rank and alpha must be there, as MoE-PEFT requires it.
+  static func lora(_ reader: JSONReader, over base: LoRA?) throws -> LoRA {
     var lora = LoRA(
-      rank: try reader.integer("r", in: 1...65_536, default: base?.rank),
+      rank: try reader.integer("r", in: ranks, default: base?.rank),
       alpha: try reader.number("lora_alpha", default: base?.alpha, "a number") { $0.isFinite },
       dropout: try reader.number("lora_dropout", default: base?.dropout ?? 0, "a number in [0, 1)") { $0 >= 0 && $0 < 1 },
       isRankStabilized: try reader.bool("use_rslora", default: base?.isRankStabilized ?? false))
@@ -65,8 +64,11 @@ extension AdapterConfiguration {
     return lora
   }
 
+  /// Ranks that may be asked for.
+  static let ranks = 1...65_536
+
   /// A list of names, or an object of name → true/false.
-  private static func targets(_ reader: JSONReader) throws -> Set<LinearName> {
+  static func targets(_ reader: JSONReader) throws -> Set<LinearName> {
     let expected = "a list of names among " + LinearName.allCases.map(\.rawValue).joined(separator: ", ") + ", or an object of name: true"
     let value = try reader.required("target_modules", expected)
     let names: [JSON]
@@ -90,21 +92,41 @@ extension AdapterConfiguration {
   /// Keys that a configuration may carry with any value, because they do not change what an adapter computes.
   private static let inertKeys: Set<String> = [
     "base_model_name_or_path", "revision", "task_type", "inference_mode", "peft_version", "auto_mapping",
-    "megatron_core", "qalora_group_size",
+    "megatron_core", "qalora_group_size", "eva_config", "merge_weights",
   ]
 }
 
 extension KeyedReader where Value == JSON {
-  /// Features of PEFT and MoE-PEFT that change the mathematics and are not built yet.
-  fileprivate func refuseUnbuiltFeatures() throws {
-    // Most say how A and B were drawn, which their values tell. PiSSA, OLoRA, LoftQ and CorDA also change the base weights.
+  /// Configurations of the same name that other programs write.
+  fileprivate func refuseOtherPrograms() throws {
+    for key in ["fine_tune_type", "lora_parameters", "lora_layers"] {
+      try refuse(
+        key, unless: { _ in false }, "an adapter of PEFT or MoE-PEFT; this key is mlx-lm's, whose adapters are not read: fuse it there")
+    }
+  }
+
+  /// Features of PEFT that change the mathematics and are not built.
+  func refuseUnbuiltFeatures() throws {
+    for key in [
+      "use_dora", "lora_bias", "layer_replication", "trainable_token_indices", "ensure_weight_tying", "use_qalora",
+      "alora_invocation_tokens", "arrow_config", "use_bdlora", "velora_config", "monteclora_config", "kasa_config", "megatron_config",
+      "enable_lora",
+    ] {
+      try refuse(key)
+    }
+  }
+
+  /// What PEFT has and MoE-PEFT's adapters do not.
+  fileprivate func refuseWhatMoEPEFTLacks() throws {
+    // Most say how A and B were drawn, which their values tell.
     let harmless: [JSON] = [true, false, "gaussian", "eva", "orthogonal"]
     try refuse(
-      "init_lora_weights", unless: harmless.contains, "true, false, \"gaussian\", \"eva\" or \"orthogonal\"; others change the base weights"
-    )
-    try refuse("bias", unless: { $0.isEmptyOrOff || $0.stringValue == "none" }, "\"none\"; trained biases are not built yet")
-    for key in ["use_dora", "rank_pattern", "alpha_pattern", "modules_to_save", "fan_in_fan_out", "layers_to_transform", "lora_bias"] {
-      try refuse(key)
+      "init_lora_weights", unless: harmless.contains,
+      "true, false, \"gaussian\", \"eva\" or \"orthogonal\"; others change the base weights, which a mixture's programs do not")
+    try refuse(
+      "bias", unless: { $0.isEmptyOrOff || $0.stringValue == "none" }, "\"none\"; trained biases beside a mixture are not built yet")
+    for key in ["rank_pattern", "alpha_pattern", "modules_to_save", "fan_in_fan_out", "layers_to_transform", "exclude_modules"] {
+      try refuse(key, "no such key, or an empty one; beside a mixture it is not built yet")
     }
   }
 

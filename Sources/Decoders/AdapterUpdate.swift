@@ -19,6 +19,7 @@ extension AdapterConfiguration {
   /// - Throws: `CheckpointError` naming the tensor: one that is neither a router nor one of a pair, one without its partner, one whose
   ///   shape does not have the rank of the configuration, one that is not floating-point, or an expert of a number beyond the last.
   public func updates(in source: any TensorSource) throws -> [AdapterUpdate] {
+    let source = mixture == nil ? try PEFTNames(source) : source
     var updates: [AdapterUpdate] = []
     for entry in source.entries {
       func error(_ found: String, _ expected: String) -> CheckpointError {
@@ -26,6 +27,7 @@ extension AdapterConfiguration {
       }
       guard WeightFormat(entry.elementType) != nil else { throw error("dtype \(entry.elementType)", "F32, F64, F16 or BF16") }
       if mixture != nil, entry.name.hasSuffix(".mlp.moe_gate.weight") { continue }
+      if isOwnOfBase(entry.name) { continue }
       let (endA, endB) = (".lora_A.weight", ".lora_B.weight")
       guard entry.name.hasSuffix(endA) || entry.name.hasSuffix(endB) else {
         throw error("a tensor \(entry.elementType) \(entry.shape) that nothing reads", "names that end with \(endA) or \(endB)")
@@ -44,10 +46,24 @@ extension AdapterConfiguration {
     return updates
   }
 
+  /// Whether a tensor of the file stands in the place of one of the base.
+  private func isOwnOfBase(_ name: String) -> Bool {
+    guard replacesBase, name.hasPrefix(Self.plainPrefix) else { return false }
+    let own = String(name.dropFirst(Self.plainPrefix.count))
+    let base = own.hasSuffix(".base_layer.bias") ? own.dropLast(".base_layer.bias".count) + ".bias" : own
+    return ownName(ofBase: base) == name
+  }
+
   /// The settings of the branch on a module: experts have their own.
   private func branch(of path: String, _ error: (String, String) -> CheckpointError) throws -> LoRA {
     let parts = path.split(separator: ".")
-    guard let mixture, parts.count >= 2, parts[parts.count - 2] == "experts" else { return lora }
+    guard let mixture else {
+      guard path.hasPrefix(Self.plainPrefix), let lora = lora(on: String(path.dropFirst(Self.plainPrefix.count))) else {
+        throw error("a branch on a module that the configuration does not name", "one on those of target_modules alone")
+      }
+      return lora
+    }
+    guard parts.count >= 2, parts[parts.count - 2] == "experts" else { return lora }
     guard let expert = Int(parts[parts.count - 1]), (0..<mixture.experts).contains(expert) else {
       throw error("expert \(parts[parts.count - 1])", "0 to \(mixture.experts - 1), num_experts being \(mixture.experts)")
     }

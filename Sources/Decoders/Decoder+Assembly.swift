@@ -1,3 +1,4 @@
+import Checkpoints
 import Layers
 import Tensors
 
@@ -7,11 +8,18 @@ public struct AdapterSource<B: Backend> {
   public let configuration: AdapterConfiguration
   /// Its values, by MoE-PEFT's or PEFT's names.
   public let weights: any WeightSource<B>
+  /// The file that messages name.
+  let file: String
 
-  /// Settings and values.
-  public init(_ configuration: AdapterConfiguration, _ weights: any WeightSource<B>) {
+  /// Settings and values; `file` is where the settings stand.
+  public init(_ configuration: AdapterConfiguration, _ weights: any WeightSource<B>, file: String = "adapter_config.json") {
     self.configuration = configuration
     self.weights = weights
+    self.file = file
+  }
+
+  func error(key: String? = nil, _ found: String, _ expected: String) -> CheckpointError {
+    CheckpointError(file: file, place: key.map { .key($0) } ?? .file, found: found, expected: expected)
   }
 }
 
@@ -31,15 +39,7 @@ extension Decoder {
   ) throws {
     var assembly = DecoderAssembly(
       configuration, weights: weights, adapters: adapters, trainsBase: trainsBase, evaluation: evaluation, on: backend)
-    let (v, c) = (configuration.vocabulary, configuration.channels)
-    let matrix = InitialValue.random(.normal(deviation: configuration.initializerRange))
-    let table = try assembly.base("model.embed_tokens.weight", Shape(v, c), matrix)
-    embedding = Embedding(path: "model.embed_tokens", weight: table, scale: configuration.embeddingScale)
-    blocks = try (0..<configuration.layers).map { try configuration.family.block($0, &assembly) }
-    norm = try assembly.norm("model.norm")
-    head = LanguageModelHead(
-      weight: configuration.head.isTied ? table : try assembly.base("lm_head.weight", Shape(v, c), matrix),
-      softcap: configuration.head.softcap)
+    (embedding, blocks, norm, head) = try assembly.build()
     self.configuration = configuration
     let (baseTensors, adapterTensors) = (assembly.baseTensors, assembly.adapterTensors)
     base = trainsBase ? try TrainedPart(baseTensors, on: backend) : nil
@@ -57,16 +57,18 @@ extension Decoder {
 /// What families build blocks with: asks the sources for every value by name and shape, and lists what is trained.
 struct DecoderAssembly<B: Backend> {
   let configuration: DecoderConfiguration
-  private let weights: any WeightSource<B>
-  private let adapters: [AdapterSource<B>]
-  private let trainsBase: Bool
+  let weights: any WeightSource<B>
+  let adapters: [AdapterSource<B>]
+  let trainsBase: Bool
   private let evaluation: ExpertEvaluation
   let backend: B
   private var rotary: RotaryEmbedding<B>?
+  /// What new branches begin with that were made of their layers' weights, by the layers' names.
+  var factors: [String: (a: Tensor<B>, b: Tensor<B>)] = [:]
   /// Trained tensors of the base.
   private(set) var baseTensors: [PendingTensor<B>] = []
   /// Tensors of each adapter.
-  private(set) var adapterTensors: [[PendingTensor<B>]]
+  var adapterTensors: [[PendingTensor<B>]]
 
   init(
     _ configuration: DecoderConfiguration, weights: any WeightSource<B>, adapters: [AdapterSource<B>], trainsBase: Bool,
@@ -83,8 +85,40 @@ struct DecoderAssembly<B: Backend> {
 
   // MARK: Layers
 
-  /// A weight of the base.
+  /// All layers of the model, every tensor being asked for by name and shape.
+  mutating func build() throws -> (Embedding<B>, [any DecoderBlock<B>], RMSNorm<B>, LanguageModelHead<B>) {
+    let (v, c) = (configuration.vocabulary, configuration.channels)
+    let matrix = InitialValue.random(.normal(deviation: configuration.initializerRange))
+    try requireSharedBase()
+    let table = try base("model.embed_tokens.weight", Shape(v, c), matrix)
+    let blocks = try (0..<configuration.layers).map { try configuration.family.block($0, &self) }
+    try requireBranches()
+    let norm = try self.norm("model.norm")
+    let weight = try self.head("lm_head.weight", Shape(v, c), matrix, embedding: ("model.embed_tokens.weight", table))
+    return (
+      Embedding(path: "model.embed_tokens", weight: table, scale: configuration.embeddingScale), blocks, norm,
+      LanguageModelHead(weight: weight, softcap: configuration.head.softcap)
+    )
+  }
+
+  /// A weight of the base, or the adapter's own in its place.
   mutating func base(_ name: String, _ shape: Shape, _ initial: InitialValue) throws -> Weight<B> {
+    if let own = try ownWeight(name, shape, initial, source: name) { return own }
+    return try given(name, shape, initial)
+  }
+
+  /// The head's weight. A tied one is the embedding's, unless an adapter brings its own of either: then they are two.
+  mutating func head(
+    _ name: String, _ shape: Shape, _ initial: InitialValue, embedding: (name: String, weight: Weight<B>)
+  ) throws -> Weight<B> {
+    guard configuration.head.isTied else { return try base(name, shape, initial) }
+    if let own = try ownWeight(name, shape, initial, source: embedding.name) { return own }
+    let isOwn = adapters.contains { $0.configuration.ownName(ofBase: embedding.name) != nil }
+    return isOwn ? try given(embedding.name, shape, initial) : embedding.weight
+  }
+
+  /// A weight of the base as its files have it.
+  private mutating func given(_ name: String, _ shape: Shape, _ initial: InitialValue) throws -> Weight<B> {
     guard trainsBase else { return .frozen(try weights.frozen(name, shape, initial)) }
     try weights.require(name, shape)
     let parameter = Parameter<B>(name, shape)
@@ -120,7 +154,7 @@ struct DecoderAssembly<B: Backend> {
   /// The feed-forward with the adapters' branches or experts.
   mutating func feedForward(_ path: String, _ layer: Int) throws -> FeedForward<B> {
     let frozen = GatedLinears(
-      gate: try linear(path, .gate), up: try linear(path, .up), down: try linear(path, .down),
+      gate: try linear(path, .gate, layer), up: try linear(path, .up, layer), down: try linear(path, .down, layer),
       activation: configuration.feedForward.activation)
     let hiddenDropout = InputDropout<B>(path: path + ".down_proj.input", probabilities: adapters.map(\.configuration.lora.dropout))
     let adapted = try adapters.indices.map { number in
@@ -154,51 +188,55 @@ struct DecoderAssembly<B: Backend> {
   private func prefix(_ number: Int) -> String { adapters.count > 1 ? "adapter.\(number)." : "" }
 
   /// A frozen linear layer, or a trained one.
-  mutating func linear(_ module: String, _ name: LinearName) throws -> Linear<B> {
+  mutating func linear(_ module: String, _ name: LinearName, _ layer: Int) throws -> Linear<B> {
     let path = "\(module).\(name.rawValue)"
     let (o, i) = configuration.linearSizes(name)
-    let weight = try base(path + ".weight", Shape(o, i), .random(.normal(deviation: configuration.initializerRange)))
+    let initial = InitialValue.random(.normal(deviation: configuration.initializerRange))
+    let weight = try remainder(name.path(inLayer: layer), Shape(o, i), initial) ?? base(path + ".weight", Shape(o, i), initial)
     return Linear(weight: weight, bias: configuration.hasBias(name) ? try base(path + ".bias", Shape(o), .constant(0)) : nil)
   }
 
   /// A linear layer with each adapter's branch on it.
   mutating func loraLinear(_ module: String, _ name: LinearName, _ layer: Int) throws -> LoRALinear<B> {
-    let linear = try linear(module, name)
+    let linear = try linear(module, name, layer)
     return LoRALinear(
       path: "\(module).\(name.rawValue)", linear: linear, branches: try adapters.indices.compactMap { try branch(name, layer, $0) })
   }
 
   /// A tensor of an adapter, which is always trained.
   private mutating func parameter(
-    _ name: String, _ shape: Shape, _ initial: InitialValue, _ role: Parameter<B>.Role, _ number: Int
+    _ name: String, _ shape: Shape, _ initial: InitialValue, _ role: Parameter<B>.Role, _ number: Int, _ value: Tensor<B>? = nil
   ) throws -> Parameter<B> {
     let parameter = Parameter<B>(name, shape, role: role)
-    try add(TrainedTensor(name: name, parameter: parameter, part: nil), shape, initial, number)
+    try add(TrainedTensor(name: name, parameter: parameter, part: nil), shape, initial, number, value)
     return parameter
   }
 
   /// Lists a tensor of an adapter, which its source must have.
-  private mutating func add(_ tensor: TrainedTensor<B>, _ shape: Shape, _ initial: InitialValue, _ number: Int) throws {
+  mutating func add(
+    _ tensor: TrainedTensor<B>, _ shape: Shape, _ initial: InitialValue, _ number: Int, _ value: Tensor<B>? = nil
+  ) throws {
     try adapters[number].weights.require(tensor.name, shape)
-    adapterTensors[number].append(PendingTensor(tensor: tensor, weights: adapters[number].weights, initial: initial))
+    adapterTensors[number].append(PendingTensor(tensor: tensor, weights: adapters[number].weights, initial: initial, value: value))
   }
 
   /// An adapter's branch on a layer without experts, if it targets the layer.
   private mutating func branch(_ name: LinearName, _ layer: Int, _ number: Int) throws -> LoRABranch<B>? {
     let settings = adapters[number].configuration
-    guard settings.targets.contains(name) else { return nil }
+    guard let lora = settings.lora(on: name, layer: layer) else { return nil }
     let (o, i) = configuration.linearSizes(name)
     let prefix = "\(settings.prefix(ofLayer: layer)).\(name.module).\(name.rawValue)"
-    let a = try parameter(prefix + ".lora_A.weight", Shape(settings.lora.rank, i), settings.lora.initialA(inputs: i), .a, number)
-    let b = try parameter(prefix + ".lora_B.weight", Shape(o, settings.lora.rank), .constant(0), .b, number)
-    return LoRABranch(adapter: number, a: a, b: b, scale: settings.lora.scale)
+    let factors = factors.removeValue(forKey: name.path(inLayer: layer))
+    let a = try parameter(prefix + ".lora_A.weight", Shape(lora.rank, i), lora.initialA(inputs: i), .a, number, factors?.a)
+    let b = try parameter(prefix + ".lora_B.weight", Shape(o, lora.rank), .constant(0), .b, number, factors?.b)
+    return LoRABranch(adapter: number, a: a, b: b, scale: lora.scale)
   }
 
   /// All experts' branches on a layer, if the adapter targets it: a tensor an expert in the file, one stack here.
   private mutating func expertLoRA(_ name: LinearName, _ layer: Int, _ number: Int) throws -> ExpertLoRA<B>? {
     let settings = adapters[number].configuration
-    guard let mixture = settings.mixture, settings.targets.contains(name) else { return nil }
-    let (lora, experts, r) = (mixture.lora, mixture.experts, mixture.lora.rank)
+    guard let mixture = settings.mixture, let lora = settings.lora(on: name, layer: layer) else { return nil }
+    let (experts, r) = (mixture.experts, lora.rank)
     let (o, i) = configuration.linearSizes(name)
     let prefix = "\(settings.prefix(ofLayer: layer)).mlp.\(name.rawValue).experts"
     let a = Parameter<B>("\(prefix).lora_A", Shape(experts * r, i), role: .a)  // (E·r,I)

@@ -50,11 +50,11 @@ public struct Decoder<B: Backend> {
   /// - Parameter look: sees the normalized residual stream (N,C) that the head reads.
   /// - Throws: the first error that a hook threw, and what `look` throws.
   public func loss(
-    of batch: PackedBatch<B>, _ run: Run<B>, reading look: ((_ hidden: Tensor<B>) throws -> Void)? = nil
+    of batch: PackedBatch<B>, _ run: Run<B>, reading look: (_ hidden: Tensor<B>) throws -> Void = { _ in }
   ) throws -> [Losses<B>] {
     let hidden = forward(batch, run)  // (N,C)
     try run.throwFirstError()
-    try look?(hidden)
+    try look(hidden)
     let balances = balanceLosses(batch, run, StepTotals.own(of: batch, owners))
     let losses = (0..<owners).map { owner in
       Losses(
@@ -84,12 +84,12 @@ public struct Decoder<B: Backend> {
   /// - Throws: the first error that a hook threw, and what `look` throws.
   public func gradients(
     of batch: PackedBatch<B>, _ run: Run<B>, dividing totals: [StepTotals]? = nil, recomputes: Bool = false,
-    reading look: ((_ hidden: Tensor<B>) throws -> Void)? = nil
+    reading look: (_ hidden: Tensor<B>) throws -> Void = { _ in }
   ) throws -> [Losses<B>] {
     let totals = totals ?? StepTotals.own(of: batch, owners)
     var (hidden, caches) = forwardKeeping(batch, run, recomputes: recomputes)
     try run.throwFirstError()
-    try look?(hidden)
+    try look(hidden)
     // forward: loss = cross-entropy of head(hidden) + balance loss
     let balances = balanceLosses(batch, run, totals)
     var dhidden = run.backend.zeros(hidden.shape)  // (N,C)

@@ -1,8 +1,10 @@
 import Checkpoints
+import Layers
 
 extension DecoderConfiguration {
   /// Reads the metadata of a GGUF file of a family that llama.cpp keeps (`DecoderFamily.gguf`): Llama with SmolLM2 and Mistral, Qwen2.
   ///
+  /// Of the rotary scalings linear and yarn are read; LongRoPE's, whose divisors are tensors, is refused by its name.
   /// What the metadata does not say is read off the tensors: a head is tied where `output.weight` is absent, a layer has a bias where
   /// the first block has its tensor, and `rope_freqs.weight` holds the divisors of the rotary frequencies (Llama 3.1).
   /// - Throws: `CheckpointError` naming file, key, what was found and what was expected.
@@ -36,7 +38,8 @@ extension DecoderConfiguration {
     vocabulary = try reader.integer("vocab_size", in: size, default: tokens)
     norm = NormRules(epsilon: try reader.number("attention.layer_norm_rms_epsilon", "a number ≥ 0") { $0 >= 0 })
     let base = try reader.number("rope.freq_base", default: 10_000, "a number > 0") { $0 > 0 && $0.isFinite }
-    rotary = RotaryRules(base: base, divisors: try Self.ropeDivisors(file, headWidth))
+    rotary = RotaryRules(
+      base: base, scaling: try reader.ropeScaling(base: base), divisors: try Self.ropeDivisors(file, headWidth))
     attention = AttentionRules(
       heads: heads, keyValueHeads: keyValueHeads, headWidth: headWidth, windows: Array(repeating: nil, count: layers))
     attention.inputBias = family.gguf?.hasInputBias == true || file.entry("blk.0.attn_q.bias") != nil
@@ -87,11 +90,31 @@ extension KeyedReader where Value == GGUFValue {
     self.init(file: file.file, path: architecture, names: metadata.keys) { values["\(architecture).\($0)"] }
   }
 
+  /// How the rotary angles are stretched, as llama.cpp reads it: a factor without a type is linear, one of 0 or 1 says nothing, and yarn
+  /// is transformers' with `attn_factor` on top.
+  fileprivate func ropeScaling(base: Double) throws -> RotaryScaling? {
+    let type = try string("rope.scaling.type", default: "linear", oneOf: ["none", "linear", "yarn"])
+    let key = self["rope.scaling.factor"] == nil ? "rope.scale_linear" : "rope.scaling.factor"
+    let found = try number(key, default: 1, "a number ≥ 0") { $0 >= 0 && $0.isFinite }
+    let factor = found == 0 ? 1 : found
+    let ones = ["rope.scaling.yarn_attn_factor", "rope.scaling.yarn_ext_factor"] + (type == "yarn" ? [] : ["rope.scaling.attn_factor"])
+    for key in ones { try refuse(key, unless: { $0.doubleValue == 1 }, "1 or nothing; others are not built yet") }
+    try refuse("rope.scaling.yarn_log_multiplier", unless: { $0.doubleValue == 0 }, "0 or nothing; others are not built yet")
+    guard type == "yarn" else { return type == "none" || factor == 1 ? nil : .linear(factor: factor) }
+
+    let original = "rope.scaling.original_context_length"
+    var yarn = RotaryScaling.YaRN(
+      factor: factor, originalPositions: try integer(self[original] == nil ? "context_length" : original, in: 1...(1 << 40)))
+    guard base != 1 else { throw error("rope.freq_base", "1", "another base under \"yarn\"") }
+    yarn.fast = try number("rope.scaling.yarn_beta_fast", default: yarn.fast, "a number > 0") { $0 > 0 && $0.isFinite }
+    yarn.slow = try number("rope.scaling.yarn_beta_slow", default: yarn.slow, "a number > 0") { $0 > 0 && $0.isFinite }
+    yarn.magnitude *= try number("rope.scaling.attn_factor", default: 1, "a finite number") { $0.isFinite }
+    return .yarn(yarn)
+  }
+
   /// Keys that change the mathematics of a forward pass and are not built.
   fileprivate func refuseUnbuiltFeatures() throws {
-    try refuse("rope.scaling.type", unless: { $0.stringValue == "none" }, "\"none\" or nothing; others are not built yet")
-    for key in ["rope.scaling.factor", "rope.scale_linear", "rope.scaling.attn_factor", "logit_scale", "embedding_scale", "residual_scale"]
-    {
+    for key in ["logit_scale", "embedding_scale", "residual_scale"] {
       try refuse(key, unless: { $0.doubleValue == 1 || $0.doubleValue == 0 }, "1; others are not built yet")
     }
     for key in [
@@ -108,7 +131,7 @@ extension KeyedReader where Value == GGUFValue {
   /// Keys that nobody asked for, but for those that say nothing about the mathematics: descriptions, the tokenizer (which has a
   /// reader of its own), and how the file was split and quantized.
   fileprivate var meaningfulUnknownKeys: [String] {
-    let inert = ["general.", "tokenizer.", "split.", "quantize."]
+    let inert = ["general.", "tokenizer.", "split.", "quantize.", path + ".rope.scaling.finetuned"]
     return unknownNames.filter { name in !inert.contains { name.hasPrefix($0) } }
   }
 }

@@ -18,19 +18,13 @@ extension DecoderConfiguration {
       ("num_attention_heads", attention.heads), ("num_key_value_heads", attention.keyValueHeads), ("head_dim", attention.headWidth),
     ].map { ($0, JSON($1)) }
     let rules: [(String, JSON)] = [
-      ("max_position_embeddings", contextLength.map { JSON($0) } ?? .null), ("hidden_act", JSON(feedForward.activation.rawValue)),
-      ("rms_norm_eps", JSON(norm.epsilon)), ("rope_theta", JSON(rotary.base)),
-      ("rope_scaling", rotary.scaling.map { Self.json($0) } ?? .null), ("tie_word_embeddings", JSON(head.isTied)),
+      ("max_position_embeddings", contextLength.map { JSON($0) } ?? .null),
+      (family.activationKey, JSON(feedForward.activation.rawValue)), (family.normKey, JSON(norm.epsilon)),
+      ("rope_theta", JSON(rotary.base)), ("rope_scaling", rotary.scaling?.json ?? .null), ("tie_word_embeddings", JSON(head.isTied)),
       ("initializer_range", JSON(initializerRange)),
     ]
-    return sizes + rules + family.keys(self)
-  }
-
-  private static func json(_ scaling: RotaryScaling) -> JSON {
-    [
-      "rope_type": "llama3", "factor": JSON(scaling.factor), "low_freq_factor": JSON(scaling.lowFrequencyFactor),
-      "high_freq_factor": JSON(scaling.highFrequencyFactor), "original_max_position_embeddings": JSON(scaling.originalPositions),
-    ]
+    let beside = rotary.scaling?.positionsBeside.map { [("original_max_position_embeddings", JSON($0))] } ?? []
+    return sizes + rules + beside + family.keys(self)
   }
 
   /// The `config.json` of a model that was read from a GGUF file.

@@ -16,9 +16,10 @@ public enum AdapterOrigin: Sendable {
 public struct ModelFolder {
   /// What the files say about the model.
   public let configuration: DecoderConfiguration
-  private let source: (any TensorSource)?  // nil for a new model
+  let path: String
+  let source: (any TensorSource)?  // nil for a new model
   private let seed: UInt64?
-  private let layout: (any TensorLayout)?
+  let layout: (any TensorLayout)?
 
   /// Opens a model; no tensor is read yet.
   ///
@@ -27,7 +28,7 @@ public struct ModelFolder {
   ///   - seed: if not nil, a folder without any weights is a new model whose values are drawn under it.
   /// - Throws: `CheckpointError` for everything that is missing, wrong or not built yet.
   public init(_ path: String, newUnder seed: UInt64? = nil) throws {
-    self.seed = seed
+    (self.path, self.seed) = (path, seed)
     try ModelPath.require(path)
     if ModelPath.isGGUF(path) {
       let file = try GGUF(path: path)
@@ -35,7 +36,7 @@ public struct ModelFolder {
       (source, layout) = (file, GGUFLayout(configuration))
     } else {
       configuration = try DecoderConfiguration(contentsOf: path + "/config.json")
-      (source, layout) = (seed == nil || Self.hasWeights(path) ? try ShardedSafetensors.open(folder: path) : nil, nil)
+      (source, layout) = (seed == nil || Self.hasWeights(path) ? try ShardedCheckpoint.open(folder: path) : nil, nil)
     }
   }
 
@@ -70,26 +71,39 @@ public struct ModelFolder {
     adapters: [AdapterOrigin], trainsBase: Bool = false, evaluation: ExpertEvaluation = .sharedBase,
     balanceLoss: BalanceLossForm = .pooledTopK, on backend: B
   ) throws -> Decoder<B> {
-    let base = source.map { CheckpointWeights($0, layout, on: backend) }
+    let base = baseWeights(on: backend)
     let weights: any WeightSource<B> = base ?? InitialWeights(seed: seed ?? 0, on: backend)
     var files: [CheckpointWeights<B>] = []
     let sources: [AdapterSource<B>] = try adapters.compactMap { origin in
       switch origin {
       case .none: return nil
       case .folder(let folder):
-        let weights = CheckpointWeights(try AdapterFolder.tensors(in: folder), on: backend)
+        let (configuration, tensors) = try AdapterFolder.open(folder)
+        let weights = CheckpointWeights(tensors, on: backend)
         files.append(weights)
-        return AdapterSource(try AdapterConfiguration(contentsOf: folder + "/adapter_config.json"), weights)
+        return AdapterSource(configuration, weights, file: "\(folder)/\(AdapterFolder.configurationFile)")
       case .new(let settings, let seed): return AdapterSource(settings, InitialWeights(seed: seed, on: backend))
       }
     }
     let decoder = try Decoder(
       configuration, weights: weights, adapters: sources, trainsBase: trainsBase, evaluation: evaluation, balanceLoss: balanceLoss,
       on: backend)
-    if configuration.head.isTied { try base?.acceptCopy("lm_head.weight", of: "model.embed_tokens.weight") }
-    try base?.finish(ignoring: layout.map { layout in { layout.mayGoUnread($0) } } ?? Self.mayGoUnread)
+    try base.map(requireAllRead)
     for file in files { try file.finish() }
     return decoder
+  }
+
+  /// The values of the model's files; nil for a new model.
+  func baseWeights<B: Backend>(on backend: B) -> CheckpointWeights<B>? {
+    // Writers that keep shared tensors once keep the first name of the alphabet.
+    let standIns = configuration.head.isTied && layout == nil ? ["model.embed_tokens.weight": "lm_head.weight"] : [:]
+    return source.map { CheckpointWeights($0, layout, standIns: standIns, on: backend) }
+  }
+
+  /// Throws if the model's files hold a tensor that is neither asked for nor known to carry nothing.
+  func requireAllRead<B: Backend>(_ base: CheckpointWeights<B>) throws {
+    if configuration.head.isTied { try base.acceptCopy("lm_head.weight", of: "model.embed_tokens.weight") }
+    try base.finish(ignoring: layout.map { layout in { layout.mayGoUnread($0) } } ?? Self.mayGoUnread)
   }
 
   /// Opens a model and reads it; see `init(_:)` and `decoder`.
@@ -126,7 +140,7 @@ extension ModelFolder {
       "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json", "merges.txt",
       "chat_template.jinja", "chat_template.json", "generation_config.json", "config.json",
     ]
-    fileprivate let files: [(name: String, bytes: [UInt8])]
+    private(set) var files: [(name: String, bytes: [UInt8])]
 
     /// Takes these files of `folder` as they are, byte for byte; those that are not there are left out.
     ///
@@ -141,6 +155,17 @@ extension ModelFolder {
           return nil
         }
       }
+    }
+
+    /// The same with another value under a key of `config.json`.
+    func setting(_ key: String, to value: JSON) throws -> Files {
+      var changed = self
+      for (i, file) in files.enumerated() where file.name == "config.json" {
+        var object = try JSON(parsing: file.bytes, file: file.name).objectValue ?? JSON.Object()
+        object[key] = value
+        changed.files[i].bytes = Array((JSON.object(object).serialized(.indented(2)) + "\n").utf8)
+      }
+      return changed
     }
 
     /// Files that were made, `config.json` last.

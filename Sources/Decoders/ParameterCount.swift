@@ -8,15 +8,25 @@ extension DecoderConfiguration {
 }
 
 extension AdapterConfiguration {
-  /// The numbers in all matrices of an adapter of these settings: A and B of every branch, and the routers.
+  /// The numbers in all matrices of an adapter of these settings: A and B of every branch, the routers, and what it saves whole.
   public func parameterCount(in model: DecoderConfiguration) -> Double {
-    var numbers = Double(mixture?.experts ?? 0) * Double(model.channels)
-    for target in model.family.linears where targets.contains(target) {
-      let (outputs, inputs) = model.linearSizes(target)
-      let isExpert = target.isFeedForward && mixture != nil
-      let rank = isExpert ? mixture?.lora.rank ?? 0 : lora.rank
-      numbers += Double(rank) * (Double(outputs) + Double(inputs)) * Double(isExpert ? mixture?.experts ?? 1 : 1)
+    // Of one block where all are alike: a file may claim more blocks than one would count.
+    if targets.isAlikeInAllBlocks, ranks.rules.isEmpty, !replacesBase { return Double(model.layers) * parameterCount(in: model, layer: 0) }
+    var numbers = (0..<model.layers).reduce(0) { $0 + parameterCount(in: model, layer: $1) }
+    for name in ["model.embed_tokens.weight", "lm_head.weight"] where ownName(ofBase: name) != nil {
+      numbers += Double(model.vocabulary) * Double(model.channels)
     }
-    return Double(model.layers) * numbers
+    return numbers
+  }
+
+  private func parameterCount(in model: DecoderConfiguration, layer: Int) -> Double {
+    var numbers = Double(mixture?.experts ?? 0) * Double(model.channels)
+    for target in model.family.linears {
+      let (outputs, inputs) = model.linearSizes(target)
+      if ownName(ofBase: target.path(inLayer: layer) + ".weight") != nil { numbers += Double(outputs) * Double(inputs) }
+      guard let lora = lora(on: target, layer: layer) else { continue }
+      numbers += Double(lora.rank) * (Double(outputs) + Double(inputs)) * Double(target.isFeedForward ? mixture?.experts ?? 1 : 1)
+    }
+    return numbers
   }
 }

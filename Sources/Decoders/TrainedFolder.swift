@@ -18,7 +18,8 @@ public enum TrainedFolder: Sendable {
 
   /// Writes the trained values of `decoder` into an existing folder.
   ///
-  /// - Throws: `CheckpointError` if the folder cannot be written, and what the device reports.
+  /// - Throws: `NonFiniteValue` for a value that is not finite, before anything is written; `CheckpointError` if the folder cannot be
+  ///   written, and what the device reports.
   public func write<B: Backend>(_ decoder: Decoder<B>, to folder: String, on backend: B) throws {
     switch self {
     case .adapter(let baseModel): try AdapterFolder.write(decoder, to: folder, baseModel: baseModel, on: backend)
@@ -29,6 +30,8 @@ public enum TrainedFolder: Sendable {
 
 extension TrainedPart {
   /// Writes the values of all tensors to a safetensors file, float32. Each parameter comes to the host once, whatever parts it has.
+  ///
+  /// - Throws: `NonFiniteValue` naming the first parameter with a value that is not finite; there is no file then.
   func write(to path: String, format: String, on backend: B) throws {
     var byName: [String: TrainedTensor<B>] = [:]
     for tensor in tensors { byName[tensor.name] = tensor }
@@ -40,7 +43,13 @@ extension TrainedPart {
     try SafetensorsWriter.write(to: path, entries: entries, metadata: ["format": format]) { entry, emit in
       guard let tensor = byName[entry.name] else { return }
       if !recent.contains(where: { $0.parameter === tensor.parameter }) {
-        recent = recent.suffix(1) + [(tensor.parameter, try backend.download(tensor.parameter.value).map { Float($0) })]
+        let values = try backend.download(tensor.parameter.value).map { Float($0) }
+        // A step of a finite gradient may still be too large: what it left is nothing to go on from.
+        guard values.allSatisfy(\.isFinite) else {
+          throw NonFiniteValue(
+            tensor.parameter.name, at: path, "has a value that is not finite and nothing is saved; lower the learning rate")
+        }
+        recent = recent.suffix(1) + [(tensor.parameter, values)]
       }
       guard let whole = recent.first(where: { $0.parameter === tensor.parameter })?.values else { return }
       try tensor.part(of: whole).withUnsafeBytes { try emit($0) }

@@ -33,6 +33,7 @@ public enum InitialValue: Equatable, Sendable {
 public final class CheckpointWeights<B: Backend>: WeightSource {
   private let source: any TensorSource
   private let layout: (any TensorLayout)?
+  private let standIns: [String: String]
   private let backend: B
   private var read: Set<String> = []
 
@@ -40,14 +41,17 @@ public final class CheckpointWeights<B: Backend>: WeightSource {
   public convenience init(_ source: any TensorSource, on backend: B) { self.init(source, nil, on: backend) }
 
   /// Values of `source`, which has names and an order of its own.
-  init(_ source: any TensorSource, _ layout: (any TensorLayout)?, on backend: B) {
+  ///
+  /// - Parameter standIns: the name under which a tensor may stand instead of its own; where both are there, they must be the same.
+  init(_ source: any TensorSource, _ layout: (any TensorLayout)?, standIns: [String: String] = [:], on backend: B) {
     self.source = source
     self.layout = layout
+    self.standIns = standIns.filter { source.entry($0.key) == nil && source.entry($0.value) != nil }
     self.backend = backend
   }
 
-  /// Throws `CheckpointError` if the tensor is missing, of another shape, or not floating-point.
-  public func require(_ name: String, _ shape: Shape) throws { _ = try format(of: name, shape) }
+  /// Throws `CheckpointError` if the tensor is missing, of another shape, or not floating-point. What was asked for counts as read.
+  public func require(_ name: String, _ shape: Shape) throws { read.insert(try format(of: name, shape).name) }
 
   /// The tensor of this name.
   ///
@@ -63,6 +67,9 @@ public final class CheckpointWeights<B: Backend>: WeightSource {
     try withValues(of: name, shape) { backend.freeze($0, $1, shape) }
   }
 
+  /// What the file calls a tensor of the model.
+  func fileName(_ name: String) -> String { layout?.name(name) ?? standIns[name] ?? name }
+
   /// Throws if the file holds a tensor that nobody read.
   ///
   /// - Parameter isIgnored: names of tensors that are known to carry nothing.
@@ -75,7 +82,7 @@ public final class CheckpointWeights<B: Backend>: WeightSource {
 
   /// Accepts a second copy of `original` under the name `copy`, as some files carry for a tied head.
   func acceptCopy(_ copy: String, of original: String) throws {
-    guard let entry = source.entry(copy) else { return }
+    guard let entry = source.entry(copy), standIns[original] == nil else { return }
     let first = try source.requiredEntry(original)
     guard entry.elementType == first.elementType, entry.shape == first.shape else {
       throw CheckpointError(
@@ -106,7 +113,7 @@ public final class CheckpointWeights<B: Backend>: WeightSource {
 
   /// The file's name of a tensor, how its numbers are encoded, and its entry.
   private func format(of modelName: String, _ shape: Shape) throws -> (name: String, format: WeightFormat, entry: TensorEntry) {
-    let name = layout?.name(modelName) ?? modelName
+    let name = fileName(modelName)
     let entry = try source.requiredEntry(name)
     guard entry.shape == shape.sizes else {
       throw CheckpointError(file: source.file, place: .tensor(name), found: "shape \(entry.shape)", expected: "shape \(shape.sizes)")
@@ -114,7 +121,7 @@ public final class CheckpointWeights<B: Backend>: WeightSource {
     guard let format = WeightFormat(entry.elementType) else {
       throw CheckpointError(
         file: source.file, place: .tensor(name), found: "dtype \(entry.elementType)",
-        expected: "F32, F64, F16 or BF16\(layout == nil ? "" : ", Q8_0, Q4_0 or Q4_1")")
+        expected: "F32, F64, F16 or BF16\(layout == nil ? "" : ", or a quantized type")")
     }
     return (name, format, entry)
   }

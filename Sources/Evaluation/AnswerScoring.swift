@@ -36,6 +36,13 @@ public struct AnswerScoring<B: Backend> {
 
     let prompts = questions.map { encode($0.prompt, nil, encoder) }
     let candidates = questions.flatMap { question in question.candidates.map { encode(question.prompt, " " + $0.text, encoder) } }
+    var firstCandidate = 0
+    for (question, prompt) in zip(questions, prompts) {
+      let own = candidates[firstCandidate..<firstCandidate + question.candidates.count]
+      firstCandidate += question.candidates.count
+      let longest = own.map(\.ids.count).max() ?? 0
+      if max(prompt.ids.count, longest) > decoder.configuration.contextLength ?? .max { result.tooLong += 1 }
+    }
     let vocabulary = decoder.configuration.vocabulary
     let ids = labelTokens.lazy.compactMap { $0 } + (prompts + candidates).lazy.flatMap(\.ids)
     if let id = ids.first(where: { $0 >= vocabulary }) {
@@ -73,7 +80,7 @@ public struct AnswerScoring<B: Backend> {
     let prompt = Array(prompt.utf8)
     let text = prompt + Array((answer ?? "").utf8)
     let sample = EncodedSample(
-      TextSample(text: text, answers: [prompt.count..<text.count]), with: encoder, lossOn: .answer, length: .max, addsEndToken: false)
+      TextSample(text: text, answers: [prompt.count..<text.count]), with: encoder, lossOn: .answer, addsEndToken: false)
     return sample.sequence
   }
 
@@ -135,4 +142,6 @@ public struct AnswerScores: Equatable, Sendable {
   public var byLikelihoodPerByte = 0
   /// Questions whose right label is the commonest.
   public var majority = 0
+  /// Questions that with an answer have more tokens than the model has positions; they are asked like the others, and never cut.
+  public var tooLong = 0
 }

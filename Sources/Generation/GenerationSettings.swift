@@ -15,6 +15,20 @@ public struct GenerationSettings: Equatable, Sendable {
   }
 }
 
+/// How conversations are laid out, where it is not as the model's own template does.
+public struct ChatSettings: Equatable, Sendable {
+  /// `chatml` or a file with a template; nil for the model's own.
+  public var template: String?
+  /// The words of a system turn; nil for what the template puts there.
+  public var system: String?
+
+  /// By default as the model's template says.
+  public init(template: String? = nil, system: String? = nil) {
+    self.template = template
+    self.system = system
+  }
+}
+
 /// A prompt that no text can follow.
 public struct PromptError: Error, Equatable, Sendable, CustomStringConvertible {
   /// The prompt, counted from 0; nil for a conversation.

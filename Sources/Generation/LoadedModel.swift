@@ -51,16 +51,18 @@ public struct LoadedModel<B: Backend> {
   ///
   /// - Parameters:
   ///   - texts: taken as they are, behind a begin token where the tokenizer adds one; control tokens in them stay text.
-  ///   - isChat: whether each is a user's turn of a ChatML conversation instead, whose answer comes out.
+  ///   - chat: how each is laid out as a user's turn of a conversation, whose answer comes out; nil if it is a text.
   ///   - onText: hears the text of each as it becomes certain, and that it has ended.
-  /// - Throws: as `generate(_:_:)`; `CheckpointError` for a chat with a tokenizer that has no ChatML, and for a token of a text that the
+  /// - Throws: as `generate(_:_:)`; `CheckpointError` for a chat without a template that takes it, and for a token of a text that the
   ///   embedding does not have.
   public func generate(
-    _ texts: [String], _ settings: GenerationSettings = GenerationSettings(), isChat: Bool = false,
+    _ texts: [String], _ settings: GenerationSettings = GenerationSettings(), chat: ChatSettings? = nil,
     onText: (_ text: Int, _ piece: String, _ hasEnded: Bool) -> Void = { _, _, _ in }
   ) throws -> [GeneratedText] {
-    let format = isChat ? try ChatFormat(tokenizer, model: path) : nil
-    let prompts = texts.map { tokens(of: $0, format) }
+    let layout = try chat.map { try ChatLayout(model: path, tokenizer, template: $0.template, system: $0.system) }
+    let prompts = try texts.map { text in
+      try layout?.tokens([ChatMessage(role: "user", content: text)], addsGenerationPrompt: true) ?? tokens(of: text)
+    }
     for (n, ids) in prompts.enumerated() {
       guard !ids.isEmpty else {
         throw PromptError(prompt: n, "is empty and the tokenizer adds no begin token; expected at least one token to go on from")
@@ -70,20 +72,17 @@ public struct LoadedModel<B: Backend> {
       }
       try requireKnown(ids)
     }
-    return try generator(settings, format).generate(
+    return try generator(settings, layout).generate(
       prompts, DecodingState(decoder, sequences: prompts.count, on: backend), onText: onText)
   }
 
   /// The tokens of a text as `generate` reads it.
-  public func tokens(of text: String) -> [Int32] { tokens(of: text, nil) }
-
-  private func tokens(of text: String, _ format: ChatFormat?) -> [Int32] {
-    if let format { return format.turn(text) }
-    return (tokenizer.addsBeginToken ? tokenizer.beginToken.map { [$0] } ?? [] : []) + tokenizer.encode(text)
+  public func tokens(of text: String) -> [Int32] {
+    (tokenizer.addsBeginToken ? tokenizer.beginToken.map { [$0] } ?? [] : []) + tokenizer.encode(text)
   }
 
-  private func generator(_ settings: GenerationSettings, _ format: ChatFormat?) -> Generator<B> {
-    let ends = tokenizer.endTokens.union(format.map { [$0.endOfTurn] } ?? [])
+  private func generator(_ settings: GenerationSettings, _ layout: ChatLayout?) -> Generator<B> {
+    let ends = tokenizer.endTokens.union(layout?.endOfTurn.map { [$0] } ?? [])
     let limits = GenerationLimits(tokens: settings.tokens, positions: positions, endTokens: ends, stops: settings.stops)
     return Generator(tokenizer, settings.sampler, limits, on: backend)
   }
@@ -95,12 +94,12 @@ public struct LoadedModel<B: Backend> {
       file: path, found: "text with the tokenizer's token \(id)", expected: "tokens below \(vocabulary), the vocabulary of the model")
   }
 
-  /// Begins a conversation in ChatML.
+  /// Begins a conversation.
   ///
-  /// - Throws: `CheckpointError` for a tokenizer that has no ChatML.
-  public func chat(_ settings: GenerationSettings = GenerationSettings()) throws -> Conversation<B> {
-    let format = try ChatFormat(tokenizer, model: path)
+  /// - Throws: `CheckpointError` for a model without a chat template, and a template that is none.
+  public func chat(_ settings: GenerationSettings = GenerationSettings(), _ chat: ChatSettings = ChatSettings()) throws -> Conversation<B> {
+    let layout = try ChatLayout(model: path, tokenizer, template: chat.template, system: chat.system)
     return Conversation(
-      format, generator(settings, format), DecodingState(decoder, sequences: 1, on: backend), positions: positions, check: requireKnown)
+      layout, generator(settings, layout), DecodingState(decoder, sequences: 1, on: backend), positions: positions, check: requireKnown)
   }
 }

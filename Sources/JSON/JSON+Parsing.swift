@@ -251,6 +251,7 @@ private struct JSONParser {
     let next =
       switch peek {
       case nil: "the end of the text"
+      case 0xEF? where offset == 0 && bytes.starts(with: [0xEF, 0xBB, 0xBF]): "byte 0xEF of a byte order mark"
       case let byte? where (0x21..<0x7F).contains(byte): "\"\(Unicode.Scalar(byte))\""
       case let byte?: "byte 0x\(String(byte, radix: 16, uppercase: true))"
       }

@@ -20,6 +20,7 @@ extension LoRAExperts {
     let output: EachOutput
   }
 
+  /// y of the adapter's n rows, (n,C), from x and u (n,C).
   func forwardPerExpert(
     _ x: Tensor<B>, _ u: Tensor<B>, _ frozen: GatedLinears<B>, _ routing: Routing<B>, _ batch: PackedBatch<B>, _ run: Run<B>
   ) -> (y: Tensor<B>, cache: PerExpertCache) {
@@ -34,6 +35,7 @@ extension LoRAExperts {
     return (y, PerExpertCache(x: x, u: u, a: a, c: c, h: h, t1: t1, t3: t3, output: output))
   }
 
+  /// Adds to dx and du, (n,C) each, where nil counts as zero; dw (M), the gradient of the weights, is for the router.
   func backwardPerExpert(
     _ dy: Tensor<B>, _ x: Tensor<B>, _ u: Tensor<B>, _ frozen: GatedLinears<B>, _ routing: Routing<B>, _ cache: PerExpertCache,
     into dx: inout Tensor<B>?, _ du: inout Tensor<B>?, _ batch: PackedBatch<B>, _ run: Run<B>
@@ -44,7 +46,7 @@ extension LoRAExperts {
     var (da, dc) = run.backend.gatedBackward(activation, dh, cache.a, cache.c)  // (M,F)  da_k, dc_k
     // forward: c_k = W3 x + b3 + s B3_k A3_k u, a_k alike
     var (dxRows, duRows): (Tensor<B>?, Tensor<B>?)  // (M,C)
-    run.hook(experts: routing, gradient: &dc, path, "up_proj.output")
+    run.hook(experts: routing, gradient: &dc, path, "up_proj.output")  // (M,F)
     backwardExpertLinear(dc, cache.x, cache.u, cache.t3, frozen.up, lora3, into: &dxRows, &duRows, routing, run)
     run.hook(experts: routing, gradient: &da, path, "gate_proj.output")
     backwardExpertLinear(da, cache.x, cache.u, cache.t1, frozen.gate, lora1, into: &dxRows, &duRows, routing, run)
@@ -65,6 +67,7 @@ extension LoRAExperts {
     let t2: Tensor<B>?  // (M,r)  A2_k g_k
   }
 
+  /// y (N,C) from h (M,F).
   func forwardEachOutput(_ h: Tensor<B>, _ frozen: GatedLinears<B>, _ routing: Routing<B>, _ batch: PackedBatch<B>, _ run: Run<B>) -> (
     y: Tensor<B>, cache: EachOutput
   ) {
@@ -74,6 +77,7 @@ extension LoRAExperts {
     return (y, EachOutput(e: e, t2: t2))
   }
 
+  /// dh (M,F) and dw (M) from dy (N,C).
   func backwardEachOutput(
     _ dy: Tensor<B>, _ h: Tensor<B>, _ frozen: GatedLinears<B>, _ cache: EachOutput, _ routing: Routing<B>, _ batch: PackedBatch<B>,
     _ run: Run<B>
@@ -105,6 +109,7 @@ extension LoRAExperts {
     return (y, t)
   }
 
+  /// Adds to the gradients of x and u, (M,I) each, where nil counts as zero, and of everything trained.
   private func backwardExpertLinear(
     _ dy: Tensor<B>, _ x: Tensor<B>, _ u: Tensor<B>, _ t: Tensor<B>?, _ w: Linear<B>, _ lora: ExpertLoRA<B>?,
     into dx: inout Tensor<B>?, _ du: inout Tensor<B>?, _ routing: Routing<B>, _ run: Run<B>
@@ -112,9 +117,9 @@ extension LoRAExperts {
     if let lora, let t {
       // forward: y += s B_k t_k
       let dt = run.backend.groupedMatmul(lora.scale, dy, lora.bOfRow, routing)  // (M,r)  s B_kᵀ dy
-      run.backend.groupedOuter(lora.scale, dy, t, into: &lora.b.gradient, stackedAlong: .columns, routing)  // + s dy t_kᵀ
+      run.backend.groupedOuter(lora.scale, dy, t, into: &lora.b.gradient, stackedAlong: .columns, routing)  // (O,E·r)  + s dy t_kᵀ
       // forward: t_k = A_k u
-      run.backend.groupedOuter(1, dt, u, into: &lora.a.gradient, stackedAlong: .rows, routing)  // + dt uᵀ
+      run.backend.groupedOuter(1, dt, u, into: &lora.a.gradient, stackedAlong: .rows, routing)  // (E·r,I)  + dt uᵀ
       run.backend.add(run.backend.groupedMatmul(1, dt, lora.aOfRow, routing), into: &du)  // (M,I)  + A_kᵀ dt
     }
     // forward: y = W x + b

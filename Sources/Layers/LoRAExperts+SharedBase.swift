@@ -71,7 +71,7 @@ extension LoRAExperts {
     if let lora2, let t2 = cache.t2 {
       let weighted = backend.combineBlocks(t2, weights: routing.weights, routing)  // (N,E·r)  w_k t2_k
       backend.addProduct(lora2.scale, dy.T, weighted, into: &lora2.b.gradient)  // (C,E·r)  + s dy (w_k t2_k)ᵀ
-      z = backend.dispatchBlocks(backend.matmul(lora2.scale, dy, lora2.b.value), routing)
+      z = backend.dispatchBlocks(backend.matmul(lora2.scale, dy, lora2.b.value), routing)  // (M,r)  of (N,E·r)
     }
     // forward: y += (Σ_k w_k) b2
     let dyb2 = frozen.down.bias.map { bias in  // (M)  ⟨dy, b2⟩ of each row's token
@@ -88,11 +88,12 @@ extension LoRAExperts {
     let (a, c, h) = run.recomputing { hidden(base1, base3, cache.t1, cache.t3, frozen, routing, run) }  // (M,F) each
     // forward: v = Σ_k w_k h_k, t2_k = A2_k g_k
     var qk = backend.dispatch(q, routing)  // (M,F)
-    if let lora2, var z = z.take() {
+    if let lora2, let z = z.take() {
       addMasked(z, lora2, into: &qk, routing, batch, run)  // (M,F)  + m_k ⊙ A2_kᵀ z_k
-      backend.scaleRows(routing.weights, &z)  // (M,r)  w_k z_k
+      var wz = consume z
+      backend.scaleRows(routing.weights, &wz)  // (M,r)  w_k z_k
       let g = masked(h, routing, batch, run)  // (M,F)  g_k
-      backend.groupedOuter(1, z, g, into: &lora2.a.gradient, stackedAlong: .rows, routing)  // (E·r,F)  + (w_k z_k) g_kᵀ
+      backend.groupedOuter(1, wz, g, into: &lora2.a.gradient, stackedAlong: .rows, routing)  // (E·r,F)  + (w_k z_k) g_kᵀ
     }
     var dw = backend.rowDots(qk, h)  // (M)  ⟨q_k, h_k⟩
     if let dyb2 { backend.add(1, dyb2, into: &dw) }
@@ -118,7 +119,7 @@ extension LoRAExperts {
     case .rows(var da):
       run.hook(experts: routing, gradient: &da, path, isUp ? "up_proj.output" : "gate_proj.output")
       if let lora, let t {
-        dt = backend.groupedMatmul(lora.scale, da, lora.bOfRow, routing)
+        dt = backend.groupedMatmul(lora.scale, da, lora.bOfRow, routing)  // (M,r)
         backend.groupedOuter(lora.scale, da, t, into: &lora.b.gradient, stackedAlong: .columns, routing)  // (F,E·r)  + s da_k t1_kᵀ
       }
       rows = da
@@ -148,10 +149,10 @@ extension LoRAExperts {
   ) -> (a: Tensor<B>, c: Tensor<B>, h: Tensor<B>) {
     let backend = run.backend
     var a = backend.dispatch(base1, routing)  // (M,F)  W1 x + b1
-    if let lora1, let t1 { backend.addGroupedProduct(lora1.scale, t1, lora1.bOfRow.T, into: &a, routing) }  // + s B1_k t1_k
+    if let lora1, let t1 { backend.addGroupedProduct(lora1.scale, t1, lora1.bOfRow.T, into: &a, routing) }  // (M,F)  + s B1_k t1_k
     run.hook(experts: routing, &a, path, "gate_proj.output", "a_k = W1 x + b1 + s B1_k A1_k u")
     var c = backend.dispatch(base3, routing)  // (M,F)  W3 x + b3
-    if let lora3, let t3 { backend.addGroupedProduct(lora3.scale, t3, lora3.bOfRow.T, into: &c, routing) }  // + s B3_k t3_k
+    if let lora3, let t3 { backend.addGroupedProduct(lora3.scale, t3, lora3.bOfRow.T, into: &c, routing) }  // (M,F)  + s B3_k t3_k
     run.hook(experts: routing, &c, path, "up_proj.output", "c_k = W3 x + b3 + s B3_k A3_k u")
     var h = backend.gated(activation, a, c)  // (M,F)  act(a_k) ⊙ c_k
     run.hook(experts: routing, &h, path, "hidden", "h_k = act(a_k) ⊙ c_k")
@@ -162,11 +163,12 @@ extension LoRAExperts {
   private func addMasked(
     _ z: Tensor<B>, _ lora2: ExpertLoRA<B>, into qk: inout Tensor<B>, _ routing: Routing<B>, _ batch: PackedBatch<B>, _ run: Run<B>
   ) {
+    // Without a mask the product is added where it is formed: one operation instead of two.
     guard mask(batch, run) != nil else { return run.backend.addGroupedProduct(1, z, lora2.aOfRow, into: &qk, routing) }
     run.backend.add(1, masked(run.backend.groupedMatmul(1, z, lora2.aOfRow, routing), routing, batch, run), into: &qk)
   }
 
-  // MARK: In one pass, where the backend has one and nobody observes what lies between
+  // MARK: In one pass, where the backend has one (here `NaiveBackend` alone) and nobody observes what lies between
 
   private func fusedHidden(
     _ base1: Tensor<B>, _ base3: Tensor<B>, _ t1: Tensor<B>?, _ t3: Tensor<B>?, _ frozen: GatedLinears<B>, _ routing: Routing<B>,

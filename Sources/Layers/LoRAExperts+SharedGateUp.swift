@@ -20,6 +20,7 @@ extension LoRAExperts {
     let output: EachOutput
   }
 
+  /// y of the adapter's n rows, (n,C), from x and u (n,C).
   func forwardSharedGateUp(
     _ x: Tensor<B>, _ u: Tensor<B>, _ frozen: GatedLinears<B>, _ routing: Routing<B>, _ batch: PackedBatch<B>, _ run: Run<B>
   ) -> (y: Tensor<B>, cache: SharedGateUpCache) {
@@ -33,6 +34,7 @@ extension LoRAExperts {
     return (y, SharedGateUpCache(base1: base1, base3: base3, branches: SharedCache(t1: t1, t3: t3, t2: nil), output: output))
   }
 
+  /// Adds to dx and du, (n,C) each, where nil counts as zero; dw (M), the gradient of the weights, is for the router.
   func backwardSharedGateUp(
     _ dy: Tensor<B>, _ x: Tensor<B>, _ u: Tensor<B>, _ frozen: GatedLinears<B>, _ routing: Routing<B>, _ cache: SharedGateUpCache,
     into dx: inout Tensor<B>?, _ du: inout Tensor<B>?, _ batch: PackedBatch<B>, _ run: Run<B>

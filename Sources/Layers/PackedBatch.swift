@@ -8,7 +8,7 @@ public struct PackedBatch<B: Backend> {
   public let ids: Indices<B>
   /// Position of each token in its sample: (N). A sample may begin later than at 0.
   public let positions: Indices<B>
-  /// The largest position and one more: positions are below it.
+  /// The largest position and one more: positions are below it. Of a batch with padding, its columns.
   public let positionLimit: Int
   /// Which rows see each other.
   public let plan: SequencePlan<B>
@@ -26,11 +26,14 @@ public struct PackedBatch<B: Backend> {
   ///
   /// - Parameters:
   ///   - firstSample: the number of each adapter's first sample, where these are a part of a step's samples.
+  ///   - columns: how many columns the sequences were cut out of, where padding has positions too; nil for those of the sequences.
   ///   - slots: where the rows of earlier passes lie, which those of the batch join, sequence by sequence.
   /// - Precondition: each sequence has as many labels as tokens. With `slots`, room was reserved for the sequences, and all are of one
   ///   adapter, so that they stay in their order.
   /// - Complexity: O(N) on the host, and one upload.
-  public init(_ sequences: [PackedSequence], firstSample: Int = 0, joining slots: CacheSlots? = nil, on backend: B) {
+  public init(
+    _ sequences: [PackedSequence], firstSample: Int = 0, columns: Int? = nil, joining slots: CacheSlots? = nil, on backend: B
+  ) {
     let adapters = max(1, sequences.reduce(0) { max($0, ($1.adapter ?? -1) + 1) })
     order = sequences.indices.sorted { (sequences[$0].adapter ?? adapters, $0) < (sequences[$1].adapter ?? adapters, $1) }
     var (ids, positions, samples, offsets): ([Int32], [Int32], [Int32], [Int]) = ([], [], [], [0])
@@ -57,7 +60,7 @@ public struct PackedBatch<B: Backend> {
       counts[sequence.adapter ?? adapters] += 1
       offsets.append(ids.count)
     }
-    positionLimit = sequences.map { $0.ids.isEmpty ? 0 : $0.firstPosition + $0.ids.count }.max() ?? 0
+    positionLimit = max(columns ?? 0, sequences.map { $0.ids.isEmpty ? 0 : $0.firstPosition + $0.ids.count }.max() ?? 0)
 
     let keyRows = slots?.keyRows(adding: zip(offsets, offsets.dropFirst()).map { $1 - $0 })
     let planNumbers = SequencePlan<B>.numbers(offsets: offsets, keyRows: keyRows)

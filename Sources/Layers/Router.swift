@@ -16,7 +16,8 @@ import Tensors
 ///                     dp_j = dw_j / t, j chosen, else 0                 dz = p ⊙ (dp − ⟨dp, p⟩)
 ///     balance loss    dz += p ⊙ (balance − ⟨balance, p⟩)
 ///
-/// balance (E) is the gradient of the balance loss with respect to p, the same for every row (``BalanceLoss``). Where the weights are
+/// balance (E) is the gradient of the balance loss with respect to p, the same for every row (``BalanceLoss``); the model's pass puts
+/// it into `run.balances` under the router's path once all layers' loads are known, before the first backward. Where the weights are
 /// renormalized the sum over the full softmax cancels in w, hence the short dz; with K = 1, w is 1 and the router learns from
 /// the balance loss alone. Which experts are chosen has no gradient.
 public struct Router<B: Backend> {

@@ -20,7 +20,7 @@ extension TrainingRun where B == CPUFloat {
     note: (SettingsText) -> Void = { _ in }
   ) throws {
     var recipe = recipe
-    let resumed = resumes ? try folder.flatMap { try TrainingCheckpoint.threads(ofRunIn: $0) } : nil
+    let resumed = resumes ? folder.flatMap { TrainingCheckpoint.threads(ofRunIn: $0) } : nil
     let threads = recipe.threads ?? resumed ?? POSIX.usableCores
     recipe.threads = threads
     try self.init(

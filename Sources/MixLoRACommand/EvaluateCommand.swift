@@ -16,7 +16,8 @@ struct EvaluateCommand: ParsableCommand {
     abstract: "Measure how well a model answers the paper's tasks, or predicts a file.",
     discussion: """
       --data is a folder of TASK/test.jsonl, or a file as train takes it. Of a file the mean cross-entropy of the columns that count is \
-      printed: what train calls validation_loss; perplexity is its exponential, tokens are those columns.
+      printed: what train calls validation_loss; perplexity is its exponential, tokens are those columns. Records that are too long \
+      are dealt with as in train (--too-long). A question of a task is never cut; those too long for the model are counted.
 
       Of tasks, accuracy_label is the authors' way: the likeliest label after the prompt; \
       accuracy_likelihood takes the candidate whose text is likeliest, accuracy_likelihood_per_byte the likeliest a byte. Each \
@@ -73,16 +74,18 @@ struct EvaluateCommand: ParsableCommand {
   private func measureLoss<B: Backend>(on backend: B) throws {
     let tokenizer = try Tokenizer(model: model)
     let files = try ModelFolder(model)
-    let samples = try encoding.samples(
-      TrainingData.samples(data, template: sampling.template.value, limit: limit ?? .max), with: tokenizer,
-      vocabulary: files.configuration.vocabulary, from: data
-    ) { writeError("note: \($0.option)\n") }
+    let texts = try TrainingData.samples(data, template: sampling.template.value, limit: limit ?? .max, note: writeNote)
+    let encoded = try encoding.samples(
+      texts, with: tokenizer, chat: ChatLayout(model: model, tokenizer, encoding), vocabulary: files.configuration.vocabulary, from: data,
+      note: writeNote)
+    let samples = encoded.samples
     for adapter in origins {
       let decoder = try files.decoder(adapter: adapter.map { .folder($0) } ?? .none, on: backend)
       let (loss, tokens) = try decoder.meanLoss(of: samples, batch: 16, on: backend)
       guard loss.isFinite else { throw NonFiniteValue("the loss on \(data)", at: adapter ?? model, "is \(loss)") }
       let line: JSON = [
         "adapter": adapter.map { .string($0) } ?? .null, "loss": JSON(loss), "perplexity": JSON(Double.exp(loss)), "tokens": JSON(tokens),
+        "samples_cut": JSON(encoded.cut), "samples_dropped": JSON(encoded.dropped),
       ]
       print(
         json
@@ -104,12 +107,17 @@ struct EvaluateCommand: ParsableCommand {
     guard longest <= 1 << 16 else {
       throw CheckpointError(file: data, found: "a question of \(longest) bytes", expected: "at most \(1 << 16)")
     }
-    for adapter in origins {
+    for (n, adapter) in origins.enumerated() {
       let decoder = try ModelFolder.load(model, adapter: adapter.map { .folder($0) } ?? .none, on: backend)
       for (task, questions) in questions {
         let result: AnswerScores
         do { result = try AnswerScoring(decoder, on: backend).score(questions, task, with: tokenizer) } catch let error as NonFiniteValue {
           throw error.within("\(adapter ?? model), \(task.rawValue)")
+        }
+        if result.tooLong > 0, n == 0 {
+          let positions = decoder.configuration.contextLength ?? 0
+          writeNote(
+            "\(result.tooLong) of \(result.count) questions of \(task.rawValue) are longer than the \(positions) positions of the model")
         }
         print(json ? line(adapter, task, result).serialized() : text(adapter, task, result))
       }
@@ -134,6 +142,7 @@ struct EvaluateCommand: ParsableCommand {
       object[name + "_interval"] = [JSON(interval.low), JSON(interval.high)]
     }
     object["majority_baseline"] = JSON(Double(result.majority) / Double(result.count))
+    object["questions_too_long"] = JSON(result.tooLong)
     return .object(object)
   }
 

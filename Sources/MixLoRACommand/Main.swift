@@ -75,3 +75,6 @@ struct InputError: Error, CustomStringConvertible {
 func writeError(_ text: String) {
   _ = try? FileDescriptor.standardError.writeAll(text.utf8)
 }
+
+/// Says what a user may want to know: always, for a note is no progress.
+func writeNote(_ text: SettingsText) { writeError("note: \(text.option)\n") }

@@ -104,7 +104,7 @@ struct TraceCommand: ParsableCommand {
   func validate() throws {
     if list {
       guard batch == nil, out == nil, !backward, !activations, steps == nil else {
-        throw ValidationError("--list runs nothing: it goes with --model, --adapter and --evaluation alone.")
+        throw ValidationError("--list runs nothing: it goes with --model, --adapter, --evaluation and --json alone.")
       }
     } else {
       guard batch != nil else { throw ValidationError("Missing expected argument '--batch <file>'") }
@@ -129,7 +129,9 @@ struct TraceCommand: ParsableCommand {
   /// The points of the model in the order of a run.
   private func printPoints(_ files: ModelFolder) throws {
     let decoder = try files.decoder(adapters: adapter.map { .folder($0) }, evaluation: evaluation, on: ShapeBackend())
-    for point in try decoder.points() {
+    let points = try decoder.points()
+    let names = points.lazy.map(\.name.count).max() ?? 0
+    for point in points {
       if json {
         let shape = JSON.array(point.shape.map { size in Int(size).map { JSON($0) } ?? JSON(size) })
         let line: JSON = [
@@ -137,7 +139,8 @@ struct TraceCommand: ParsableCommand {
         ]
         print(line.serialized())
       } else {
-        print("\(pad(point.name, 56)) \(pad(point.phase, 9)) \(pad("(" + point.shape.joined(separator: ",") + ")", 14)) \(point.equation)")
+        print(
+          "\(pad(point.name, names)) \(pad(point.phase, 9)) \(pad("(" + point.shape.joined(separator: ",") + ")", 14)) \(point.equation)")
       }
     }
   }
@@ -153,6 +156,11 @@ struct TraceCommand: ParsableCommand {
     let decoder = try files.decoder(
       adapters: adapter.map { .folder($0) }, trainsBase: needsGradients && adapter.isEmpty, evaluation: evaluation,
       balanceLoss: routerLoss, on: backend)
+    if input.adapters.contains(nil), decoder.adapters.contains(where: \.configuration.replacesBase) {
+      throw CheckpointError(
+        file: batch, place: .tensor("adapter"), found: "-1, rows of the base alone",
+        expected: "rows of the adapter, which brings weights in the place of the base's")
+    }
     var optimizer = steps.map { _ in AdamW(decoder.parameters, learningRate: lr, weightDecay: weightDecay, on: backend) }
     var request = TraceRequest()
     request.recomputes = recompute

@@ -66,6 +66,18 @@ extension POSIX {
     }
   }
 
+  /// Takes the advisory lock of an open file or folder, which is then held until it is closed: by this process or by its end.
+  ///
+  /// - Returns: false if somebody else holds it, another opening in this process included.
+  /// - Throws: `Errno` of `flock`, where a file system has no locks.
+  public static func lock(_ file: FileDescriptor) throws(Errno) -> Bool {
+    while flock(file.rawValue, LOCK_EX | LOCK_NB) != 0 {
+      if errno == EWOULDBLOCK { return false }
+      if errno != EINTR { throw Errno(rawValue: errno) }
+    }
+    return true
+  }
+
   /// Bytes that an ordinary user may still write to the disk of a folder; nil if the system does not tell.
   public static func freeBytes(_ path: String) -> Double? {
     var disk = statvfs()
@@ -174,6 +186,27 @@ extension POSIX {
     var time = timespec()
     clock_gettime(CLOCK_MONOTONIC, &time)
     return Double(time.tv_sec) + Double(time.tv_nsec) * 1e-9
+  }
+
+  /// The local time as `strftime` writes it in the C locale; nil where that is nothing or longer than 4 kB.
+  public static func localTime(_ form: String) -> String? {
+    if form.isEmpty { return "" }
+    var now = time(nil)
+    var parts = tm()
+    guard localtime_r(&now, &parts) != nil else { return nil }
+    var buffer = [CChar](repeating: 0, count: 4096)
+    let count = strftime(&buffer, buffer.count, form, &parts)
+    return count > 0 ? String(decoding: buffer.prefix(count).map { UInt8(bitPattern: $0) }, as: UTF8.self) : nil
+  }
+
+  /// A number as `printf` writes it: `form` is one of e, E, f, F, g, G.
+  public static func decimal(_ value: Double, form: Unicode.Scalar, precision: Int, isAlternate: Bool = false) -> String {
+    let format = "%" + (isAlternate ? "#" : "") + ".*" + String(form)
+    return withVaList([Int32(clamping: max(0, precision)), value]) { arguments in
+      var buffer = [CChar](repeating: 0, count: 400 + max(0, precision))  // 309 digits, a sign, a point
+      vsnprintf(&buffer, buffer.count, format, arguments)
+      return String(decoding: buffer.prefix { $0 != 0 }.map { UInt8(bitPattern: $0) }, as: UTF8.self)
+    }
   }
 
   /// Ends the process.

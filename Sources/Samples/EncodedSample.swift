@@ -6,8 +6,8 @@ public struct EncodedSample: Equatable, Sendable {
   public var ids: [Int32]
   /// For each column whether its token counts as a label; the first never does.
   public var isLabel: [Bool]
-  /// Tokens of the prompt that were left out from the left because the sample was too long.
-  public var droppedTokens: Int
+  /// Tokens at the end that were left out because the sample was too long.
+  public var cutTokens = 0
 
   /// Which columns a loss counts.
   public enum LossColumns: String, Sendable, CaseIterable {
@@ -18,48 +18,27 @@ public struct EncodedSample: Equatable, Sendable {
   }
 
   /// Encodes a sample as one text: a begin token where the tokenizer adds one, the text, the end token.
-  ///
-  /// What is longer than `length` loses tokens of the prompt from the left, after the begin token; an answer is never cut,
-  /// so a sample whose answers alone are longer stays longer.
-  public init(_ sample: TextSample, with encoder: some TextEncoder, lossOn columns: LossColumns, length: Int, addsEndToken: Bool) {
-    let begin = encoder.leadingToken.map { [$0] } ?? []
-    let tokens = Self.tokens(of: sample, encoder)
-    var ids = begin + tokens.map(\.id)
-    var isAnswer = begin.map { _ in false }
+  public init(_ sample: TextSample, with encoder: some TextEncoder, lossOn columns: LossColumns, addsEndToken: Bool) {
+    ids = encoder.leadingToken.map { [$0] } ?? []
+    isLabel = ids.map { _ in false }
     var start = 0
-    for token in tokens {
-      isAnswer.append(sample.isAnswer(start..<token.end))
+    for token in encoder.tokens(of: sample.text) {
+      ids.append(token.id)
+      isLabel.append(columns == .all || sample.isAnswer(start..<token.end))
       start = token.end
     }
     if addsEndToken, !sample.endsItself, let end = encoder.endToken {
       ids.append(end)
-      isAnswer.append(true)
+      isLabel.append(true)
     }
-    let prompt = (isAnswer.firstIndex(of: true) ?? isAnswer.count) - begin.count
-    droppedTokens = max(0, min(ids.count - length, prompt))
-    ids.removeSubrange(begin.count..<begin.count + droppedTokens)
-    isAnswer.removeSubrange(begin.count..<begin.count + droppedTokens)
-    self.ids = ids
-    isLabel = columns == .all ? isAnswer.map { _ in true } : isAnswer
     if !isLabel.isEmpty { isLabel[0] = false }
   }
 
-  /// The tokens of the text, its control tokens as such. They part the text, so what lies between is encoded by itself.
-  private static func tokens(of sample: TextSample, _ encoder: some TextEncoder) -> [(id: Int32, end: Int)] {
-    var tokens: [(id: Int32, end: Int)] = []
-    var start = 0
-    func appendText(upTo end: Int) {
-      guard start < end else { return }
-      tokens += encoder.tokens(of: Array(sample.text[start..<end])).map { ($0.id, $0.end + start) }
-    }
-    for control in sample.controls {
-      guard let id = encoder.controlToken(Array(sample.text[control])) else { continue }  // then it is text like the rest
-      appendText(upTo: control.lowerBound)
-      tokens.append((id, control.upperBound))
-      start = control.upperBound
-    }
-    appendText(upTo: sample.text.count)
-    return tokens
+  /// Keeps the first `length` tokens, as MoE-PEFT and mlx-lm cut.
+  mutating func cut(to length: Int) {
+    let kept = min(ids.count, max(0, length))
+    cutTokens += ids.count - kept
+    (ids, isLabel) = (Array(ids[..<kept]), Array(isLabel[..<kept]))
   }
 }
 

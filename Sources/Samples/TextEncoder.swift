@@ -4,8 +4,6 @@ import Tokenization
 public protocol TextEncoder: Sendable {
   /// The tokens of a text, with the byte after each one's last; no begin or end token is added.
   func tokens(of text: [UInt8]) -> [(id: Int32, end: Int)]
-  /// The control token of this spelling, if there is one.
-  func controlToken(_ spelling: [UInt8]) -> Int32?
   /// The token that begins every text, where the tokenizer adds one.
   var leadingToken: Int32? { get }
   /// The token that ends an answer.
@@ -18,7 +16,4 @@ extension Tokenizer: TextEncoder {
 
   /// The begin token, if it is added to every text.
   public var leadingToken: Int32? { addsBeginToken ? beginToken : nil }
-
-  /// The control token of this spelling.
-  public func controlToken(_ spelling: [UInt8]) -> Int32? { controlToken(String(decoding: spelling, as: UTF8.self)) }
 }

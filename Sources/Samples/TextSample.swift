@@ -6,8 +6,10 @@ public struct TextSample: Equatable, Sendable {
   public var text: [UInt8]
   /// The byte ranges of the answers, in order. A token belongs to an answer if it ends inside one, after its first byte.
   public var answers: [Range<Int>]
-  /// The byte ranges that a template wrote as control tokens; the same spelling elsewhere is plain text.
-  public var controls: [Range<Int>] = []
+  /// The conversation that it is; nil for a text.
+  public var conversation: LearntConversation?
+  /// What messages call the sample: its file and line.
+  public var name = ""
   /// Whether the text ends as it should already, so that no end token follows.
   public var endsItself = false
 
@@ -17,25 +19,10 @@ public struct TextSample: Equatable, Sendable {
     self.answers = answers
   }
 
-  /// Adds a control token's spelling.
-  mutating func appendControl(_ spelling: String) {
-    let start = text.count
-    text += Array(spelling.utf8)
-    controls.append(start..<text.count)
-  }
-
-  /// A conversation in ChatML, of which every turn of the assistant is an answer, its end included.
-  public init(conversation: [ChatMessage]) {
+  /// A conversation. Its text is laid out by a model's template, so there is none yet.
+  public init(_ conversation: LearntConversation) {
+    self.conversation = conversation
     (text, answers, endsItself) = ([], [], true)
-    for message in conversation {
-      appendControl(ChatML.begin)
-      text += Array(ChatML.heading(message.role).utf8)
-      let start = text.count
-      text += Array(message.content.utf8)
-      appendControl(ChatML.end)
-      if message.role == "assistant" { answers.append(start..<text.count) }
-      text += Array(ChatML.separator.utf8)
-    }
   }
 
   /// A prompt and the answer that follows it without anything between.

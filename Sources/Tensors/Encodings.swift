@@ -1,20 +1,22 @@
-/// How one format that is narrower than float32 is decoded: up to 32 numbers of a row at a time.
+/// How one format that is narrower than float32 is decoded: a chunk of a row at a time, 32 numbers or a block of 256.
 ///
 /// A number is formed in float32 in ggml's order, each operation rounded, so that it is bit for bit ggml's; a wider scalar gets that
 /// number. Bytes may stand at any address. All is inlined, so that a backend's kernels and the readers of files run the same lines,
 /// each specialized for its scalar.
 public protocol Encoding {
-  /// Bytes of 32 numbers.
+  /// Numbers of a chunk: 32, or more in formats whose blocks are larger.
+  static var chunkCount: Int { get }
+  /// Bytes of a chunk.
   static var chunkBytes: Int { get }
   /// The first `count` numbers of a chunk; quantized formats have whole chunks only.
   static func decode<S: BinaryFloatingPoint>(_ bytes: UnsafeRawPointer, _ count: Int, to y: UnsafeMutablePointer<S>)
 }
 
-/// Numbers in a chunk of an ``Encoding``.
-@inlinable @inline(__always)
-public var chunkCount: Int { 32 }
-
 extension Encoding {
+  /// 32.
+  @inlinable @inline(__always)
+  public static var chunkCount: Int { 32 }
+
   /// Decodes a row of `columns` numbers.
   @inlinable @inline(__always)
   public static func decodeRow<S: BinaryFloatingPoint>(_ bytes: UnsafeRawPointer, _ columns: Int, to y: UnsafeMutablePointer<S>) {
@@ -48,6 +50,13 @@ extension WeightFormat {
     case .q8_0: Q8_0Encoding.decodeRow(bytes, count, to: y)
     case .q4_0: Q4_0Encoding.decodeRow(bytes, count, to: y)
     case .q4_1: Q4_1Encoding.decodeRow(bytes, count, to: y)
+    case .q5_0: Q5_0Encoding.decodeRow(bytes, count, to: y)
+    case .q5_1: Q5_1Encoding.decodeRow(bytes, count, to: y)
+    case .q2_K: Q2_KEncoding.decodeRow(bytes, count, to: y)
+    case .q3_K: Q3_KEncoding.decodeRow(bytes, count, to: y)
+    case .q4_K: Q4_KEncoding.decodeRow(bytes, count, to: y)
+    case .q5_K: Q5_KEncoding.decodeRow(bytes, count, to: y)
+    case .q6_K: Q6_KEncoding.decodeRow(bytes, count, to: y)
     }
   }
 }
@@ -136,10 +145,62 @@ public enum Q4_1Encoding: Encoding {
   }
 }
 
+/// (q − 16) d.
+public enum Q5_0Encoding: Encoding {
+  /// Bytes of 32 numbers.
+  @inlinable @inline(__always)
+  public static var chunkBytes: Int { 22 }
+
+  /// The first `count` numbers of a chunk.
+  @inlinable @inline(__always)
+  public static func decode<S: BinaryFloatingPoint>(_ bytes: UnsafeRawPointer, _ count: Int, to y: UnsafeMutablePointer<S>) {
+    let (d, fifth) = (float(half: half(bytes, 0)), word(bytes, 2))
+    for i in stride(from: 0, to: chunkCount / 2, by: 8) {
+      let pairs = widened(bytes, 6 + i)
+      let low = wholeNumbers((pairs & 0x0f) | fifthBits(fifth, i)) - 8_388_624
+      let high = wholeNumbers((pairs &>> 4) | fifthBits(fifth, i + chunkCount / 2)) - 8_388_624
+      store(low * d, to: y + i)
+      store(high * d, to: y + i + chunkCount / 2)
+    }
+  }
+}
+
+/// q d + m, q of five bits.
+public enum Q5_1Encoding: Encoding {
+  /// Bytes of 32 numbers.
+  @inlinable @inline(__always)
+  public static var chunkBytes: Int { 24 }
+
+  /// The first `count` numbers of a chunk.
+  @inlinable @inline(__always)
+  public static func decode<S: BinaryFloatingPoint>(_ bytes: UnsafeRawPointer, _ count: Int, to y: UnsafeMutablePointer<S>) {
+    let (d, m, fifth) = (float(half: half(bytes, 0)), float(half: half(bytes, 2)), word(bytes, 4))
+    for i in stride(from: 0, to: chunkCount / 2, by: 8) {
+      let pairs = widened(bytes, 8 + i)
+      let low = wholeNumbers((pairs & 0x0f) | fifthBits(fifth, i)) - 8_388_608
+      let high = wholeNumbers((pairs &>> 4) | fifthBits(fifth, i + chunkCount / 2)) - 8_388_608
+      store(low * d + m, to: y + i)
+      store(high * d + m, to: y + i + chunkCount / 2)
+    }
+  }
+}
+
 /// The little-endian 16 bits at an offset.
 @inlinable @inline(__always)
 func half(_ bytes: UnsafeRawPointer, _ offset: Int) -> UInt16 {
   UInt16(littleEndian: bytes.loadUnaligned(fromByteOffset: offset, as: UInt16.self))
+}
+
+/// The little-endian 32 bits at an offset.
+@inlinable @inline(__always)
+func word(_ bytes: UnsafeRawPointer, _ offset: Int) -> UInt32 {
+  UInt32(littleEndian: bytes.loadUnaligned(fromByteOffset: offset, as: UInt32.self))
+}
+
+/// Eight consecutive bits of a word, from bit `first` on, each as the fifth bit of a number.
+@inlinable @inline(__always)
+func fifthBits(_ word: UInt32, _ first: Int) -> SIMD8<UInt32> {
+  ((SIMD8(repeating: word &>> UInt32(truncatingIfNeeded: first)) &>> SIMD8(0, 1, 2, 3, 4, 5, 6, 7)) & 1) &<< 4
 }
 
 /// Eight consecutive bytes, a lane each: one instruction (`vpmovzxbd`), where float conversions would run lane by lane.

@@ -24,7 +24,7 @@ public enum PromptTemplate: String, CaseIterable, Sendable {
         + (input.map { "### Input:\n\($0)\n\n" } ?? "") + "### Response:\n"
     case .chatML:
       let content = Self.question(instruction: instruction, input: input)
-      return ChatML.begin + ChatML.heading("user") + content + ChatML.end + ChatML.separator + ChatML.begin + ChatML.heading("assistant")
+      return "\(ChatML.begin)user\n\(content)\(ChatML.end)\n\(ChatML.begin)assistant\n"
     }
   }
 
@@ -32,35 +32,5 @@ public enum PromptTemplate: String, CaseIterable, Sendable {
   public static func question(instruction: String, input: String?) -> String {
     guard let input, !input.isEmpty else { return instruction }
     return "\(instruction)\n\n\(input)"
-  }
-}
-
-/// The pieces of a conversation in ChatML; begin and end are control tokens, the rest is text.
-///
-///     <|im_start|>role⏎content<|im_end|>⏎      each turn: begin, heading, content, end, separator
-///     <|im_start|>assistant⏎                   the beginning of an answer: begin, heading
-public enum ChatML {
-  /// The control token that begins a turn.
-  public static let begin = "<|im_start|>"
-  /// The control token that ends a turn.
-  public static let end = "<|im_end|>"
-  /// What stands between two turns.
-  public static let separator = "\n"
-
-  /// What stands in front of a turn's content: who speaks.
-  public static func heading(_ role: String) -> String { role + "\n" }
-}
-
-/// One turn of a conversation.
-public struct ChatMessage: Equatable, Sendable {
-  /// Who speaks: "system", "user" or "assistant".
-  public var role: String
-  /// What is said.
-  public var content: String
-
-  /// A turn.
-  public init(role: String, content: String) {
-    self.role = role
-    self.content = content
   }
 }

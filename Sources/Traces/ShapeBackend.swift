@@ -3,7 +3,7 @@ import Tensors
 /// A backend that computes nothing: every operation gives a tensor of the right shape and no numbers.
 ///
 /// A pass over it visits every hook point of a model in order, which is how points are listed without reading a weight.
-public final class ShapeBackend: Backend {
+public final class ShapeBackend: Backend, MatrixFactorizing {
   /// Nothing is held.
   public final class Nothing {}
   /// The shape of a weight is all that is kept of it.
@@ -40,6 +40,9 @@ public final class ShapeBackend: Backend {
   public func copy(_ x: T) -> T { empty(x.shape) }
   public func copy(_ x: T, into y: inout T, rows: Range<Int>?, columns: Range<Int>?) {}
   public func copy(_ x: T, into y: inout T, rows: I) {}
+  public func factors(_ kind: Factorization, of w: [Double], rows: Int, columns: Int, rank: Int) -> (l: [Double], r: [Double])? {
+    (Array(repeating: 0, count: rows * rank), Array(repeating: 0, count: rank * columns))
+  }
   public func upload(_ values: [Float], _ shape: Shape) -> T { empty(shape) }
   public func upload(_ bytes: UnsafeRawBufferPointer, _ format: WeightFormat, _ shape: Shape) -> T { empty(shape) }
   public func upload(_ values: [Int32]) -> I { indices(values.count) }

@@ -1,4 +1,5 @@
 import Checkpoints
+import Tensors
 
 extension Trace {
   /// Writes the tensors to a safetensors file, in the precision that they have; `order` in its metadata lists the names in the order of
@@ -20,18 +21,20 @@ extension Trace {
 }
 
 extension Trace where Scalar == Double {
-  /// Reads the tensors of a safetensors file, each float32 or float64 number as it is, in the order of the file.
+  /// Reads the tensors of a safetensors file, each number as it is, in the order of the file.
   ///
-  /// - Throws: `CheckpointError` for a file that is none, and for a tensor of another type.
+  /// - Throws: `CheckpointError` for a file that is none, and for a tensor of whole numbers.
   public init(contentsOf path: String) throws {
     let file = try Safetensors(path: path)
     for entry in file.entries {
-      let values: [Double] = try file.withBytes(of: entry.name) { bytes in
-        switch entry.elementType {
-        case .float(.float64): return (0..<entry.elementCount).map { bytes.loadUnaligned(fromByteOffset: 8 * $0, as: Double.self) }
-        case .float(.float32): return (0..<entry.elementCount).map { Double(bytes.loadUnaligned(fromByteOffset: 4 * $0, as: Float.self)) }
-        default:
-          throw CheckpointError(file: path, place: .tensor(entry.name), found: "dtype \(entry.elementType)", expected: "F32 or F64")
+      guard let format = WeightFormat(entry.elementType) else {
+        throw CheckpointError(
+          file: path, place: .tensor(entry.name), found: "dtype \(entry.elementType)", expected: "F64, F32, F16 or BF16")
+      }
+      let values = try file.withBytes(of: entry.name) { bytes in
+        [Double](unsafeUninitializedCapacity: entry.elementCount) { values, count in
+          if let from = bytes.baseAddress, let to = values.baseAddress { format.decode(from, entry.elementCount, to: to) }
+          count = entry.elementCount
         }
       }
       append(entry.name, entry.shape, values)

@@ -64,7 +64,7 @@ extension Trace {
   public static func record<B: Backend>(
     _ decoder: Decoder<B>, _ batch: TraceBatch, _ request: TraceRequest, on backend: B, update: (_ step: Int) -> Void
   ) throws -> Trace where B.Scalar == Scalar {
-    let packed = PackedBatch(batch.sequences, on: backend)
+    let packed = PackedBatch(batch.sequences, columns: batch.columns, on: backend)
     let layout = TraceLayout(decoder, batch, packed)
     var trace = Trace()
     let always = Set(layout.owners.flatMap { owner in layout.gates(of: owner).flatMap { [$0 + ".output", $0 + ".choice"] } })

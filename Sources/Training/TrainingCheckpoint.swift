@@ -5,18 +5,19 @@ import Tensors
 
 /// `checkpoint-<step>` folders: the adapter or the model, the optimizer's moments and what the run was started with.
 ///
-/// A folder is written under another name, every file and the folder synced, then renamed; so it is complete or absent.
+/// A folder is written under another name, every file and the folder synced, then renamed; so it is complete or absent. `state.json`
+/// has size and digest of the files beside it and a digest of itself, so what a disk or a copy does to them later is noticed.
 /// There is nothing else to save: data order and masks are functions of seed and step.
 public enum TrainingCheckpoint {
   static let prefix = "checkpoint-"
   private static let stateFile = "state.json"
   private static let momentsFile = "optimizer.safetensors"
 
-  /// Steps of the complete checkpoints in a run's folder, in order.
+  /// Steps of the checkpoints in a run's folder, in order; whether they are whole, ``check(_:step:as:)`` tells.
   public static func steps(in folder: String) -> [Int] {
     Folder.names(in: folder).compactMap { name in
       guard name.hasPrefix(prefix), let step = Int(name.dropFirst(prefix.count)), step >= 0 else { return nil }
-      return Folder.exists("\(folder)/\(name)/\(stateFile)") ? step : nil
+      return [stateFile, momentsFile].contains { Folder.exists("\(folder)/\(name)/\($0)") } ? step : nil
     }.sorted()
   }
 
@@ -27,14 +28,16 @@ public enum TrainingCheckpoint {
   ///
   /// - Parameters:
   ///   - settings: what the run was started with; a resumed run must have the same.
+  ///   - base: what tells the model that the run was started with from another (`ModelFolder.identity()`).
   ///   - form: in which form the trained values are written.
+  ///   - replacing: whether a checkpoint of this step that is there is damaged; one that is not stays as it is.
   /// - Throws: `CheckpointError` if the system fails; what was there is untouched.
   public static func save<B: Backend>(
-    _ decoder: Decoder<B>, _ optimizer: some Optimizer<B>, step: Int, settings: JSON, as form: TrainedFolder, to folder: String,
-    on backend: B
+    _ decoder: Decoder<B>, _ optimizer: some Optimizer<B>, step: Int, settings: JSON, base: JSON, as form: TrainedFolder, to folder: String,
+    replacing: Bool = false, on backend: B
   ) throws {
     let final = path(folder, step: step)
-    guard !Folder.exists("\(final)/\(stateFile)") else { return }  // anything else of this name makes the renaming fail
+    guard replacing || !Folder.exists("\(final)/\(stateFile)") else { return }  // anything else of this name makes the renaming fail
     let partial = "\(folder)/.\(prefix)\(step).partial-\(POSIX.processID)"
     try Folder.create(partial)
     do {
@@ -47,9 +50,13 @@ public enum TrainingCheckpoint {
         guard let value = byName[entry.name] else { return }
         try backend.download(value).withUnsafeBytes { try emit($0) }
       }
-      let state: JSON = ["step": JSON(step), "settings": settings]
-      try AtomicFile.write(state.serialized(.indented(2)) + "\n", to: "\(partial)/\(stateFile)")
+      var state = JSON.Object()
+      let files = try files(in: partial)
+      for (key, value) in [("step", JSON(step)), ("settings", settings), ("base", base), ("files", .object(files))] { state[key] = value }
+      state["digest"] = JSON(digest(of: state))
+      try AtomicFile.write(JSON.object(state).serialized(.indented(2)) + "\n", to: "\(partial)/\(stateFile)")
       try AtomicFile.flush(partial)
+      if replacing { retire(folder, step: step) }
       try Folder.rename(partial, to: final)
       try AtomicFile.flush(folder)
     } catch {
@@ -58,23 +65,81 @@ public enum TrainingCheckpoint {
     }
   }
 
-  /// What the run of a checkpoint was started with.
-  ///
-  /// - Throws: `CheckpointError` if the checkpoint is damaged.
-  public static func settings(_ folder: String, step: Int) throws -> JSON {
-    let file = "\(path(folder, step: step))/\(stateFile)"
-    guard let settings = try JSON(contentsOf: file)["settings"] else {
-      throw CheckpointError(file: file, place: .key("settings"), found: "nothing", expected: "what the run was started with")
+  /// Size and digest of every file that a folder has.
+  private static func files(in folder: String) throws -> JSON.Object {
+    var files = JSON.Object()
+    for name in Folder.names(in: folder) {
+      let digest = try Digest(ofFile: "\(folder)/\(name)")
+      files[name] = ["bytes": JSON(digest.count), "digest": JSON(digest.text)]
     }
-    return settings
+    return files
   }
 
-  /// The threads of the run whose newest checkpoint is in a folder: its bits depend on them. nil if there is none, or it does not say.
+  /// The digest of a state without its own.
+  private static func digest(of state: JSON.Object) -> String {
+    var state = state
+    state["digest"] = nil
+    var digest = Digest()
+    Array(JSON.object(state).serialized().utf8).withUnsafeBytes { digest.add($0) }
+    return digest.text
+  }
+
+  /// Throws unless a checkpoint is as it was written. One of an earlier version, which has no digests, must have tensor files that can be
+  /// opened.
   ///
-  /// - Throws: `CheckpointError` if the checkpoint is damaged.
-  public static func threads(ofRunIn folder: String) throws -> Int? {
-    guard let step = steps(in: folder).last else { return nil }
-    return try settings(folder, step: step)["threads"]?.intValue
+  /// - Throws: `CheckpointError` naming the file that is missing, unreadable or damaged.
+  /// - Complexity: O(bytes of the checkpoint), which are read once.
+  public static func check(_ folder: String, step: Int, as form: TrainedFolder) throws {
+    let (state, path) = (try state(folder, step: step), path(folder, step: step))
+    guard let files = state["files"]?.objectValue else {
+      for name in [form.tensorsFile, momentsFile] { _ = try Safetensors(path: "\(path)/\(name)") }
+      return
+    }
+    for file in files.members {
+      let digest = try Digest(ofFile: "\(path)/\(file.key)")
+      guard let bytes = file.value["bytes"]?.intValue, digest.count == bytes else {
+        throw CheckpointError(
+          file: "\(path)/\(file.key)", found: "\(digest.count) bytes", expected: "\(file.value["bytes"]?.summary ?? "none"), as written")
+      }
+      guard file.value["digest"]?.stringValue == digest.text else {
+        throw CheckpointError(
+          file: "\(path)/\(file.key)", found: "other contents than were written", expected: "the digest that \(stateFile) has")
+      }
+    }
+  }
+
+  /// The state of a checkpoint.
+  private static func state(_ folder: String, step: Int) throws -> JSON {
+    let file = "\(path(folder, step: step))/\(stateFile)"
+    let state = try JSON(contentsOf: file)
+    guard state["step"]?.intValue == step else {
+      throw CheckpointError(file: file, place: .key("step"), found: state["step"]?.summary ?? "nothing", expected: "\(step)")
+    }
+    guard state["settings"]?.objectValue != nil else {
+      throw CheckpointError(
+        file: file, place: .key("settings"), found: state["settings"]?.summary ?? "nothing", expected: "what the run was started with")
+    }
+    if let kept = state["digest"], let members = state.objectValue, kept != JSON(digest(of: members)) {
+      throw CheckpointError(
+        file: file, place: .key("digest"), found: "other contents than were written", expected: "those of \(kept.excerpt)")
+    }
+    return state
+  }
+
+  /// What the run of a checkpoint was started with.
+  ///
+  /// - Throws: `CheckpointError` if `state.json` is damaged.
+  public static func settings(_ folder: String, step: Int) throws -> JSON { try state(folder, step: step)["settings"] ?? .null }
+
+  /// What tells the model that the run of a checkpoint was started with; nil if it does not say.
+  ///
+  /// - Throws: `CheckpointError` if `state.json` is damaged.
+  public static func base(_ folder: String, step: Int) throws -> JSON? { try state(folder, step: step)["base"] }
+
+  /// The threads of the run whose checkpoints are in a folder: its bits depend on them. nil if there is none that can be read, or they
+  /// do not say.
+  public static func threads(ofRunIn folder: String) -> Int? {
+    steps(in: folder).reversed().lazy.compactMap { try? settings(folder, step: $0) }.first?["threads"]?.intValue
   }
 
   /// Puts the values of a checkpoint into the model's parameters and the optimizer.
@@ -84,11 +149,6 @@ public enum TrainingCheckpoint {
     _ decoder: Decoder<B>, _ optimizer: inout some Optimizer<B>, from folder: String, step: Int, as form: TrainedFolder, on backend: B
   ) throws {
     let path = path(folder, step: step)
-    let state = try JSON(contentsOf: "\(path)/\(stateFile)")
-    guard state["step"]?.intValue == step else {
-      throw CheckpointError(
-        file: "\(path)/\(stateFile)", place: .key("step"), found: state["step"]?.summary ?? "nothing", expected: "\(step)")
-    }
     let values = CheckpointWeights(try Safetensors(path: "\(path)/\(form.tensorsFile)"), on: backend)
     for tensor in decoder.trainedTensors {
       let shape = tensor.view(of: tensor.parameter.value).shape
@@ -101,17 +161,22 @@ public enum TrainingCheckpoint {
   }
 
   /// Removes all but the newest `keep` checkpoints and `spared`, and what killed runs left half-written: checkpoints, and files of
-  /// `AtomicFile`.
-  public static func prune(_ folder: String, keep: Int, sparing spared: Set<Int>) {
-    for step in steps(in: folder).dropLast(keep) where !spared.contains(step) {
-      // Renamed first: a run killed while it removes must not leave half a checkpoint under a checkpoint's name.
-      let doomed = "\(folder)/.\(prefix)\(step).partial-old"
-      if (try? Folder.rename(path(folder, step: step), to: doomed)) != nil { Folder.remove(doomed) }
-    }
+  /// `AtomicFile`. Of the `damaged` ones none counts, and those stay that are newer than every other.
+  public static func prune(_ folder: String, keep: Int, sparing spared: Set<Int>, damaged: Set<Int> = []) {
+    let steps = steps(in: folder)
+    let whole = steps.filter { !damaged.contains($0) }
+    let passed = damaged.filter { $0 < whole.last ?? 0 }
+    for step in whole.dropLast(keep).filter({ !spared.contains($0) }) + passed { retire(folder, step: step) }
     for name in Folder.names(in: folder) {
       if name.hasPrefix(".\(prefix)"), name.contains(".partial-") { Folder.remove("\(folder)/\(name)") }
       if name.hasPrefix(".partial-") { try? POSIX.removeFile("\(folder)/\(name)") }
     }
+  }
+
+  /// Removes a checkpoint. It is renamed first: a run killed meanwhile must not leave half of one under a checkpoint's name.
+  private static func retire(_ folder: String, step: Int) {
+    let doomed = "\(folder)/.\(prefix)\(step).partial-old"
+    if (try? Folder.rename(path(folder, step: step), to: doomed)) != nil { Folder.remove(doomed) }
   }
 
   private static func elementType<B: Backend>(_: B.Type) -> ElementType { MemoryLayout<B.Scalar>.size == 8 ? .float64 : .float32 }

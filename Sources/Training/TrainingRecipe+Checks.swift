@@ -46,6 +46,11 @@ extension TrainingRecipe {
     guard topK <= experts else {
       throw SettingsError("\(setting: "top-k") is \(topK), expected at most \(setting: "experts"), \(experts).")
     }
+    if method == .mixlora, initialization == .pissa || initialization == .olora {
+      throw SettingsError(
+        "\(setting: "init") is \(initialization.rawValue), which changes the base weights: it goes with \(setting: "method") lora alone. The programs that read a mixture take the base as it is."
+      )
+    }
     guard dropout >= 0, dropout < 1 else { throw SettingsError("\(setting: "dropout") is \(dropout), expected a number in [0, 1).") }
   }
 }

@@ -171,8 +171,11 @@ public struct TrainingRecipe: Equatable, Sendable {
       "evaluate-every": evaluateEvery.map { JSON($0) } ?? .null, "seed": .number(JSON.Number(seed)),
       "threads": threads.map { JSON($0) } ?? .null,
     ]
-    guard let activation, case .object(var object) = settings else { return settings }
-    object["act_fn"] = JSON(activation.rawValue)
+    // These came later: a checkpoint without them has the defaults.
+    guard case .object(var object) = settings else { return settings }
+    if let system = encoding.system { object["system"] = JSON(system) }
+    if encoding.tooLong != .cut { object["too-long"] = JSON(encoding.tooLong.rawValue) }
+    if let activation { object["act_fn"] = JSON(activation.rawValue) }
     return .object(object)
   }
 

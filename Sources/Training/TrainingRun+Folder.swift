@@ -5,10 +5,10 @@ import Tensors
 
 extension TrainingRun {
   /// The texts that a recipe's data holds.
-  static func texts(_ recipe: TrainingRecipe) throws -> [TextSample] {
+  static func texts(_ recipe: TrainingRecipe, note: (SettingsText) -> Void) throws -> [TextSample] {
     guard MappedFile.isFolder(recipe.data) else {
       if recipe.task != nil { throw SettingsError("\(setting: "task") goes with a folder; \(recipe.data) is a file.") }
-      return try TrainingData.samples(recipe.data, template: recipe.encoding.template)
+      return try TrainingData.samples(recipe.data, template: recipe.encoding.template, note: note)
     }
     return try TrainingData.samples(recipe.data, try QuestionTask.chosen(recipe.task, in: recipe.data, split: "train"), split: "train")
   }
@@ -25,20 +25,36 @@ extension TrainingRun {
     return .object(settings)
   }
 
-  /// The step to go on from, 0 for a run from the beginning.
+  /// The step to go on from, 0 for a run from the beginning, and the newer ones whose checkpoints are damaged.
   ///
-  /// - Throws: `SettingsError` for a folder that holds something else, and for settings that are not those of its run.
-  static func resumedStep(in folder: String, resumes: Bool, _ settings: JSON) throws -> Int {
+  /// - Throws: `SettingsError` for a folder that holds something else, and for settings that are not those of its run; `CheckpointError`
+  ///   if its run had another base model, or if none of its checkpoints can be read because the system fails.
+  static func resumedStep(
+    in folder: String, resumes: Bool, _ settings: JSON, _ model: ModelFolder, as form: TrainedFolder, note: (SettingsText) -> Void
+  ) throws -> (step: Int, damaged: Set<Int>) {
     guard resumes else {
       guard Folder.names(in: folder).isEmpty else {
         throw SettingsError(
           "\(setting: "out") \(folder) is not empty; \(setting: "resume") goes on with a run, or choose another folder.")
       }
-      return 0
+      return (0, [])
     }
-    if let step = TrainingCheckpoint.steps(in: folder).last {
+    var damage: [(step: Int, error: CheckpointError)] = []
+    for step in TrainingCheckpoint.steps(in: folder).reversed() {
+      do { try TrainingCheckpoint.check(folder, step: step, as: form) } catch let error as CheckpointError {
+        damage.append((step, error))
+        continue
+      }
+      if let base = try TrainingCheckpoint.base(folder, step: step) { try model.requireSame(as: base) }
       if step > 0 { try requireSame(settings, as: try TrainingCheckpoint.settings(folder, step: step), in: folder) }
-      return step
+      for (damaged, error) in damage {
+        note("\(TrainingCheckpoint.path(folder, step: damaged)) is damaged and passed over for step \(step): \(error)")
+      }
+      return (step, Set(damage.map(\.step)))
+    }
+    if let error = damage.first(where: { $0.error.isSystemFailure })?.error { throw error }
+    for (damaged, error) in damage {
+      note("\(TrainingCheckpoint.path(folder, step: damaged)) is damaged and passed over; the run begins anew: \(error)")
     }
     // A run that was killed before its first checkpoint has none of these: they are somebody's, and the run would write over them.
     let precious = ["adapter_config.json", "adapter_model.safetensors", "adapter_model.bin", "config.json", "model.safetensors"]
@@ -48,7 +64,7 @@ extension TrainingRun {
         "\(setting: "resume") finds no checkpoint in \(setting: "out") \(folder), but \(name), which would be overwritten; choose another folder."
       )
     }
-    return 0
+    return (0, Set(damage.map(\.step)))
   }
 
   private static func requireSame(_ new: JSON, as old: JSON, in folder: String) throws {
@@ -68,17 +84,10 @@ extension TrainingRun {
     throw SettingsError(SettingsText(changes + [cure], separator: "\n"))
   }
 
-  /// A step of a finite gradient may still be too large: what it left is nothing to go on from.
-  func requireFinite() throws {
-    for parameter in decoder.parameters where !(try backend.download(parameter.value).allSatisfy(\.isFinite)) {
-      throw NonFiniteValue(
-        parameter.name, at: "step \(step)", "has a value that is not finite and nothing is saved; lower the learning rate")
-    }
-  }
-
   /// The trained values and the pictures of the run.
   func writeResult(to folder: String) throws {
     try form.write(decoder, to: folder, on: backend)
+    if decoder.adapter?.mixture != nil { try AdapterFolder.addPickle(to: folder) }
     try AtomicFile.write(Charts.loss(metrics), to: folder + "/loss.svg")
     if recipe.method != .full { try AtomicFile.write(Charts.experts(metrics), to: folder + "/experts.svg") }
   }

@@ -26,7 +26,7 @@ extension TrainingRun {
     let number = step + 1
     let training = TrainingStep(
       decoder, key: RandomKey(seed: recipe.seed), clip: recipe.clip, recomputes: recipe.recomputes, on: backend)
-    if !isWarm { try training.warmUp(batches(ofStep: longestStep())) }
+    if !isWarm { try training.warmUp(longestMicroBatches()) }
     isWarm = true
     let start = clock()
     let learningRate = recipe.schedule.learningRate(
@@ -57,22 +57,26 @@ extension TrainingRun {
   }
 
   /// The micro-batches of a step, their samples numbered through.
-  private func batches(ofStep step: Int) -> [PackedBatch<B>] {
+  private func batches(ofStep step: Int) -> [PackedBatch<B>] { packed(plan.microBatches(step: step)) }
+
+  private func packed(_ parts: [[Int]]) -> [PackedBatch<B>] {
     var first = 0
-    return plan.microBatches(step: step).map { part in
+    return parts.map { part in
       defer { first += part.count }
       return PackedBatch(part.map { samples[$0].sequence }, firstSample: first, on: backend)
     }
   }
 
-  /// Of the next 10 000 steps that with the micro-batch of the most tokens: what the others need is there from the first one on.
-  /// (One of fewer tokens with a longer sequence may still let attention's scratch grow.)
-  private func longestStep() -> Int {
-    var longest = (step: step, tokens: 0)
-    for step in step..<min(steps, step + 10_000) {
-      let tokens = plan.microBatches(step: step).map { $0.reduce(0) { $0 + samples[$1].ids.count } }.max() ?? 0
-      if tokens > longest.tokens { longest = (step, tokens) }
+  /// The longest samples together: no shuffle makes a micro-batch of more tokens, of more labels or of a longer sequence, so what any
+  /// step needs is there from the first one on.
+  private func longestMicroBatches() -> [PackedBatch<B>] {
+    let size = min(recipe.batch / recipe.accumulate, samples.count)
+    func longest(_ length: (EncodedSample) -> Int) -> [Int] {
+      let lengths = samples.map(length)
+      return Array(lengths.indices.sorted { (lengths[$0], $1) > (lengths[$1], $0) }.prefix(size))
     }
-    return longest.step
+    let byTokens = longest { $0.ids.count }
+    let byLabels = longest { $0.isLabel.count { $0 } }
+    return packed(byTokens == byLabels ? [byTokens] : [byTokens, byLabels])
   }
 }

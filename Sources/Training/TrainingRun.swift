@@ -13,7 +13,7 @@ import Tokenization
 ///
 /// With a folder of its own a run writes as it goes: `metrics.jsonl`, a line a step; checkpoints, also of the best step by
 /// validation; at the end the adapter or model, `loss.svg` and, with experts, `experts.svg`. A run that was stopped or killed goes on
-/// from the newest checkpoint to the same bits. Without a folder nothing is written until ``save(to:)``.
+/// from the newest checkpoint that is whole to the same bits. Without a folder nothing is written until ``save(to:)``.
 ///
 /// Nothing here looks at a clock, a signal or a terminal: whoever runs it hands these in.
 public final class TrainingRun<B: Backend> {
@@ -23,6 +23,10 @@ public final class TrainingRun<B: Backend> {
   public let tokenizer: Tokenizer
   /// What is learnt, in the order of the data.
   public let samples: [EncodedSample]
+  /// How many of them had more tokens than the recipe allows and kept the first ones alone.
+  public let cutSamples: Int
+  /// How many texts of the data are no sample: too long, or without a token that counts.
+  public let droppedSamples: Int
   /// What the loss is reported of; empty without a file for it.
   public let validation: [EncodedSample]
   /// The model; its parameters are trained in place.
@@ -42,6 +46,9 @@ public final class TrainingRun<B: Backend> {
   var optimizer: (any Optimizer<B>)?  // made at the first step: its moments are as large as the parameters
   var isWarm = false
   private let resumedStep: Int
+  private let base: JSON  // what tells the model from another
+  private var damaged: Set<Int>  // steps whose checkpoints are to be replaced
+  private var lock: FolderLock?
   private var file: MetricsFile?
   private var best: Metrics?
 
@@ -56,7 +63,8 @@ public final class TrainingRun<B: Backend> {
   ///   - resumes: whether to go on from the newest checkpoint in `folder`, if there is one.
   ///   - backend: where to compute.
   ///   - note: hears what a user may want to know and no error says.
-  /// - Throws: `SettingsError` for settings that cannot be, or are not those of the run to go on with; `CheckpointError` for files.
+  /// - Throws: `SettingsError` for settings that cannot be, or are not those of the run to go on with; `CheckpointError` for files, for
+  ///   a folder in which another run is at work, and for another base model than that of the run to go on with.
   public init(
     _ recipe: TrainingRecipe, model: String? = nil, data: String? = nil, steps: Int? = nil, out folder: String? = nil,
     resumes: Bool = false, on backend: B, note: (SettingsText) -> Void = { _ in }
@@ -66,16 +74,28 @@ public final class TrainingRun<B: Backend> {
     recipe.data = data ?? recipe.data
     recipe.steps = steps ?? recipe.steps
     try recipe.check()
+    lock = try folder.flatMap { MappedFile.isFolder($0) ? try Self.lock($0, note: note) : nil }
     let isFull = recipe.method == .full
     let files = try ModelFolder(recipe.model, newUnder: isFull ? recipe.seed : nil)
-    form = isFull ? .model(try ModelFolder.Files(model: recipe.model)) : .adapter(baseModel: recipe.model)
+    let form: TrainedFolder = isFull ? .model(try ModelFolder.Files(model: recipe.model)) : .adapter(baseModel: recipe.model)
+    self.form = form
     let tokenizer = try Tokenizer(model: recipe.model)
-    func encoded(_ texts: [TextSample], from file: String) throws -> [EncodedSample] {
-      try recipe.encoding.samples(texts, with: tokenizer, vocabulary: files.configuration.vocabulary, from: file, note: note)
+    var said: [SettingsText] = []
+    func once(_ text: SettingsText) {  // what holds for the data holds for the validation too
+      if !said.contains(text) { note(text) }
+      said.append(text)
     }
-    samples = try encoded(try Self.texts(recipe), from: recipe.data)
+    func encoded(_ texts: [TextSample], from file: String) throws -> EncodedSamples {
+      try recipe.encoding.samples(
+        texts, with: tokenizer, chat: ChatLayout(model: recipe.model, tokenizer, recipe.encoding),
+        vocabulary: files.configuration.vocabulary, from: file, note: once)
+    }
+    let learnt = try encoded(try Self.texts(recipe, note: once), from: recipe.data)
+    (samples, cutSamples, droppedSamples) = (learnt.samples, learnt.cut, learnt.dropped)
     validation =
-      try recipe.validation.map { try encoded(TrainingData.samples($0, template: recipe.encoding.template), from: $0) } ?? []
+      try recipe.validation.map {
+        try encoded(TrainingData.samples($0, template: recipe.encoding.template, note: once), from: $0).samples
+      } ?? []
     self.tokenizer = tokenizer
     self.recipe = recipe
     self.folder = folder
@@ -83,9 +103,14 @@ public final class TrainingRun<B: Backend> {
     plan = BatchPlan(samples: samples.count, batch: recipe.batch, accumulate: recipe.accumulate, seed: recipe.seed)
     self.steps = recipe.steps ?? recipe.epochs * plan.stepsPerEpoch
     let settings = Self.settings(recipe, samples: samples, validation: validation, steps: self.steps)
-    resumedStep = try folder.map { try Self.resumedStep(in: $0, resumes: resumes, settings) } ?? 0
+    (resumedStep, damaged) =
+      try folder.map { try Self.resumedStep(in: $0, resumes: resumes, settings, files, as: form, note: note) } ?? (0, [])
+    base = folder == nil ? .null : try files.identity()
 
     if files.isNew { note("\(recipe.model) has no weights; they are drawn under \(setting: "seed") \(recipe.seed)") }
+    if let unknown = Self.listed(files.configuration.unknownKeys) {
+      note("\(recipe.model) has keys that mean nothing to its family and are ignored: \(unknown)")
+    }
     if let positions = files.configuration.contextLength {
       let long = samples.count { $0.ids.count > positions }
       if long > 0 { note("\(long) of \(samples.count) samples are longer than the \(positions) positions of the model") }
@@ -120,6 +145,7 @@ public final class TrainingRun<B: Backend> {
   ) throws {
     let clock = clock ?? Self.steadyClock()
     try prepare()
+    defer { lock = nil }
     while step < steps {
       let line: Metrics
       do { line = try nextStep(clock) } catch let error as NonFiniteValue {
@@ -142,10 +168,20 @@ public final class TrainingRun<B: Backend> {
   /// Makes the folder, takes up the newest checkpoint and makes the optimizer ready; ``run(onStep:clock:shouldStop:)`` does it where
   /// nobody did.
   ///
-  /// - Throws: `CheckpointError` for a damaged checkpoint, or if the folder cannot be written.
+  /// Other runs are kept out of the folder from then on, until ``run(onStep:clock:shouldStop:)`` ends.
+  ///
+  /// - Throws: `CheckpointError` if the folder cannot be written, or if another run is at work in it, or has been since this one looked.
   public func prepare() throws {
+    if let folder, lock == nil {
+      try Folder.create(folder)
+      let lock = try Self.lock(folder)
+      let newer = TrainingCheckpoint.steps(in: folder).contains { $0 > step && !damaged.contains($0) }
+      guard optimizer == nil ? Folder.names(in: folder).isEmpty : !newer else {
+        throw CheckpointError(file: folder, found: "files of another run", expected: "the folder as this run left it")
+      }
+      self.lock = lock
+    }
     guard optimizer == nil else { return }
-    if let folder { try Folder.create(folder) }
     var optimizer = newOptimizer()
     if let folder {
       if resumedStep > 0 {
@@ -156,7 +192,7 @@ public final class TrainingRun<B: Backend> {
       file = try MetricsFile(path, metrics)
       best = metrics.filter { $0.validationLoss != nil }.min { ($0.validationLoss ?? 0) < ($1.validationLoss ?? 0) }
       step = resumedStep
-      TrainingCheckpoint.prune(folder, keep: recipe.keep, sparing: spared)  // a killed run may not have come to it
+      TrainingCheckpoint.prune(folder, keep: recipe.keep, sparing: spared, damaged: damaged)  // a killed run may not have come to it
     }
     self.optimizer = optimizer
   }
@@ -166,10 +202,16 @@ public final class TrainingRun<B: Backend> {
   ///
   /// - Throws: `NonFiniteValue` if a value is not finite, `CheckpointError` if the folder cannot be written.
   public func save(to folder: String) throws {
-    try requireFinite()
     try Folder.create(folder)
-    _ = try MetricsFile(folder + "/metrics.jsonl", metrics)
     try writeResult(to: folder)
+    _ = try MetricsFile(folder + "/metrics.jsonl", metrics)
+  }
+
+  /// Keeps other runs out of a folder.
+  private static func lock(_ folder: String, note: (SettingsText) -> Void = { _ in }) throws -> FolderLock {
+    let lock = try FolderLock(folder)
+    if !lock.isHeld { note("\(folder) is on a file system without locks; no other run may write there meanwhile") }
+    return lock
   }
 
   // MARK: Checkpoints
@@ -177,13 +219,24 @@ public final class TrainingRun<B: Backend> {
   /// The steps whose checkpoints stay, however old they are.
   private var spared: Set<Int> { best.map { [$0.step] } ?? [] }
 
+  /// - Throws: `NonFiniteValue` where a step left a parameter that is not finite; `CheckpointError`.
   private func saveCheckpoint() throws {
     guard let folder, let optimizer else { return }
-    try requireFinite()
     try file?.synchronize()
     let settings = Self.settings(recipe, samples: samples, validation: validation, steps: steps)
-    try TrainingCheckpoint.save(decoder, optimizer, step: step, settings: settings, as: form, to: folder, on: backend)
-    TrainingCheckpoint.prune(folder, keep: recipe.keep, sparing: spared)
+    do {
+      try TrainingCheckpoint.save(
+        decoder, optimizer, step: step, settings: settings, base: base, as: form, to: folder, replacing: damaged.contains(step), on: backend
+      )
+    } catch let error as NonFiniteValue { throw error.within("step \(step)") }
+    damaged.remove(step)
+    TrainingCheckpoint.prune(folder, keep: recipe.keep, sparing: spared, damaged: damaged)
+  }
+
+  /// Keys for a sentence, the first twenty of them; nil where there are none.
+  private static func listed(_ keys: [String]) -> String? {
+    let list = keys.prefix(20).map { presentable($0) }.joined(separator: ", ")
+    return keys.isEmpty ? nil : list + (keys.count > 20 ? " and \(keys.count - 20) more" : "")
   }
 
   /// Seconds from now on.

@@ -40,16 +40,30 @@ public struct TrainingStep<B: Backend> {
     public let gradientNorm: Tensor<B>
   }
 
+  /// The parts of a step that a clock may tell apart.
+  public enum Phase: Sendable, CaseIterable {
+    /// Up to the hidden rows that the head reads.
+    case forward
+    /// The head, and everything on the way back.
+    case backward
+    /// Norm, clipping and update.
+    case update
+  }
+
   /// Runs step `number` (counted from 1, the counter of random masks) and updates.
   ///
+  /// - Parameter onEnd: hears the end of each phase, forward and backward once a micro-batch.
   /// - Throws: what the device reports.
-  public func run(_ batches: [PackedBatch<B>], number: Int, _ optimizer: inout some Optimizer<B>) throws -> Result {
-    let (loss, balance, counts) = try forwardBackward(batches, number: number, hooks: [])
+  public func run(
+    _ batches: [PackedBatch<B>], number: Int, _ optimizer: inout some Optimizer<B>, onEnd: (Phase) -> Void = { _ in }
+  ) throws -> Result {
+    let (loss, balance, counts) = try forwardBackward(batches, number: number, hooks: [], onEnd: onEnd)
     let squared = squaredNorm()
     var total = backend.copy(loss)
     if let balance { backend.add(1, balance, into: &total) }
     let (factor, norm) = backend.clipFactor(squared, loss: total, maximum: clip)
     optimizer.step(number, factor: factor)
+    onEnd(.update)
     return Result(loss: loss, balanceLoss: balance, expertCounts: counts, gradientNorm: norm)
   }
 
@@ -95,9 +109,9 @@ public struct TrainingStep<B: Backend> {
   }
 
   /// Adds the gradients of the step to the parameters.
-  private func forwardBackward(_ batches: [PackedBatch<B>], number: Int, hooks: [any Hook<B>]) throws -> (
-    loss: Tensor<B>, balance: Tensor<B>?, counts: [Tensor<B>]
-  ) {
+  private func forwardBackward(
+    _ batches: [PackedBatch<B>], number: Int, hooks: [any Hook<B>], onEnd: (Phase) -> Void = { _ in }
+  ) throws -> (loss: Tensor<B>, balance: Tensor<B>?, counts: [Tensor<B>]) {
     guard decoder.adapters.count <= 1 else { trap("TrainingStep: the model has \(decoder.adapters.count) adapters, expected one") }
     let totals = StepTotals.of(batches, adapters: 1)
     var loss = backend.zeros(Shape(1))
@@ -105,7 +119,8 @@ public struct TrainingStep<B: Backend> {
     var counts: [Tensor<B>] = []
     for batch in batches {
       let run = Run(backend, training: TrainingPass(key: key, step: number), hooks: hooks)
-      let losses = try decoder.gradients(of: batch, run, dividing: totals, recomputes: recomputes)[0]
+      let losses = try decoder.gradients(of: batch, run, dividing: totals, recomputes: recomputes) { _ in onEnd(.forward) }[0]
+      onEnd(.backward)
       backend.add(1, losses.crossEntropy, into: &loss)
       if let part = losses.balance { backend.add(part, into: &balance) }
       if counts.isEmpty {

@@ -41,7 +41,7 @@ import Testing
     try AtomicFile.write("{}", to: scratch.url.path + "/data.jsonl")
     for (data, option) in [
       ("/data.jsonl", ["--task", "boolq"]), ("/data.jsonl", ["--split", "test"]), ("", ["--template", "alpaca"]), ("", ["--loss-on=all"]),
-      ("", ["--length", "9"]), ("", ["--no-end-token"]),
+      ("", ["--length", "9"]), ("", ["--too-long", "drop"]), ("", ["--no-end-token"]),
     ] {
       let result = try Program.run(["evaluate", "--model", "m", "--data", scratch.url.path + data] + option)
       #expect(result.code == 2 && result.error.contains(option[0].split(separator: "=")[0] + " goes with"), "\(result.error)")

@@ -89,7 +89,7 @@ import Testing
   @Test func weightsThatCannotBeReadAreNotDrawnAnew() throws {
     let scratch = try Scratch()
     let folder = try folder(scratch)
-    try AtomicFile.write("weights", to: folder.path + "/model/pytorch_model.bin")
+    try AtomicFile.write("weights", to: folder.path + "/model/consolidated.00.pth")
     let result = try Program.run(TrainingCase.fullArguments(folder, "run"))
     #expect(result.code == 3 && result.error.contains("neither model.safetensors"), "\(result.error)")
     let adapter = try Program.run(TrainingCase.arguments(folder, "run"))

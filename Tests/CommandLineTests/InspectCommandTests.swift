@@ -63,13 +63,15 @@ import Testing
   @Test func aModelsConfigurationAndUnknownKeysAreListed() throws {
     let scratch = try Scratch()
     let folder = try scratch.golden("ffn-only")
-    try scratch.edit(folder.appending(path: "model/config.json"), "{", #"{"brand_new": [1], "quite_new": null, "#)
+    try scratch.edit(folder.appending(path: "model/config.json"), "{", #"{"brand_new": [1], "sliding_window": 7, "quite_new": null, "#)
     let result = try Program.run(["inspect", folder.path + "/model", "--json"])
     let first = try JSON(parsing: String(try #require(result.output.split(separator: "\n").first)), file: "output")
-    #expect(first["kind"] == "model" && first["unknown_keys"] == ["brand_new", "quite_new"])
+    #expect(first["kind"] == "model" && first["unknown_keys"] == ["brand_new", "sliding_window", "quite_new"])
     #expect(first["configuration"]?["num_hidden_layers"] == 2 && first["configuration"]?["model_type"] == "llama")
     let text = try Program.run(["inspect", folder.path + "/model"])
-    #expect(text.output.contains("brand_new, quite_new") && text.output.contains("model.layers.*.mlp.up_proj.weight"), "\(text.output)")
+    #expect(
+      text.output.contains("brand_new, sliding_window, quite_new") && text.output.contains("model.layers.*.mlp.up_proj.weight"),
+      "\(text.output)")
   }
 
   @Test func aGGUFFileIsAModelByItsArchitecture() throws {

@@ -77,8 +77,7 @@ import Testing
   }
 
   @Test(arguments: [
-    ("model/config.json", "\"rope_theta\": 10000.0", "\"rope_scaling\": {\"rope_type\": \"yarn\"}", "rope_scaling", "yarn"),
-    ("model/config.json", "\"rope_theta\": 10000.0", "\"sliding_window\": 5", "sliding_window", "5"),
+    ("model/config.json", "\"rope_theta\": 10000.0", "\"rope_scaling\": {\"rope_type\": \"mrope\"}", "rope_scaling.rope_type", "mrope"),
     ("model/config.json", "\"rope_theta\": 10000.0", "\"head_dim\": 7", "head_dim", "width 7"),
     ("model/config.json", "\"silu\"", "\"gelu\"", "hidden_act", "gelu"),
     ("model/config.json", "\"num_attention_heads\": 4", "\"num_attention_heads\": 6", "num_attention_heads", "6 heads"),

@@ -40,7 +40,7 @@ import Testing
 
   /// What has no value of its own: it says how a backend works, or is compared wherever another operation is.
   static let withoutCases: Set<String> = [
-    "expertHidden", "expertHiddenBackward",  // nil on every backend so far; the layer's lines are their definition
+    "expertHidden", "expertHiddenBackward",  // the layer's lines are their definition; EvaluationTests compare the naive backend's
   ]
 
   /// The names of the functions that `Backend` requires, one for each overload.

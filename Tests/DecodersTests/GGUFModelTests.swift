@@ -1,4 +1,5 @@
 import Checkpoints
+import HostileCases
 import Layers
 import Tensors
 import Testing
@@ -22,17 +23,18 @@ import Testing
   /// NaN as one value, everything else by its bits.
   private func bits(_ x: Float) -> UInt32 { x.isNaN ? Float.nan.bitPattern : x.bitPattern }
 
-  @Test(arguments: ["F32", "F16", "BF16", "Q8_0", "Q4_0", "Q4_1"])
+  @Test(arguments: ["F32", "F16", "BF16", "Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K"])
   func everyFormatDecodesToTheBitsOfGGUFsPython(name: String) throws {
     let file = try GGUF(path: Self.folder + "blocks.gguf")
     let expected = try values(Float.self, "blocks.safetensors", name).map(bits)
     let entry = try #require(file.entry(name))
     let format = try #require(WeightFormat(entry.elementType))
+    let shape = Shape(entry.shape[0], entry.shape[1])
     let (single, double) = (CPUFloat(threads: 2), CPUDouble(threads: 2))
     try file.withBytes(of: name) { (bytes: UnsafeRawBufferPointer) throws in
-      #expect(try single.download(single.upload(bytes, format, Shape(8, 128))).map(bits) == expected)
-      #expect(try double.download(double.upload(bytes, format, Shape(8, 128))).map { bits(Float($0)) } == expected)
-      let (ids, table) = (single.upload((0..<8).map { Int32($0) }), single.freeze(bytes, format, Shape(8, 128)))
+      #expect(try single.download(single.upload(bytes, format, shape)).map(bits) == expected)
+      #expect(try double.download(double.upload(bytes, format, shape)).map { bits(Float($0)) } == expected)
+      let (ids, table) = (single.upload((0..<8).map { Int32($0) }), single.freeze(bytes, format, shape))
       #expect(try single.download(single.embedding(ids, .frozen(table, transposed: false))).map(bits) == expected)
     }
     #expect(Set(expected).count > 100)
@@ -62,7 +64,7 @@ import Testing
   }
 
   /// Both sequences at once are 12 rows, which expand the matrices; one is 6, which read the blocks directly.
-  @Test(arguments: ["llama", "qwen2"], [1, 2, 3])
+  @Test(arguments: ["llama", "qwen2", "k-quants"], [1, 2, 3])
   func logitsEqualTheDefinitionInFloat64(kind: String, threads: Int) throws {
     let expected = try values(Double.self, kind + ".safetensors", "logits")
     let backend = CPUDouble(threads: threads, isPoisoned: true)
@@ -72,14 +74,15 @@ import Testing
     let apart = try batch().flatMap { try logits(decoder, [$0], on: backend) }
     #expect(distance(apart, expected) <= 1e-12)
     backend.core.scratch = nil
-    backend.core.scratchCount = 100  // three rows of 32 at a time
+    let room = 3 * decoder.configuration.channels + 4  // three rows at a time
+    backend.core.scratchCount = room
     let inBlocks = try logits(decoder, batch(), on: backend)
     #expect(distance(inBlocks, expected) <= 1e-12)
-    #expect((backend.core.scratch as? Buffer<Double>)?.count ?? .max <= 100)
+    #expect((backend.core.scratch as? Buffer<Double>)?.count ?? .max <= room)
   }
 
   /// Measured 2.2e-7 (llama) and 3.6e-7 (qwen2) on an AVX2 machine, times a margin of more than ten.
-  @Test(arguments: ["llama", "qwen2"])
+  @Test(arguments: ["llama", "qwen2", "k-quants"])
   func logitsInFloat32AgreeToSinglePrecision(kind: String) throws {
     let expected = try values(Double.self, kind + ".safetensors", "logits")
     let backend = CPUFloat(threads: 2, isPoisoned: true)
@@ -134,6 +137,29 @@ import Testing
     #expect(llama.head.isTied && !llama.attention.inputBias && llama.rotary.divisors == [1, 1.5, 4, 8] && llama.unknownKeys.isEmpty)
     let qwen2 = try ModelFolder.configuration(Self.folder + "qwen2.gguf")
     #expect(!qwen2.head.isTied && qwen2.attention.inputBias && !qwen2.attention.outputBias && qwen2.rotary.divisors == nil)
+  }
+
+  @Test(arguments: ["gemma", "gemma2", "phi3"]) func aFamilyWhoseFilesAreNotReadIsRefusedByItsName(_ name: String) throws {
+    let file = HostileCases.folder + "/gguf-model/architecture-\(name).gguf"
+    let error = #expect(throws: CheckpointError.self) { _ = try ModelFolder.configuration(file) }
+    #expect(error?.place == .key("general.architecture") && error?.found.contains(name) == true)
+  }
+
+  /// As llama.cpp reads the keys: a factor alone is linear, and yarn's has `attn_factor` on top of the paper's.
+  @Test func scalingsOfTheMetadataAreTransformersOwn() throws {
+    func scaling(_ name: String) throws -> RotaryScaling? {
+      try ModelFolder.configuration(HostileCases.folder + "/gguf-model/rope-scaling-\(name).gguf").rotary.scaling
+    }
+    #expect(try scaling("linear-0") == nil)
+    for name in ["linear-1", "factor", "old-key"] { #expect(try scaling(name) == .linear(factor: 4)) }
+    #expect(try scaling("yarn-2") == .yarn(.init(factor: 4, originalPositions: 64)))
+    var yarn = RotaryScaling.YaRN(factor: 4, originalPositions: 16)
+    yarn.fast = 8
+    yarn.magnitude = 0.5 * 1.138629436111989
+    #expect(try scaling("yarn-4") == .yarn(yarn))
+    var json = JSON.Object()
+    for (key, value) in [("model_type", "llama"), ("rope_scaling", RotaryScaling.yarn(yarn).json)] { json[key] = value }
+    #expect(try DecoderConfiguration(.object(json), file: "config.json").rotary.scaling == .yarn(yarn), "and config.json can say it")
   }
 
   /// The same values, frozen as dense tensors.
@@ -193,12 +219,12 @@ import Testing
     #expect(cost == Counters())
   }
 
-  @Test(arguments: ["llama", "qwen2"]) func aWrittenConfigurationSaysWhatTheFileSaid(kind: String) throws {
+  @Test(arguments: ["llama", "qwen2", "k-quants"]) func aWrittenConfigurationSaysWhatTheFileSaid(kind: String) throws {
     var said = try DecoderConfiguration(GGUF(path: Self.folder + kind + ".gguf"))
     said.rotary.divisors = nil
     let json = try said.json(file: "m.gguf", beginToken: 1, endTokens: [2])
     var written = try DecoderConfiguration(JSON(parsing: json.serialized(), file: "config.json"), file: "config.json")
-    #expect(json["model_type"]?.stringValue == kind)
+    #expect(json["model_type"]?.stringValue == said.familyName)
     #expect(json["eos_token_id"] == 2)
     #expect(try said.json(file: "m.gguf", beginToken: 1, endTokens: [2, 5])["eos_token_id"] == [2, 5], "each ends a text")
     #expect(written.unknownKeys.isEmpty && written.attention.windows.allSatisfy { $0 == nil })

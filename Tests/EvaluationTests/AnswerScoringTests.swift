@@ -17,7 +17,6 @@ import Testing
   private struct Words: TextEncoder {
     let leadingToken: Int32? = nil
     let endToken: Int32? = nil
-    func controlToken(_: [UInt8]) -> Int32? { nil }
 
     func tokens(of text: [UInt8]) -> [(id: Int32, end: Int)] {
       var (tokens, sum): ([(id: Int32, end: Int)], Int32) = ([], 0)

@@ -1,4 +1,5 @@
 import CPUBackend
+import Checkpoints
 import Conformance
 import Decoders
 import Generation
@@ -50,7 +51,10 @@ import Traces
     }
   }
 
-  @Test(arguments: PeerCase.all)
+  /// Where the angles depend on the length, a whole pass has those of its own length.
+  static let peers = PeerCase.all.filter { !$0.name.contains("dynamic-rope") && !$0.name.contains("longrope") }
+
+  @Test(arguments: peers)
   func aCacheChangesNoLogit(_ peer: PeerCase) throws {
     let backend = CPUDouble(threads: 2, isPoisoned: true)
     let decoder = try decoder(peer, on: backend)
@@ -67,8 +71,29 @@ import Traces
   }
 
   @Test func thereArePeersWithWindowsAndExperts() {
-    let names = PeerCase.all.map(\.name)
-    for name in ["llama-topk", "mistral-window", "qwen2-topk", "qwen2-window"] { #expect(names.contains(name)) }
+    let names = Self.peers.map(\.name)
+    for name in ["llama-topk", "mistral-window", "qwen2-topk", "qwen2-window", "llama-yarn"] { #expect(names.contains(name)) }
+    #expect(names.count == PeerCase.all.count - 6)
+  }
+
+  /// Transformers' logits with its cache: a key stays as it was turned when it was new, a query turns by the length there is now.
+  @Test(arguments: ["llama-dynamic-rope", "mistral-longrope"])
+  func anglesThatDependOnTheLengthAreThoseOfTheMoment(_ name: String) throws {
+    let backend = CPUDouble(threads: 1, isPoisoned: true)
+    let file = try Safetensors(path: Fixture.path("peers/decoding/\(name).safetensors"))
+    let (ids, prompt) = (try file.int64s(of: "ids").map { Int32($0) }, try Int(file.int64s(of: "prompt")[0]))
+    let shape = try file.requiredEntry("logits").shape
+    let expected = try backend.download(CheckpointWeights(file, on: backend).tensor("logits", Shape(shape[0], shape[1]), .constant(0)))
+    let decoder = try ModelFolder.load(Fixture.path("peers/models/\(name)"), on: backend)
+    let state = DecodingState(decoder, sequences: 1, on: backend)
+    func logits(_ new: ArraySlice<Int32>) throws -> [Double] { try #require(try state.logits(after: [Array(new)], Run(backend))[0]) }
+    var found = try logits(ids[..<prompt])
+    for t in prompt..<ids.count { found += try logits(ids[t...t]) }
+    #expect(shape == [ids.count - prompt + 1, 43])
+    #expect(largestError(of: found, shape, from: expected, shape) <= 1e-12)
+    // A shorter text after the longer one turns as if that had never been.
+    state.truncate(0, to: 0)
+    #expect(largestError(of: try logits(ids[..<prompt]), [43], from: Array(expected[..<43]), [43]) <= 1e-12)
   }
 
   @Test func aSequenceThatIsCutGoesOnAsIfTheRestHadNeverBeen() throws {

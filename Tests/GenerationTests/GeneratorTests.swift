@@ -85,18 +85,4 @@ import Tokenization
       try generator.generate([[1]], DecodingState(decoder, sequences: 1, on: backend))
     }
   }
-
-  @Test func aConversationIsChatMLWhoseContentSpellsNoControlToken() throws {
-    let tokenizer = try TalkingModel.tokenizer()
-    let format = try ChatFormat(tokenizer, model: "m")
-    let first = format.turn("Hello, you")
-    let text = "<|im_start|>user\nHello, you<|im_end|>\n<|im_start|>assistant\n"
-    #expect(first == tokenizer.encode(text, parsingControlTokens: true))
-    let answer = tokenizer.encode("Yes.")
-    let rest = "Yes.<|im_end|>\n<|im_start|>user\nSo<|im_end|>\n<|im_start|>assistant\n"
-    let second = tokenizer.encode(text + rest, parsingControlTokens: true)
-    #expect(format.turn("So", after: first + answer) == second)
-    #expect(format.turn("So", after: first + answer + [format.endOfTurn]) == second)
-    #expect(format.turn("<|im_end|>").filter { $0 == format.endOfTurn }.count == 1)
-  }
 }

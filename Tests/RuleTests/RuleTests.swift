@@ -6,13 +6,14 @@ import Testing
   static let arrows: [String: [String]] = [
     "Platform": [],
     "JSON": ["Platform"],
+    "Templates": ["JSON", "Platform"],
     "Tensors": [],
     "COpenBLAS": [],
     "CPUBackend": ["Platform", "Tensors", "COpenBLAS"],
     "Layers": ["Platform", "Tensors"],
     "Checkpoints": ["JSON", "Platform", "Tensors"],
     "Decoders": ["Layers", "Checkpoints"],
-    "Tokenization": ["Checkpoints"],
+    "Tokenization": ["Checkpoints", "Templates"],
     "Samples": ["Layers", "Tokenization"],
     "Evaluation": ["Decoders", "Samples"],
     "Training": ["Platform", "Evaluation"],
@@ -85,7 +86,7 @@ import Testing
       var isBackend = false
       for (n, line) in file.lines.enumerated() {
         if let first = line.first, first.isLetter {
-          isBackend = line.hasPrefix("extension CPUBackend") || line.hasPrefix("extension NaiveBackend") || line.hasSuffix(": Backend {")
+          isBackend = line.hasPrefix("extension CPUBackend") || line.hasPrefix("extension NaiveBackend") || line.contains(": Backend")
         }
         let text = line.drop(while: \.isWhitespace)
         guard text.hasPrefix("public ") || text.hasPrefix("@inlinable public ") else { continue }

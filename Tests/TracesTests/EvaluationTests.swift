@@ -45,6 +45,23 @@ import Traces
     }
   }
 
+  /// The naive backend forms the hidden rows in one pass, but for whoever looks at them: then the layer's own lines run.
+  @Test(arguments: [0, 0.3])
+  func theExpertStageInOnePassIsTheLayersLines(dropout: Double) throws {
+    let backend = NaiveBackend<Double>()
+    let decoder = try SmallModel.decoder(dropout: dropout, on: backend)
+    let start = backend.counters
+    let onePass = try SmallModel.trainingTensors(decoder, on: backend)
+    let middle = backend.counters
+    let recorder = Recorder(on: backend) { $0.hasSuffix(".hidden") }
+    let lines = try SmallModel.trainingTensors(decoder, hooks: [recorder], on: backend)
+    let looks = recorder.visits.count  // a download each
+    #expect(looks > 0)
+    #expect((middle - start).operations < (backend.counters - middle).operations - looks, "nothing ran in one pass")
+    let agreement = Agreement(of: onePass, with: lines)
+    #expect(agreement.holds(to: 1e-13), "\(agreement)")
+  }
+
   /// Every activation and gradient that a recorder sees in two evaluations, dropout on; and which it sees in one alone.
   @Test(arguments: [1, 2, 3])
   func whatTwoEvaluationsFormIsTheSameOnTheWay(_ threads: Int) throws {

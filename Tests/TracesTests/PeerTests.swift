@@ -14,9 +14,9 @@ import Traces
   @Test func theIndexNamesEveryCaseAndEveryExpectationThatLiesThere() throws {
     let index = try PeerCase.readIndex()
     let folders = try FileManager.default.contentsOfDirectory(atPath: Fixture.path("peers/cases"))
-    #expect(index.count == 45)
+    #expect(index.count == 55)
     #expect(index.map(\.name).sorted() == folders.sorted())
-    #expect(PeerCase.all.count == index.count && PeerCase.mixtures.count == 27)
+    #expect(PeerCase.all.count == index.count && PeerCase.mixtures.count == 31)
     for peer in index {
       let files = try FileManager.default.contentsOfDirectory(atPath: Fixture.path("peers/cases/\(peer.name)"))
       #expect(files.filter { $0.hasPrefix("expected") }.sorted() == peer.expectations.sorted(), "\(peer)")

@@ -21,7 +21,7 @@ import Testing
     #expect(texts.count == 2 && texts[0].text == alone)
     let conversation = try model.chat(settings)
     let first = try conversation.say("Hello")
-    let answers = try model.generate(["Hello"], settings, isChat: true)
+    let answers = try model.generate(["Hello"], settings, chat: ChatSettings())
     #expect([first] == answers)
     let said = conversation.ids.count
     _ = try conversation.say("So")

@@ -28,7 +28,9 @@ import Training
     #expect(place.names(place.folder) == before)
     try run.save(to: place.out)
     #expect(
-      place.names(place.out) == ["adapter_config.json", "adapter_model.safetensors", "experts.svg", "loss.svg", "metrics.jsonl"])
+      place.names(place.out) == [
+        "adapter_config.json", "adapter_model.bin", "adapter_model.safetensors", "experts.svg", "loss.svg", "metrics.jsonl",
+      ])
     #expect(try MetricsFile.lines(place.out + "/metrics.jsonl", upTo: 9) == run.metrics)
     // A run with a folder leaves the same.
     let other = place.folder + "/other"
@@ -155,10 +157,13 @@ import Training
   @Test func whatAUserMayWantToKnowIsSaid() throws {
     let place = try TrainingCase()
     var recipe = place.recipe
-    recipe.encoding.length = 12
+    recipe.encoding.length = 16
+    recipe.validation = place.data
     var notes: [String] = []
-    _ = try TrainingRun(recipe, on: CPUFloat(threads: 1)) { notes.append($0.text { "--" + $0 }) }
-    #expect(notes.count == 1 && notes[0].contains("prompts were longer than --length 12 allows"), "\(notes)")
+    let run = try TrainingRun(recipe, on: CPUFloat(threads: 1)) { notes.append($0.text { "--" + $0 }) }
+    #expect(notes.filter { $0.contains("of 11 samples of \(place.data) have more than --length 16 tokens") }.count == 1, "\(notes)")
+    #expect(run.cutSamples > 0 && run.samples.count + run.droppedSamples == 11)
+    #expect(run.samples.allSatisfy { $0.ids.count <= 16 } && run.samples.contains { $0.ids.count == 16 && $0.cutTokens > 0 })
   }
 }
 

@@ -91,7 +91,8 @@ struct GGUFTensorInfo {
       let known = Self.unbuiltTypes[code].map { "type \(code), \($0)" } ?? "the unknown type \(code)"
       throw failure(
         known,
-        "F32, F16, BF16, Q8_0, Q4_0, Q4_1, F64 or an integer type" + (Self.unbuiltTypes[code] == nil ? "" : "; others are not built yet"))
+        "F32, F16, BF16, F64, Q2_K to Q6_K, Q4_0 to Q5_1, Q8_0 or an integer type"
+          + (Self.unbuiltTypes[code] == nil ? "" : "; others are not built yet"))
     }
     offset = try cursor.integer(UInt64.self, "the offset of \(quoted(name))")
     do {
@@ -107,8 +108,8 @@ struct GGUFTensorInfo {
 
   /// ggml's other types, for the message. (4, 5, 31 to 33 and 36 to 38 were removed.)
   private static let unbuiltTypes: [UInt32: String] = [
-    6: "Q5_0", 7: "Q5_1", 9: "Q8_1", 10: "Q2_K", 11: "Q3_K", 12: "Q4_K", 13: "Q5_K", 14: "Q6_K", 15: "Q8_K", 16: "IQ2_XXS", 17: "IQ2_XS",
-    18: "IQ3_XXS", 19: "IQ1_S", 20: "IQ4_NL", 21: "IQ3_S", 22: "IQ2_S", 23: "IQ4_XS", 29: "IQ1_M", 34: "TQ1_0", 35: "TQ2_0", 39: "MXFP4",
+    9: "Q8_1", 15: "Q8_K", 16: "IQ2_XXS", 17: "IQ2_XS", 18: "IQ3_XXS", 19: "IQ1_S", 20: "IQ4_NL", 21: "IQ3_S", 22: "IQ2_S", 23: "IQ4_XS",
+    29: "IQ1_M", 34: "TQ1_0", 35: "TQ2_0", 39: "MXFP4", 40: "NVFP4",
   ]
 }
 
@@ -118,9 +119,16 @@ extension ElementType {
     switch code {
     case 0: self = .float32
     case 1: self = .float16
-    case 2: self = .q4_0
-    case 3: self = .q4_1
-    case 8: self = .q8_0
+    case 2: self = .float(.q4_0)
+    case 3: self = .float(.q4_1)
+    case 6: self = .float(.q5_0)
+    case 7: self = .float(.q5_1)
+    case 8: self = .float(.q8_0)
+    case 10: self = .float(.q2_K)
+    case 11: self = .float(.q3_K)
+    case 12: self = .float(.q4_K)
+    case 13: self = .float(.q5_K)
+    case 14: self = .float(.q6_K)
     case 24: self = .int8
     case 25: self = .int16
     case 26: self = .int32

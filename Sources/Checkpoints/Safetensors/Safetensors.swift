@@ -21,7 +21,7 @@ public struct Safetensors: TensorSource {
   public var file: String { mapped.path }
   /// The tensors, in the order of their bytes.
   public var entries: [TensorEntry] { table.entries }
-  /// The members of `__metadata__`, all of them strings; empty where the header has none.
+  /// The members of `__metadata__`, all of them strings; empty where the header has none, or null.
   public let metadata: JSON.Object
 
   private let mapped: MappedFile
@@ -124,7 +124,7 @@ public struct Safetensors: TensorSource {
   }
 
   private static func metadata(in header: JSON.Object, of file: String) throws -> JSON.Object {
-    guard let value = header[Self.metadataKey] else { return JSON.Object() }
+    guard let value = header[Self.metadataKey], value != .null else { return JSON.Object() }
     guard case .object(let metadata) = value else {
       throw CheckpointError(file: file, place: .key(Self.metadataKey), found: value.summary, expected: "an object of strings")
     }

@@ -9,7 +9,7 @@ extension CaseList {
   /// Products with a frozen matrix of each format on the right, transposed or not: one row and few (which may read the
   /// encoding directly), one more than few and many, and once on the left.
   private mutating func addFrozenProducts(_ format: WeightFormat) {
-    let widths = format.blockCount == 1 ? [9, 32, 75] : [format.blockCount, 5 * format.blockCount]
+    let widths = format.blockCount == 1 ? [9, 32, 75] : [format.blockCount, (format.blockCount == 32 ? 5 : 2) * format.blockCount]
     for (index, (m, rows)) in [(0, 5), (1, 1), (1, 37), (3, 17), (8, 9), (8, 131), (9, 8), (33, 35)].enumerated() {
       for width in widths {
         for transposed in [true, false] {

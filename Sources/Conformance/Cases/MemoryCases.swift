@@ -151,15 +151,34 @@ extension CaseList {
   }
 }
 
-/// Bytes of finite numbers around 1: each encoded, or random blocks under scales from 1/64 to 1.
+/// Bytes of finite numbers around 1: each encoded, or random blocks under fitting scales.
 func encoded(_ count: Int, _ format: WeightFormat, _ source: inout RandomSource) -> [UInt8] {
   if format.blockCount == 1 { return source.vector(count).flatMap { encode($0, format) } }
+  let (places, largest) = scales(format)
   return (0..<count / format.blockCount).flatMap { _ in
-    let scales = format == .q4_1 ? 2 : 1
-    let head = (0..<scales).flatMap { _ in
-      encode((source.number() + 1.1) / (format == .q8_0 ? 128 : 16) * (source.bits() % 2 == 0 ? 1 : -1), .float16)
+    var block = (0..<format.blockBytes).map { _ in UInt8(source.bits() % 256) }
+    for place in places {
+      let scale = (source.number() + 1.1) / largest * (source.bits() % 2 == 0 ? 1 : -1)
+      block.replaceSubrange(place..<place + 2, with: encode(scale, .float16))
     }
-    return head + (2 * scales..<format.blockBytes).map { _ in UInt8(source.bits() % 256) }
+    return block
+  }
+}
+
+/// Where the halves of a block stand, and how large the numbers may be that they are multiplied with.
+private func scales(_ format: WeightFormat) -> (places: [Int], largest: Double) {
+  switch format {
+  case .float32, .float64, .float16, .bfloat16: ([], 1)
+  case .q8_0: ([0], 128)
+  case .q4_0: ([0], 16)
+  case .q4_1: ([0, 2], 16)
+  case .q5_0: ([0], 32)
+  case .q5_1: ([0, 2], 32)
+  case .q2_K: ([80, 82], 64)
+  case .q3_K: ([108], 128)
+  case .q4_K: ([0, 2], 1024)
+  case .q5_K: ([0, 2], 2048)
+  case .q6_K: ([208], 4096)
   }
 }
 
@@ -168,21 +187,22 @@ private func encodedNumbers(_ format: WeightFormat, _ source: inout RandomSource
   switch format {
   case .float16, .bfloat16:
     return stride(from: 0, through: 0xffff, by: 37).flatMap { [UInt8($0 & 255), UInt8($0 >> 8)] } + [0, 0x7c, 0x80, 0x7f]  // ∞ of each
-  case .q8_0, .q4_0, .q4_1:
-    // Scales (and minima) of every class, with every byte somewhere behind them.
-    let blocks = 64
-    return (0..<blocks).flatMap { block -> [UInt8] in
-      let scales = (0..<(format == .q4_1 ? 2 : 1)).flatMap { i in
-        let bits =
-          [0, 0x8000, 1, 0x03ff, 0x0400, 0x3c00, 0x7bff, 0x7c00, 0xfc00, 0x7e01][(block + 3 * i) % 10]
-          ^ (block > 40 ? Int(source.bits() % 0x7000) : 0)
-        return [UInt8(bits & 255), UInt8(bits >> 8 & 255)]
-      }
-      return scales + (scales.count..<format.blockBytes).map { UInt8(truncatingIfNeeded: block * 37 + $0 * 11) }
-    }
   case .float32, .float64:
     let special: [Double] = [0, -0.0, 1, -1, .infinity, -.infinity, .nan, 0x1p-126, 0x1p-149, 3.5e38, 1.0 / 3]
     return (special + source.vector(26)).flatMap { encode($0, format) }
+  default:
+    // Scales (and minima) of every class, with every byte somewhere beside them.
+    let places = scales(format).places
+    return (0..<64).flatMap { block -> [UInt8] in
+      var bytes = (0..<format.blockBytes).map { UInt8(truncatingIfNeeded: block * 37 + $0 * 11) }
+      for (i, place) in places.enumerated() {
+        let bits =
+          [0, 0x8000, 1, 0x03ff, 0x0400, 0x3c00, 0x7bff, 0x7c00, 0xfc00, 0x7e01][(block + 3 * i) % 10]
+          ^ (block > 40 ? Int(source.bits() % 0x7000) : 0)
+        bytes.replaceSubrange(place..<place + 2, with: [UInt8(bits & 255), UInt8(bits >> 8 & 255)])
+      }
+      return bytes
+    }
   }
 }
 
@@ -192,7 +212,6 @@ private func encode(_ x: Double, _ format: WeightFormat) -> [UInt8] {
     (0..<bits.bitWidth / 8).map { UInt8(truncatingIfNeeded: bits >> (8 * $0)) }
   }
   switch format {
-  case .q8_0, .q4_0, .q4_1: trap("\(format.rawValue) has no single numbers")
   case .float64: return bytes(x.bitPattern)
   case .float32: return bytes(Float(x).bitPattern)
   case .bfloat16: return bytes(UInt16(truncatingIfNeeded: Float(x).bitPattern >> 16))
@@ -200,5 +219,6 @@ private func encode(_ x: Double, _ format: WeightFormat) -> [UInt8] {
     if abs(x) < 0x1p-14 { return bytes(UInt16(abs(x) * 0x1p24) | (x < 0 ? 0x8000 : 0)) }
     let fraction = UInt16((abs(x).significand - 1) * 1024)
     return bytes(UInt16(Int(x.exponent) + 15) << 10 | fraction | (x < 0 ? 0x8000 : 0))
+  default: trap("\(format.rawValue) has no single numbers")
   }
 }

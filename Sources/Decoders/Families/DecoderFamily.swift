@@ -10,10 +10,12 @@ protocol DecoderFamily: Sendable {
   var name: String { get }
   /// `architectures` of `config.json`.
   var architecture: String { get }
-  /// What an absent `head_dim` means; nil for C/H.
-  var defaultHeadWidth: Int? { get }
-  /// What an absent `tie_word_embeddings` means.
-  var tiesHeadByDefault: Bool { get }
+  /// What absent keys mean.
+  var defaults: FamilyDefaults { get }
+  /// The key of the norms' ε.
+  var normKey: String { get }
+  /// The key of the nonlinearity.
+  var activationKey: String { get }
   /// Reads what `config.json` says.
   func configuration(_ reader: JSONReader) throws -> DecoderConfiguration
   /// The keys of `config.json` that other families do not have, for writing.
@@ -32,6 +34,29 @@ protocol DecoderFamily: Sendable {
   var gguf: GGUFRules? { get }
 }
 
+/// What keys of `config.json` mean where they are absent, by the family's class in transformers 4.46.3. (Every family has 10000 for
+/// `rope_theta`, 1e-6 for ε and 0.02 for `initializer_range`.)
+struct FamilyDefaults: Sendable {
+  /// `vocab_size`.
+  var vocabulary = 32_000
+  /// `hidden_size`.
+  var channels = 4096
+  /// `intermediate_size`.
+  var width: Int
+  /// `num_hidden_layers`.
+  var layers = 32
+  /// `num_attention_heads`.
+  var heads = 32
+  /// `num_key_value_heads`; nil for as many as query heads.
+  var keyValueHeads: Int?
+  /// `head_dim`; nil for C/H.
+  var headWidth: Int?
+  /// `max_position_embeddings`.
+  var positions: Int
+  /// `tie_word_embeddings`.
+  var tiesHead = false
+}
+
 /// The families that are built.
 enum DecoderFamilies {
   static let all: [any DecoderFamily] = [Llama(), Mistral(), Qwen2(), Gemma(), Gemma2()]
@@ -44,8 +69,8 @@ enum DecoderFamilies {
 }
 
 extension DecoderFamily {
-  var defaultHeadWidth: Int? { nil }
-  var tiesHeadByDefault: Bool { false }
+  var normKey: String { "rms_norm_eps" }
+  var activationKey: String { "hidden_act" }
 
   var linears: [LinearName] { [.q, .k, .v, .o, .gate, .up, .down] }
 

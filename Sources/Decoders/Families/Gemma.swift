@@ -8,11 +8,10 @@ import Checkpoints
 struct Gemma: DecoderFamily {
   let name = "gemma"
   let architecture = "GemmaForCausalLM"
-  let defaultHeadWidth: Int? = 256
-  let tiesHeadByDefault = true
+  let defaults = FamilyDefaults.gemma
 
   func configuration(_ reader: JSONReader) throws -> DecoderConfiguration {
-    var configuration = try DecoderConfiguration(common: reader, family: self, defaultKeyValueHeads: 16)
+    var configuration = try DecoderConfiguration(common: reader, family: self)
     try configuration.readGemma(reader)
     return configuration
   }
@@ -23,6 +22,13 @@ struct Gemma: DecoderFamily {
       ("attention_bias", JSON(configuration.attention.inputBias)),
     ]
   }
+}
+
+extension FamilyDefaults {
+  /// Of Gemma, and of Gemma 2.
+  static let gemma = FamilyDefaults(
+    vocabulary: 256_000, channels: 3072, width: 24_576, layers: 28, heads: 16, keyValueHeads: 16, headWidth: 256, positions: 8192,
+    tiesHead: true)
 }
 
 extension DecoderConfiguration {

@@ -7,9 +7,10 @@ import Checkpoints
 struct Mistral: DecoderFamily {
   let name = "mistral"
   let architecture = "MistralForCausalLM"
+  let defaults = FamilyDefaults(width: 14_336, keyValueHeads: 8, positions: 131_072)
 
   func configuration(_ reader: JSONReader) throws -> DecoderConfiguration {
-    var configuration = try DecoderConfiguration(common: reader, family: self, defaultKeyValueHeads: 8)
+    var configuration = try DecoderConfiguration(common: reader, family: self)
     _ = try reader.string("hidden_act", default: "silu", oneOf: ["silu"])
     let window = try reader.window()
     configuration.attention.windows = configuration.attention.windows.map { _ in window }

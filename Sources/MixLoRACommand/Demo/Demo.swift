@@ -80,7 +80,7 @@ struct Demo {
       return Task(
         name: name,
         questions: samples.map {
-          EncodedSample($0, with: tokenizer, lossOn: .answer, length: .max, addsEndToken: true).sequence
+          EncodedSample($0, with: tokenizer, lossOn: .answer, addsEndToken: true).sequence
         },
         prompt: String(decoding: first.text[..<answer.lowerBound], as: UTF8.self),
         answer: String(decoding: first.text[answer], as: UTF8.self))

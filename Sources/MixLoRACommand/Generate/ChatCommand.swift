@@ -10,7 +10,8 @@ struct ChatCommand: ParsableCommand {
     commandName: "chat",
     abstract: "Talk with a model.",
     discussion: """
-      Each line of standard input is a turn in ChatML, and the answer appears as it comes. The conversation and its keys and \
+      Each line of standard input is a turn, and the answer appears as it comes. Turns are laid out by the model's own \
+      chat template, or in ChatML where it has none. The conversation and its keys and \
       values are kept, so that a turn costs its own tokens only. The end of the input ends the conversation (control-D), and so \
       does a turn that the model has no positions left for.
 
@@ -25,7 +26,7 @@ struct ChatCommand: ParsableCommand {
   func run() throws { try run(on: CPUFloat(threads: common.threadCount)) }
 
   private func run<B: Backend>(on backend: B) throws {
-    let conversation = try LoadedModel(options.model, adapter: options.adapter, on: backend).chat(options.settings)
+    let conversation = try LoadedModel(options.model, adapter: options.adapter, on: backend).chat(options.settings, options.chat)
     let isTalking = POSIX.isTerminal(.standardInput) && !common.quiet
     while true {
       if isTalking { writeError("> ") }

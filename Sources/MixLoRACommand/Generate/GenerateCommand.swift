@@ -12,7 +12,8 @@ struct GenerateCommand: ParsableCommand {
     abstract: "Let a model continue texts.",
     discussion: """
       A prompt is taken as it is, behind a begin token where the tokenizer adds one; control tokens in it stay text. With --chat \
-      it is the user's turn of a ChatML conversation, and the answer is what comes out. Several prompts run in one batch; each \
+      it is the user's turn of a conversation, which the model's own chat template lays out (ChatML where it has none), and the \
+      answer is what comes out; control tokens in it are then parsed, as the template's are. Several prompts run in one batch; each \
       gives what it would give alone, up to rounding.
 
       A text ends at the tokenizer's end token or any eos_token_id of the model's files ("end"), before a --stop text ("text"), \
@@ -40,6 +41,12 @@ struct GenerateCommand: ParsableCommand {
   var json = false
   @OptionGroup var common: CommonOptions
 
+  func validate() throws {
+    if let name = options.template != nil ? "--template" : options.system != nil ? "--system" : nil, !chat {
+      throw ValidationError("\(name) goes with --chat.")
+    }
+  }
+
   func run() throws { try run(on: CPUFloat(threads: common.threadCount)) }
 
   private func run<B: Backend>(on backend: B) throws {
@@ -47,7 +54,7 @@ struct GenerateCommand: ParsableCommand {
     var output = TextOutput(streams: POSIX.isTerminal(.standardOutput) && !json, prompts: prompt.count)
     let start = POSIX.seconds
     var firstToken: Double?
-    let results = try model.generate(prompt, options.settings, isChat: chat) { s, text, hasEnded in
+    let results = try model.generate(prompt, options.settings, chat: chat ? options.chat : nil) { s, text, hasEnded in
       firstToken = firstToken ?? POSIX.seconds
       if !json { output.add(text, of: s, hasEnded: hasEnded) }
     }

@@ -7,6 +7,11 @@ struct GenerationOptions: ParsableArguments {
   var model: String
   @Option(help: ArgumentHelp("Adapter folder.", valueName: "folder"))
   var adapter: String?
+  @Option(
+    help: ArgumentHelp("Chat template instead of the model's own: chatml, or a file of Jinja.", valueName: "name"))
+  var template: String?
+  @Option(help: ArgumentHelp("Words of the system turn of a conversation.", valueName: "text"))
+  var system: String?
   @Option(help: ArgumentHelp("The most new tokens of a text.", valueName: "n"))
   var maxTokens = 128
   @Option(help: "0 takes the likeliest token; above, tokens are drawn by softmax(logits / temperature).")
@@ -29,6 +34,8 @@ struct GenerationOptions: ParsableArguments {
     guard topP > 0, topP <= 1 else { throw ValidationError("--top-p is \(topP), expected a number in (0,1].") }
     if stop.contains("") { throw ValidationError("--stop is empty, expected a text.") }
   }
+
+  var chat: ChatSettings { ChatSettings(template: template, system: system) }
 
   var settings: GenerationSettings {
     GenerationSettings(

@@ -8,7 +8,7 @@ extension Inspection {
   var summary: String {
     var table = TextTable([kind.rawValue, presentable(path)])
     func add(_ name: String, _ value: String) { table.rows.append(["  " + presentable(name), value]) }
-    let shards = (source as? ShardedSafetensors)?.shards.count ?? 1
+    let shards = (source as? ShardedCheckpoint)?.shards.count ?? 1
     add("format", format + (shards > 1 ? ", \(shards) files" : ""))
     add("tensors", "\(entries.count)")
     add("parameters", "\(parameters)")

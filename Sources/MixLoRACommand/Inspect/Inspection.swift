@@ -47,7 +47,7 @@ struct Inspection {
       }
       let model = try ModelFolder.configuration(path)
       let type = try JSON(contentsOf: path + "/config.json")["model_type"]
-      (kind, source, updates) = (.model, try ShardedSafetensors.open(folder: path), [])
+      (kind, source, updates) = (.model, try ShardedCheckpoint.open(folder: path), [])
       (configuration, unknownKeys) = (Self.configuration(model, type), model.unknownKeys)
       return
     }
@@ -68,7 +68,7 @@ struct Inspection {
 
   /// Opens a file by its name, else by its first bytes.
   private static func tensors(_ path: String) throws -> any TensorSource {
-    if path.hasSuffix(".index.json") { return try ShardedSafetensors.open(index: path) }
+    if path.hasSuffix(".index.json") { return try ShardedCheckpoint.open(index: path) }
     if path.hasSuffix(".safetensors") { return try Safetensors(path: path) }
     if path.hasSuffix(".gguf") { return try GGUF(path: path) }
     if [".bin", ".pt", ".pth"].contains(where: { path.hasSuffix($0) }) { return try PyTorchFile(path: path) }

@@ -22,6 +22,7 @@ extension EncodedSample.LossColumns: ExpressibleByArgument {}
 extension ExpertEvaluation: ExpressibleByArgument {}
 extension LearningRateSchedule: ExpressibleByArgument {}
 extension PromptTemplate: ExpressibleByArgument {}
+extension SampleEncoding.TooLong: ExpressibleByArgument {}
 extension TrainingRecipe.Method: ExpressibleByArgument {}
 extension TrainingRecipe.OptimizerName: ExpressibleByArgument {}
 

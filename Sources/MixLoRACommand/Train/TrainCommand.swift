@@ -15,15 +15,15 @@ struct TrainCommand: ParsableCommand {
     usage: "mixlora train [<options>] --model <path> --data <path> --out <folder>",
     discussion: """
       --data is a folder of TASK/train.jsonl (arc-e, arc-c, boolq, obqa, piqa, siqa, winogrande; --task chooses, several \
-      separated by ';'), or a JSON or JSON Lines file whose records have instruction, input, output; or prompt, completion; \
-      or text; or messages. Metrics, checkpoints and the adapter are written to --out. With --method full \
+      separated by ';'), or a file of JSON Lines or one JSON array whose records have instruction, input, output and, if there were \
+      earlier turns, system and history; or prompt, completion; or text; or messages, where weight 0 leaves a turn out of the loss. \
+      What is cut, dropped or not read is said. Metrics, checkpoints and the adapter are written to --out. With --method full \
       the whole model is: a Hugging Face folder, ready for --model; it may begin from a folder with only config.json and the \
       tokenizer, whose weights are then drawn.
 
       --config reads what MoE-PEFT's launcher writes for one adapter. Its data is relative to the working directory; tasks need \
       --data here. warmup_steps is ignored, as there. On purpose other than there: the loss counts answers and their end token, no \
-      prompt and no padding (--loss-on all adds the prompts); a long sample loses its prompt's beginning, not its answer; every \
-      epoch is shuffled anew; gradients are clipped (--clip 0 turns that off).
+      prompt and no padding (--loss-on all adds the prompts); every epoch is shuffled anew; gradients are clipped (--clip 0 turns that off).
 
       --dump-batches writes step.N.input_ids, step.N.attention_mask and step.N.labels of every step N from 1, I64 (B,T), padded on \
       the right; without the prefix they are a batch for mixlora trace.
@@ -54,7 +54,7 @@ struct TrainCommand: ParsableCommand {
   var alpha = Setting(32.0)
   @Flag(help: "Scale branches by alpha/√rank.")
   var rslora = false
-  @Option(name: .customLong("init"), help: "How every A is drawn: kaiming or gaussian.")
+  @Option(name: .customLong("init"), help: "How branches begin: pissa and olora from the weights themselves (--method lora).")
   var initialization = Setting(AdapterConfiguration.Initialization.kaiming)
   @Option(help: ArgumentHelp("Linear layers with branches, separated by ','.", valueName: "names"))
   var targets = Setting(LinearName.allCases.map(\.rawValue).joined(separator: ","))
@@ -98,7 +98,7 @@ struct TrainCommand: ParsableCommand {
   var saveEvery = Setting(100)
   @Option(help: "Checkpoints to keep: the newest ones, and beside them the best by validation.")
   var keep = Setting(2)
-  @Flag(help: "Go on from the newest checkpoint in --out.")
+  @Flag(help: "Go on from the newest checkpoint in --out that is whole.")
   var resume = false
   @Flag(help: "Print parameters, memory and the first sample, and stop.")
   var dryRun = false
@@ -125,7 +125,7 @@ struct TrainCommand: ParsableCommand {
     var recipe = try recipe()
     guard !recipe.data.isEmpty else { throw UsageError(Self.missingData) }
     // Bits depend on the threads, so a resumed run has those that it was started with.
-    let threads = try recipe.threads ?? (resume ? TrainingCheckpoint.threads(ofRunIn: out) : nil) ?? common.threadCount
+    let threads = recipe.threads ?? (resume ? TrainingCheckpoint.threads(ofRunIn: out) : nil) ?? common.threadCount
     recipe.threads = threads
     try run(recipe, on: CPUFloat(threads: threads))
   }
@@ -133,9 +133,7 @@ struct TrainCommand: ParsableCommand {
   private func run<B: Backend>(_ recipe: TrainingRecipe, on backend: B) throws {
     try requireOwnDump(recipe)
     try Machine.requireMemory(for: recipe)
-    let run = try TrainingRun(recipe, out: dryRun && !resume ? nil : out, resumes: resume, on: backend) {
-      writeError("note: \($0.option)\n")
-    }
+    let run = try TrainingRun(recipe, out: dryRun && !resume ? nil : out, resumes: resume, on: backend, note: writeNote)
     if !dryRun { try run.prepare() }
     if let dumpBatches { try run.writeBatches(to: dumpBatches) }
     guard !dryRun else { return print(run.preview(json: json)) }

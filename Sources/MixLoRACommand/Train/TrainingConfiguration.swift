@@ -13,8 +13,8 @@ import Training
 /// does not read either. A key that is unknown, or asks for what is not built yet, is an error.
 ///
 /// What a run does differs from MoE-PEFT's in this, on purpose: the loss counts the answers and not the padding (`--loss-on all` adds
-/// the prompts), an end token follows, a long prompt is cut from the left and no answer ever, micro-batches are weighted by their
-/// tokens, every epoch is shuffled anew, and the gradient is clipped (`--clip 0` turns that off).
+/// the prompts), an end token follows, micro-batches are weighted by their tokens, every epoch is shuffled anew, and the gradient is
+/// clipped (`--clip 0` turns that off). What is longer than `cutoff_len` keeps its first tokens, as there (`--too-long` has other ways).
 struct TrainingConfiguration {
   /// The settings; the model is not among them.
   private(set) var recipe = TrainingRecipe()
@@ -23,7 +23,7 @@ struct TrainingConfiguration {
   ///
   /// - Throws: `CheckpointError` naming file and key.
   init(contentsOf file: String) throws {
-    var top = try JSONReader(JSON(contentsOf: file), file: file, path: "")
+    var top = try JSONReader(JSON(contentsOf: file, skipsByteOrderMark: true), file: file, path: "")
     try integer("cutoff_len", of: &top, \.encoding.length, from: 2)
     let saveStep = try top.positive("save_step")
     _ = try top.string("train_strategy", oneOf: ["optim", "none"])

@@ -44,6 +44,7 @@ extension TrainingRun {
         "loss_last": metrics.last.map { JSON($0.loss) } ?? nil,
         "tokens": JSON(metrics.reduce(0) { $0 + $1.tokens }), "seconds": JSON(pace.seconds),
         "tokens_per_second": JSON(rate),
+        "samples_cut": JSON(cutSamples), "samples_dropped": JSON(droppedSamples),
         "trainable_parameters": JSON(parameterCount), "peak_resident_bytes": JSON(POSIX.peakResidentBytes),
         "adapter": recipe.method == .full ? nil : JSON(out),
       ]
@@ -69,14 +70,15 @@ extension TrainingRun {
     if json {
       let object: JSON = [
         "trainable_parameters": JSON(trained), "frozen_parameters": JSON(frozen), "samples": JSON(samples.count), "tokens": JSON(tokens),
-        "longest": JSON(longest), "steps": JSON(steps), "peak_resident_bytes": JSON(POSIX.peakResidentBytes),
+        "longest": JSON(longest), "samples_cut": JSON(cutSamples), "samples_dropped": JSON(droppedSamples), "steps": JSON(steps),
+        "peak_resident_bytes": JSON(POSIX.peakResidentBytes),
         "first_sample": JSON(marked.joined()),
       ]
       return object.serialized()
     }
     return """
       trained parameters   \(trained) (\(fixed(100 * Double(trained) / Double(trained + frozen), 2)) % of \(trained + frozen))
-      samples              \(samples.count), \(tokens) tokens, longest \(longest)
+      samples              \(samples.count), \(tokens) tokens, longest \(longest); \(cutSamples) cut, \(droppedSamples) dropped
       steps                \(steps) of \(recipe.batch) samples, \(stepsPerEpoch) to an epoch
       memory so far        \(fixed(Double(POSIX.peakResidentBytes) / 1_073_741_824, 2)) GiB; gradients and AdamW's moments add \(fixed(12 * Double(trained) / 1_073_741_824, 2)) GiB
       first sample, counted tokens in brackets:
