@@ -40,6 +40,7 @@ public final class ShapeBackend: Backend, MatrixFactorizing {
   public func copy(_ x: T) -> T { empty(x.shape) }
   public func copy(_ x: T, into y: inout T, rows: Range<Int>?, columns: Range<Int>?) {}
   public func copy(_ x: T, into y: inout T, rows: I) {}
+  /// Zeros: there are no values to factorize.
   public func factors(_ kind: Factorization, of w: [Double], rows: Int, columns: Int, rank: Int) -> (l: [Double], r: [Double])? {
     (Array(repeating: 0, count: rows * rank), Array(repeating: 0, count: rank * columns))
   }

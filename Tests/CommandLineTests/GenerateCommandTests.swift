@@ -126,7 +126,7 @@ import Testing
       #expect(result.code == 3 && result.error.contains("<|im_start|>"), "\(result.error)")
     }
     try plain.scratch.edit(plain.model.appending(path: "tokenizer.json"), #""Ċ":60"#, #""Ċ":61"#)
-    let large = try plain.run("generate", "--prompt", "a")
+    let large = try plain.run("generate", "--prompt", "a\n")
     #expect(large.code == 3 && large.error.contains("61") && large.error.contains("vocabulary"), "\(large.error)")
   }
 

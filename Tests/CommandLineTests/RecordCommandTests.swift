@@ -113,7 +113,7 @@ import Testing
     // Without an end token.
     let model = scratch.url.path + "/model"
     try FileManager.default.copyItem(atPath: fixture("records/model"), toPath: model)
-    try AtomicFile.write("{}", to: model + "/tokenizer_config.json")
+    try AtomicFile.write(#"{"tokenizer_class":"PreTrainedTokenizerFast"}"#, to: model + "/tokenizer_config.json")
     try scratch.edit(URL(filePath: model + "/config.json"), "\"eos_token_id\": 0", "\"eos_token_id\": null")
     for (flags, isSaid) in [([], true), (["--no-end-token"], false)] {
       try AtomicFile.write(short, to: scratch.url.path + "/other.jsonl")

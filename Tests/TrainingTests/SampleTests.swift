@@ -90,7 +90,8 @@ import Tokenization
     let name = "chatml-written-as-plain-text"
     let sample = try reported(name, messages(("user", "hi"), ("assistant", "hello")))
     #expect(sample.ids == [0, 2, 89, 87, 261, 3, 203, 203, 76, 77, 4, 2, 296, 77, 272, 291, 88, 3, 203, 203, 262, 263, 83, 4])
-    #expect(zip(sample.ids, sample.isLabel).filter(\.1).map(\.0) == [262, 263, 83, 4])
+    // The template has no generation prompt: a model that answers begins its turn itself, so it learns that.
+    #expect(zip(sample.ids, sample.isLabel).filter(\.1).map(\.0) == [2, 296, 77, 272, 291, 88, 3, 203, 203, 262, 263, 83, 4])
     let folder = Fixture.path("reports/" + name)
     let tokenizer = try Tokenizer(model: folder)
     #expect(try ChatLayout(model: folder, tokenizer).endOfTurn == 4)

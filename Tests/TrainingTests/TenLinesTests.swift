@@ -41,6 +41,6 @@ import Testing
     try AtomicFile.write(#"{"tokenizer_class":"LlamaTokenizer","bos_token":"<begin>"}"#, to: place.model + "/tokenizer_config.json")
     let beginning = try LoadedModel(place.model, threads: 1)
     #expect(throws: CheckpointError.self) { try beginning.generate("So", GenerationSettings(tokens: 2)) }
-    #expect(throws: CheckpointError.self) { try beginning.chat(GenerationSettings(tokens: 2)).say("So") }
+    #expect(throws: CheckpointError.self) { try beginning.chat(GenerationSettings(tokens: 2)).say("<begin>") }
   }
 }
