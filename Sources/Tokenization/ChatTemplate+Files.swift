@@ -68,28 +68,8 @@ extension ChatTemplate {
 
   // MARK: Special tokens
 
-  private static let names = ["bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token"]
-
-  /// The special tokens that the files of a folder set, as `special_tokens_map` of transformers has them.
-  private static func specialTokens(of folder: String) throws -> JSON.Object {
-    let settings = try object(folder + "/tokenizer_config.json")
-    // Where the settings define tokens, the file of older folders is not looked at.
-    let map = settings?["added_tokens_decoder"] == nil ? try object(folder + "/special_tokens_map.json") : nil
-    func text(_ value: JSON) -> String? { value.stringValue ?? value["content"]?.stringValue }
-    var tokens = JSON.Object()
-    for name in names {
-      guard let value = map?[name] ?? settings?[name], let spelling = text(value), !spelling.isEmpty else { continue }
-      tokens[name] = JSON(spelling)
-    }
-    let name = "additional_special_tokens"
-    var additional: [String] = []
-    for token in [settings, map].compactMap({ $0?[name]?.arrayValue }).joined().compactMap(text)
-    where !additional.contains(where: { $0.hasSameBytes(as: token) }) {
-      additional.append(token)
-    }
-    if !additional.isEmpty { tokens[name] = .array(additional.map { JSON($0) }) }
-    return tokens
-  }
+  /// The special tokens that the files of a folder set, and its tokenizer's class where they do not.
+  private static func specialTokens(of folder: String) throws -> JSON.Object { try TokenizerFolder(folder).specialTokens }
 
   /// The special tokens that a GGUF file names by their ids.
   private static func specialTokens(of file: GGUF) throws -> JSON.Object {

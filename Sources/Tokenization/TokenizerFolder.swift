@@ -230,6 +230,22 @@ struct TokenizerFolder {
     }
   }
 
+  /// The special tokens by their keys, as `special_tokens_map` of transformers has them: what a chat template sees.
+  var specialTokens: JSON.Object {
+    var tokens = JSON.Object()
+    for key in Self.keys {
+      let token = special.first { $0.key == key }?.token.content
+      let isPad = key == "pad_token" && settings?.json[key] == nil
+      guard let text = token ?? (isPad ? padToken : nil) else { continue }
+      tokens[key] = JSON(String(decoding: text, as: UTF8.self))
+    }
+    let additional = special.filter { $0.key == "additional_special_tokens" }.map {
+      JSON(String(decoding: $0.token.content, as: UTF8.self))
+    }
+    if !additional.isEmpty { tokens["additional_special_tokens"] = .array(additional) }
+    return tokens
+  }
+
   // MARK: Values
 
   private var padToken: [UInt8]? {
