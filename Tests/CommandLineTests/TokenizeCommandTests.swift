@@ -30,6 +30,31 @@ import Testing
     for ids in [parsed, plain] { #expect(try run("qwen2", ids, "--decode").output == "[\"<|im_start|>user\"]\n") }
   }
 
+  /// The model of a published report, whose template refuses nothing; and a folder with a template that raises an error.
+  @Test func conversationsAreLaidOutByTheModelsTemplate() throws {
+    let folder = Scratch.tokenizer("../reports/default-system-turn-of-chat-template")
+    func chat(_ input: String, _ extra: String...) throws -> Program.Result {
+      try Program.run(["tokenize", "--model", folder, "--chat"] + extra, input: input)
+    }
+    let hi = #"[[{"role":"user","content":"hi"},{"role":"assistant","content":"hello"}]]"#
+    let rendered = try chat(hi, "--render")
+    let text = "<|im_start|>system\nbe kind<|im_end|>\n<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\nhello<|im_end|>\n"
+    #expect(try rendered.code == 0 && JSON(parsing: rendered.output, file: "output") == [JSON(text)], "\(rendered)")
+    let prompt = try chat(#"[[{"role":"user","content":"hi"}],[]]"#, "--render", "--generation-prompt")
+    #expect(prompt.output.contains(#"hi<|im_end|>\n<|im_start|>assistant\n""#), "\(prompt)")
+    let ids = [
+      1, 85, 91, 270, 299, 201, 68, 71, 223, 77, 266, 70, 2, 201, 1, 87, 85, 259, 201, 74, 75, 2, 201, 1, 294, 75, 270, 289, 86, 201,
+      260, 261, 81, 2, 201,
+    ]
+    #expect(try JSON(parsing: chat(hi).output, file: "output") == [.array(ids.map { JSON($0) })])
+    #expect(try chat("[[3]]").code == 3)
+    let scratch = try Scratch()
+    let template = scratch.url.appending(path: "template.jinja")
+    try "{{ raise_exception('no ' + messages[0].role) }}".write(to: template, atomically: true, encoding: .utf8)
+    let refused = try chat(hi, "--template", template.path)
+    #expect(refused.code == 3 && refused.error.contains("no user") && refused.output.isEmpty, "\(refused)")
+  }
+
   @Test func nothingGivesNothing() throws {
     #expect(try run("llama3", "[]").output == "[]\n")
     #expect(try run("llama3", #"["", ""]"#).output == "[[],[]]\n")
