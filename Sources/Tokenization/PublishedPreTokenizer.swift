@@ -7,12 +7,8 @@ struct PublishedPreTokenizer {
   var steps: [PreTokenizer] = []
   /// Whether a piece that is a token as a whole is that token.
   var ignoresMerges = false
-  /// The same for pieces of line ends alone (Gemma 4).
-  var ignoresMergesOfLineEnds = false
   /// Whether a begin token is put before a text where the file does not say.
   var addsBeginToken = false
-  /// Whether the vocabulary is written in the alphabet of bytes.
-  var isByteLevel = true
 
   /// The steps of a name; nil for one that is not known.
   init?(named name: String) {
@@ -22,19 +18,12 @@ struct PublishedPreTokenizer {
     if ["qwen2", "megrez", "stablelm2", "command-r", "mpt", "olmo"].contains(name) { normalizers = [.form(.c)] }
     ignoresMerges =
       Self.llamas.contains(name) || ["minicpm5", "youtu", "glm4", "glm5", "tekken", "granite-embed-multi-97m"].contains(name)
-    addsBeginToken = Self.llamas.contains(name) || ["tekken", "gemma4", "granite-embed-multi-311m"].contains(name)
-    if Self.ofCharacters.contains(name) {
-      // One character for the blank, and every text of a line goes to the model as a whole.
-      normalizers = [.replace(RegularExpression(" " as Unicode.Scalar), "\u{2581}")]
-      isByteLevel = false
-      ignoresMergesOfLineEnds = name != "sarvam-moe"
-    }
+    addsBeginToken = Self.llamas.contains(name) || name == "tekken"
   }
 
   private static let llamas = [
     "llama3", "llama-v3", "llama-bpe", "falcon3", "falcon-h1", "pixtral", "midm-2.0", "lfm2", "jina-v5-nano",
   ]
-  private static let ofCharacters = ["gemma4", "granite-embed-multi-311m", "sarvam-moe"]
 
   private typealias Published = RegularExpression.Published
 
@@ -85,8 +74,7 @@ struct PublishedPreTokenizer {
     case "", "default":
       return [.punctuation(.contiguous), gpt2, split(#"\p{N}+"#), split("[0-9][0-9][0-9]")]
     default:
-      if llamas.contains(name) { return [split(Published.llama(numbers: #"\p{N}{1,3}"#))] }
-      return ofCharacters.contains(name) ? [split(Published.lines)] : nil
+      return llamas.contains(name) ? [split(Published.llama(numbers: #"\p{N}{1,3}"#))] : nil
     }
   }
 }

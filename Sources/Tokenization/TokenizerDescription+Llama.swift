@@ -27,13 +27,9 @@ extension TokenizerDescription {
       throw failure("scores", "\(scores.count) scores", "one for each of \(tokens.count) tokens")
     }
     try readTokens(tokens, types, scores)
-    func token(_ id: Int?, _ key: String, _ fallback: Int) throws -> Int32? {
-      guard let id else { return tokens.indices.contains(fallback) ? Int32(fallback) : nil }
-      guard tokens.indices.contains(id) else { throw failure(key, "\(id)", "an id below \(tokens.count)") }
-      return Int32(id)
-    }
-    self.beginToken = try token(beginToken, "bos_token_id", 1)
-    self.endToken = try token(endToken, "eos_token_id", 2)
+    func present(_ id: Int) -> Int? { tokens.indices.contains(id) ? id : nil }
+    self.beginToken = try token(beginToken ?? present(1), "bos_token_id", among: tokens.count)
+    self.endToken = try token(endToken ?? present(2), "eos_token_id", among: tokens.count)
     self.addsBeginToken = addsBeginToken ?? true && self.beginToken != nil
     normalizers =
       (addsPrefixSpace ? [.prepend(String(Self.blank))] : []) + [.replace(RegularExpression(" " as Unicode.Scalar), String(Self.blank))]
@@ -48,38 +44,18 @@ extension TokenizerDescription {
   init(source: String, tokens: [[UInt8]], types: [Int]?, characterMerges: [[UInt8]], beginToken: Int?, endToken: Int?) throws {
     self.init(source: source)
     try readTokens(tokens, types, nil)
-    for (rank, text) in characterMerges.enumerated() {
-      guard let merge = Self.merge(text) else {
-        throw failure("merges", "\(shown(text)) at \(rank)", "two tokens with a blank between them")
-      }
-      merges.append(merge)
-    }
-    func token(_ id: Int?, _ key: String) throws -> Int32? {
-      guard let id else { return nil }
-      guard tokens.indices.contains(id) else { throw failure(key, "\(id)", "an id below \(tokens.count)") }
-      return Int32(id)
-    }
-    self.beginToken = try token(beginToken, "bos_token_id")
-    self.endToken = try token(endToken, "eos_token_id")
+    merges = try merges(of: characterMerges)
+    self.beginToken = try token(beginToken, "bos_token_id", among: tokens.count)
+    self.endToken = try token(endToken, "eos_token_id", among: tokens.count)
     addsBeginToken = self.beginToken != nil
     normalizers = [.replace(RegularExpression(" " as Unicode.Scalar), String(Self.blank))]
-    preTokenizers = [.split(try Self.lines(self), .isolated, isInverted: false)]
+    preTokenizers = [.split(.published(RegularExpression.Published.lines), .isolated, isInverted: false)]
     decoders = [.replace(Array(String(Self.blank).utf8), [0x20]), .byteTokens, .fuse]
-  }
-
-  private static func lines(_ description: TokenizerDescription) throws -> RegularExpression {
-    let source = "[^\\n]+|[\\n]+"
-    do { return try RegularExpression(source) } catch let error as PatternError {
-      throw description.error("tokenizer.ggml.model", quoted(source), error.reason)
-    }
   }
 
   /// All tokens are in the vocabulary, control tokens too: a pair may make any of them.
   private mutating func readTokens(_ tokens: [[UInt8]], _ types: [Int]?, _ scores: [Double]?) throws {
-    guard tokens.count <= Self.limit else { throw failure("tokens", "\(tokens.count) tokens", "at most \(Self.limit)") }
-    if let types, types.count != tokens.count {
-      throw failure("token_type", "\(types.count) types", "one for each of \(tokens.count) tokens")
-    }
+    try requireSizes(tokens, types)
     fallsBackToBytes = true
     for (index, token) in tokens.enumerated() {
       let text = token.isEmpty ? Array("[EMPTY_\(index)]".utf8) : token
@@ -91,10 +67,6 @@ extension TokenizerDescription {
       case let type: throw failure("token_type", "type \(type) of token \(index)", "0 to 6")
       }
     }
-  }
-
-  private func failure(_ key: String, _ found: String, _ expected: String) -> CheckpointError {
-    error("tokenizer.ggml." + key, found, expected)
   }
 
   static func scores(_ array: GGUFArray) throws -> [Double] {

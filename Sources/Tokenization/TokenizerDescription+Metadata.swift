@@ -19,20 +19,14 @@ extension TokenizerDescription {
     source: String, tokens: [[UInt8]], types: [Int]?, merges: [[UInt8]], pre: String, beginToken: Int? = nil, endToken: Int? = nil,
     addsBeginToken: Bool? = nil
   ) throws {
-    func failure(_ key: String, _ found: String, _ expected: String) -> CheckpointError {
-      CheckpointError(file: source, place: .key("tokenizer.ggml." + key), found: found, expected: expected)
-    }
     self.init(source: source)
-    guard let published = PublishedPreTokenizer(named: pre), published.isByteLevel else {
+    guard let published = PublishedPreTokenizer(named: pre) else {
       throw failure("pre", quoted(pre), "the name of a pre-tokenizer of llama.cpp that is known here")
     }
     (normalizers, preTokenizers, ignoresMerges) = (published.normalizers, published.steps, published.ignoresMerges)
     isByteLevel = true
     (decoders, sparesAddedTokens) = ([.byteLevel], true)
-    guard tokens.count <= Self.limit else { throw failure("tokens", "\(tokens.count) tokens", "at most \(Self.limit)") }
-    if let types, types.count != tokens.count {
-      throw failure("token_type", "\(types.count) types", "one for each of \(tokens.count) tokens")
-    }
+    try requireSizes(tokens, types)
     for (index, token) in tokens.enumerated() {
       switch types?[index] ?? 1 {
       case 1: vocabulary.append(Entry(text: token, id: Int32(index)))
@@ -43,19 +37,9 @@ extension TokenizerDescription {
         throw failure("token_type", "type \(type) of token \(index)", "1 to 5; byte tokens belong to another kind of tokenizer")
       }
     }
-    self.merges = try merges.enumerated().map { rank, merge in
-      guard let merge = Self.merge(merge) else {
-        throw failure("merges", "\(quoted(String(decoding: merge, as: UTF8.self))) at \(rank)", "two tokens with a blank between them")
-      }
-      return merge
-    }
-    func token(_ id: Int?, _ key: String) throws -> Int32? {
-      guard let id else { return nil }
-      guard tokens.indices.contains(id) else { throw failure(key, "\(id)", "an id below \(tokens.count)") }
-      return Int32(id)
-    }
-    self.beginToken = try token(beginToken, "bos_token_id")
-    self.endToken = try token(endToken, "eos_token_id")
+    self.merges = try self.merges(of: merges)
+    self.beginToken = try token(beginToken, "bos_token_id", among: tokens.count)
+    self.endToken = try token(endToken, "eos_token_id", among: tokens.count)
     self.addsBeginToken = addsBeginToken ?? published.addsBeginToken
     if addsBeginToken == true, beginToken == nil { throw failure("add_bos_token", "true", "a bos_token_id beside it") }
     self.addsBeginToken = self.addsBeginToken && beginToken != nil
@@ -63,6 +47,35 @@ extension TokenizerDescription {
 
   /// The most tokens and the greatest id: far more than any vocabulary has.
   static let limit = 1 << 24
+
+  // MARK: What all kinds of vocabularies have
+
+  func failure(_ key: String, _ found: String, _ expected: String) -> CheckpointError {
+    error("tokenizer.ggml." + key, found, expected)
+  }
+
+  func requireSizes(_ tokens: [[UInt8]], _ types: [Int]?) throws {
+    guard tokens.count <= Self.limit else { throw failure("tokens", "\(tokens.count) tokens", "at most \(Self.limit)") }
+    if let types, types.count != tokens.count {
+      throw failure("token_type", "\(types.count) types", "one for each of \(tokens.count) tokens")
+    }
+  }
+
+  /// The token of an id that a key has; nil for none.
+  func token(_ id: Int?, _ key: String, among count: Int) throws -> Int32? {
+    guard let id else { return nil }
+    guard (0..<count).contains(id) else { throw failure(key, "\(id)", "an id below \(count)") }
+    return Int32(id)
+  }
+
+  func merges(of texts: [[UInt8]]) throws -> [Merge] {
+    try texts.enumerated().map { rank, text in
+      guard let merge = Self.merge(text) else {
+        throw failure("merges", "\(quoted(String(decoding: text, as: UTF8.self))) at \(rank)", "two tokens with a blank between them")
+      }
+      return merge
+    }
+  }
 
   /// "left right"; nil unless there is exactly one blank with something on both sides.
   static func merge(_ text: [UInt8]) -> Merge? {
