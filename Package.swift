@@ -72,17 +72,20 @@ let package = Package(
     .target(name: "Traces", dependencies: ["Decoders"]),
     .target(name: "Conformance", dependencies: ["Platform", "Decoders", "Traces"], swiftSettings: optimized),
     .target(
+      name: "Comparison", dependencies: ["Platform", "Checkpoints", "Decoders", "Traces", "Training", "Conformance"],
+      swiftSettings: optimized),
+    .target(
       name: "MixLoRA",
       dependencies: [
         "Platform", "Tensors", "CPUBackend", "Layers", "Checkpoints", "Decoders", "Tokenization", "Samples", "Evaluation", "Training",
         "Generation",
-        "Traces", "Conformance",
+        "Traces", "Conformance", "Comparison",
       ]),
     .executableTarget(
       name: "MixLoRACommand",
       dependencies: [
         "CEmbedded", "Platform", "CPUBackend", "Decoders", "Tokenization", "Samples", "Evaluation", "Training", "Generation", "Traces",
-        "Conformance",
+        "Conformance", "Comparison",
         .product(name: "ArgumentParser", package: "swift-argument-parser"),
       ]),
     .testTarget(name: "RuleTests"),
