@@ -147,30 +147,30 @@ extension Trace {
 
 extension Decoder {
   /// What is trained, with what its names begin with: nothing, or of several adapters `adapter.<number>.`.
-  var namedParts: [(part: TrainedPart<B>, prefix: String)] {
+  package var namedParts: [(part: TrainedPart<B>, prefix: String)] {
     (base.map { [($0, "")] } ?? []) + adapters.enumerated().map { ($1.trained, adapters.count > 1 ? "adapter.\($0)." : "") }
   }
 }
 
 /// Where the rows of a packed batch belong in a trace.
-struct TraceLayout<B: Backend> {
+package struct TraceLayout<B: Backend> {
   /// An adapter with routers.
-  struct Owner {
-    let number: Int
-    let prefix: String
-    let mixture: AdapterConfiguration.Mixture
+  package struct Owner {
+    package let number: Int
+    package let prefix: String
+    package let mixture: AdapterConfiguration.Mixture
   }
 
-  let batch: TraceBatch
-  let owners: [Owner]
+  package let batch: TraceBatch
+  package let owners: [Owner]
   /// The place b · T + t of every packed row.
-  let places: [Int]
-  let vocabulary: Int
+  package let places: [Int]
+  package let vocabulary: Int
   private let layers: Int
   private let packed: PackedBatch<B>
   private let isPlural: Bool
 
-  init(_ decoder: Decoder<B>, _ batch: TraceBatch, _ packed: PackedBatch<B>) {
+  package init(_ decoder: Decoder<B>, _ batch: TraceBatch, _ packed: PackedBatch<B>) {
     self.batch = batch
     self.packed = packed
     isPlural = decoder.adapters.count > 1
@@ -184,16 +184,16 @@ struct TraceLayout<B: Backend> {
   }
 
   /// The paths of an adapter's routers, layer by layer.
-  func gates(of owner: Owner) -> [String] { (0..<layers).map { "\(owner.prefix)model.layers.\($0).mlp.moe_gate" } }
+  package func gates(of owner: Owner) -> [String] { (0..<layers).map { "\(owner.prefix)model.layers.\($0).mlp.moe_gate" } }
 
   /// The adapter with routers that a path belongs to.
-  func owner(ofPath path: String) -> Owner? { isPlural ? owners.first { path.hasPrefix($0.prefix) } : owners.first }
+  package func owner(ofPath path: String) -> Owner? { isPlural ? owners.first { path.hasPrefix($0.prefix) } : owners.first }
 
   /// The places of an adapter's rows.
-  func places(of owner: Owner) -> ArraySlice<Int> { places[packed.rows(of: owner.number)] }
+  package func places(of owner: Owner) -> ArraySlice<Int> { places[packed.rows(of: owner.number)] }
 
   /// The places of the rows of a value: an adapter's where its path says so, the base's own, or all.
-  func places(ofPath path: String, rows: Int) -> ArraySlice<Int> {
+  package func places(ofPath path: String, rows: Int) -> ArraySlice<Int> {
     let parts = path.split(separator: ".", maxSplits: 2)
     if parts[0] == "adapter", let number = Int(parts[1]) { return places[packed.rows(of: number)] }
     if parts[0] == "base" { return places[packed.baseRows] }

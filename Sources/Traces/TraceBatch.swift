@@ -103,10 +103,10 @@ public struct TraceBatch: Equatable, Sendable {
   }
 
   /// The place b · T + t of each packed token, of a batch that packed the rows in this order.
-  func places(_ order: [Int]) -> [Int] { order.flatMap { b in realColumns[b].map { b * columns + $0 } } }
+  package func places(_ order: [Int]) -> [Int] { order.flatMap { b in realColumns[b].map { b * columns + $0 } } }
 
   /// Rows of packed tokens (n·W values) at their places among B·T rows, zeros elsewhere.
-  func unpacked<T: BinaryFloatingPoint>(_ values: [T], width: Int, _ places: some Collection<Int>) -> [T] {
+  package func unpacked<T: BinaryFloatingPoint>(_ values: [T], width: Int, _ places: some Collection<Int>) -> [T] {
     guard values.count == places.count * width else { trap("\(values.count) values for \(places.count) rows of \(width)") }
     var out = [T](repeating: 0, count: rows * columns * width)
     for (n, place) in places.enumerated() {

@@ -1,0 +1,168 @@
+import Checkpoints
+import Conformance
+import Decoders
+import Layers
+import Tensors
+import Traces
+
+/// Compares a candidate with the float64 oracle of a model, or with another file.
+public struct Comparison {
+  /// A Hugging Face folder or GGUF file.
+  public var model: String
+  /// Adapter folders.
+  public var adapters: [String]
+  /// The batch file.
+  public var batch: String
+  /// What the candidate's names mean beside the usual spellings.
+  public var rules: [CandidateNames.Rule] = []
+  /// How it is judged.
+  public var request = ComparisonRequest()
+  /// The form of the balance loss.
+  public var balanceLoss = BalanceLossForm.pooledTopK
+
+  /// A comparison with the oracle of a model with adapters, over a batch.
+  public init(model: String, adapters: [String] = [], batch: String) {
+    (self.model, self.adapters, self.batch) = (model, adapters, batch)
+  }
+
+  /// Judges a candidate.
+  ///
+  /// - Parameters:
+  ///   - path: a safetensors or PyTorch file, `.npz`, `.npy`, or a folder.
+  ///   - exact: computes in float64.
+  ///   - progress: hears what is going on.
+  /// - Throws: `CheckpointError` for what is missing or of a wrong shape, where candidate and oracle have nothing in common, and
+  ///   `NonFiniteValue` where the oracle itself leaves the finite numbers.
+  public func report<Exact: Backend & MatrixFactorizing>(
+    of path: String, on exact: Exact, progress: (String) -> Void = { _ in }
+  ) throws -> ComparisonReport where Exact.Scalar == Double {
+    let files = try ModelFolder(model)
+    let input = try TraceBatch(contentsOf: batch, vocabulary: files.configuration.vocabulary, adapters: adapters.count)
+    let names = try knownNames(files, hasLabels: input.hasLabels)
+    var candidate = try Candidate(path, names: CandidateNames(names, rules: rules))
+    candidate.filter(request.isIncluded)
+    guard !candidate.tensors.isEmpty else {
+      let some = candidate.unknown.prefix(3).joined(separator: ", ")
+      throw CheckpointError(
+        file: path, found: "nothing in common with a trace of \(model)\(some.isEmpty ? "" : "; it has \(some), …")",
+        expected: "names as `mixlora trace --list` prints them; --map translates others")
+    }
+    let precision = request.precision ?? candidate.precision
+    let steps = try stepsOf(candidate)
+    let evaluations = Self.evaluations(candidate)
+    var report: ComparisonReport?
+    for evaluation in evaluations {
+      let backend = RoundingBackend(exact)
+      let hasGradients = steps.count > 0 || candidate.tensors.keys.contains { $0.contains("grad.") }
+      let decoder = try files.decoder(
+        adapters: adapters.map { .folder($0) }, trainsBase: hasGradients && adapters.isEmpty, evaluation: evaluation,
+        balanceLoss: balanceLoss, on: backend)
+      let oracle = OracleModel(decoder, input, on: backend)
+      var part = candidate
+      if report != nil { part.filter { Self.isOnlyPerExpert($0) || $0.hasSuffix(".tokens") || $0.hasSuffix(".choice") || $0.contains(".experts.") } }
+      let comparison = try OracleComparison(
+        oracle, part, request, precision,
+        OracleModel<Exact>.Steps(count: steps.count, learningRate: steps.learningRate, weightDecay: steps.weightDecay))
+      try comparison.run(progress: progress)
+      let found = comparison.report(reference: "the float64 oracle of \(model)")
+      if report == nil { report = found } else { report?.insert(found.tensors.filter { Self.isOnlyPerExpert($0.name) }) }
+    }
+    guard var report else { throw CheckpointError(file: path, found: "nothing", expected: "tensors of a trace") }
+    report.missing = Self.missing(names, candidate)
+    report.unknown = candidate.unknown
+    report.notes += notes(candidate, precision)
+    return report
+  }
+
+  // MARK: Names
+
+  /// Every name of a trace of the model, in the order of the run.
+  func knownNames(_ files: ModelFolder, hasLabels: Bool) throws -> [String] {
+    let shape = ShapeBackend()
+    var names: [String] = []
+    for evaluation in [ExpertEvaluation.sharedBase, .perExpert] {
+      let decoder = try files.decoder(
+        adapters: adapters.map { .folder($0) }, trainsBase: adapters.isEmpty, evaluation: evaluation, balanceLoss: balanceLoss, on: shape)
+      let known = Set(names)
+      names += try decoder.points().map(\.name).filter { !known.contains($0) && (hasLabels || !$0.contains("grad.")) }
+      guard evaluation == .perExpert else { continue }
+      names += ["logits", "router_logits"] + decoder.adapters.indices.map { "adapter.\($0).router_logits" }
+      guard hasLabels else { continue }
+      names += ["loss", "aux_loss", "loss_curve"]
+      for (part, prefix) in decoder.namedParts {
+        names += part.tensors.flatMap { tensor in ["grad.", "after."].map { "\(prefix)\($0)\(tensor.name)" } }
+      }
+    }
+    return names
+  }
+
+  private static func isOnlyPerExpert(_ name: String) -> Bool { name.contains(".experts.") && name.hasSuffix(".down_proj.output") }
+
+  /// The evaluations that form what the candidate has.
+  private static func evaluations(_ candidate: Candidate) -> [ExpertEvaluation] {
+    let names = candidate.tensors.keys
+    let needsPerExpert = names.contains { isOnlyPerExpert($0) }
+    let needsShared = names.contains { $0.hasSuffix("_proj.base.output") || ($0.contains(".mlp.") && $0.hasSuffix("down_proj.input")) }
+    return needsPerExpert ? needsShared ? [.sharedBase, .perExpert] : [.perExpert] : [.sharedBase]
+  }
+
+  /// What the candidate lacks of the kinds that it has.
+  private static func missing(_ names: [String], _ candidate: Candidate) -> [String] {
+    func kind(_ name: String) -> String {
+      let isModule = [".output", ".hidden", ".input", ".tokens", ".choice"].contains { name.hasSuffix($0) }
+      let phase = name.contains("grad.") ? "grad" : name.contains("after.") ? "after" : "forward"
+      return "\(phase) \(isModule) \(name.contains(".experts."))"
+    }
+    let kinds = Set(candidate.tensors.keys.map(kind))
+    return names.filter { candidate.tensors[$0] == nil && kinds.contains(kind($0)) }
+  }
+
+  // MARK: Steps and notes
+
+  private func stepsOf(_ candidate: Candidate) throws -> (count: Int, learningRate: Double, weightDecay: Double) {
+    func number(_ key: String) throws -> Double? {
+      guard let text = candidate.metadata[key] else { return nil }
+      guard let value = Double(text), value.isFinite, value >= 0 else {
+        throw CheckpointError(file: candidate.path, place: .key(key), found: "'\(text)'", expected: "a number ≥ 0")
+      }
+      return value
+    }
+    let hasValues = candidate.tensors.keys.contains { $0.contains("after.") }
+    let count = request.steps ?? candidate.tensors["loss_curve"]?.entry.shape.last ?? (hasValues ? 1 : 0)
+    return (count, try request.learningRate ?? number("lr") ?? 1e-3, try request.weightDecay ?? number("weight_decay") ?? 0.01)
+  }
+
+  private func notes(_ candidate: Candidate, _ precision: Precision) -> [String] {
+    var notes: [String] = []
+    if request.precision == nil, precision == .float64 || precision == .float32 {
+      let narrower: [Precision] = precision == .float64 ? [.float32] : [.bfloat16, .float16]
+      for other in narrower where (try? Self.allFit(candidate, other)) == true {
+        notes.append(
+          "every number of \(candidate.path) fits \(other.rawValue); if it was computed in that, say --precision \(other.rawValue)")
+        break
+      }
+    }
+    return notes
+  }
+
+  private static func allFit(_ candidate: Candidate, _ precision: Precision) throws -> Bool {
+    for tensor in candidate.tensors.values where tensor.precision != nil {
+      var values = try tensor.values()
+      let before = values
+      precision.round(&values)
+      if zip(values, before).contains(where: { $0 != $1 && !$1.isNaN }) { return false }
+    }
+    return true
+  }
+}
+
+extension ComparisonReport {
+  /// Puts judgements in where their names' neighbors stand: in front of the next module's.
+  mutating func insert(_ others: [TensorJudgement]) {
+    for judgement in others {
+      let module = judgement.name.firstRange(of: ".experts.").map { judgement.name[..<$0.lowerBound] } ?? ""
+      let place = tensors.lastIndex { $0.name.hasPrefix("\(module).experts.") } ?? tensors.lastIndex { $0.phase == judgement.phase }
+      tensors.insert(judgement, at: place.map { $0 + 1 } ?? tensors.endIndex)
+    }
+  }
+}

@@ -1,0 +1,156 @@
+import Conformance
+import Layers
+import Tensors
+import Traces
+
+// The decisions: whose agree, and which flips rounding explains.
+extension OracleComparison {
+  /// Our decision on the candidate's input to each router, beside the candidate's.
+  ///
+  /// A flip is explained if the margin between the experts that changed places, in logits, is at most four times what rounding makes of a
+  /// logit there (COMPARE.md: at the first layer that flips, margin / largest error is at most 2 in theory and 1.82 measured).
+  func routingAgreement() -> RoutingAgreement? {
+    var layers: [RoutingAgreement.Layer] = []
+    for owner in model.layout.owners {
+      let experts = owner.mixture.experts
+      let slots = owner.mixture.policy.slots(of: experts)
+      let places = Array(model.layout.places(of: owner))
+      for gate in model.layout.gates(of: owner) {
+        guard let logits = localLogits[gate + ".output"], let theirs = rows.choices[gate + ".choice"], logits.count == places.count * experts,
+          theirs.count == places.count * slots
+        else { continue }
+        var layer = RoutingAgreement.Layer(path: gate)
+        layer.decisions = places.count
+        layer.matrix = [[Int]](repeating: [Int](repeating: 0, count: experts), count: experts)
+        let noise = logitNoise(gate, owner)
+        for n in places.indices {
+          let z = Array(logits[n * experts..<(n + 1) * experts])
+          let own = Self.chosen(z, owner.mixture.policy)
+          let other = theirs[n * slots..<(n + 1) * slots].filter { $0 >= 0 }.map { Int($0) }
+          let (lost, gained) = (own.filter { !other.contains($0) }, other.filter { !own.contains($0) })
+          for e in own where other.contains(e) { layer.matrix[e][e] += 1 }
+          for (r, c) in zip(lost, gained) { layer.matrix[r][c] += 1 }
+          if lost.isEmpty, gained.isEmpty { continue }
+          layer.flips += 1
+          let size = max(1e-300, z.map { abs($0) }.max() ?? 0)
+          let budget = 4 * max(noise, precision.unitRoundoff * size)
+          let margin = Self.margin(z, lost, gained, owner.mixture.policy, own)
+          if margin <= budget { layer.explained += 1 }
+          if margin > (layer.widest?.margin ?? -1) {
+            layer.widest = (
+              places[n] / model.batch.columns, places[n] % model.batch.columns, lost.first ?? -1, gained.first ?? -1, margin, budget
+            )
+          }
+        }
+        layers.append(layer)
+      }
+    }
+    return layers.isEmpty ? nil : RoutingAgreement(layers: layers)
+  }
+
+  /// The size of a rounding error of a logit at a router, from the rounded runs.
+  private func logitNoise(_ gate: String, _ owner: TraceLayout<B>.Owner) -> Double { gateNoise[gate] ?? 0 }
+
+  /// The experts that a policy picks, largest first, ties to the lower index.
+  static func chosen(_ z: [Double], _ policy: RoutingPolicy) -> [Int] {
+    let order = z.indices.sorted { (z[$1], $0) < (z[$0], $1) }
+    switch policy {
+    case .topK(let k): return Array(order.prefix(k))
+    case .topP(let threshold, let temperature):
+      let p = probabilities(z)
+      let t = temperature > 0 ? temperature : 1
+      var (sum, count) = (0.0, 0)
+      for e in order {
+        sum += p[e] / t
+        count += 1
+        if sum > threshold { break }
+      }
+      return Array(order.prefix(count))
+    }
+  }
+
+  private static func probabilities(_ z: [Double]) -> [Double] {
+    let largest = z.max() ?? 0
+    let e = z.map { Double.exp($0 - largest) }
+    let sum = e.reduce(0, +)
+    return e.map { $0 / sum }
+  }
+
+  /// How far the logits are from the candidate's decision: the widest gap between an expert that was dropped and one that was taken; with
+  /// top-p, where only the number of experts differs, the distance of the sum from the threshold, in logits.
+  private static func margin(_ z: [Double], _ lost: [Int], _ gained: [Int], _ policy: RoutingPolicy, _ own: [Int]) -> Double {
+    if !lost.isEmpty, !gained.isEmpty {
+      return max(0, (lost.map { z[$0] }.max() ?? 0) - (gained.map { z[$0] }.min() ?? 0))
+    }
+    guard case .topP(let threshold, let temperature) = policy else { return .infinity }
+    let p = probabilities(z).map { $0 / (temperature > 0 ? temperature : 1) }
+    let sum = own.dropLast(lost.count).reduce(0) { $0 + p[$1] }
+    let full = own.reduce(0) { $0 + p[$1] }
+    // ∂p/∂z is at most p (1 − p) ≤ 1/4 an expert: an error δ of every logit moves the sum by δ/2 at most.
+    return 2 * (lost.isEmpty ? abs(full - threshold) : min(abs(sum - threshold), abs(full - threshold)))
+  }
+
+  /// Judgements of what the candidate has of decisions: `choice` and the experts' `tokens`.
+  func choiceJudgements(_ routing: RoutingAgreement?) -> [TensorJudgement] {
+    var judgements: [TensorJudgement] = []
+    for owner in model.layout.owners {
+      for gate in model.layout.gates(of: owner) {
+        let module = String(gate.dropLast(".moe_gate".count))
+        let layer = routing?.layers.first { $0.path == gate }
+        let names = ["\(gate).choice"] + (0..<owner.mixture.experts).map { "\(module).experts.\($0).tokens" }
+        for name in names where candidate.tensors[name] != nil && request.isIncluded(name) {
+          judgements.append(choiceJudgement(name, gate, owner, layer))
+        }
+      }
+    }
+    return judgements
+  }
+
+  private func choiceJudgement(
+    _ name: String, _ gate: String, _ owner: TraceLayout<B>.Owner, _ layer: RoutingAgreement.Layer?
+  ) -> TensorJudgement {
+    let decisions = Double(max(1, layer?.decisions ?? 1))
+    let flips = Double(layer?.flips ?? 0)
+    var metrics = TensorMetrics()
+    metrics.count = layer?.decisions ?? 0
+    if let widest = layer?.widest {
+      metrics.worstIndex = [widest.row, widest.column]
+      metrics.worstValues = (Double(widest.candidate), Double(widest.reference))
+    }
+    var judgement = TensorJudgement(
+      name: name, phase: "forward", kind: "choice",
+      equation: name.hasSuffix("tokens") ? "b·T + t of each row's token" : "the experts of the largest p",
+      shape: candidate.tensors[name]?.entry.shape ?? [], error: flips / decisions, budget: Double(layer?.explained ?? 0) / decisions,
+      metrics: metrics, verdict: .ok)
+    judgement.localError = judgement.error
+    judgement.localBudget = judgement.budget
+    let isOfAnother = name.hasSuffix(".tokens") && !tokensFollowChoice(name, gate, owner)
+    if rows.wrongChoices["\(gate).choice"] != nil || isOfAnother {
+      judgement.verdict = .mismatch
+      judgement.error = max(judgement.error, 1)
+      judgement.localError = judgement.error
+    } else if let layer, layer.flips > 0 {
+      judgement.verdict = layer.flips == layer.explained ? .routing : logitsAreWrong(gate) ? .propagated : .mismatch
+    }
+    return judgement
+  }
+
+  /// Whether the router's own logits are wrong on their input, which then explains the decisions.
+  private func logitsAreWrong(_ gate: String) -> Bool {
+    guard let record = records["\(gate).output"] ?? records["router_logits"], let local = record.local else { return false }
+    let roundoff = precision.unitRoundoff
+    return local.difference > Self.budget(record.localRounding, norm: local.norm, count: local.count, roundoff: roundoff)
+      && candidate.tensors["\(gate).output"] != nil
+  }
+
+  private func tokensFollowChoice(_ name: String, _ gate: String, _ owner: TraceLayout<B>.Owner) -> Bool {
+    let module = String(gate.dropLast(".moe_gate".count))
+    guard let expert = Int(name.dropFirst("\(module).experts.".count).prefix { $0 != "." }),
+      let tokens = try? rows.tokens(module, expert), let choice = rows.choices["\(gate).choice"]
+    else { return false }
+    let slots = owner.mixture.policy.slots(of: owner.mixture.experts)
+    let places = Array(model.layout.places(of: owner))
+    let own = places.indices.filter { choice[$0 * slots..<($0 + 1) * slots].contains(Int32(expert)) }.map { places[$0] }
+    return Set(own) == Set(tokens) && own.count == tokens.count
+  }
+}

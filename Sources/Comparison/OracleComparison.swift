@@ -1,0 +1,312 @@
+import Checkpoints
+import Conformance
+import Decoders
+import Layers
+import Tensors
+import Traces
+
+/// A candidate against the float64 oracle, operation by operation.
+///
+/// Runs of one model over the batch:
+///
+///     local      exact      every value that the candidate has takes the place of ours: each operation on the candidate's inputs
+///                rounded    the same in the candidate's precision: what rounding explains of a local error
+///     whole      exact      by itself, and where decisions flipped once more with the candidate's
+///                rounded    the same in the candidate's precision: what rounding explains of an error that has grown
+///
+/// A tensor is wrong if its local error is more than rounding explains. If it is not, and the whole error is, the error came from before.
+final class OracleComparison<Exact: Backend & MatrixFactorizing> where Exact.Scalar == Double {
+  typealias B = RoundingBackend<Exact>
+
+  /// What is known of one tensor.
+  struct Record {
+    let order: Int
+    var phase = "forward"
+    var equation = ""
+    var shape: [Int] = []
+    var metrics = TensorMetrics()
+    /// ‖candidate − ours‖₂ and ‖ours‖₂ of the whole run, of it with the candidate's decisions, and of the local run.
+    var whole: Distance?
+    var replayed: Distance?
+    var local: Distance?
+    /// Mean squares of the rounded runs' ‖rounded − exact‖₂.
+    var wholeRounding = MeanSquare()
+    var localRounding = MeanSquare()
+    var isUnderAllclose = true
+    var worstLocal: [Int] = []
+  }
+
+  struct Distance {
+    var difference = 0.0
+    var norm = 0.0
+    var count = 0
+    var relative: Double { difference == 0 ? 0 : norm > 0 ? difference / norm : .infinity }
+  }
+
+  struct MeanSquare {
+    var sum = 0.0
+    var samples = 0
+    var root: Double { samples == 0 ? 0 : (sum / Double(samples)).squareRoot() }
+    mutating func add(_ difference: Double) {
+      sum += difference * difference
+      samples += 1
+    }
+  }
+
+  let model: OracleModel<Exact>
+  let rows: CandidateRows<B>
+  let request: ComparisonRequest
+  let precision: Precision
+  let steps: OracleModel<Exact>.Steps
+  private(set) var records: [String: Record] = [:]
+  /// The exact values of the run that rounded runs are held against.
+  private var ours: [String: [Double]] = [:]
+  /// Every router's own logits on the candidate's input, before the candidate's take their place: (n,E).
+  private(set) var localLogits: [String: [Double]] = [:]
+  /// By router, what rounding makes of one logit.
+  private(set) var gateNoise: [String: Double] = [:]
+  /// The decisions in force in the run that goes on.
+  private var inForce: [String: [Int32]] = [:]
+  private var ownChoices: [String: [Int32]] = [:]
+  /// How many tensors were met before each decision.
+  private(set) var choiceOrder: [String: Int] = [:]
+  private let needsBackward: Bool
+
+  var candidate: Candidate { rows.candidate }
+
+  init(
+    _ model: OracleModel<Exact>, _ candidate: Candidate, _ request: ComparisonRequest, _ precision: Precision,
+    _ steps: OracleModel<Exact>.Steps
+  ) throws {
+    (self.model, self.request, self.precision, self.steps) = (model, request, precision, steps)
+    rows = try CandidateRows(candidate, model.layout, on: model.backend)
+    needsBackward = candidate.tensors.keys.contains { $0.hasPrefix("grad.") || $0.contains(".grad.") } || steps.count > 0
+  }
+
+  // MARK: The runs
+
+  /// Makes all runs; `progress` hears which one goes on.
+  func run(progress: (String) -> Void) throws {
+    let samples = 3
+    progress("each operation on the candidate's inputs")
+    try pass(.localExact, precision: nil, seed: 0)
+    for sample in 1...samples {
+      progress("the same in \(precision.rawValue), \(sample) of \(samples)")
+      try pass(.localRounded, precision: precision, seed: UInt64(sample))
+    }
+    ours = [:]
+    progress("the oracle by itself")
+    try pass(.wholeExact, precision: nil, seed: 0)
+    if request.replaysRouting || hasFlips {
+      ours = [:]
+      progress("the oracle with the candidate's decisions")
+      try pass(.replayedExact, precision: nil, seed: 0)
+    }
+    for sample in 1...samples {
+      progress("the same in \(precision.rawValue), \(sample) of \(samples)")
+      try pass(.wholeRounded, precision: precision, seed: UInt64(1000 + sample))
+    }
+    ours = [:]
+  }
+
+  private enum Pass {
+    case localExact, localRounded, wholeExact, replayedExact, wholeRounded
+    var isLocal: Bool { self == .localExact || self == .localRounded }
+    var isExact: Bool { self == .localExact || self == .wholeExact || self == .replayedExact }
+  }
+
+  /// True if the oracle by itself decides otherwise than the candidate anywhere.
+  var hasFlips: Bool {
+    rows.choices.contains { path, theirs in
+      guard let own = ownChoices[path] else { return false }
+      return own.count == theirs.count && !Self.agree(own, theirs, slots: slots(path))
+    }
+  }
+
+  private func slots(_ path: String) -> Int {
+    model.layout.owner(ofPath: path).map { $0.mixture.policy.slots(of: $0.mixture.experts) } ?? 1
+  }
+
+  /// Whether every token has the same set of experts.
+  static func agree(_ a: [Int32], _ b: [Int32], slots: Int) -> Bool {
+    stride(from: 0, to: a.count, by: slots).allSatisfy { Set(a[$0..<$0 + slots]) == Set(b[$0..<$0 + slots]) }
+  }
+
+  private func pass(_ pass: Pass, precision: Precision?, seed: UInt64) throws {
+    inForce = [:]
+    let followed = pass.isLocal || pass == .replayedExact || (pass == .wholeRounded && records.values.contains { $0.replayed != nil })
+    let (always, names) = (Set(model.layout.owners.flatMap { model.layout.gates(of: $0).flatMap { [$0 + ".output", $0 + ".choice"] } }), wantedPaths)
+    var gateLogits: [String: [[Double]]] = [:]
+    let hook = OracleHook<B>(
+      on: model.backend, { always.contains($0) || names.contains($0) },
+      see: { value in
+        try self.see(value, pass)
+        if value.phase == .forward, value.path.hasSuffix(".moe_gate.output"), let owner = self.model.layout.owner(ofPath: value.path) {
+          gateLogits[owner.prefix, default: []].append(value.values)
+          if pass == .localExact { self.localLogits[value.path] = value.values }
+          if pass == .localRounded, let exact = self.localLogits[value.path] {
+            // Root mean square over the elements: what one logit is off by.
+            let noise = Self.distance(value.values, exact).difference / Double(max(1, exact.count)).squareRoot()
+            self.gateNoise[String(value.path.dropLast(".output".count))] = max(noise, self.gateNoise[String(value.path.dropLast(".output".count))] ?? 0)
+          }
+        }
+      },
+      replacement: { name, path, shape in
+        guard pass.isLocal, let values = try self.theirs(name, path, shape), values.allSatisfy(\.isFinite) else { return nil }
+        return values
+      },
+      decide: { path, own in
+        if pass == .localExact { self.choiceOrder[path] = self.records.count }
+        if pass == .wholeExact { self.ownChoices[path] = own }
+        var choice = own
+        if followed, let theirs = self.rows.choices[path], theirs.count == own.count {
+          choice = theirs
+        } else if pass == .wholeRounded, let exact = self.ownChoices[path] {
+          choice = exact
+        }
+        self.inForce[path] = choice
+        return choice
+      })
+    try model.run(
+      hook, precision: precision, seed: seed, backward: needsBackward, steps: steps,
+      gradient: { pass.isLocal && self.steps.count == 1 ? try self.theirGradient($0) : nil },
+      emit: { name, shape, values in try self.judge(name, pass, shape, values) { try self.rows.values(name, shape: shape) } })
+    for owner in model.layout.owners {
+      let name = owner.prefix + "router_logits"
+      guard rows.has(name), let layers = gateLogits[owner.prefix] else { continue }
+      let (tokens, experts) = (model.batch.rows * model.batch.columns, owner.mixture.experts)
+      try judge(name, pass, [layers.count * tokens, experts], Array(layers.joined())) {
+        try layers.indices.flatMap { try self.rows.routerLogits(owner, layer: $0, layers: layers.count) ?? [] }
+      }
+    }
+  }
+
+  /// Paths of the points that the candidate has, and of those that outputs of the trace are made of.
+  private lazy var wantedPaths: Set<String> = {
+    var paths: Set<String> = ["lm_head.output"]
+    for name in candidate.tensors.keys {
+      if name.hasPrefix("grad.") {
+        paths.insert(String(name.dropFirst("grad.".count)))
+      } else if name.hasPrefix("adapter."), let range = name.firstRange(of: ".grad.") {
+        paths.insert(name[..<range.lowerBound] + "." + name[range.upperBound...])
+      } else {
+        paths.insert(name)
+      }
+    }
+    return paths
+  }()
+
+  /// The candidate's values for a point.
+  private func theirs(_ name: String, _ path: String, _ shape: Shape) throws -> [Double]? {
+    if let values = try rows.values(name, path: path, shape, choice: { self.inForce[$0] }) { return values }
+    if name == "lm_head.output", model.decoder.head.softcap == nil {
+      return try rows.values("logits", path: "logits", shape, choice: { _ in nil })
+    }
+    if name.hasSuffix(".moe_gate.output"), !name.contains("grad."), let owner = model.layout.owner(ofPath: path) {
+      let gates = model.layout.gates(of: owner)
+      if let layer = gates.firstIndex(of: String(path.dropLast(".output".count))) {
+        return try rows.routerLogits(owner, layer: layer, layers: gates.count)
+      }
+    }
+    return nil
+  }
+
+  private func theirGradient(_ name: String) throws -> [Double]? { try candidate.tensors[name]?.values() }
+
+  // MARK: One value
+
+  private func see(_ value: OracleHook<B>.Value, _ pass: Pass) throws {
+    if value.name == "lm_head.output", rows.has("logits") {
+      var logits = value.values
+      if let cap = model.decoder.head.softcap { logits = logits.map { cap * Double.tanh($0 / cap) } }
+      let shape = value.shape
+      try judge("logits", pass, traceShape(value), logits, equation: "z = x Wᵀ") {
+        try self.rows.values("logits", path: "logits", shape, choice: { _ in nil })
+      }
+    }
+    guard rows.has(value.name) else { return }
+    try judge(value.name, pass, traceShape(value), value.values, equation: value.equation) {
+      try self.rows.values(value.name, path: value.path, value.shape, choice: { self.inForce[$0] })
+    }
+  }
+
+  private func traceShape(_ value: OracleHook<B>.Value) -> [Int] {
+    value.path.contains(".experts.")
+      ? [value.shape.rows, value.shape.columns] : [model.batch.rows, model.batch.columns, value.shape.columns]
+  }
+
+  private func judge(
+    _ name: String, _ pass: Pass, _ shape: [Int], _ values: [Double], equation: String = "", theirs: () throws -> [Double]?
+  ) throws {
+    guard rows.has(name), request.isIncluded(name) else { return }
+    var record = records[name] ?? Record(order: records.count)
+    if record.shape.isEmpty || pass == .wholeExact {
+      record.shape = shape
+      record.phase = Self.phase(name)
+      if !equation.isEmpty { record.equation = equation }
+    }
+    if pass.isExact {
+      if pass != .wholeExact || !(request.replaysRouting) { ours[name] = values }
+      if let found = try theirs(), found.count == values.count {
+        var distance = Self.distance(found, values)
+        distance.count = values.count
+        switch pass {
+        case .localExact: record.local = distance
+        case .wholeExact: record.whole = distance
+        case .replayedExact: record.replayed = distance
+        default: break
+        }
+        if pass == .wholeExact || (pass == .localExact && record.metrics.count == 0) || (pass == .replayedExact && record.whole == nil) {
+          record.metrics = TensorMetrics(
+            found, values, shape: [values.count / max(1, shape.last ?? 1), shape.last ?? 1],
+            roundoff: candidate.tensors[name]?.precision?.unitRoundoff ?? precision.unitRoundoff, isLogits: name == "logits")
+          record.metrics.worstIndex = indexInTrace(record.metrics.worstIndex, name, shape)
+          record.metrics.firstIndex = indexInTrace(record.metrics.firstIndex, name, shape)
+          if let relative = request.relative ?? Optional(1e-5) {
+            let absolute = request.absolute ?? 1e-8
+            record.isUnderAllclose = zip(found, values).allSatisfy { abs($0 - $1) <= absolute + relative * abs($1) }
+          }
+        }
+      }
+    } else if let exact = ours[name], exact.count == values.count {
+      let difference = Self.distance(values, exact).difference
+      if pass == .localRounded { record.localRounding.add(difference) } else { record.wholeRounding.add(difference) }
+    }
+    records[name] = record
+  }
+
+  static func distance(_ a: [Double], _ b: [Double]) -> Distance {
+    var (difference, norm) = (0.0, 0.0)
+    for i in b.indices {
+      let (x, y) = (a[i], b[i])
+      norm += y * y
+      if x == y || (x.isNaN && y.isNaN) { continue }
+      difference += (x - y) * (x - y)
+    }
+    return Distance(difference: difference.isNaN ? .infinity : difference.squareRoot(), norm: norm.squareRoot())
+  }
+
+  /// A packed row and column as the index in the trace's tensor.
+  private func indexInTrace(_ index: [Int], _ name: String, _ shape: [Int]) -> [Int] {
+    guard index.count == 2 else { return index }
+    if shape.count == 3 {
+      let path = name.replacing("grad.", with: "", maxReplacements: 1)
+      let places = Array(model.layout.places(ofPath: path, rows: rowsOf(name)))
+      guard places.indices.contains(index[0]) else { return index }
+      return [places[index[0]] / model.batch.columns, places[index[0]] % model.batch.columns, index[1]]
+    }
+    return shape.count == 1 ? [index[0] * shape[0] + index[1]] : index
+  }
+
+  private func rowsOf(_ name: String) -> Int { name.hasPrefix("adapter.") || name.hasPrefix("base.") ? -1 : model.layout.places.count }
+
+  static func phase(_ name: String) -> String {
+    let parts = name.split(separator: ".")
+    let first = parts.first == "adapter" && parts.count > 2 ? parts[2] : parts.first ?? ""
+    switch first {
+    case "grad": return "backward"
+    case "after", "loss_curve", "exp_avg", "exp_avg_sq": return "optimizer"
+    default: return "forward"
+    }
+  }
+}

@@ -1,0 +1,64 @@
+import Tensors
+
+// Routing and the experts' products.
+extension RoundingBackend {
+  public func softmax(_ logits: Tensor<RoundingBackend>) -> Tensor<RoundingBackend> {
+    rounded(exact.softmax(read(logits)), logits.columnCount)
+  }
+  public func choose(_ p: Tensor<RoundingBackend>, _ policy: RoutingPolicy) -> Indices<RoundingBackend> {
+    outer(exact.choose(inner(p), policy))
+  }
+  public func route(_ p: Tensor<RoundingBackend>, choice: Indices<RoundingBackend>, _ policy: RoutingPolicy) -> Routing<RoundingBackend> {
+    let routing = exact.route(read(p), choice: inner(choice), policy)
+    var weights = routing.weights
+    if precision != nil {
+      weights = exact.copy(weights)
+      round(&weights, routing.slots)
+    }
+    return outer(routing, weights: weights)
+  }
+  public func routerBackward(
+    _ dw: Tensor<RoundingBackend>, _ p: Tensor<RoundingBackend>, _ routing: Routing<RoundingBackend>, balance: Tensor<RoundingBackend>
+  ) -> Tensor<RoundingBackend> {
+    // The weights are read with an error of their own: with a single expert w (dw − w dw) cancels to what that leaves.
+    let n = p.columnCount
+    return rounded(
+      exact.routerBackward(read(dw, n, times: 2), read(p, n, times: 2), inner(routing, weights: read(routing.weights, times: 2)), balance: read(balance)), n)
+  }
+  public func dispatch(_ x: Tensor<RoundingBackend>, _ routing: Routing<RoundingBackend>) -> Tensor<RoundingBackend> {
+    outer(exact.dispatch(inner(x), inner(routing)))
+  }
+  public func combine(_ x: Tensor<RoundingBackend>, weights: Tensor<RoundingBackend>?, _ routing: Routing<RoundingBackend>)
+    -> Tensor<RoundingBackend>
+  {
+    rounded(exact.combine(read(x, routing.slots), weights: weights.map { read($0) }, inner(routing)), routing.slots)
+  }
+  public func dispatchBlocks(_ x: Tensor<RoundingBackend>, _ routing: Routing<RoundingBackend>) -> Tensor<RoundingBackend> {
+    outer(exact.dispatchBlocks(inner(x), inner(routing)))
+  }
+  public func combineBlocks(_ x: Tensor<RoundingBackend>, weights: Tensor<RoundingBackend>?, _ routing: Routing<RoundingBackend>)
+    -> Tensor<RoundingBackend>
+  {
+    rounded(exact.combineBlocks(read(x), weights: weights.map { read($0) }, inner(routing)))
+  }
+  public func groupedGemm(
+    _ alpha: Double, _ a: Tensor<RoundingBackend>, _ b: ExpertStack<RoundingBackend>, _ beta: Double,
+    into c: inout Tensor<RoundingBackend>, _ routing: Routing<RoundingBackend>
+  ) {
+    let n = a.columnCount
+    let stack = ExpertStack(read(b.matrices), experts: b.experts, along: b.axis, isTransposed: b.isTransposed)
+    write(&c) {
+      exact.groupedGemm(alpha, read(a, n), stack, beta, into: &$0, inner(routing))
+      round(&$0, n)
+    }
+  }
+  public func groupedOuter(
+    _ alpha: Double, _ a: Tensor<RoundingBackend>, _ b: Tensor<RoundingBackend>, into g: inout Tensor<RoundingBackend>,
+    stackedAlong axis: StackAxis, _ routing: Routing<RoundingBackend>
+  ) {
+    write(&g) {
+      exact.groupedOuter(alpha, read(a, a.rowCount), read(b), into: &$0, stackedAlong: axis, inner(routing))
+      round(&$0, a.rowCount)
+    }
+  }
+}

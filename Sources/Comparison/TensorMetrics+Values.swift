@@ -1,0 +1,99 @@
+import Platform
+
+extension TensorMetrics {
+  /// Compares a candidate's values with the reference's, of the given sizes.
+  ///
+  /// - Parameters:
+  ///   - roundoff: unit roundoff of the candidate's element type, for differences in units in the last place.
+  ///   - isLogits: whether rows are logits, whose largest element and distribution matter.
+  /// - Precondition: both have as many values as the sizes say.
+  init(_ found: [Double], _ expected: [Double], shape: [Int], roundoff: Double, isLogits: Bool = false) {
+    count = expected.count
+    let width = max(1, shape.last ?? 1)
+    var (worst, first, sum, dot, foundNorm, squares) = (0, -1, 0.0, 0.0, 0.0, 0.0)
+    var differences = [Double](repeating: 0, count: count)
+    for i in 0..<count {
+      let (x, y) = (found[i], expected[i])
+      squares += y * y
+      guard x.isFinite else {
+        // The same infinity, or NaN where the reference has it too, is no difference.
+        if x == y || (x.isNaN && y.isNaN) { continue }
+        nonfinite += 1
+        if first < 0 { first = i }
+        continue
+      }
+      let d = abs(x - y)
+      differences[i] = d
+      sum += d
+      dot += x * y
+      foundNorm += x * x
+      if d > maxAbsolute { (maxAbsolute, worst) = (d, i) }
+      if y != 0 { maxRelative = max(maxRelative, d / abs(y)) }
+    }
+    norm = squares.squareRoot()
+    guard count > 0 else { return }
+    meanAbsolute = sum / Double(count)
+    cosine = foundNorm > 0 && squares > 0 ? dot / (foundNorm.squareRoot() * norm) : foundNorm == squares ? 1 : 0
+    if first < 0, maxAbsolute > 0 { first = differences.firstIndex { $0 > maxAbsolute / 10 } ?? worst }
+    if nonfinite > 0, first >= 0, !found[first].isFinite { worst = first }
+    worstIndex = Self.index(worst, shape)
+    worstValues = (found[worst], expected[worst])
+    firstIndex = first >= 0 ? Self.index(first, shape) : []
+    var ulps = differences.indices.map { i in
+      let size = max(abs(expected[i]), 0x1p-126)
+      return differences[i] / (2 * roundoff * Double(sign: .plus, exponent: size.exponent, significand: 1))
+    }
+    (maxULP, p99ULP) = (ulps.max() ?? 0, Self.percentile99(&ulps))
+    map = Self.map(differences, width: width)
+    if isLogits, width > 1 { logits = Self.logits(found, expected, width: width) }
+    p99Absolute = Self.percentile99(&differences)
+  }
+
+  private static func index(_ i: Int, _ shape: [Int]) -> [Int] {
+    var (index, rest): ([Int], Int) = ([], i)
+    for size in shape.reversed() {
+      index.append(size > 0 ? rest % size : 0)
+      rest /= max(1, size)
+    }
+    return index.reversed()
+  }
+
+  /// The 99th percentile; of more than 65 536 numbers that of a regular sample.
+  private static func percentile99(_ values: inout [Double]) -> Double {
+    let step = max(1, values.count / 65_536)
+    let sample = stride(from: 0, to: values.count, by: step).map { values[$0] }.sorted()
+    return sample.isEmpty ? 0 : sample[min(sample.count - 1, sample.count * 99 / 100)]
+  }
+
+  private static func map(_ differences: [Double], width: Int) -> [[Double]] {
+    let rows = differences.count / width
+    let (height, columns) = (min(32, rows), min(32, width))
+    guard height > 0 else { return [] }
+    var map = [[Double]](repeating: [Double](repeating: 0, count: columns), count: height)
+    for r in 0..<rows {
+      let y = r * height / rows
+      for c in 0..<width {
+        let d = differences[r * width + c]
+        if d > map[y][c * columns / width] { map[y][c * columns / width] = d }
+      }
+    }
+    return map
+  }
+
+  private static func logits(_ found: [Double], _ expected: [Double], width: Int) -> (agreement: Double, divergence: Double) {
+    var (agreed, divergence, rows) = (0, 0.0, 0)
+    for begin in stride(from: 0, to: expected.count, by: width) {
+      let (x, y) = (found[begin..<begin + width], expected[begin..<begin + width])
+      guard y.contains(where: { $0 != 0 }) else { continue }  // padding
+      rows += 1
+      let (a, b) = (x.max() ?? 0, y.max() ?? 0)
+      if let i = x.firstIndex(of: a), y[i] == b { agreed += 1 }
+      let (zx, zy) = (x.reduce(0) { $0 + exp($1 - a) }, y.reduce(0) { $0 + exp($1 - b) })
+      for i in x.indices { divergence += exp(y[i] - b) / zy * ((y[i] - b - log(zy)) - (x[i] - a - log(zx))) }
+    }
+    return rows == 0 ? (1, 0) : (Double(agreed) / Double(rows), divergence / Double(rows))
+  }
+}
+
+private func exp(_ x: Double) -> Double { Double.exp(x) }
+private func log(_ x: Double) -> Double { Double.log(x) }
