@@ -64,8 +64,15 @@ public struct Comparison {
         oracle, part, request, precision,
         OracleModel<Exact>.Steps(count: steps.count, learningRate: steps.learningRate, weightDecay: steps.weightDecay))
       try comparison.run(progress: progress)
-      let found = comparison.report(reference: "the float64 oracle of \(model)")
-      if report == nil { report = found } else { report?.insert(found.tensors.filter { Self.isOnlyPerExpert($0.name) }) }
+      var found = comparison.report(reference: "the float64 oracle of \(model)")
+      if let first = found.first, report?.first == nil {
+        progress("what may be the cause")
+        found.causes = try CauseFinder(comparison, first)?.search() ?? []
+      }
+      if report == nil { report = found } else {
+        report?.insert(found.tensors.filter { Self.isOnlyPerExpert($0.name) })
+        if report?.causes.isEmpty == true, let first = report?.first, Self.isOnlyPerExpert(first.name) { report?.causes = found.causes }
+      }
     }
     guard var report else { throw CheckpointError(file: path, found: "nothing", expected: "tensors of a trace") }
     report.missing = Self.missing(names, candidate)

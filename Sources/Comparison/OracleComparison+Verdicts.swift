@@ -132,8 +132,15 @@ extension OracleComparison {
     guard let layers = parts.firstIndex(of: "layers"), parts.indices.contains(layers + 1) else { return order * 2 + 1 }
     let layer = parts[layers + 1]
     var tail = parts[(layers + 2)...].filter { !["lora_A", "lora_B", "weight", "bias", "default"].contains($0) }
-    if let experts = tail.firstIndex(of: "experts"), tail.indices.contains(experts + 1) { tail.removeSubrange(experts...experts + 1) }
-    let candidates = ["grad.model.layers.\(layer).\(tail.joined(separator: ".")).output", "grad.model.layers.\(layer).mlp.output"]
+    var expert: String?
+    if let experts = tail.firstIndex(of: "experts"), tail.indices.contains(experts + 1) {
+      expert = tail[experts + 1]
+      tail.removeSubrange(experts...experts + 1)
+    }
+    let (module, linear) = ("grad.model.layers.\(layer)", tail.last ?? "")
+    let candidates =
+      (expert.map { ["\(module).mlp.experts.\($0).\(linear).output", "\(module).mlp.experts.\($0).hidden", "\(module).mlp.\(linear).base.output"] } ?? [])
+      + ["\(module).\(tail.joined(separator: ".")).output", "\(module).mlp.output"]
     if let found = candidates.lazy.compactMap({ backwardOrder[$0] }).first { return found * 2 + 1 }
     return order * 2 + 1
   }

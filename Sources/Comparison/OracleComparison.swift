@@ -71,6 +71,10 @@ final class OracleComparison<Exact: Backend & MatrixFactorizing> where Exact.Sca
   /// How many tensors were met before each decision.
   private(set) var choiceOrder: [String: Int] = [:]
   private let needsBackward: Bool
+  /// Who takes the values instead of the records, and what is done otherwise, while a cause is looked for.
+  var capture: ((_ name: String, _ values: [Double], _ theirs: () throws -> [Double]?) throws -> Void)?
+  var trial: CauseFinder<Exact>.Trial?
+  var othersCache: (name: String, values: [(name: String, values: [Double])])?
 
   var candidate: Candidate { rows.candidate }
 
@@ -109,7 +113,7 @@ final class OracleComparison<Exact: Backend & MatrixFactorizing> where Exact.Sca
     ours = [:]
   }
 
-  private enum Pass {
+  enum Pass {
     case localExact, localRounded, wholeExact, replayedExact, wholeRounded
     var isLocal: Bool { self == .localExact || self == .localRounded }
     var isExact: Bool { self == .localExact || self == .wholeExact || self == .replayedExact }
@@ -132,7 +136,7 @@ final class OracleComparison<Exact: Backend & MatrixFactorizing> where Exact.Sca
     stride(from: 0, to: a.count, by: slots).allSatisfy { Set(a[$0..<$0 + slots]) == Set(b[$0..<$0 + slots]) }
   }
 
-  private func pass(_ pass: Pass, precision: Precision?, seed: UInt64) throws {
+  func pass(_ pass: Pass, precision: Precision?, seed: UInt64) throws {
     inForce = [:]
     let followed = pass.isLocal || pass == .replayedExact || (pass == .wholeRounded && records.values.contains { $0.replayed != nil })
     let (always, names) = (Set(model.layout.owners.flatMap { model.layout.gates(of: $0).flatMap { [$0 + ".output", $0 + ".choice"] } }), wantedPaths)
@@ -143,7 +147,7 @@ final class OracleComparison<Exact: Backend & MatrixFactorizing> where Exact.Sca
         try self.see(value, pass)
         if value.phase == .forward, value.path.hasSuffix(".moe_gate.output"), let owner = self.model.layout.owner(ofPath: value.path) {
           gateLogits[owner.prefix, default: []].append(value.values)
-          if pass == .localExact { self.localLogits[value.path] = value.values }
+          if pass == .localExact, self.trial == nil { self.localLogits[value.path] = value.values }
           if pass == .localRounded, let exact = self.localLogits[value.path] {
             // Root mean square over the elements: what one logit is off by.
             let noise = Self.distance(value.values, exact).difference / Double(max(1, exact.count)).squareRoot()
@@ -152,6 +156,7 @@ final class OracleComparison<Exact: Backend & MatrixFactorizing> where Exact.Sca
         }
       },
       replacement: { name, path, shape in
+        if let silenced = self.trial?.silenced, Self.group(name) == silenced { return [Double](repeating: 0, count: shape.count) }
         guard pass.isLocal, let values = try self.theirs(name, path, shape), values.allSatisfy(\.isFinite) else { return nil }
         return values
       },
@@ -168,7 +173,7 @@ final class OracleComparison<Exact: Backend & MatrixFactorizing> where Exact.Sca
         return choice
       })
     try model.run(
-      hook, precision: precision, seed: seed, backward: needsBackward, steps: steps,
+      hook, precision: precision, seed: seed, backward: needsBackward, steps: steps, zeroedBranches: trial?.zeroedBranches,
       gradient: { pass.isLocal && self.steps.count == 1 ? try self.theirGradient($0) : nil },
       emit: { name, shape, values in try self.judge(name, pass, shape, values) { try self.rows.values(name, shape: shape) } })
     for owner in model.layout.owners {
@@ -216,17 +221,16 @@ final class OracleComparison<Exact: Backend & MatrixFactorizing> where Exact.Sca
   // MARK: One value
 
   private func see(_ value: OracleHook<B>.Value, _ pass: Pass) throws {
-    if value.name == "lm_head.output", rows.has("logits") {
-      var logits = value.values
-      if let cap = model.decoder.head.softcap { logits = logits.map { cap * Double.tanh($0 / cap) } }
-      let shape = value.shape
-      try judge("logits", pass, traceShape(value), logits, equation: "z = x Wᵀ") {
-        try self.rows.values("logits", path: "logits", shape, choice: { _ in nil })
+    if rows.has(value.name) || capture != nil {
+      try judge(value.name, pass, traceShape(value), value.values, equation: value.equation) {
+        try self.rows.values(value.name, path: value.path, value.shape, choice: { self.inForce[$0] })
       }
     }
-    guard rows.has(value.name) else { return }
-    try judge(value.name, pass, traceShape(value), value.values, equation: value.equation) {
-      try self.rows.values(value.name, path: value.path, value.shape, choice: { self.inForce[$0] })
+    guard value.name == "lm_head.output", rows.has("logits") else { return }
+    var logits = value.values
+    if let cap = model.decoder.head.softcap { logits = logits.map { cap * Double.tanh($0 / cap) } }
+    try judge("logits", pass, traceShape(value), logits, equation: "z = x Wᵀ") {
+      try self.rows.values("logits", path: "logits", value.shape, choice: { _ in nil })
     }
   }
 
@@ -238,6 +242,7 @@ final class OracleComparison<Exact: Backend & MatrixFactorizing> where Exact.Sca
   private func judge(
     _ name: String, _ pass: Pass, _ shape: [Int], _ values: [Double], equation: String = "", theirs: () throws -> [Double]?
   ) throws {
+    if let capture { return try capture(name, values, theirs) }
     guard rows.has(name), request.isIncluded(name) else { return }
     var record = records[name] ?? Record(order: records.count)
     if record.shape.isEmpty || pass == .wholeExact {

@@ -35,10 +35,11 @@ final class OracleModel<Exact: Backend & MatrixFactorizing> where Exact.Scalar =
   ///
   /// - Parameters:
   ///   - precision: what every operation rounds to; nil for the oracle.
+  ///   - zeroedBranches: branches of modules whose name contains it add nothing.
   ///   - gradient: replaces the gradient of a parameter's tensor before the first step; nil leaves it.
   ///   - emit: hears of every value that no hook sees, by its name.
   func run(
-    _ hook: any Hook<B>, precision: Precision?, seed: UInt64, backward: Bool, steps: Steps,
+    _ hook: any Hook<B>, precision: Precision?, seed: UInt64, backward: Bool, steps: Steps, zeroedBranches: String? = nil,
     gradient: (_ name: String) throws -> [Double]?, emit: (_ name: String, _ shape: [Int], _ values: [Double]) throws -> Void
   ) throws {
     backend.precision = precision
@@ -47,6 +48,11 @@ final class OracleModel<Exact: Backend & MatrixFactorizing> where Exact.Scalar =
     for (part, values) in zip(decoder.trained, initialValues) {
       backend.copy(values, into: &part.arena.values)
       backend.fill(0, &part.arena.gradients)
+    }
+    if let zeroedBranches {
+      for parameter in decoder.parameters where parameter.role == .b && (zeroedBranches.isEmpty || parameter.name.contains(zeroedBranches)) {
+        backend.fill(0, &parameter.value)
+      }
     }
     let run = Run(backend, hooks: [hook])
     guard batch.hasLabels else {

@@ -37,6 +37,7 @@ struct CompareCommand: ParsableCommand {
     for t in report.tensors {
       print("\(t.verdict) \(t.phase) \(t.name) err \(t.error) bud \(t.budget) local \(t.localError ?? -1) lb \(t.localBudget ?? -1) ratio \((t.localBudget ?? 0)/(t.localError ?? 1))")
     }
+    for cause in report.causes { print("CAUSE", cause.name, cause.remaining, cause.text) }
     print("first", report.first?.name ?? "-", report.routing.map { "\($0.decisions) \($0.flips) \($0.explained)" } ?? "", report.unknown.prefix(5), report.missing.prefix(5), report.notes)
   }
 }

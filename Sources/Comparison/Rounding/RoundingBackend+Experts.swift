@@ -11,6 +11,7 @@ extension RoundingBackend {
   public func route(_ p: Tensor<RoundingBackend>, choice: Indices<RoundingBackend>, _ policy: RoutingPolicy) -> Routing<RoundingBackend> {
     let routing = exact.route(read(p), choice: inner(choice), policy)
     var weights = routing.weights
+    if let mistaken = mistakenWeights(p, routing) { return outer(routing, weights: exact.upload(mistaken, weights.shape)) }
     if precision != nil {
       weights = exact.copy(weights)
       round(&weights, routing.slots)
@@ -20,6 +21,16 @@ extension RoundingBackend {
   public func routerBackward(
     _ dw: Tensor<RoundingBackend>, _ p: Tensor<RoundingBackend>, _ routing: Routing<RoundingBackend>, balance: Tensor<RoundingBackend>
   ) -> Tensor<RoundingBackend> {
+    var balance = balance
+    if mutation == .balanceMissing { balance = zeros(balance.shape) }
+    if mutation == .routerWeightGradientMissing {
+      return outer(exact.routerBackward(exact.zeros(dw.shape), inner(p), inner(routing), balance: inner(balance)))
+    }
+    if mutation == .routerFullSoftmax, let dz = fullSoftmaxGradient(dw, p, routing) {
+      var sum = exact.routerBackward(exact.zeros(dw.shape), inner(p), inner(routing), balance: inner(balance))
+      exact.add(1, exact.upload(dz, p.shape), into: &sum, rows: nil)
+      return outer(sum)
+    }
     // The weights are read with an error of their own: with a single expert w (dw − w dw) cancels to what that leaves.
     let n = p.columnCount
     return rounded(
@@ -46,7 +57,7 @@ extension RoundingBackend {
     into c: inout Tensor<RoundingBackend>, _ routing: Routing<RoundingBackend>
   ) {
     let n = a.columnCount
-    let stack = ExpertStack(read(b.matrices), experts: b.experts, along: b.axis, isTransposed: b.isTransposed)
+    let stack = ExpertStack(read(shifted(b)), experts: b.experts, along: b.axis, isTransposed: b.isTransposed)
     write(&c) {
       exact.groupedGemm(alpha, read(a, n), stack, beta, into: &$0, inner(routing))
       round(&$0, n)

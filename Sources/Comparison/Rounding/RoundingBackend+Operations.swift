@@ -49,6 +49,7 @@ extension RoundingBackend {
   }
   public func scale(_ alpha: Double, _ x: inout Tensor<RoundingBackend>) { update(&x) { exact.scale(alpha, &$0) } }
   public func addBias(_ bias: Tensor<RoundingBackend>, into y: inout Tensor<RoundingBackend>) {
+    if mutation == .biasMissing { return }
     update(&y) { exact.addBias(read(bias), into: &$0) }
   }
   public func addColumnSums(_ x: Tensor<RoundingBackend>, weights: Tensor<RoundingBackend>?, into sums: inout Tensor<RoundingBackend>) {
@@ -69,6 +70,7 @@ extension RoundingBackend {
     into c: inout Tensor<RoundingBackend>, rows: Range<Int>?
   ) {
     let n = a.shape.columns
+    let b = mistakenWeight(b)
     update(&c, n) { exact.gemm(alpha, read(a, n), read(b), beta, into: &$0, rows: rows) }
   }
 
@@ -77,6 +79,9 @@ extension RoundingBackend {
   public func rmsNorm(_ x: Tensor<RoundingBackend>, _ weight: Tensor<RoundingBackend>, offset: Double, epsilon: Double)
     -> (y: Tensor<RoundingBackend>, rho: Tensor<RoundingBackend>)
   {
+    if let y = mistakenNorm(x, weight, offset: offset, epsilon: epsilon) {
+      return (outer(exact.upload(y, x.shape)), outer(exact.rmsNorm(inner(x), inner(weight), offset: offset, epsilon: epsilon).rho))
+    }
     let (y, rho) = exact.rmsNorm(read(x, times: 2), read(weight), offset: offset, epsilon: epsilon)
     return (rounded(y, x.columnCount), outer(rho))
   }
@@ -85,6 +90,7 @@ extension RoundingBackend {
     rho: Tensor<RoundingBackend>, into dx: inout Tensor<RoundingBackend>
   ) {
     let n = x.columnCount
+    if mutation == .normBackwardShort { return addShortNormGradient(dy, weight, offset: offset, rho: rho, into: &dx) }
     update(&dx, n) {
       exact.rmsNormBackward(read(dy, n, times: 2), read(x, n, times: 2), read(weight), offset: offset, rho: read(rho), into: &$0)
     }
@@ -97,6 +103,10 @@ extension RoundingBackend {
   public func rope(
     _ x: inout Tensor<RoundingBackend>, positions: Indices<RoundingBackend>, table: Tensor<RoundingBackend>, inverse: Bool
   ) {
+    if let turned = mistakenRotation(x, positions, table, inverse: inverse) {
+      x = outer(exact.upload(turned, x.shape))
+      return
+    }
     var y = read(x)
     exact.rope(&y, positions: inner(positions), table: read(table, times: 2), inverse: inverse)
     x = rounded(y)
@@ -106,6 +116,9 @@ extension RoundingBackend {
     _ form: AttentionForm
   ) -> (output: Tensor<RoundingBackend>, logSumExp: Tensor<RoundingBackend>) {
     let n = form.headWidth + longest(plan)
+    if let mistaken = mistakenAttention(q, k, v, plan, form) {
+      return (outer(exact.upload(mistaken.output, q.shape)), outer(exact.upload(mistaken.logSumExp, Shape(q.rowCount, form.heads))))
+    }
     let (output, logSumExp) = exact.attention(read(q, n), read(k), read(v, n, times: 2), inner(plan), form)
     return (rounded(output, n), outer(logSumExp))
   }
@@ -114,6 +127,11 @@ extension RoundingBackend {
     output: Tensor<RoundingBackend>, logSumExp: Tensor<RoundingBackend>, _ plan: SequencePlan<RoundingBackend>, _ form: AttentionForm
   ) -> (dq: Tensor<RoundingBackend>, dk: Tensor<RoundingBackend>, dv: Tensor<RoundingBackend>) {
     let n = form.headWidth + longest(plan)
+    if let gradients = mistakenAttention(q, k, v, dy: dy, plan, form)?.gradients {
+      return (
+        outer(exact.upload(gradients.dq, q.shape)), outer(exact.upload(gradients.dk, k.shape)), outer(exact.upload(gradients.dv, v.shape))
+      )
+    }
     // P is formed again from logSumExp, which has to be that of the q and k that are read.
     let (qs, ks, vs) = (read(q, n), read(k, n), read(v))
     let (again, sums) = exact.attention(qs, ks, vs, inner(plan), form)
@@ -124,12 +142,14 @@ extension RoundingBackend {
   private func longest(_ plan: SequencePlan<RoundingBackend>) -> Int { (0..<plan.sequences).map { plan.keys($0).count }.max() ?? 0 }
 
   public func gated(_ activation: Activation, _ a: Tensor<RoundingBackend>, _ c: Tensor<RoundingBackend>) -> Tensor<RoundingBackend> {
-    rounded(exact.gated(activation, read(a, times: 2), read(c)))
+    if let h = mistakenGate(activation, a, c) { return outer(exact.upload(h, a.shape)) }
+    return rounded(exact.gated(activation, read(a, times: 2), read(c)))
   }
   public func gatedBackward(
     _ activation: Activation, _ dh: Tensor<RoundingBackend>, _ a: Tensor<RoundingBackend>, _ c: Tensor<RoundingBackend>
   ) -> (da: Tensor<RoundingBackend>, dc: Tensor<RoundingBackend>) {
     let (da, dc) = exact.gatedBackward(activation, read(dh, times: 2), read(a, times: 2), read(c))
+    if let mistaken = mistakenGateGradient(activation, dh, a, c) { return (outer(exact.upload(mistaken, a.shape)), outer(dc)) }
     return (rounded(da), rounded(dc))
   }
 
@@ -182,6 +202,7 @@ extension RoundingBackend {
     _ x: inout Tensor<RoundingBackend>, gradient: Tensor<RoundingBackend>, factor: Tensor<RoundingBackend>?,
     _ m: inout Tensor<RoundingBackend>, _ v: inout Tensor<RoundingBackend>, _ settings: AdamWSettings, range: Range<Int>?
   ) {
+    if case .adamW = mutation { return mistakenUpdate(&x, gradient, &m, &v, settings, range) }
     let g = read(gradient, times: 4)
     update(&x) { x in
       update(&m) { m in

@@ -29,6 +29,8 @@ public final class RoundingBackend<Exact: Backend & MatrixFactorizing>: Backend,
 
   /// What results are rounded to; nil for not at all.
   public var precision: Precision?
+  /// What an operation does instead of what it should, while a cause is looked for.
+  var mutation: Mutation?
   /// What computes.
   public let exact: Exact
   /// Where the random numbers stand; set it to draw others.

@@ -1,0 +1,136 @@
+import Conformance
+import Platform
+import Tensors
+
+// Causes of single numbers: which labels, which mean, which form of the balance loss; and of precision.
+extension CauseFinder {
+  /// A loss that is c times what it should be.
+  func scalarLoss(_ c: Double) {
+    let labels = labelCount
+    let (tokens, columns) = (Double(model.layout.places.count), Double(model.batch.rows * model.batch.columns))
+    let isBalance = target.name.hasSuffix("aux_loss")
+    if isBalance {
+      let mixture = model.layout.owners.first?.mixture
+      let (e, layers) = (Double(mixture?.experts ?? 1), Double(model.decoder.blocks.count))
+      let k = Double(mixture.map { $0.policy.slots(of: $0.experts) } ?? 1)
+      for (factor, text) in [
+        (e, "it has the factor E twice"), (1 / e, "it lacks the factor E, the number of experts"), (k, "it is K times as large"),
+        (1 / k, "it is divided by K, the experts of a token"), (layers, "it is summed over the layers instead of their mean"),
+        (1 / layers, "it is divided by the number of layers once more"),
+      ] where factor != 1 { keep(ours.map { factor * $0 }, "balance-form", rank: 0, text) }
+    } else {
+      for (factor, text) in [
+        (labels, "it is the sum over the labels instead of their mean"), (labels / tokens, "it is divided by all tokens instead of the labeled ones"),
+        (labels / columns, "it is divided by all columns, padding included, instead of the labeled ones"),
+        (1 / Double.log(2), "it is in bits instead of nats"),
+        (labels / Double(model.batch.rows), "it is the sum divided by the number of rows instead of the labels"),
+      ] where factor != 1 { keep(ours.map { factor * $0 }, "loss-mean", rank: 0, text) }
+    }
+    keep(ours.map { c * $0 }, "scale", rank: 5, "it is \(Self.spelled(c, comparison)) times what it should be")
+  }
+
+  private var labelCount: Double { Double(model.batch.sequences.reduce(0) { $0 + $1.labels.count { $0 != nil } }) }
+
+  /// Loss and balance loss from the candidate's logits and probabilities, in other ways.
+  func losses() {
+    guard ours.count == 1 else { return }
+    if target.name.hasSuffix("aux_loss") { return balanceForms() }
+    guard target.name == "loss", let z = try? comparison.localValues("lm_head.output", Trial()) else { return }
+    var logits = z.found ?? z.ours
+    if let cap = model.decoder.head.softcap { logits = logits.map { cap * Double.tanh($0 / cap) } }
+    let vocabulary = logits.count / max(1, model.layout.places.count)
+    let logSums = model.layout.places.indices.map { row in
+      let z = logits[row * vocabulary..<(row + 1) * vocabulary]
+      let largest = z.max() ?? 0
+      return largest + Double.log(z.reduce(0) { $0 + Double.exp($1 - largest) })
+    }
+    // Row by row of the batch, the cross-entropy of each labeled token under a shift of the labels.
+    func entropies(shift: Int) -> [[Double]] {
+      var (rows, begin): ([[Double]], Int) = ([], 0)
+      for number in model.packed.order {
+        let sequence = model.batch.sequences[number]
+        rows.append(
+          sequence.ids.indices.compactMap { t in
+            let from = t + shift - 1
+            guard sequence.labels.indices.contains(from), let label = sequence.labels[from] else { return nil }
+            return logSums[begin + t] - logits[(begin + t) * vocabulary + Int(label)]
+          })
+        begin += sequence.ids.count
+      }
+      return rows
+    }
+    func mean(_ x: [Double]) -> Double { x.reduce(0, +) / Double(max(1, x.count)) }
+    for (shift, text) in [
+      (0, "the labels are not shifted: each token is asked for itself"), (2, "the labels are shifted twice: each token is asked for the one after the next"),
+      (-1, "the labels are shifted the other way"),
+    ] { keep([mean(entropies(shift: shift).flatMap { $0 })], "label-shift", rank: 0, text) }
+    keep([mean(entropies(shift: 1).filter { !$0.isEmpty }.map(mean))], "loss-mean", rank: 1, "it is the mean of each row's mean instead of the mean over all labels")
+  }
+
+  private func balanceForms() {
+    guard let owner = model.layout.owners.first, let loss = model.decoder.adapters[owner.number].balanceLoss else { return }
+    let (experts, policy) = (owner.mixture.experts, owner.mixture.policy)
+    let slots = policy.slots(of: experts)
+    var layers: [(p: [Double], choice: [Int32])] = []
+    for gate in model.layout.gates(of: owner) {
+      guard let logits = comparison.theirLogits(gate), let choice = comparison.rows.choices[gate + ".choice"] else { return }
+      layers.append((OracleComparison<Exact>.softmax(logits, experts), choice))
+    }
+    guard let first = layers.first, !first.p.isEmpty else { return }
+    let tokens = Double(first.p.count / experts)
+    let (c, e) = (loss.coefficient, Double(experts))
+    /// Means over the tokens of some layers: of rows of the counted slots, and of p.
+    func shares(_ layers: [(p: [Double], choice: [Int32])], firstOnly: Bool) -> (f: [Double], p: [Double]) {
+      var (f, p) = ([Double](repeating: 0, count: experts), [Double](repeating: 0, count: experts))
+      let n = tokens * Double(layers.count)
+      for layer in layers {
+        for (i, x) in layer.p.enumerated() { p[i % experts] += x / n }
+        for (i, x) in layer.choice.enumerated() where x >= 0 && (!firstOnly || i % slots == 0) { f[Int(x)] += 1 / n }
+      }
+      return (f, p)
+    }
+    func product(_ s: (f: [Double], p: [Double])) -> Double { zip(s.f, s.p).reduce(0) { $0 + $1.0 * $1.1 } }
+    let pooled = shares(layers, firstOnly: false)
+    let each = layers.map { product(shares([$0], firstOnly: false)) }
+    let eachFirst = layers.map { product(shares([$0], firstOnly: true)) }
+    let l = Double(layers.count)
+    for (value, text) in [
+      (c * e * eachFirst.reduce(0, +) / l, "it is the paper's form, layer by layer of the first choices"),
+      (c * e * each.reduce(0, +) / l, "it is formed layer by layer instead of pooled"),
+      (c * e * each.reduce(0, +), "it is formed layer by layer and summed instead of pooled"),
+      (c * e * eachFirst.reduce(0, +), "it is the paper's form, summed over the layers"),
+      (c * e * product(shares(layers, firstOnly: true)), "only the first choice of a token is counted"),
+      (c * e * product(pooled), "it is pooled over the layers instead of layer by layer"),
+      (c * e * pooled.p.reduce(0) { $0 + $1 * $1 }, "the probabilities alone count, not the choices"),
+      (c * e * pooled.f.reduce(0) { $0 + $1 * $1 }, "the choices alone count, not the probabilities"),
+      (product(pooled) * e, "its coefficient is missing"),
+    ] { keep([value], "balance-form", rank: 1, text) }
+  }
+
+  /// Whether lower precision explains it.
+  func rounding() {
+    guard causes.isEmpty, let rounded = try? comparison.localValues(target.name, Trial(precision: .bfloat16)) else { return }
+    let (difference, noise) = (zip(found, ours).map(-), zip(rounded.ours, ours).map(-))
+    let (d, n) = (Self.norm(difference), Self.norm(noise))
+    if d > 0, d <= 3 * n, n <= 30 * d {
+      causes.append((Cause(name: "low-precision", text: "the error has the size that bfloat16 gives it: a part of the operation may run in lower precision", remaining: 0), 9))
+    }
+  }
+
+  /// A factor in words: as a power, a root or a ratio of sizes of the model where it is one.
+  static func spelled(_ c: Double, _ comparison: OracleComparison<Exact>) -> String {
+    let configuration = comparison.model.decoder.configuration
+    let (d, channels) = (Double(configuration.attention.headWidth), Double(configuration.channels))
+    let mixture = comparison.model.layout.owners.first?.mixture
+    var names: [(Double, String)] = [
+      (d.squareRoot(), "√D"), (1 / d.squareRoot(), "1/√D"), (d, "D"), (1 / d, "1/D"), (channels.squareRoot(), "√C"), (1 / channels.squareRoot(), "1/√C"),
+      (channels, "C"), (1 / channels, "1/C"), (2.0.squareRoot(), "√2"), (0.5.squareRoot(), "1/√2"),
+    ]
+    if let e = mixture.map({ Double($0.experts) }) { names += [(e, "E"), (1 / e, "1/E")] }
+    let adapter = comparison.model.decoder.adapter
+    _ = adapter
+    let value = "\((c * 1e6).rounded() / 1e6)"
+    guard let name = names.first(where: { abs($0.0 - abs(c)) < 1e-4 * abs(c) && abs($0.0 - $0.0.rounded()) > 1e-9 })?.1 else { return value }
+    return "\(c < 0 ? "−" : "")\(name) = \(value)"
+  }
+}

@@ -1,0 +1,365 @@
+import Conformance
+import Platform
+import Tensors
+
+// What the oracle computes under a mutation, in plain loops on the host: small, and read beside the right operation's definition.
+extension RoundingBackend {
+  // MARK: Rotary embedding
+
+  /// The values of x turned as a mistaken program would; nil for a mutation of something else.
+  func mistakenRotation(_ x: Tensor<RoundingBackend>, _ positions: Indices<RoundingBackend>, _ table: Tensor<RoundingBackend>, inverse: Bool)
+    -> [Double]?
+  {
+    guard let mutation, let values = try? exact.download(inner(x)), let p = try? exact.download(inner(positions)),
+      let angles = try? exact.download(inner(table))
+    else { return nil }
+    let (width, half, rows) = (table.columnCount, table.columnCount / 2, table.rowCount)
+    var (inverse, shift, pairs) = (inverse, 0, false)
+    var base: Double?
+    switch mutation {
+    case .rotaryPairs: pairs = true
+    case .rotaryOffset(let by): shift = by
+    case .rotaryInverse: inverse.toggle()
+    case .rotaryBase(let other): base = other
+    case .rotaryMissing: return values
+    default: return nil
+    }
+    var y = values
+    let columns = x.columnCount
+    for n in 0..<x.rowCount {
+      let position = Int(p[n]) + shift
+      for head in stride(from: 0, to: columns, by: width) {
+        for j in 0..<half {
+          var (c, s) = (1.0, 0.0)
+          if let base {
+            let angle = Double(position) * Double.pow(base, -2 * Double(j) / Double(width))
+            (c, s) = (Double.cos(angle), Double.sin(angle))
+          } else if (0..<rows).contains(position) {
+            (c, s) = (angles[position * width + j], angles[position * width + half + j])
+          } else {
+            // One position before the first, or behind the table: its angle is the first one's, as often.
+            let unit = rows > 1 ? Double.atan2(y: angles[width + half + j], x: angles[width + j]) : 0
+            (c, s) = (Double.cos(Double(position) * unit), Double.sin(Double(position) * unit))
+          }
+          if inverse { s = -s }
+          let (a, b) = pairs ? (n * columns + head + 2 * j, n * columns + head + 2 * j + 1) : (n * columns + head + j, n * columns + head + j + half)
+          (y[a], y[b]) = (values[a] * c - values[b] * s, values[a] * s + values[b] * c)
+        }
+      }
+    }
+    return y
+  }
+
+  // MARK: Attention
+
+  struct HostAttention {
+    var output: [Double]
+    var logSumExp: [Double]
+    var gradients: (dq: [Double], dk: [Double], dv: [Double])?
+  }
+
+  /// Attention with a mistake, and its gradients where dy is given.
+  func mistakenAttention(
+    _ q: Tensor<RoundingBackend>, _ k: Tensor<RoundingBackend>, _ v: Tensor<RoundingBackend>, dy: Tensor<RoundingBackend>? = nil,
+    _ plan: SequencePlan<RoundingBackend>, _ form: AttentionForm
+  ) -> HostAttention? {
+    guard case .attention(let mistake)? = mutation, plan.keyRows == nil, let qs = try? exact.download(inner(q)),
+      let ks = try? exact.download(inner(k)), let vs = try? exact.download(inner(v))
+    else { return nil }
+    let dys = dy.flatMap { try? exact.download(inner($0)) }
+    let (h, g, d) = (form.heads, form.keyValueHeads, form.headWidth)
+    let (wide, narrow) = (h * d, g * d)
+    let scale = form.scale * mistake.scale
+    var result = HostAttention(output: [Double](repeating: 0, count: qs.count), logSumExp: [Double](repeating: 0, count: q.rowCount * h))
+    var (dq, dk, dv) = ([Double](repeating: 0, count: qs.count), [Double](repeating: 0, count: ks.count), [Double](repeating: 0, count: vs.count))
+    for sequence in 0..<plan.sequences {
+      let rows = plan.queries(sequence)
+      for head in 0..<h {
+        let group = mistake.tilesKeyHeads ? head % g : head / (h / g)
+        for i in rows {
+          let visible = rows.filter { j in
+            if mistake.isUnmasked { return true }
+            guard j <= i + mistake.ahead else { return false }
+            if let window = form.window, !mistake.ignoresWindow { return i - j < window + mistake.window }
+            return true
+          }
+          if visible.isEmpty { continue }
+          var scores: [(score: Double, slope: Double)] = []
+          for j in visible {
+            var z = 0.0
+            for c in 0..<d { z += qs[i * wide + head * d + c] * ks[j * narrow + group * d + c] }
+            z *= scale
+            if let cap = form.softcap, !mistake.ignoresSoftcap {
+              let t = Double.tanh(z / cap)
+              scores.append((cap * t, 1 - t * t))
+            } else {
+              scores.append((z, 1))
+            }
+          }
+          let largest = scores.map(\.score).max() ?? 0
+          let sum = scores.reduce(0) { $0 + Double.exp($1.score - largest) }
+          let p = scores.map { Double.exp($0.score - largest) / sum }
+          result.logSumExp[i * h + head] = largest + Double.log(sum)
+          for (n, j) in visible.enumerated() {
+            for c in 0..<d { result.output[i * wide + head * d + c] += p[n] * vs[j * narrow + group * d + c] }
+          }
+          guard let dys else { continue }
+          var (dp, rowSum) = ([Double](repeating: 0, count: visible.count), 0.0)
+          for (n, j) in visible.enumerated() {
+            for c in 0..<d {
+              dp[n] += dys[i * wide + head * d + c] * vs[j * narrow + group * d + c]
+              dv[j * narrow + group * d + c] += p[n] * dys[i * wide + head * d + c]
+            }
+            rowSum += p[n] * dp[n]
+          }
+          for (n, j) in visible.enumerated() {
+            let ds = p[n] * (dp[n] - (mistake.omitsRowSum ? 0 : rowSum)) * scores[n].slope * (mistake.omitsScaleInBackward ? 1 : scale)
+            for c in 0..<d {
+              dq[i * wide + head * d + c] += ds * ks[j * narrow + group * d + c]
+              dk[j * narrow + group * d + c] += ds * qs[i * wide + head * d + c]
+            }
+          }
+        }
+      }
+    }
+    if dys != nil { result.gradients = (dq, dk, dv) }
+    return result
+  }
+
+  // MARK: Norms
+
+  /// A norm with a mistake: y and ρ.
+  func mistakenNorm(_ x: Tensor<RoundingBackend>, _ weight: Tensor<RoundingBackend>, offset: Double, epsilon: Double) -> [Double]? {
+    guard let mutation, let xs = try? exact.download(inner(x)), let w = try? exact.download(inner(weight)) else { return nil }
+    var (offset, epsilon, isCentered, hasGain) = (offset, epsilon, false, true)
+    switch mutation {
+    case .normOffset: offset = offset == 0 ? 1 : 0
+    case .normEpsilon(let other): epsilon = other
+    case .normCentered: isCentered = true
+    case .normGainMissing: hasGain = false
+    default: return nil
+    }
+    let c = x.columnCount
+    var y = xs
+    for n in 0..<x.rowCount {
+      let row = xs[n * c..<(n + 1) * c]
+      let mean = isCentered ? row.reduce(0, +) / Double(c) : 0
+      let rho = 1 / (row.reduce(0) { $0 + ($1 - mean) * ($1 - mean) } / Double(c) + epsilon).squareRoot()
+      for j in 0..<c { y[n * c + j] = rho * (xs[n * c + j] - mean) * (hasGain ? offset + w[j] : 1) }
+    }
+    return y
+  }
+
+  // MARK: Gated units
+
+  static func activation(_ mistake: GateMistake, _ a: Double) -> Double? {
+    switch mistake {
+    case .geluTanh:
+      let z = 0.7978845608028654 * (a + 0.044715 * a * a * a)  // √(2/π) (a + 0.044715 a³)
+      return 0.5 * a * (1 + Double.tanh(z))
+    case .geluExact: return 0.5 * a * (1 + Double.erf(a / 2.0.squareRoot()))
+    case .silu: return a / (1 + Double.exp(-a))
+    case .relu: return max(0, a)
+    case .sigmoid: return 1 / (1 + Double.exp(-a))
+    case .identity: return a
+    default: return nil
+    }
+  }
+
+  func mistakenGate(_ activation: Activation, _ a: Tensor<RoundingBackend>, _ c: Tensor<RoundingBackend>) -> [Double]? {
+    guard case .activation(let mistake)? = mutation, let xs = try? exact.download(inner(a)), let ys = try? exact.download(inner(c)) else {
+      return nil
+    }
+    if mistake == .exchanged { return try? exact.download(exact.gated(activation, inner(c), inner(a))) }
+    guard Self.activation(mistake, 0) != nil else { return nil }
+    return xs.indices.map { (Self.activation(mistake, xs[$0]) ?? 0) * ys[$0] }
+  }
+
+  /// da with a mistaken slope; dc is right.
+  func mistakenGateGradient(_ activation: Activation, _ dh: Tensor<RoundingBackend>, _ a: Tensor<RoundingBackend>, _ c: Tensor<RoundingBackend>)
+    -> [Double]?
+  {
+    guard case .activation(let mistake)? = mutation, let d = try? exact.download(inner(dh)), let xs = try? exact.download(inner(a)),
+      let ys = try? exact.download(inner(c))
+    else { return nil }
+    func slope(_ x: Double) -> Double? {
+      switch mistake {
+      case .slopeIsSigmoid: 1 / (1 + Double.exp(-x))
+      case .slopeIsActivation: Self.activation(activation == .silu ? .silu : .geluTanh, x)
+      case .slopeIsOne: 1
+      default: nil
+      }
+    }
+    guard slope(0) != nil else { return nil }
+    return xs.indices.map { d[$0] * ys[$0] * (slope(xs[$0]) ?? 0) }
+  }
+
+  // MARK: Routing
+
+  /// Weights in expert order that a mistaken router would give; p (N,E).
+  func mistakenWeights(_ p: Tensor<RoundingBackend>, _ routing: Routing<Exact>) -> [Double]? {
+    guard let mutation, let all = try? exact.download(inner(p)), let tokens = try? exact.download(routing.tokenOfRow),
+      let slots = try? exact.download(routing.slotOfRow), let choice = try? exact.download(routing.choice),
+      let right = try? exact.download(routing.weights)
+    else { return nil }
+    let (e, s) = (routing.experts, routing.slots)
+    func probability(_ row: Int) -> Double { all[Int(tokens[row]) * e + Int(choice[Int(slots[row])])] }
+    switch mutation {
+    case .weightsNotNormalized:
+      return right.indices.map { row in
+        if case .topK = routing.policy { return probability(row) }
+        let n = Int(tokens[row])  // renormalized where the policy does not
+        let chosen = choice[n * s..<(n + 1) * s].filter { $0 >= 0 }
+        return probability(row) / chosen.reduce(0) { $0 + all[n * e + Int($1)] }
+      }
+    case .weightsUniform:
+      return right.indices.map { row in
+        let n = Int(tokens[row])
+        return 1 / Double(choice[n * s..<(n + 1) * s].count { $0 >= 0 })
+      }
+    case .weightsMissing: return right.map { _ in 1 }
+    case .weightsOfChosenLogitsSquared:
+      return right.indices.map { row in
+        let n = Int(tokens[row])
+        let chosen = choice[n * s..<(n + 1) * s].filter { $0 >= 0 }.map { all[n * e + Int($0)] }
+        let largest = chosen.max() ?? 0  // a softmax over probabilities that are softmaxed already
+        return Double.exp(probability(row) - largest) / chosen.reduce(0) { $0 + Double.exp($1 - largest) }
+      }
+    case .weightsReversed:
+      var rowOfSlot: [Int: Int] = [:]
+      for row in right.indices { rowOfSlot[Int(slots[row])] = row }
+      return right.indices.map { row in
+        let (n, k) = (Int(slots[row]) / s, Int(slots[row]) % s)
+            let used = choice[n * s..<(n + 1) * s].count { $0 >= 0 }
+        return rowOfSlot[n * s + (used - 1 - k)].map { right[$0] } ?? right[row]
+      }
+    default: return nil
+    }
+  }
+
+  /// dz as if every weight were p: dp_j = dw_j on the chosen, dz = p ⊙ (dp − ⟨dp, p⟩); p (N,E).
+  func fullSoftmaxGradient(_ dw: Tensor<RoundingBackend>, _ p: Tensor<RoundingBackend>, _ routing: Routing<RoundingBackend>) -> [Double]? {
+    guard let all = try? exact.download(inner(p)), let d = try? exact.download(inner(dw)),
+      let slots = try? exact.download(inner(routing.slotOfRow)), let choice = try? exact.download(inner(routing.choice))
+    else { return nil }
+    let e = routing.experts
+    var dp = [Double](repeating: 0, count: all.count)
+    for row in d.indices { dp[Int(slots[row]) / routing.slots * e + Int(choice[Int(slots[row])])] = d[row] }
+    return all.indices.map { i in
+      let row = i / e * e..<i / e * e + e
+      return all[i] * (dp[i] - row.reduce(0) { $0 + dp[$1] * all[$1] })
+    }
+  }
+
+  // MARK: Optimizer
+
+  /// One step with a mistake, element by element.
+  func mistakenStep(
+    _ x: inout [Double], _ g: [Double], _ m: inout [Double], _ v: inout [Double], _ s: AdamWSettings, _ range: Range<Int>
+  ) {
+    guard case .adamW(let mistake)? = mutation else { return }
+    var (beta1, beta2, epsilon, rate) = (s.beta1, s.beta2, s.epsilon, s.learningRate)
+    switch mistake {
+    case .beta1(let other): beta1 = other
+    case .beta2(let other): beta2 = other
+    case .epsilon(let other): epsilon = other
+    case .ascent: rate = -rate
+    case .rateTimes(let factor): rate *= factor
+    default: break
+    }
+    let t = Double(s.step)
+    let (c1, c2) = mistake == .noBiasCorrection ? (1, 1) : (1 - Double.pow(beta1, t), 1 - Double.pow(beta2, t))
+    for i in range {
+      var gradient = g[i]
+      if mistake == .coupledDecay { gradient += s.weightDecay * x[i] }
+      let decay = mistake == .decayWithoutRate ? s.weightDecay : s.learningRate * s.weightDecay
+      let decaysFirst = ![.coupledDecay, .decayAfter, .noDecay].contains(mistake)
+      if decaysFirst { x[i] *= 1 - decay }
+      if mistake == .sgd {
+        x[i] -= rate * gradient
+        continue
+      }
+      m[i] = beta1 * m[i] + (1 - beta1) * gradient
+      v[i] = beta2 * v[i] + (1 - beta2) * gradient * gradient
+      let root: Double
+      switch mistake {
+      case .epsilonInsideRoot: root = (v[i] / c2 + epsilon).squareRoot()
+      case .epsilonBeforeCorrection: root = (v[i].squareRoot() + epsilon) / c2.squareRoot()
+      default: root = (v[i] / c2).squareRoot() + epsilon
+      }
+      x[i] -= rate * m[i] / c1 / root
+      if mistake == .decayAfter { x[i] *= 1 - decay }
+    }
+  }
+}
+
+// MARK: Weights and what is left of operations
+
+extension RoundingBackend {
+  /// A frozen matrix as a mistaken program reads it: a square one transposed, or rounded to 16 bits.
+  func mistakenWeight(_ operand: Operand<RoundingBackend>) -> Operand<RoundingBackend> {
+    guard let mutation, case .frozen(let matrix, let transposed) = operand else { return operand }
+    switch mutation {
+    case .squareTransposed where matrix.shape.rows == matrix.shape.columns: return .frozen(matrix, transposed: !transposed)
+    case .weightsRounded(let precision):
+      var values = decoded(matrix)
+      (precision == .bfloat16 ? Precision.bfloat16 : .float16).round(&values)
+      return .dense(outer(exact.upload(values, matrix.shape)), transposed: transposed)
+    default: return operand
+    }
+  }
+
+  /// The numbers of a frozen matrix: I W.
+  private func decoded(_ matrix: Exact.FrozenMatrix) -> [Double] {
+    let n = matrix.shape.rows
+    var identity = [Double](repeating: 0, count: n * n)
+    for i in 0..<n { identity[i * n + i] = 1 }
+    var w = exact.empty(matrix.shape)
+    exact.gemm(
+      1, .dense(exact.upload(identity, Shape(n, n)), transposed: false), .frozen(matrix, transposed: false), 0, into: &w, rows: nil)
+    return (try? exact.download(w)) ?? []
+  }
+
+  /// A stack in which every expert has the matrices of another.
+  func shifted(_ stack: ExpertStack<RoundingBackend>) -> Tensor<RoundingBackend> {
+    guard case .expertsShifted(let by)? = mutation, let values = try? exact.download(inner(stack.matrices)) else { return stack.matrices }
+    let (rows, columns, e) = (stack.matrices.rowCount, stack.matrices.columnCount, stack.experts)
+    var moved = values
+    let (r, c) = (stack.axis == .rows ? rows / e : rows, stack.axis == .columns ? columns / e : columns)
+    for i in 0..<rows {
+      for j in 0..<columns {
+        let from =
+          stack.axis == .rows ? ((i / r + by) % e * r + i % r) * columns + j : i * columns + (j / c + by) % e * c + j % c
+        moved[i * columns + j] = values[from]
+      }
+    }
+    return outer(exact.upload(moved, stack.matrices.shape))
+  }
+
+  /// dx += ρ (dy ⊙ g), without what the norm's own change adds.
+  func addShortNormGradient(
+    _ dy: Tensor<RoundingBackend>, _ weight: Tensor<RoundingBackend>, offset: Double, rho: Tensor<RoundingBackend>,
+    into dx: inout Tensor<RoundingBackend>
+  ) {
+    guard var d = try? exact.download(inner(dy)), let w = try? exact.download(inner(weight)), let r = try? exact.download(inner(rho)) else {
+      return
+    }
+    let c = dy.columnCount
+    for i in d.indices { d[i] *= r[i / c] * (offset + w[i % c]) }
+    write(&dx) { exact.add(1, exact.upload(d, dy.shape), into: &$0, rows: nil) }
+  }
+
+  func mistakenUpdate(
+    _ x: inout Tensor<RoundingBackend>, _ gradient: Tensor<RoundingBackend>, _ m: inout Tensor<RoundingBackend>,
+    _ v: inout Tensor<RoundingBackend>, _ settings: AdamWSettings, _ range: Range<Int>?
+  ) {
+    guard var xs = try? exact.download(inner(x)), let g = try? exact.download(inner(gradient)), var ms = try? exact.download(inner(m)),
+      var vs = try? exact.download(inner(v))
+    else { return }
+    mistakenStep(&xs, g, &ms, &vs, settings, range ?? 0..<xs.count)
+    let shape = x.shape
+    write(&x) { exact.copy(exact.upload(xs, shape), into: &$0, rows: nil, columns: nil) }
+    write(&m) { exact.copy(exact.upload(ms, shape), into: &$0, rows: nil, columns: nil) }
+    write(&v) { exact.copy(exact.upload(vs, shape), into: &$0, rows: nil, columns: nil) }
+  }
+}
