@@ -12,6 +12,7 @@ struct MixLoRACommand: ParsableCommand {
     version: version,
     subcommands: [
       DemoCommand.self, TrainCommand.self, EvaluateCommand.self, GenerateCommand.self, ChatCommand.self, TraceCommand.self,
+      StepCommand.self,
       TokenizeCommand.self, InspectCommand.self, ConvertCommand.self, BenchCommand.self, DoctorCommand.self,
     ])
 }

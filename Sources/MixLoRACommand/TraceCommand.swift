@@ -160,11 +160,7 @@ struct TraceCommand: ParsableCommand {
     let decoder = try files.decoder(
       adapters: adapter.map { .folder($0) }, trainsBase: needsGradients && adapter.isEmpty, evaluation: evaluation,
       balanceLoss: routerLoss, on: backend)
-    if input.adapters.contains(nil), decoder.adapters.contains(where: \.configuration.replacesBase) {
-      throw CheckpointError(
-        file: batch, place: .tensor("adapter"), found: "-1, rows of the base alone",
-        expected: "rows of the adapter, which brings weights in the place of the base's")
-    }
+    try decoder.requireRows(of: input, batch)
     var optimizer = AdamW(steps == nil ? [] : decoder.parameters, learningRate: lr, weightDecay: weightDecay, on: backend)
     var request = TraceRequest()
     request.recomputes = recompute
@@ -185,6 +181,16 @@ struct TraceCommand: ParsableCommand {
     if let bad = trace.firstNonFinite {
       throw NonFiniteValue("tensor \(bad)", at: out, "has a value that is not finite; everything was written as it is")
     }
+  }
+}
+
+extension Decoder {
+  /// Throws where a batch has rows of the base alone, whose weights an adapter brings its own of.
+  func requireRows(of batch: TraceBatch, _ file: String) throws {
+    guard batch.adapters.contains(nil), adapters.contains(where: \.configuration.replacesBase) else { return }
+    throw CheckpointError(
+      file: file, place: .tensor("adapter"), found: "-1, rows of the base alone",
+      expected: "rows of the adapter, which brings weights in the place of the base's")
   }
 }
 

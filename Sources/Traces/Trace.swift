@@ -79,4 +79,3 @@ extension Decoder {
     (base.map { [($0, "")] } ?? []) + adapters.enumerated().map { ($1.trained, adapters.count > 1 ? "adapter.\($0)." : "") }
   }
 }
-

@@ -16,9 +16,9 @@ public struct TraceRecording<B: Backend> {
   private let decoder: Decoder<B>
   private let batch: TraceBatch
   private let request: TraceRequest
-  private let backend: B
+  let backend: B
   private let packed: PackedBatch<B>
-  private let layout: TraceLayout<B>
+  let layout: TraceLayout<B>
 
   /// A run that has not begun.
   public init(_ decoder: Decoder<B>, _ batch: TraceBatch, _ request: TraceRequest, on backend: B) {

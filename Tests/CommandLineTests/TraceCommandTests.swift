@@ -278,7 +278,8 @@ extension TraceCommandTests {
       #expect(line["equation"]?.stringValue?.isEmpty == false, "\(name)")
       let phase = name.hasPrefix("grad.") ? "backward" : optimizer.contains { name.hasPrefix($0) } ? "optimizer" : "forward"
       #expect(line["phase"]?.stringValue == phase)
-      #expect(Operation(rawValue: line["operation"]?.stringValue ?? "") != nil && line["inputs"]?.arrayValue?.isEmpty == false, "\(name)")
+      #expect(
+        OperationKind(rawValue: line["operation"]?.stringValue ?? "") != nil && line["inputs"]?.arrayValue?.isEmpty == false, "\(name)")
       let sizes = try #require(file.entry(name)?.shape)
       #expect(sizes.count == shape.count && zip(sizes, shape).allSatisfy { $1.intValue == nil || $1.intValue == $0 }, "\(name)")
     }

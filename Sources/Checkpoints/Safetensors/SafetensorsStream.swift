@@ -42,7 +42,9 @@ public final class SafetensorsStream {
       let stream = SafetensorsStream(output, path, most: names.count)
       result = try body(stream)
       let text = try SafetensorsWriter.headerText(stream.entries, metadata(), path)
-      guard text.count <= length else { throw stream.surplus("a header of \(text.count) bytes", "at most the \(length) that were left for it") }
+      guard text.count <= length else {
+        throw stream.surplus("a header of \(text.count) bytes", "at most the \(length) that were left for it")
+      }
       try output.writeAtBeginning(SafetensorsWriter.prefixed(text, length: length, tensors: stream.entries.count, path))
     }
     guard let result else { trap("\(path): nothing was written and nothing thrown") }

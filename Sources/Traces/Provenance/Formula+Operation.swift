@@ -4,7 +4,7 @@ import Tensors
 /// The name of a formula's operation, and its equation in the letters of its inputs.
 extension Formula {
   /// The kind of operation.
-  public var operation: Operation {
+  public var operation: OperationKind {
     switch self {
     case .embedding: .embedding
     case .norm: .norm
@@ -60,8 +60,9 @@ extension Formula {
     case .combine: "y = Σ_k w_k e_k"
     case .sharedOutput(let output): output.equation
     case .parts([]): "0, without a router"
-    case .parts(let parts): parts.reduce(into: [String]()) { if !$0.contains($1.formula.equation) { $0.append($1.formula.equation) } }
-      .joined(separator: ",  or  ")
+    case .parts(let parts):
+      parts.reduce(into: [String]()) { if !$0.contains($1.formula.equation) { $0.append($1.formula.equation) } }
+        .joined(separator: ",  or  ")
     case .logits(_, let softcap): softcap == nil ? "y = z" : "y = c tanh(z / c)"
     case .routerLogits: "y = z, layer by layer"
     case .loss: "loss = −(1/n) Σ log softmax(logits)[label]"

@@ -128,7 +128,7 @@ extension Formula {
   /// A linear layer.
   public struct Linear: Equatable, Sendable {
     /// Linear, experts, router or head.
-    public let operation: Operation
+    public let operation: OperationKind
     /// x.
     public let x: Point
     /// W (O,I), and b (O); nil where `base` is W x + b already.

@@ -41,18 +41,32 @@ public struct Provenance: Equatable, Sendable {
     }
   }
 
+  /// Whose tokens a tensor has rows of; the rows of others are zero in a trace.
+  public enum Rows: Equatable, Sendable {
+    /// All.
+    case all
+    /// Those of one adapter.
+    case adapter(Int)
+    /// Those that no adapter serves.
+    case base
+  }
+
   /// The tensor's name in a trace.
   public let name: String
   /// When it is formed.
   public let phase: Phase
   /// How it is formed, by what it is formed of: what everything else here follows from.
   public let formula: Formula
+  /// Whose tokens it has rows of, where its rows are tokens.
+  public let rows: Rows
 
   /// A tensor of the given formula.
-  public init(name: String, phase: Phase, formula: Formula) { (self.name, self.phase, self.formula) = (name, phase, formula) }
+  public init(name: String, phase: Phase, formula: Formula, rows: Rows = .all) {
+    (self.name, self.phase, self.formula, self.rows) = (name, phase, formula, rows)
+  }
 
   /// The kind of operation that forms it.
-  public var operation: Operation { formula.operation }
+  public var operation: OperationKind { formula.operation }
   /// How it is formed, in the letters of the inputs; what the model does not have (a bias, a branch) is left out.
   public var equation: String { formula.equation }
   /// What the equation reads, each once.
@@ -63,7 +77,7 @@ public struct Provenance: Equatable, Sendable {
 }
 
 /// The kinds of operations that form the tensors of a trace; raw values are their public names.
-public enum Operation: String, Sendable, CaseIterable {
+public enum OperationKind: String, Sendable, CaseIterable {
   /// Rows of the table of tokens.
   case embedding
   /// Root-mean-square normalization.

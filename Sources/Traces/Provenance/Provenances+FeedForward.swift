@@ -15,6 +15,10 @@ extension Provenances {
       case .mixture(let mixture): mixture.router.adapter
       }
     }
+    /// Its tokens, where there are others beside them.
+    func rows(among parts: [FeedForwardPart]) -> Provenance.Rows {
+      parts.count == 1 ? .all : adapter.map { .adapter($0) } ?? .base
+    }
     /// The path of what belongs to the part alone.
     var path: String {
       switch self {
@@ -51,16 +55,19 @@ extension Provenances {
     var bases: Set<String> = []
     for part in parts {
       guard let path = basePath(of: part, layer), bases.insert(path).inserted else { continue }
+      rows = layer.evaluation == .sharedBase ? .all : part.rows(among: parts)
       for (linear, name) in [(layer.frozen.gate, "gate_proj"), (layer.frozen.up, "up_proj")] {
         forward("\(path).\(name).base.output", .linear(formula(linear, "\(layer.path).\(name)", of: x, [])))
       }
     }
     let outputs = parts.map { part in
-      switch part {
+      rows = part.rows(among: parts)
+      return switch part {
       case .dense(let branches): Formula.Part(adapter: part.adapter, formula: addDense(branches, layer, of: x))
       case .mixture(let mixture): Formula.Part(adapter: part.adapter, formula: addMixture(mixture, part, layer, of: x))
       }
     }
+    rows = .all
     forward(layer.path + ".output", outputs.count == 1 ? outputs[0].formula : .parts(outputs))
   }
 

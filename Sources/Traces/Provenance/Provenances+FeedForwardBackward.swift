@@ -22,12 +22,14 @@ extension Provenances {
     let isShared = layer.evaluation == .sharedBase && parts.contains { if case .mixture = $0 { true } else { false } }
     var all = Collected()
     for part in parts {
+      rows = part.rows(among: parts)
       switch part {
       case .dense(let branches): addDenseBackward(branches, layer, of: x, base: isShared ? layer.path : nil, &all)
       case .mixture(let mixture): addMixtureBackward(mixture, basePath(of: part, layer), layer, of: x, &all)
       }
     }
     for base in all.bases {
+      rows = layer.evaluation == .sharedBase ? .all : parts.first { $0.path == base }?.rows(among: parts) ?? .all
       for (linear, name) in [(layer.frozen.up, "up_proj"), (layer.frozen.gate, "gate_proj")] {
         let path = "\(base).\(name).base.output"
         let terms = all.baseTerms[path] ?? ([], [])
@@ -40,8 +42,10 @@ extension Provenances {
     }
     for part in parts {
       guard case .mixture(let mixture) = part else { continue }
+      rows = part.rows(among: parts)
       all.readers.append(addRouterBackward(mixture, layer, of: x))
     }
+    rows = .all
     for (linear, name) in [(layer.frozen.gate, "gate_proj"), (layer.frozen.up, "up_proj"), (layer.frozen.down, "down_proj")] {
       addGradients(of: linear, all.products[name] ?? [], all.sums[name] ?? [])
     }

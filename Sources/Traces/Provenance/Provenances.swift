@@ -19,6 +19,8 @@ public struct Provenances<B: Backend> {
   let hasBaseRows: Bool
   private var index: [String: Int] = [:]
   private var names: [ObjectIdentifier: [String]] = [:]
+  /// Whose tokens the points have that are being added.
+  var rows = Provenance.Rows.all
   /// The formulas of parameters' gradients, by the parameters' names, until these are listed in their order.
   var gradients: [String: Formula] = [:]
 
@@ -48,7 +50,7 @@ public struct Provenances<B: Backend> {
 
   mutating func add(_ name: String, _ phase: Provenance.Phase, _ formula: Formula) {
     index[name] = all.count
-    all.append(Provenance(name: name, phase: phase, formula: formula))
+    all.append(Provenance(name: name, phase: phase, formula: formula, rows: rows))
   }
 
   mutating func forward(_ name: String, _ formula: Formula) { add(name, .forward, formula) }
@@ -75,7 +77,7 @@ public struct Provenances<B: Backend> {
   }
 
   mutating func formula(
-    _ linear: Linear<B>, _ path: String, of x: String, _ branches: [Formula.Branch], _ operation: Operation = .linear,
+    _ linear: Linear<B>, _ path: String, of x: String, _ branches: [Formula.Branch], _ operation: OperationKind = .linear,
     rows: Formula.ExpertRows? = nil
   ) -> Formula.Linear {
     Formula.Linear(
