@@ -70,6 +70,7 @@ let package = Package(
     .target(name: "Training", dependencies: ["Platform", "Evaluation"]),
     .target(name: "Generation", dependencies: ["Platform", "Decoders", "Tokenization"]),
     .target(name: "Traces", dependencies: ["Decoders"]),
+    .target(name: "Stepping", dependencies: ["Platform", "Traces", "Training"]),
     .target(name: "Conformance", dependencies: ["Platform", "Decoders", "Traces"], swiftSettings: optimized),
     .target(
       name: "Comparison", dependencies: ["Platform", "Checkpoints", "Decoders", "Traces", "Training", "Conformance"],
@@ -79,13 +80,13 @@ let package = Package(
       dependencies: [
         "Platform", "Tensors", "CPUBackend", "Layers", "Checkpoints", "Decoders", "Tokenization", "Samples", "Evaluation", "Training",
         "Generation",
-        "Traces", "Conformance", "Comparison",
+        "Traces", "Stepping", "Conformance", "Comparison",
       ]),
     .executableTarget(
       name: "MixLoRACommand",
       dependencies: [
         "CEmbedded", "Platform", "CPUBackend", "Decoders", "Tokenization", "Samples", "Evaluation", "Training", "Generation", "Traces",
-        "Conformance", "Comparison",
+        "Stepping", "Conformance", "Comparison",
         .product(name: "ArgumentParser", package: "swift-argument-parser"),
       ]),
     .testTarget(name: "RuleTests"),
@@ -107,6 +108,7 @@ let package = Package(
     .testTarget(name: "LayersTests", dependencies: ["CPUBackend", "Layers", "Decoders", "Traces", "Conformance", "TestModels"]),
     .testTarget(name: "DecodersTests", dependencies: ["CPUBackend", "Decoders", "HostileCases", "TestModels"]),
     .testTarget(name: "TracesTests", dependencies: ["CPUBackend", "Traces", "Training", "Conformance", "TestModels"]),
+    .testTarget(name: "SteppingTests", dependencies: ["CPUBackend", "Stepping", "Traces", "Training", "Conformance", "TestModels"]),
     .testTarget(name: "GenerationTests", dependencies: ["CPUBackend", "Generation", "Conformance", "TestModels"]),
     .testTarget(name: "EvaluationTests", dependencies: ["CPUBackend", "Evaluation", "TestModels"]),
     .testTarget(name: "TrainingTests", dependencies: ["MixLoRA", "CPUBackend", "Samples", "Training", "Conformance", "TestModels"]),

@@ -34,7 +34,7 @@ public struct DenseBranches<B: Backend> {
   }
 
   /// Nothing: the rows of no adapter.
-  init(path: String) {
+  public init(path: String) {
     self.path = path
     (adapter, gate, up, down, hiddenDropout) = (nil, nil, nil, nil, nil)
   }

@@ -57,6 +57,16 @@ public final class RotaryEmbedding<B: Backend> {
     return dx
   }
 
+  /// cos and sin of the angle by which plane j < D/2 is turned at position p of a batch whose positions are below `limit`, with the
+  /// factor of the scaling.
+  ///
+  /// - Precondition: the position is below the limit.
+  public func turn(plane j: Int, position p: Int, limit: Int) -> (cos: Double, sin: Double) {
+    let angles = scaling?.stretched(theta, base: base, limit: limit) ?? theta
+    let magnitude = scaling?.magnitude ?? 1
+    return (magnitude * Double.cos(Double(p) * angles[j]), magnitude * Double.sin(Double(p) * angles[j]))
+  }
+
   /// The table for positions below `limit` at least.
   private func table(upTo limit: Int) -> Tensor<B> {
     let dependence = scaling?.dependence(on: limit) ?? 0

@@ -7,6 +7,7 @@
 @_exported import Generation
 @_exported import Layers
 @_exported import Samples
+@_exported import Stepping
 @_exported import Tensors
 @_exported import Tokenization
 @_exported import Traces

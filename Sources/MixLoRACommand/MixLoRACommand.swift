@@ -11,7 +11,8 @@ struct MixLoRACommand: ParsableCommand {
       """,
     version: version,
     subcommands: [
-      DemoCommand.self, TrainCommand.self, EvaluateCommand.self, GenerateCommand.self, ChatCommand.self, TraceCommand.self, CompareCommand.self,
+      DemoCommand.self, TrainCommand.self, EvaluateCommand.self, GenerateCommand.self, ChatCommand.self, TraceCommand.self,
+      StepCommand.self, CompareCommand.self,
       TokenizeCommand.self, InspectCommand.self, ConvertCommand.self, BenchCommand.self, DoctorCommand.self,
     ])
 }

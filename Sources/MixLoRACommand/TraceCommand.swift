@@ -23,7 +23,8 @@ struct TraceCommand: ParsableCommand {
 
       --backward adds the gradients of loss + aux_loss: grad.<name in the adapter file>, without an adapter those of all \
       base tensors.
-      --steps adds loss_curve (N), loss + aux_loss before each step, and after.<name>.
+      --steps adds loss_curve (N), loss + aux_loss before each step, and after.<name>; with --activations also AdamW's moments of \
+      the names that the pattern matches, exp_avg.<name> and exp_avg_sq.<name>.
       --activations adds the output of every module, (B,T,width) under Hugging Face's module paths (model.layers.0.mlp.output), \
       and under --backward their gradients as grad.<path>; W1 x and W3 x as mlp.{gate,up}_proj.base.output where experts share \
       them; each token's experts as mlp.moe_gate.choice; and the rows of expert E, where an evaluation forms them, as \
@@ -33,7 +34,7 @@ struct TraceCommand: ParsableCommand {
       Several adapters share one base: the batch says in adapter I64 (B) which one serves a row, -1 for the base alone \
       (absent: 0). loss and aux_loss are then (A), loss_curve (A,N), and what an adapter owns is named adapter.I.…
 
-      The names stand in the file's metadata under "order" in the order of the run, forward then backward: the first that \
+      The names stand in the file's metadata under "order" in the order of the run, forward, backward, optimizer: the first that \
       differs from another program's is where to look.
 
       Examples:
@@ -128,7 +129,9 @@ struct TraceCommand: ParsableCommand {
 
   /// The points of the model in the order of a run.
   private func printPoints(_ files: ModelFolder) throws {
-    let decoder = try files.decoder(adapters: adapter.map { .folder($0) }, evaluation: evaluation, on: ShapeBackend())
+    let decoder = try files.decoder(
+      adapters: adapter.map { .folder($0) }, trainsBase: adapter.isEmpty, evaluation: evaluation, balanceLoss: routerLoss,
+      on: ShapeBackend())
     let points = try decoder.points()
     let names = points.lazy.map(\.name.count).max() ?? 0
     for point in points {
@@ -136,6 +139,7 @@ struct TraceCommand: ParsableCommand {
         let shape = JSON.array(point.shape.map { size in Int(size).map { JSON($0) } ?? JSON(size) })
         let line: JSON = [
           "name": JSON(point.name), "phase": JSON(point.phase), "shape": shape, "equation": JSON(point.equation),
+          "operation": JSON(point.provenance.operation.rawValue), "inputs": .array(point.provenance.inputs.map { JSON($0.name) }),
         ]
         print(line.serialized())
       } else {
@@ -156,34 +160,37 @@ struct TraceCommand: ParsableCommand {
     let decoder = try files.decoder(
       adapters: adapter.map { .folder($0) }, trainsBase: needsGradients && adapter.isEmpty, evaluation: evaluation,
       balanceLoss: routerLoss, on: backend)
-    if input.adapters.contains(nil), decoder.adapters.contains(where: \.configuration.replacesBase) {
-      throw CheckpointError(
-        file: batch, place: .tensor("adapter"), found: "-1, rows of the base alone",
-        expected: "rows of the adapter, which brings weights in the place of the base's")
-    }
-    var optimizer = steps.map { _ in AdamW(decoder.parameters, learningRate: lr, weightDecay: weightDecay, on: backend) }
+    try decoder.requireRows(of: input, batch)
+    var optimizer = AdamW(steps == nil ? [] : decoder.parameters, learningRate: lr, weightDecay: weightDecay, on: backend)
     var request = TraceRequest()
     request.recomputes = recompute
     if activations { request.activations = { path in pattern.map { POSIX.matches(path, $0) } ?? true } }
     request.backward = backward
     request.steps = steps ?? 0
-    let trace = try Trace.record(decoder, input, request, on: backend) { optimizer?.step($0) }
-
-    if activations, !trace.hasActivations {
-      throw UsageError("No activation's path matches '\(pattern ?? "*")'; they are like 'model.layers.0.self_attn.q_proj.output'.")
-    }
-    try trace.write(to: out, metadata: [("version", version)])
+    let trace = try TraceFile.record(
+      decoder, input, request, to: out, metadata: [("version", version)], on: backend, moments: { optimizer.moments(of: $0) },
+      update: { optimizer.step($0) },
+      check: { summary in
+        guard activations, !summary.hasActivations else { return }
+        throw UsageError("No activation's path matches '\(pattern ?? "*")'; they are like 'model.layers.0.self_attn.q_proj.output'.")
+      })
     if !common.quiet, POSIX.isTerminal(.standardError) {
-      let losses = ["loss", "aux_loss"].compactMap { name in
-        trace.tensors.first { $0.name == name }.map { tensor in
-          "\(name) \(tensor.values.map { fixed(Double($0), 4) }.joined(separator: ", "))"
-        }
-      }
-      writeError("\(trace.tensors.count) tensors\(losses.map { ", " + $0 }.joined()) → \(out)\n")
+      let losses = trace.losses.map { ", \($0.name) \($0.values.map { fixed($0, 4) }.joined(separator: ", "))" }
+      writeError("\(trace.order.count) tensors\(losses.joined()) → \(out)\n")
     }
     if let bad = trace.firstNonFinite {
-      throw NonFiniteValue("tensor \(bad.name)", at: out, "has a value that is not finite; everything was written as it is")
+      throw NonFiniteValue("tensor \(bad)", at: out, "has a value that is not finite; everything was written as it is")
     }
+  }
+}
+
+extension Decoder {
+  /// Throws where a batch has rows of the base alone, whose weights an adapter brings its own of.
+  func requireRows(of batch: TraceBatch, _ file: String) throws {
+    guard batch.adapters.contains(nil), adapters.contains(where: \.configuration.replacesBase) else { return }
+    throw CheckpointError(
+      file: file, place: .tensor("adapter"), found: "-1, rows of the base alone",
+      expected: "rows of the adapter, which brings weights in the place of the base's")
   }
 }
 

@@ -18,8 +18,6 @@ public final class Recorder<B: Backend>: Hook {
   public var records: [String: Record] { Dictionary(visits.map { ($0.point.description, $0) }) { _, last in last } }
   /// What was chosen at the points of routing decisions, by path.
   public private(set) var choices: [String: [Int32]] = [:]
-  /// The same in the order of the run, each with the number of visits before it.
-  private(set) var choiceVisits: [(path: String, after: Int)] = []
   private let backend: B
   private let isWanted: (String) -> Bool
 
@@ -37,11 +35,8 @@ public final class Recorder<B: Backend>: Hook {
     visits.append(Record(point: point, shape: value.shape, values: try backend.download(value)))
   }
 
-  /// The activation of a path; empty if the run did not meet it.
-  func value(_ path: String) -> [B.Scalar] { visits.last { $0.point.path == path && $0.point.phase == .forward }?.values ?? [] }
-
   /// Downloads the decision.
   public func visit(choice: inout Indices<B>, at point: HookPoint) throws {
-    if choices.updateValue(try backend.download(choice), forKey: point.path) == nil { choiceVisits.append((point.path, visits.count)) }
+    choices[point.path] = try backend.download(choice)
   }
 }

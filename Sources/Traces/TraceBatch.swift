@@ -31,6 +31,22 @@ public struct TraceBatch: Equatable, Sendable {
     return batch
   }
 
+  /// A batch of token ids, each row padded behind its end; every token from `firstCounted` on counts, and the row's first never does.
+  ///
+  /// - Precondition: there is a token, and the ids are in the model's vocabulary.
+  public init(_ samples: [(ids: [Int32], firstCounted: Int)]) {
+    let width = samples.map(\.ids.count).max() ?? 0
+    (rows, columns) = (samples.count, width)
+    realColumns = samples.map { 0..<$0.ids.count }
+    hasLabels = true
+    adapters = samples.map { _ in 0 }
+    func row(_ values: [Int64]) -> [Int64] { values + Array(repeating: 0, count: width - values.count) }
+    ids = samples.flatMap { row($0.ids.map { Int64($0) }) }
+    labels = samples.flatMap { sample in
+      row(sample.ids.enumerated().map { $0 >= sample.firstCounted ? Int64($1) : PackedSequence.ignoredLabel })
+    }
+  }
+
   /// Reads a batch and checks everything that the contract asks for.
   ///
   /// - Parameters:

@@ -27,6 +27,11 @@ public struct AdamW<B: Backend>: Optimizer {
   /// `m.<parameter>` and `v.<parameter>`.
   public var moments: [(name: String, value: Tensor<B>)] { zip(m.named("m."), v.named("v.")).flatMap { [$0, $1] } }
 
+  /// The moments of one parameter, in its shape.
+  public func moments(of parameter: Parameter<B>) -> (first: Tensor<B>, second: Tensor<B>) {
+    (m.part(of: parameter), v.part(of: parameter))
+  }
+
   /// See ``Optimizer/restore(_:)``.
   public mutating func restore(_ moment: (_ name: String, _ shape: Shape) throws -> Tensor<B>) throws {
     try m.restore("m.", moment)

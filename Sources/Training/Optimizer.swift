@@ -50,8 +50,11 @@ struct ArenaVectors<B: Backend> {
 
   /// Each parameter's part, its name behind `prefix`.
   func named(_ prefix: String) -> [(name: String, value: Tensor<B>)] {
-    parameters.map { (prefix + $0.name, $0.view(of: vectors[index(of: $0)])) }
+    parameters.map { (prefix + $0.name, part(of: $0)) }
   }
+
+  /// A parameter's part.
+  func part(of parameter: Parameter<B>) -> Tensor<B> { parameter.view(of: vectors[index(of: parameter)]) }
 
   /// Sets each parameter's part.
   mutating func restore(_ prefix: String, _ value: (_ name: String, _ shape: Shape) throws -> Tensor<B>) throws {

@@ -6,6 +6,7 @@ import Testing
   static let pages = [
     ["--help"], ["--version"],
     ["demo", "--help"], ["train", "--help"], ["evaluate", "--help"], ["generate", "--help"], ["chat", "--help"], ["trace", "--help"],
+    ["step", "--help"],
     ["tokenize", "--help"], ["convert", "--help"], ["inspect", "--help"], ["doctor", "--help"], ["bench", "--help"],
     ["bench", "train", "--help"],
   ]

@@ -1,6 +1,7 @@
 import Checkpoints
 import Foundation
 import Testing
+import Traces
 
 @Suite struct TraceCommandTests {
   private func arguments(_ folder: URL, _ extra: String...) -> [String] {
@@ -261,18 +262,24 @@ extension TraceCommandTests {
     let lines = try listed.output.split(separator: "\n").map { try JSON(parsing: Array($0.utf8), file: "line") }
     let traced = try Program.run([
       "trace", "--model", folder + "/model", "--adapter", folder + "/adapter", "--batch", folder + "/batch.safetensors", "--out", out,
-      "--backward", "--activations",
+      "--backward", "--activations", "--steps", "1",
     ])
     #expect(traced.code == 0, "\(traced.error)")
     let file = try Safetensors(path: out)
-    let written = file.entries.map(\.name).filter { $0.hasPrefix("model.") || $0.hasPrefix("grad.model.") || $0.contains("lm_head") }
+    let optimizer = ["exp_avg.", "exp_avg_sq.", "after."]
+    let written = file.entries.map(\.name).filter { name in
+      name.hasPrefix("model.") || name.hasPrefix("grad.model.") || name.contains("lm_head") || optimizer.contains { name.hasPrefix($0) }
+    }
     #expect(Set(lines.compactMap { $0["name"]?.stringValue }) == Set(written))
     #expect(lines.count == written.count && written.count > 100)
     for line in lines {
       let name = try #require(line["name"]?.stringValue)
       let shape = try #require(line["shape"]?.arrayValue)
       #expect(line["equation"]?.stringValue?.isEmpty == false, "\(name)")
-      #expect(line["phase"]?.stringValue == (name.hasPrefix("grad.") ? "backward" : "forward"))
+      let phase = name.hasPrefix("grad.") ? "backward" : optimizer.contains { name.hasPrefix($0) } ? "optimizer" : "forward"
+      #expect(line["phase"]?.stringValue == phase)
+      #expect(
+        OperationKind(rawValue: line["operation"]?.stringValue ?? "") != nil && line["inputs"]?.arrayValue?.isEmpty == false, "\(name)")
       let sizes = try #require(file.entry(name)?.shape)
       #expect(sizes.count == shape.count && zip(sizes, shape).allSatisfy { $1.intValue == nil || $1.intValue == $0 }, "\(name)")
     }
@@ -280,6 +287,7 @@ extension TraceCommandTests {
       "self_attn.q_proj.rotated.output", "self_attn.o_proj.input", "residual.output", "mlp.moe_gate.probabilities.output",
       "mlp.moe_gate.weights.output", "mlp.moe_gate.choice", "mlp.down_proj.input", "mlp.experts.1.tokens",
     ] { #expect(written.contains("model.layers.0." + name), "\(name)") }
+    for kind in optimizer { #expect(written.contains(kind + "mixlora.layers.1.mlp.moe_gate.weight")) }
     #expect(written.contains("lm_head.output") && written.contains("grad.lm_head.output"))
   }
 

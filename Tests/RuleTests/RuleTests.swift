@@ -19,9 +19,10 @@ import Testing
     "Training": ["Platform", "Evaluation"],
     "Generation": ["Platform", "Decoders", "Tokenization"],
     "Traces": ["Decoders"],
+    "Stepping": ["Platform", "Traces", "Training"],
     "Conformance": ["Platform", "Decoders", "Traces"],
-    "MixLoRA": ["Platform", "CPUBackend", "Training", "Generation", "Conformance"],
-    "MixLoRACommand": ["CEmbedded", "Platform", "CPUBackend", "Training", "Generation", "Conformance"],
+    "MixLoRA": ["Platform", "CPUBackend", "Training", "Generation", "Stepping", "Conformance"],
+    "MixLoRACommand": ["CEmbedded", "Platform", "CPUBackend", "Training", "Generation", "Stepping", "Conformance"],
   ]
   /// Modules from outside, and who may import them.
   static let outside: [String: [String]] = [

@@ -1,5 +1,6 @@
 import JSON
 import Platform
+import Tensors
 
 /// Writes files that appear whole or not at all.
 ///
@@ -33,6 +34,21 @@ public enum AtomicFile {
     /// - Throws: `CheckpointError` if the system cannot take all of them.
     public func write(_ bytes: [UInt8]) throws {
       try bytes.withUnsafeBytes(write)
+    }
+
+    /// Writes over the first bytes, which are there already.
+    ///
+    /// - Throws: `CheckpointError` if the system cannot take all of them.
+    func writeAtBeginning(_ bytes: [UInt8]) throws {
+      guard bytes.count <= count else { trap("\(path): \(bytes.count) bytes over the first \(count)") }
+      var offset: Int64 = 0
+      try bytes.withUnsafeBytes { bytes in
+        try writeFully(bytes, to: path) { piece in
+          let taken = try file.write(toAbsoluteOffset: offset, piece)
+          offset += Int64(taken)
+          return taken
+        }
+      }
     }
   }
 

@@ -60,6 +60,25 @@ public enum SafetensorsWriter {
   private static func header(
     _ entries: [TensorEntry], _ metadata: [(key: String, value: String)], _ path: String
   ) throws -> [UInt8] {
+    let text = try headerText(entries, metadata, path)
+    return try prefixed(text, length: text.count + (8 - text.count % 8) % 8, tensors: entries.count, path)
+  }
+
+  /// u64 length · text · spaces up to the length
+  static func prefixed(_ text: [UInt8], length: Int, tensors: Int, _ path: String) throws -> [UInt8] {
+    guard length <= Safetensors.maximumHeaderLength, tensors <= Safetensors.maximumTensorCount else {
+      throw CheckpointError(
+        file: path, found: "\(tensors) tensors with a header of \(length) bytes",
+        expected: "at most \(Safetensors.maximumTensorCount) and \(Safetensors.maximumHeaderLength)")
+    }
+    let bytes = (0..<8).map { UInt8(truncatingIfNeeded: UInt64(length) >> (8 * $0)) }
+    return bytes + text + [UInt8](repeating: UInt8(ascii: " "), count: length - text.count)
+  }
+
+  /// The header of tensors in the order of the file.
+  static func headerText(
+    _ entries: [TensorEntry], _ metadata: [(key: String, value: String)], _ path: String
+  ) throws -> [UInt8] {
     var header = JSON.Object()
     if !metadata.isEmpty {
       var members = JSON.Object()
@@ -92,14 +111,6 @@ public enum SafetensorsWriter {
           expected: "another name")
       }
     }
-    var text = Array(JSON.object(header).serialized().utf8)
-    text += [UInt8](repeating: UInt8(ascii: " "), count: (8 - text.count % 8) % 8)
-    guard text.count <= Safetensors.maximumHeaderLength, entries.count <= Safetensors.maximumTensorCount else {
-      throw CheckpointError(
-        file: path, found: "\(entries.count) tensors with a header of \(text.count) bytes",
-        expected: "at most \(Safetensors.maximumTensorCount) and \(Safetensors.maximumHeaderLength)")
-    }
-    let length = UInt64(text.count)
-    return (0..<8).map { UInt8(truncatingIfNeeded: length >> (8 * $0)) } + text
+    return Array(JSON.object(header).serialized().utf8)
   }
 }

@@ -1,0 +1,126 @@
+import Traces
+
+/// How numbers and tensors are written.
+struct StepText {
+  /// Digits that count; nil for as many as tell a number from every other.
+  let digits: Int?
+
+  /// Tensors of a unit that are listed.
+  let listed = 14
+  /// Rows and columns of a tensor that are shown.
+  private let corner = 6
+
+  /// A number.
+  func number(_ value: Double) -> String {
+    guard let digits, value.isFinite, value != 0 else { return "\(value)" }
+    return rounded(value, digits)
+  }
+
+  /// A number to so many digits that count, as Swift writes it.
+  private func rounded(_ value: Double, _ digits: Int) -> String {
+    var (exponent, size) = (0, abs(value))
+    while size >= 10 { (size, exponent) = (size / 10, exponent + 1) }
+    while size < 1 { (size, exponent) = (size * 10, exponent - 1) }
+    var scale = 1.0
+    for _ in 0..<abs(digits - 1 - exponent) { scale *= 10 }
+    let up = digits - 1 - exponent >= 0
+    guard scale.isFinite else { return "\(value)" }
+    let rounded = up ? (value * scale).rounded() / scale : (value / scale).rounded() * scale
+    return "\(rounded)"
+  }
+
+  func shape(_ sizes: [Int]) -> String { "(\(sizes.map(String.init).joined(separator: ",")))" }
+
+  func aligned(_ text: String, _ width: Int) -> String { text + String(repeating: " ", count: max(0, width - text.count)) }
+
+  /// The index of the n-th element.
+  func index(_ n: Int, _ shape: [Int]) -> [Int] {
+    var (rest, index) = (n, [Int]())
+    for size in shape.reversed() {
+      index.insert(rest % max(size, 1), at: 0)
+      rest /= max(size, 1)
+    }
+    return index
+  }
+
+  /// A point: its equation, what its letters are, and how large its numbers are.
+  func lines(of provenance: Provenance, _ run: some RunValues) -> [String] {
+    let values = run.values(of: provenance.name)
+    var lines = [
+      "\(provenance.name)  \(shape(run.shape(of: provenance.name) ?? []))  \(provenance.operation.rawValue)", "  " + provenance.equation,
+    ]
+    for input in provenance.inputs.prefix(listed) { lines.append("    \(aligned(input.letter, 8)) \(input.name)") }
+    if provenance.inputs.count > listed { lines.append("    … and \(provenance.inputs.count - listed) more") }
+    if let least = values.min(), let most = values.max() {
+      let norm = values.reduce(0) { $0 + $1 * $1 }.squareRoot()
+      lines.append("  \(rounded4(least)) to \(rounded4(most)), norm \(rounded4(norm))")
+    } else {
+      lines.append("  no rows")
+    }
+    return lines
+  }
+
+  private func rounded4(_ value: Double) -> String { value.isFinite && value != 0 ? rounded(value, 4) : "\(value)" }
+
+  /// The first rows and columns.
+  func table(_ name: String, _ shape: [Int], _ values: [Double]) -> [String] {
+    var lines = ["\(name)  \(self.shape(shape))"]
+    let width = shape.last ?? 0
+    guard width > 0, !values.isEmpty else { return lines + ["  nothing"] }
+    let rows = values.count / width
+    for row in 0..<min(rows, corner) {
+      let shown = values[row * width..<row * width + min(width, corner)].map { aligned(rounded4($0), 10) }.joined(separator: " ")
+      let place = shape.count == 1 ? "" : "[\(index(row, shape.dropLast()).map(String.init).joined(separator: ","))] "
+      lines.append("  \(aligned(place, 8))\(shown)\(width > corner ? " …" : "")")
+    }
+    if rows > corner { lines.append("  … \(rows - corner) rows more") }
+    return lines
+  }
+
+  // MARK: Why
+
+  /// Terms that are shown at most.
+  private let terms = 8
+
+  func lines(of explanation: Explanation) -> [String] {
+    var lines = ["\(explanation.element) = \(number(explanation.value))", "  " + explanation.equation]
+    switch explanation.form {
+    case .nothing(let reason): lines.append("  0: \(reason)")
+    case .choice(_, let candidates):
+      for (n, candidate) in candidates.enumerated() { lines.append("  \(n + 1). \(candidate.text) \(number(candidate.value))") }
+    case .product(let factors):
+      lines.append("  the product of")
+      for factor in factors { lines.append("    \(aligned(number(factor.value), 24)) \(factor.text)") }
+    case .sum(let all):
+      let sorted = explanation.largestFirst
+      if all.count > 1 { lines.append("  the sum of \(all.count) terms\(all.count > terms ? ", the largest first" : "")") }
+      for term in sorted.prefix(terms) {
+        let product = term.factors.map { "\($0.text) \(number($0.value))" }.joined(separator: " · ")
+        lines.append("    \(aligned(number(term.value), 24)) \(product)")
+      }
+      if sorted.count > terms {
+        let rest = sorted.dropFirst(terms).reduce(0) { $0 + $1.value }
+        lines.append("    \(aligned(number(rest), 24)) the other \(sorted.count - terms)")
+      }
+    }
+    var seen: Set<String> = []
+    let letters = explanation.inputs.filter { input in explanation.mentions(input.letter) && seen.insert(input.letter + input.name).inserted
+    }
+    for input in letters.prefix(listed) { lines.append("  \(aligned(input.letter, 6)) \(input.name)") }
+    return lines
+  }
+}
+
+extension Explanation {
+  /// Whether a factor begins with a letter of the equation.
+  fileprivate func mentions(_ letter: String) -> Bool {
+    let texts: [String]
+    switch form {
+    case .sum(let terms): texts = Array(Set(terms.flatMap { $0.factors.map(\.text) }))
+    case .product(let factors): texts = factors.map(\.text)
+    case .choice(_, let candidates): texts = candidates.map(\.text)
+    case .nothing: return false
+    }
+    return texts.contains { $0.hasPrefix(letter) || $0.contains(letter + "[") || $0.contains(letter) }
+  }
+}
