@@ -39,8 +39,8 @@ import Testing
     var source = RandomSource("budget")
     let n = 200
     let (x, w) = (source.matrix(9, n), source.matrix(11, n))
-    let exact = x * w.transposed
-    let cancellation = norm((x.magnitude * w.transposed.magnitude).values) / norm(exact.values)
+    let exact = Naive.product(x, w.transposed)
+    let cancellation = norm(Naive.product(x.magnitude, w.transposed.magnitude).values) / norm(exact.values)
     let values = (0..<9 * 11).map { place -> Float in
       (0..<n).reduce(Float(0)) { $0 + Float(x[place / 11, $1]) * Float(w[place % 11, $1]) }
     }
