@@ -107,6 +107,7 @@ let package = Package(
     .testTarget(name: "LayersTests", dependencies: ["CPUBackend", "Layers", "Decoders", "Traces", "Conformance", "TestModels"]),
     .testTarget(name: "DecodersTests", dependencies: ["CPUBackend", "Decoders", "HostileCases", "TestModels"]),
     .testTarget(name: "TracesTests", dependencies: ["CPUBackend", "Traces", "Training", "Conformance", "TestModels"]),
+    .testTarget(name: "ComparisonTests", dependencies: ["Checkpoints", "Conformance", "Comparison"]),
     .testTarget(name: "GenerationTests", dependencies: ["CPUBackend", "Generation", "Conformance", "TestModels"]),
     .testTarget(name: "EvaluationTests", dependencies: ["CPUBackend", "Evaluation", "TestModels"]),
     .testTarget(name: "TrainingTests", dependencies: ["MixLoRA", "CPUBackend", "Samples", "Training", "Conformance", "TestModels"]),

@@ -18,11 +18,11 @@ extension ComparisonReport {
     \(finding)
     \(ReportPage.legend)
     <section><h2>Error against budget, in the order of the run</h2>
-    <p>Each mark is a tensor. What lies in the gray area is explained by rounding; what lies above it is not. Both axes of errors are
+    <p>Each mark is a tensor. What lies in the gray area is explained by rounding; what lies above it is not. The scale is
     logarithmic. Point at a mark to see which tensor it is, press it to go to its row.</p>
     <div class="wide">\(ReportPictures.run(tensors))</div></section>
     \(localSection)
-    <section><h2>Layer by layer</h2><p>A row an operation, a column a layer (– : outside of the layers). The darker, the more of the
+    <section><h2>Layer by layer</h2><p>A row an operation, a column a layer (– : outside of the layers). The stronger the color, the more of the
     budget an error takes; where several tensors share a cell, such as experts, the worst of them counts.</p>
     <div class="wide flow">\(ReportPictures.layers(tensors))</div></section>
     \(placesSection)
@@ -105,7 +105,7 @@ extension ComparisonReport {
     }
     return """
       <section><h2>Where the differences are</h2>
-      <p>A tensor from above: its last axis runs to the right, all others downwards. The darker, the larger the difference in that part.
+      <p>A tensor from above: its last axis runs to the right, all others downwards. The stronger the color, the larger the difference there.
       Columns point at a feature or head, rows at a token.</p>
       <div class="flow">\(figures.joined(separator: "\n"))</div></section>
       """
@@ -120,7 +120,7 @@ extension ComparisonReport {
           + "rounding explains \(brief(w.budget))"
       }
       return """
-        <figure>\(ReportPictures.matrix(layer.matrix))
+        <figure>\(ReportPictures.matrix(layer.matrix, agrees: layer.flips == 0))
         <figcaption><code>\(text(layer.path))</code><br>\(layer.flips) of \(layer.decisions) differ, \(layer.explained) within rounding\(widest ?? "")</figcaption></figure>
         """
     }

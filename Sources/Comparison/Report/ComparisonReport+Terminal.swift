@@ -72,25 +72,23 @@ extension ComparisonReport {
     return lines
   }
 
-  /// How many tensors that are not ok have a line of their own.
-  private static var shown: Int { 24 }
-
   private func notOK(_ paint: Paint) -> [String] {
     let wrong = tensors.filter { $0.verdict != .ok }
     if wrong.isEmpty { return [] }
     // What is wrong itself comes before what merely carries an error along; each in the order of the run.
-    let rows = (wrong.filter { $0.verdict == .mismatch } + wrong.filter { $0.verdict != .mismatch }).prefix(Self.shown)
-    var table = TextTable(["verdict", "error", "× budget", "by itself", "× budget", "tensor"], right: [1, 2, 3, 4])
+    let rows = wrong.filter { $0.verdict == .mismatch }.prefix(16) + wrong.filter { $0.verdict != .mismatch }.prefix(8)
+    var table = TextTable(["verdict", "error", "× budget", "own ×", "tensor"], right: [1, 2, 3])
     for tensor in rows {
+      let name = tensor.name.replacing("base_model.model.", with: "").replacing("model.layers.", with: "…")
       table.rows.append([
-        tensor.verdict.rawValue, brief(tensor.error), multiple(tensor.ratio), tensor.localError.map(brief) ?? "–",
-        tensor.localRatio.map(multiple) ?? "–", shortened(presentable(tensor.name), 31),
+        tensor.verdict.rawValue, brief(tensor.error), multiple(tensor.ratio), tensor.localRatio.map(multiple) ?? "–",
+        shortened(presentable(name), 42),
       ])
     }
     let lines = table.text.split(separator: "\n").map(String.init)
     var result = [""] + lines.prefix(1) + zip(lines.dropFirst(), rows).map { paint.row($0, $1.verdict) }
-    if wrong.count > rows.count { result.append("… and \(wrong.count - rows.count) more; --json and --html have all") }
-    return result
+    if wrong.count > rows.count { result.append("… and \(wrong.count - rows.count) more that are not ok; --json and --html have all") }
+    return result + ["(× budget: of what rounding explains; own ×: the operation by itself)"]
   }
 
   /// A line a kind of operation and phase: how many tensors, of what verdict, how close to the budget.

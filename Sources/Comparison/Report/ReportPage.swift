@@ -36,7 +36,7 @@ enum ReportPage {
     summary{cursor:pointer;font-weight:600}small{color:var(--soft)}code,pre{font:.88em ui-monospace,monospace}pre{overflow-x:auto}
     .wide{overflow-x:auto}.flow{display:flex;flex-wrap:wrap;gap:1rem 2rem}
     figure{margin:0;max-width:100%;overflow-x:auto}figcaption{font-size:.85rem;color:var(--soft);max-width:32rem;overflow-wrap:anywhere}
-    svg{display:block;font:11px system-ui,sans-serif}svg.plot{width:100%;min-width:620px;height:auto;max-width:1000px}
+    svg{display:block;font:11px system-ui,sans-serif}svg.plot{width:100%;min-width:560px;height:auto}
     svg text{fill:var(--soft)}svg .layer{font-size:10px}svg .name{font:10.5px ui-monospace,monospace}svg .area{font-weight:600}
     .budget{fill:var(--area)}.grid{stroke:var(--line);fill:none}.phase{stroke:var(--soft);fill:none}.frame{stroke:var(--line);fill:none}
     svg .ok{fill:var(--ok)}svg .mismatch{fill:var(--mismatch)}svg .propagated{fill:var(--propagated)}svg .routing{fill:var(--routing)}

@@ -104,7 +104,7 @@ enum ReportPictures {
     }
     svg += "<path class=phase d=\"M\(one) 24V400M64 \(level)H676\"/>"
     svg += "<text class=area x=70 y=38>carried along</text><text class=area x=70 y=394>right</text>"
-    svg += "<text class=area x=670 y=38 text-anchor=end>wrong by itself</text>"
+    svg += "<text class=area x=670 y=394 text-anchor=end>wrong by itself</text>"
     svg += "<text x=370 y=438 text-anchor=middle>own error / budget</text>"
     svg += "<text transform=\"translate(14 212)rotate(-90)\" text-anchor=middle>whole error / budget</text>"
     // A tensor without a figure keeps its place in the order, but not on the picture.
@@ -204,9 +204,9 @@ enum ReportPictures {
     return picture(columns * size, cells.count * size, svg, "where the differences are", fixed: true)
   }
 
-  /// Who was chosen instead of whom.
-  static func matrix(_ counts: [[Int]]) -> String {
-    let size = counts.count > 16 ? 8 : 24
+  /// Who was chosen instead of whom; small and without numbers where everything agrees, or where experts are many.
+  static func matrix(_ counts: [[Int]], agrees: Bool) -> String {
+    let size = counts.count > 16 || agrees ? 8 : 24
     let largest = Double(max(1, counts.joined().max() ?? 1))
     var svg = ""
     for (r, row) in counts.enumerated() {
@@ -226,7 +226,7 @@ enum ReportPictures {
   }
 
   private static func picture(_ width: Int, _ height: Int, _ content: String, _ title: String, fixed: Bool = false) -> String {
-    "<svg role=img aria-label=\"\(title)\" viewBox=\"0 0 \(width) \(height)\" width=\(width) height=\(height)\(fixed ? "" : " class=plot")>\(content)</svg>"
+    "<svg role=img aria-label=\"\(title)\" viewBox=\"0 0 \(width) \(height)\" width=\(width) height=\(height)\(fixed ? "" : " class=plot style=\"max-width:\(width)px\"")>\(content)</svg>"
   }
 }
 
