@@ -136,9 +136,9 @@ extension ComparisonReport {
 
   private var tableSection: String {
     let rows = tensors.map { t in
-      "<tr class=\(t.verdict.rawValue)><td>\(text(t.name))<td>\(text(t.phase))<td>\(t.sizes)<td>\(brief(t.error))<td>\(brief(t.budget))"
+      "<tr class=\(t.verdict.rawValue)><td>\(text(t.name))<td>\(t.verdict.rawValue)<td>\(text(t.phase))<td>\(t.sizes)<td>\(brief(t.error))<td>\(brief(t.budget))"
         + "<td>\(multiple(t.ratio))<td>\(t.localError.map(brief) ?? "")<td>\(t.localRatio.map(multiple) ?? "")"
-        + "<td>\(brief(t.metrics.maxAbsolute))<td>\(t.verdict.rawValue)"
+        + "<td>\(brief(t.metrics.maxAbsolute))"
     }
     let options = TensorJudgement.Verdict.allCases.map { "<option>\($0.rawValue)" }.joined()
     return """
@@ -146,7 +146,7 @@ extension ComparisonReport {
       <p class="filter"><label>name contains <input id="name" type="search"></label>
       <label>verdict <select id="verdict"><option value="">all<option value="not">not ok\(options)</select></label>
       <span id="count">\(tensors.count) tensors</span></p>
-      <div class="wide"><table id="tensors"><thead><tr><th>tensor<th>phase<th>shape<th>error<th>budget<th>× budget<th>by itself<th>× budget<th>largest difference<th>verdict
+      <div class="wide"><table id="tensors"><thead><tr><th>tensor<th>verdict<th>phase<th>shape<th>error<th>budget<th>× budget<th>by itself<th>× budget<th>largest
       <tbody>
       \(rows.joined(separator: "\n"))
       </table></div></section>

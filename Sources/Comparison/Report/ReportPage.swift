@@ -45,9 +45,9 @@ enum ReportPage {
     th{position:sticky;top:0;background:var(--card);text-align:right;cursor:pointer;color:var(--soft);font-weight:600}
     th,td{padding:.15rem .7rem .15rem 0;border-bottom:1px solid var(--line);white-space:nowrap}
     td{text-align:right}td:first-child{font:.95em ui-monospace,monospace}
-    th:first-child,td:first-child,th:nth-child(2),td:nth-child(2),th:last-child,td:last-child{text-align:left}
-    tr.mismatch td:last-child{color:var(--mismatch);font-weight:700}tr.propagated td:last-child{color:var(--propagated)}
-    tr.routing td:last-child{color:var(--routing)}tr.ok td:last-child{color:var(--ok)}tr.on td{background:var(--area)}
+    th:first-child,td:first-child,th:nth-child(-n+3),td:nth-child(-n+3){text-align:left}
+    tr.mismatch td:nth-child(2){color:var(--mismatch);font-weight:700}tr.propagated td:nth-child(2){color:var(--propagated)}
+    tr.routing td:nth-child(2){color:var(--routing)}tr.ok td:nth-child(2){color:var(--ok)}tr.on td{background:var(--area)}
     .filter{display:flex;flex-wrap:wrap;gap:.4rem 1rem;align-items:center}
     input,select{font:inherit;background:var(--back);color:var(--text);border:1px solid var(--line);border-radius:4px;padding:.15rem .4rem;max-width:100%}
     #tip{position:fixed;z-index:2;background:var(--text);color:var(--back);padding:.3rem .6rem;border-radius:5px;font-size:.82rem;max-width:min(34rem,94vw);overflow-wrap:anywhere;pointer-events:none;white-space:pre-line}
@@ -65,15 +65,15 @@ enum ReportPage {
     name.addEventListener('input',filter);verdict.addEventListener('change',filter);
     function number(text){if(text==='inf'||text==='nan')return Infinity;var x=parseFloat(text);return isNaN(x)?-Infinity:x}
     [].forEach.call(table.tHead.rows[0].cells,function(head,c){var down=false;head.tabIndex=0;head.title='sort';
-      function sort(){down=!down;var words=c<3||c===9;
+      function sort(){down=!down;var words=c<4;
         rows.slice().sort(function(a,b){var x=a.cells[c].textContent,y=b.cells[c].textContent;
           var d=words?(x<y?-1:x>y?1:0):number(y)-number(x);return (down?1:-1)*(d||0)}).forEach(function(row){body.appendChild(row)})}
       head.addEventListener('click',sort);head.addEventListener('keydown',function(e){if(e.key==='Enter')sort()})});
     function row(mark){return rows[[].indexOf.call(mark.parentNode.children,mark)]}
     function marked(e){return e.target.closest&&e.target.closest('.marks>*')}
     document.addEventListener('mouseover',function(e){var mark=marked(e);if(!mark||!row(mark)){tip.hidden=true;return}
-      var c=row(mark).cells;tip.textContent=c[0].textContent+' ('+c[1].textContent+')\\n'+c[9].textContent+': error '+c[3].textContent+', '+
-        c[5].textContent+' × budget'+(c[6].textContent?'; by itself '+c[6].textContent+', '+c[7].textContent+' × budget':'');
+      var c=row(mark).cells;tip.textContent=c[0].textContent+' ('+c[2].textContent+')\\n'+c[1].textContent+': error '+c[4].textContent+', '+
+        c[6].textContent+' × budget'+(c[7].textContent?'; by itself '+c[7].textContent+', '+c[8].textContent+' × budget':'');
       tip.hidden=false;tip.style.left=Math.max(4,Math.min(e.clientX+14,innerWidth-tip.offsetWidth-8))+'px';
       tip.style.top=(e.clientY+18+tip.offsetHeight>innerHeight?e.clientY-tip.offsetHeight-10:e.clientY+18)+'px'});
     document.addEventListener('click',function(e){var mark=marked(e);if(!mark||!row(mark))return;
