@@ -36,6 +36,8 @@ let package = Package(
   platforms: [.macOS(.v15)],
   products: [
     .library(name: "MixLoRA", targets: ["MixLoRA"]),
+    // Budgets, named tensors and naive definitions for other people's tests, without the rest.
+    .library(name: "Conformance", targets: ["Conformance"]),
     .executable(name: "mixlora", targets: ["MixLoRACommand"]),
   ],
   dependencies: [

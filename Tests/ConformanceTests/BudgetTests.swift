@@ -66,7 +66,7 @@ import Testing
     #expect(!candidate([1, 2, 3, 4.5, 5, 16]).matches(golden, within: budget))
     #expect(
       "\(budget)"
-        == "model.norm.output: error 1.049, budget 5.200e-6, shape [2, 3]; first at [1, 2]: 16.0, expected 6.0; worst at [1, 2]: 16.0, expected 6.0"
+        == "model.norm.output: error 1.050, budget 5.200e-6, shape [2, 3]; first at [1, 2]: 16.0, expected 6.0; worst at [1, 2]: 16.0, expected 6.0"
     )
     #expect(candidate([1, 2, 3, 4, 5, 6]).matches(golden, within: budget))
     #expect("\(budget)" == "1 tensors within the budget, at most 0 of it")

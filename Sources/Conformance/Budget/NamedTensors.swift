@@ -36,22 +36,37 @@ public struct NamedTensors: Sendable, CustomStringConvertible {
     for tensor in tensors { append(tensor.name, tensor.values, shape: tensor.shape) }
   }
 
-  /// The tensors of a safetensors file, each in the precision that it is stored in.
+  /// The tensors of a safetensors file, each in the precision that it is stored in; whole numbers of 32 and 64 bits are exact.
   ///
-  /// - Throws: `CheckpointError` for a file that is none, and for a tensor of whole numbers.
+  /// - Throws: `CheckpointError` for a file that is none, and for a tensor of another type.
   public init(contentsOf path: String) throws {
     let file = try Safetensors(path: path)
-    let tensors = try Trace<Double>(contentsOf: path).tensors
-    let types = Dictionary(file.entries.map { ($0.name, $0.elementType) }) { first, _ in first }
-    for tensor in tensors {
+    for entry in file.entries {
       let precision: Precision =
-        switch types[tensor.name] {
+        switch entry.elementType {
         case .float32: .float32
         case .float16: .float16
         case .bfloat16: .bfloat16
         default: .float64
         }
-      elements.append(Element(name: tensor.name, shape: tensor.shape, values: tensor.values, precision: precision))
+      let values = try file.withBytes(of: entry.name) { try Self.values($0, entry, path) }
+      elements.append(Element(name: entry.name, shape: entry.shape, values: values, precision: precision))
+    }
+  }
+
+  private static func values(_ bytes: UnsafeRawBufferPointer, _ entry: TensorEntry, _ path: String) throws -> [Double] {
+    func whole<I: FixedWidthInteger>(_ type: I.Type) -> [Double] {
+      (0..<entry.elementCount).map { Double(I(littleEndian: bytes.loadUnaligned(fromByteOffset: $0 * MemoryLayout<I>.size, as: I.self))) }
+    }
+    if entry.elementType == .int64 { return whole(Int64.self) }
+    if entry.elementType == .int32 { return whole(Int32.self) }
+    guard let format = WeightFormat(entry.elementType) else {
+      throw CheckpointError(
+        file: path, place: .tensor(entry.name), found: "dtype \(entry.elementType)", expected: "F64, F32, F16, BF16, I64 or I32")
+    }
+    return [Double](unsafeUninitializedCapacity: entry.elementCount) { values, count in
+      if let from = bytes.baseAddress, let to = values.baseAddress { format.decode(from, entry.elementCount, to: to) }
+      count = entry.elementCount
     }
   }
 
@@ -69,6 +84,9 @@ public struct NamedTensors: Sendable, CustomStringConvertible {
       }
     elements.append(Element(name: name, shape: shape, values: values.map { Double($0) }, precision: precision ?? own))
   }
+
+  /// The first tensor of a name; nil if there is none.
+  public subscript(name: String) -> Element? { elements.first { $0.name == name } }
 
   /// The names with their sizes, the first few.
   public var description: String {
