@@ -36,6 +36,8 @@ let package = Package(
   platforms: [.macOS(.v15)],
   products: [
     .library(name: "MixLoRA", targets: ["MixLoRA"]),
+    // Budgets, named tensors and naive definitions for other people's tests, without the rest.
+    .library(name: "Conformance", targets: ["Conformance"]),
     .executable(name: "mixlora", targets: ["MixLoRACommand"]),
   ],
   dependencies: [
@@ -109,6 +111,7 @@ let package = Package(
     .testTarget(name: "DecodersTests", dependencies: ["CPUBackend", "Decoders", "HostileCases", "TestModels"]),
     .testTarget(name: "TracesTests", dependencies: ["CPUBackend", "Traces", "Training", "Conformance", "TestModels"]),
     .testTarget(name: "SteppingTests", dependencies: ["CPUBackend", "Stepping", "Traces", "Training", "Conformance", "TestModels"]),
+    .testTarget(name: "ComparisonTests", dependencies: ["Checkpoints", "Conformance", "Comparison"]),
     .testTarget(name: "GenerationTests", dependencies: ["CPUBackend", "Generation", "Conformance", "TestModels"]),
     .testTarget(name: "EvaluationTests", dependencies: ["CPUBackend", "Evaluation", "TestModels"]),
     .testTarget(name: "TrainingTests", dependencies: ["MixLoRA", "CPUBackend", "Samples", "Training", "Conformance", "TestModels"]),

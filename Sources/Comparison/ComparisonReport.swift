@@ -39,7 +39,7 @@ public struct ComparisonReport: Sendable {
 /// How one tensor of the candidate compares with the reference.
 public struct TensorJudgement: Sendable {
   /// What is said of a tensor.
-  public enum Verdict: String, Sendable {
+  public enum Verdict: String, Sendable, CaseIterable {
     /// Within its budget.
     case ok
     /// Its own operation is wrong.

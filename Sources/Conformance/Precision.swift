@@ -18,4 +18,13 @@ public enum Precision: String, Sendable, CaseIterable {
     case .bfloat16: 0x1p-8
     }
   }
+
+  /// The smallest number with all its bits.
+  public var leastNormalMagnitude: Double {
+    switch self {
+    case .float64: 0x1p-1022
+    case .float32, .bfloat16: 0x1p-126
+    case .float16: 0x1p-14
+    }
+  }
 }

@@ -23,6 +23,12 @@ public struct Tolerance: Sendable {
     underflow = Double(B.Scalar.leastNormalMagnitude) * 1024
   }
 
+  /// The tolerance of sums that are accumulated in a precision.
+  public init(_ precision: Precision) {
+    unitRoundoff = precision.unitRoundoff
+    underflow = precision.leastNormalMagnitude * 1024
+  }
+
   /// γ_n of the backend plus γ_n of the float64 definition. Infinite when n·u ≥ 1, where there is no bound.
   public func gamma(_ roundings: Int) -> Double { gamma(Double(roundings)) }
 

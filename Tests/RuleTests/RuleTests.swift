@@ -31,7 +31,7 @@ import Testing
     "Glibc": ["Platform"],
     "Darwin": ["Platform"],
     "Musl": ["Platform"],
-    "Synchronization": ["CPUBackend", "MixLoRACommand"],
+    "Synchronization": ["CPUBackend", "Conformance", "MixLoRACommand"],
     "ArgumentParser": ["MixLoRACommand"],
   ]
 

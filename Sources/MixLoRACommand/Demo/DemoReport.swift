@@ -1,5 +1,6 @@
 import Checkpoints
 import Evaluation
+import Platform
 import Training
 
 /// What the demo shows at its end: as text, as one page, as a line for machines.

@@ -1,5 +1,6 @@
 import ArgumentParser
 import Checkpoints
+import Platform
 
 /// Looks at this machine and runs a short conformance suite on it.
 struct DoctorCommand: ParsableCommand {

@@ -1,6 +1,7 @@
 import CPUBackend
 import Checkpoints
 import Decoders
+import Platform
 
 /// The same for people.
 extension Inspection {

@@ -1,5 +1,5 @@
 /// A number with so many digits after the point.
-func fixed(_ value: Double, _ digits: Int) -> String {
+package func fixed(_ value: Double, _ digits: Int) -> String {
   guard value.isFinite, abs(value) < 1e12 else { return "\(value)" }
   var scale = 1
   for _ in 0..<digits { scale *= 10 }
@@ -10,7 +10,7 @@ func fixed(_ value: Double, _ digits: Int) -> String {
 }
 
 /// A positive number in three digits: 2.00e-4.
-func scientific(_ value: Double) -> String {
+package func scientific(_ value: Double) -> String {
   guard value.isFinite, value > 0 else { return "\(value)" }
   var exponent = 0
   var mantissa = value
@@ -20,7 +20,7 @@ func scientific(_ value: Double) -> String {
 }
 
 /// A number with four digits that count, such as `0.02331`, `1234` or `1.500e-9`.
-func significant(_ value: Double) -> String {
+package func significant(_ value: Double) -> String {
   guard value.isFinite else { return "\(value)" }
   guard value != 0 else { return "0" }
   let size = abs(value)
@@ -37,23 +37,23 @@ func significant(_ value: Double) -> String {
 }
 
 /// Text with blanks behind it up to a width.
-func pad(_ text: String, _ width: Int) -> String { text + String(repeating: " ", count: max(0, width - text.count)) }
+package func pad(_ text: String, _ width: Int) -> String { text + String(repeating: " ", count: max(0, width - text.count)) }
 /// Text with blanks before it up to a width.
-func padLeft(_ text: String, _ width: Int) -> String { String(repeating: " ", count: max(0, width - text.count)) + text }
+package func padLeft(_ text: String, _ width: Int) -> String { String(repeating: " ", count: max(0, width - text.count)) + text }
 
 /// Columns of text, each as wide as its widest cell.
-struct TextTable {
+package struct TextTable {
   private let titles: [String]
   private let right: Set<Int>
-  var rows: [[String]] = []
+  package var rows: [[String]] = []
 
   /// A table of the given titles; `right` are the columns whose cells stand at the right.
-  init(_ titles: [String], right: Set<Int> = []) {
+  package init(_ titles: [String], right: Set<Int> = []) {
     self.titles = titles
     self.right = right
   }
 
-  var text: String {
+  package var text: String {
     let lines = [titles] + rows
     let widths = titles.indices.map { column in lines.map { $0[column].count }.max() ?? 0 }
     return lines.map { cells in
