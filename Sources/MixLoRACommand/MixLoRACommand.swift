@@ -12,7 +12,8 @@ struct MixLoRACommand: ParsableCommand {
     version: version,
     subcommands: [
       DemoCommand.self, TrainCommand.self, EvaluateCommand.self, GenerateCommand.self, ChatCommand.self, TraceCommand.self,
-      TokenizeCommand.self, InspectCommand.self, ConvertCommand.self, BenchCommand.self, DoctorCommand.self,
+      TokenizeCommand.self, InspectCommand.self, ConvertCommand.self, CaptureHelperCommand.self, BenchCommand.self,
+      DoctorCommand.self,
     ])
 }
 
