@@ -42,9 +42,20 @@ def wide(x): return x if x.dtype in (torch.float32, torch.float64) else x.float(
 class Operations:
     """The operations of one layer, or of what stands before and behind the layers (layer None)."""
 
-    def __init__(self, configuration, adapter, settings, layer=None):
-        self.c, self.a, self.s, self.layer = configuration, adapter or {}, settings, layer
-        self.gemma = configuration["model_type"].startswith("gemma")
+    def __init__(self, model, layer=None):
+        self.model, self.layer, self.c, self.a, self.s = model, layer, model.c, model.a or {}, model.s
+        self.gemma = self.c["model_type"].startswith("gemma")
+
+    # ---- what the files hold
+
+    def weight(self, linear):                                    # W and b of a frozen layer
+        name = f"model.layers.{self.layer}.{'self_attn' if linear in ATTENTION else 'mlp'}.{linear}"
+        return self.model.W[name + ".weight"], self.model.W.get(name + ".bias")
+
+    def branch(self, linear, expert=None):                       # A and B of a branch, or None where the adapter has none
+        name, P = f"layers.{self.layer}.{'self_attn' if linear in ATTENTION else 'mlp'}.{linear}", self.model.P
+        name = f"base_model.model.model.{name}" if not self.model.mixture else f"mixlora.{name}" if expert is None else f"mixlora.{name}.experts.{expert}"
+        return (P[name + ".lora_A.weight"], P[name + ".lora_B.weight"]) if name + ".lora_A.weight" in P else None
 
     # ---- products
 
@@ -156,7 +167,9 @@ class Operations:
 
     def activation(self, a): return F.gelu(a, approximate="tanh") if self.gemma else F.silu(a)
     def hidden(self, a, c): return self.activation(a) * c
-    def weigh(self, w, e): return wide(w[:, None] * e)           # (rows,·), summed in float32
+    def gather(self, x, tokens): return x[tokens]                # (M,·) → (rows,·)
+    def weigh(self, w, e, expert): return wide(w[:, None] * e)   # (rows,·), summed in float32
+    def scatter(self, y, tokens, e): return y.index_add(0, tokens, e)
 
     # ---- losses
 
@@ -172,7 +185,10 @@ class Operations:
     def mean(self, terms, yes): return terms[yes].sum() / yes.sum()
     def total(self, loss, aux): return loss + aux
 
-    def adamw(self, p, g, state, step, lr, decay):               # torch's order: the decay first
+    def clear(self, parameters):
+        for p in parameters: p.grad = None
+
+    def adamw(self, name, p, g, state, step, lr, decay):               # torch's order: the decay first
         beta1, beta2, eps = 0.9, 0.999, 1e-8
         m, v = state.setdefault("m", torch.zeros_like(p)), state.setdefault("v", torch.zeros_like(p))
         p.mul_(1 - lr * decay)
@@ -182,7 +198,7 @@ class Operations:
 
 
 class Candidate:
-    """The model: its files, and the pass. `operations(layer)` gives the operations of a layer; bugs.py gives others."""
+    """The model: its files, and the pass. `operations(model, layer)` gives the operations of a layer; bugs.py gives others."""
 
     def __init__(self, model, adapter, settings, operations=Operations):
         self.s, self.c = settings, json.loads((Path(model) / "config.json").read_text())
@@ -196,23 +212,13 @@ class Candidate:
         self.W = {k: v.to(dtype) for k, v in load_file(Path(model) / "model.safetensors").items()}
         self.P = {k: v.detach().to(torch.float64 if dtype == torch.float64 else torch.float32).clone().requires_grad_() for k, v in self.P.items()}
         self.mixture = bool(self.a) and self.a["peft_type"] == "MIXLORA"
-        make = lambda layer: operations(self.c, self.a, settings, layer)
-        self.ops, self.outer = [make(i) for i in range(self.c["num_hidden_layers"])], make(None)
+        self.ops, self.outer = [operations(self, i) for i in range(self.c["num_hidden_layers"])], operations(self, None)
 
-    def branch(self, i, linear, expert=None):
-        """A and B of a branch, or None where the adapter has none."""
-        part = "self_attn" if linear in ATTENTION else "mlp"
-        name = f"layers.{i}.{part}.{linear}"
-        name = f"base_model.model.model.{name}" if not self.mixture else f"mixlora.{name}" if expert is None else f"mixlora.{name}.experts.{expert}"
-        return (self.P[name + ".lora_A.weight"], self.P[name + ".lora_B.weight"]) if name + ".lora_A.weight" in self.P else None
-
-    def base(self, i, x, linear):
-        name = f"model.layers.{i}.{'self_attn' if linear in ATTENTION else 'mlp'}.{linear}"
-        return self.ops[i].linear(x, self.W[name + ".weight"], self.W.get(name + ".bias"), linear)
+    def base(self, i, x, linear): return self.ops[i].linear(x, *self.ops[i].weight(linear), linear)
 
     def adapted(self, i, x, linear, expert=None, base=None):
         """W x + b + s B A x"""
-        y, branch = self.base(i, x, linear) if base is None else base, self.branch(i, linear, expert)
+        y, branch = self.base(i, x, linear) if base is None else base, self.ops[i].branch(linear, expert)
         return y if branch is None else self.ops[i].add(y, self.ops[i].low_rank(x, *branch, linear), linear)
 
     def attention(self, i, x, real, see):
@@ -240,17 +246,17 @@ class Candidate:
 
         def stage(linear, inputs):                               # every expert's W x + s B A x, by the expert's number
             if linear == "down_proj": base = {e: None for e in rows} if not shared else {e: 0 for e in rows}
-            else: base = {e: bases[linear][t] if shared else None for e, (t, _) in rows.items()}
-            if self.s.experts == "batched" and all(self.branch(i, linear, e) for e in rows):
+            else: base = {e: ops.gather(bases[linear], t) if shared else None for e, (t, _) in rows.items()}
+            if self.s.experts == "batched" and all(ops.branch(linear, e) for e in rows):
                 longest = max(len(v) for v in inputs.values())
                 padded = torch.stack([F.pad(v, (0, 0, 0, longest - len(v))) for v in inputs.values()])                      # (E',longest,I)
-                A, B = (torch.stack([self.branch(i, linear, e)[j] for e in rows]).to(padded.dtype) for j in (0, 1))
+                A, B = (torch.stack([ops.branch(linear, e)[j] for e in rows]).to(padded.dtype) for j in (0, 1))
                 out = ops.scale(linear) * (padded @ A.transpose(1, 2) @ B.transpose(1, 2))
                 return {e: ops.add(base[e], y[:len(inputs[e])], linear) for e, y in zip(rows, out)}
             return {e: self.adapted(i, v, linear, e, base[e]) for e, v in inputs.items()}
 
         def seen(point, values): return {e: see(f"experts.{e}.{point}", v, tokens=rows[e][0]) for e, v in values.items()}
-        into = {e: x[t] for e, (t, _) in rows.items()}
+        into = {e: ops.gather(x, t) for e, (t, _) in rows.items()}
         a = seen("gate_proj.output", stage("gate_proj", into))
         c = seen("up_proj.output", stage("up_proj", into))
         h = seen("hidden", {e: ops.hidden(a[e], c[e]) for e in rows})
@@ -258,8 +264,8 @@ class Candidate:
         if not shared: d = seen("down_proj.output", d)
         y, u = (wide(x.new_zeros(len(x), n)) for n in (x.shape[1], next(iter(h.values())).shape[1]))
         for e, (t, k) in rows.items():
-            if isinstance(d[e], torch.Tensor): y = y.index_add(0, t, ops.weigh(w[t, k], d[e]))
-            if shared: u = u.index_add(0, t, ops.weigh(w[t, k], h[e]))
+            if isinstance(d[e], torch.Tensor): y = ops.scatter(y, t, ops.weigh(w[t, k], d[e], e))
+            if shared: u = ops.scatter(u, t, ops.weigh(w[t, k], h[e], e))
         if shared: y = y + wide(self.base(i, see("down_proj.input", u.to(x.dtype)), "down_proj"))
         return y.to(x.dtype), p[real], choice[real]
 
@@ -275,7 +281,7 @@ class Candidate:
     def forward(self, batch, see):
         """logits (B,T,V), cross-entropy, balance loss"""
         ids, self.routing, outer = batch["input_ids"], [], self.outer
-        real = batch.get("attention_mask", torch.ones_like(ids)).bool()
+        real = self.real = batch.get("attention_mask", torch.ones_like(ids)).bool()
         x = outer.embed(ids, self.W["model.embed_tokens.weight"])
         if not x.requires_grad and torch.is_grad_enabled(): x.requires_grad_()
         x = see("model.embed_tokens.output", x)
@@ -300,12 +306,12 @@ class Candidate:
         state = {k: {} for k in self.P}
         for step in range(max(1, self.s.steps)):
             logits, loss, aux = self.forward(batch, capture.record)
-            for p in self.P.values(): p.grad = None
+            self.outer.clear(self.P.values())
             self.outer.total(loss, aux).backward()
             capture.step(loss, aux, logits)
             with torch.no_grad():
                 for k, p in self.P.items():
-                    if self.s.steps: self.outer.adamw(p, torch.zeros_like(p) if p.grad is None else p.grad, state[k], step + 1, self.s.lr, self.s.weight_decay)
+                    if self.s.steps: self.outer.adamw(k, p, torch.zeros_like(p) if p.grad is None else p.grad, state[k], step + 1, self.s.lr, self.s.weight_decay)
         groups = type("Steps", (), dict(param_groups=[dict(lr=self.s.lr, weight_decay=self.s.weight_decay)]))
         capture.save(out, groups if self.s.steps else None)
 
