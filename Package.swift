@@ -47,7 +47,7 @@ let package = Package(
   ],
   targets: [
     .systemLibrary(name: "COpenBLAS"),
-    .target(name: "CEmbedded", exclude: ["Demo"]),
+    .target(name: "CEmbedded", exclude: ["Demo", "Capture"]),
     .target(
       name: "Platform",
       dependencies: [

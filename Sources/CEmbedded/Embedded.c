@@ -18,6 +18,13 @@ static const unsigned char test[] = {
 #embed "Demo/test.jsonl"
 };
 
+static const unsigned char capture_torch[] = {
+#embed "Capture/mixlora_capture_torch.py"
+};
+static const unsigned char capture_numpy[] = {
+#embed "Capture/mixlora_capture_numpy.py"
+};
+
 static const struct embedded_file files[] = {
     {"base/config.json", config, sizeof config},
     {"base/tokenizer.json", tokenizer, sizeof tokenizer},
@@ -26,6 +33,15 @@ static const struct embedded_file files[] = {
     {"data/test.jsonl", test, sizeof test},
 };
 
+static const struct embedded_file helpers[] = {
+    {"torch", capture_torch, sizeof capture_torch},
+    {"numpy", capture_numpy, sizeof capture_numpy},
+};
+
 size_t embedded_file_count(void) { return sizeof files / sizeof files[0]; }
 
 struct embedded_file embedded_file_at(size_t index) { return files[index]; }
+
+size_t capture_helper_count(void) { return sizeof helpers / sizeof helpers[0]; }
+
+struct embedded_file capture_helper_at(size_t index) { return helpers[index]; }

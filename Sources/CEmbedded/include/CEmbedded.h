@@ -16,4 +16,10 @@ size_t embedded_file_count(void);
 /// The file of this number.
 struct embedded_file embedded_file_at(size_t index);
 
+/// How many helpers for recording another program's run there are.
+size_t capture_helper_count(void);
+
+/// The helper of this number; its name is the framework's.
+struct embedded_file capture_helper_at(size_t index);
+
 #endif

@@ -1,0 +1,162 @@
+"""Records a run of a PyTorch model, forward and backward, for `mixlora compare`. Needs PyTorch alone; CPU or GPU.
+
+    capture = Capture(model, batch["attention_mask"])       # (B,T), 1 where a token is real
+    for _ in range(steps):
+        logits, loss, aux = ...                              # your forward pass; aux: the balance loss, or None
+        (loss + aux).backward()
+        capture.step(loss, aux, logits)                      # behind backward, before the gradients are cleared
+        optimizer.step(); optimizer.zero_grad()
+    capture.save("run.safetensors", optimizer)               # without an optimizer: the one pass, no values behind steps
+
+Modules are found by walking the model, and named as `mixlora trace` names them: Hugging Face's, PEFT's and MoE-PEFT's names are
+known; `rename` is a function from a module's path to the trace's for others. What is no module, or is formed inside one, is given by
+hand: `capture.record("model.layers.0.self_attn.q_proj.rotated.output", q)`; the rows of expert 3 with the places b·T + t of its tokens:
+`capture.record("model.layers.0.mlp.experts.3.hidden", h, tokens)`. A tensor keeps its element type. Only the first pass is recorded,
+`loss_curve` and the values behind the steps apart. `parameters` (name in the adapter file → tensor) are the model's trained ones unless given.
+"""
+import contextlib, json, os, re, struct, sys
+import torch, torch.overrides
+
+TYPES = {torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16", torch.int64: "I64", torch.int32: "I32", torch.bool: "BOOL"}
+NAMES = [(r"^((base_model|module|_orig_mod)\.)+(model\.(?=model\.|lm_head))?", ""), (r"\.base_layer$", ".base"), (r"\.w([qkvo])\b", r".\1_proj"),
+         (r"\.(mlp\.)?mlp\.w1\b", ".mlp.gate_proj"), (r"\.(mlp\.)?mlp\.w2\b", ".mlp.down_proj"), (r"\.(mlp\.)?mlp\.w3\b", ".mlp.up_proj"),
+         (r"^model\.lm_head$", "lm_head"), (r"\.moes\.[^.]+\.gate$", ".moe_gate"), (r"\.mlp\.gate$", ".mlp.moe_gate"),
+         (r"\.mlp\.(\w+_proj)\.loras\.moe\..*\.experts\.(\d+)$", r".mlp.experts.\2.\1")]
+POINTS = re.compile(r"model\.layers\.\d+(\.((input|post_attention|pre_feedforward|post_feedforward)_layernorm|self_attn(\.[qkvo]_proj)?|mlp(\.(moe_gate|down_proj|(gate|up)_proj(\.base)?))?"
+                    r"|mlp\.experts\.\d+\.(gate|up|down)_proj))?$|model\.norm$|lm_head$")
+
+
+class Capture:
+    def __init__(self, model=None, attention_mask=None, parameters=None, rename=None):
+        self.mask = torch.as_tensor(attention_mask).bool().cpu()                # (B,T)
+        self.values, self.curve, self.wrapped, self.repeated, self.recording = {}, [], [], set(), True
+        self.inputs, self.choices, self.tokens = {}, {}, {}                     # of each mixture: its input, its decisions, its experts' tokens
+        trained = {} if model is None else {n: p for n, p in model.named_parameters() if p.requires_grad}
+        self.parameters = parameters or {re.sub(r"\.(lora_[AB])\.\w+\.weight$", r".\1.weight", n): p for n, p in trained.items()}
+        if model is not None: self._walk(model, "", {}, type(model).__module__.split(".")[0], rename or self._name)
+        self.names = sorted(path for _, path, _ in self.wrapped)
+        self.norm = ".pre_feedforward_layernorm" if any("pre_feedforward" in n for n in self.names) else ".post_attention_layernorm"
+
+    @staticmethod
+    def _name(path):
+        path = re.sub(r"_(?=\.|$)", "", path)                                   # MoE-PEFT ends its names with an underscore
+        for pattern, name in NAMES: path = re.sub(pattern, name, path)
+        return path
+
+    def _walk(self, thing, path, seen, package, rename):
+        """Modules, lists and dictionaries of them, and objects of the model's own package (MoE-PEFT keeps experts in plain ones)."""
+        if id(thing) in seen: return
+        seen[id(thing)] = thing
+        own = isinstance(thing, torch.nn.Module) or type(thing).__module__.split(".")[0] == package
+        if own and callable(getattr(thing, "forward", None)):
+            name = rename(path)
+            if POINTS.match(name) or name == "model.embed_tokens": self._wrap(thing, name)
+        parts = dict(enumerate(thing)) if isinstance(thing, (list, tuple)) else thing if isinstance(thing, dict) else {}
+        if own and hasattr(thing, "__dict__"): parts = {**vars(thing).get("_modules", {}), **vars(thing)}
+        for key, part in parts.items():
+            if key != "_modules" and not isinstance(part, (torch.Tensor, str)): self._walk(part, f"{path}.{key}".lstrip("."), seen, package, rename)
+
+    def _wrap(self, module, path):
+        """Stands in front of `forward`: a hook is passed by where a program calls `forward` by its name."""
+        forward = module.forward
+
+        def watched(*inputs, **named):
+            tensors = [x for x in (*inputs, *named.values()) if isinstance(x, torch.Tensor) and x.is_floating_point()]
+            if tensors: self._before(path, tensors)
+            with Decisions(self, path) if path.endswith(".mlp") else contextlib.nullcontext(): outputs = forward(*inputs, **named)
+            self._after(path, outputs[0] if isinstance(outputs, (tuple, list)) else outputs, tensors)
+            return outputs
+        self.wrapped.append((module, path, vars(module).get("forward")))
+        module.forward = watched
+
+    def _before(self, path, tensors):
+        layer, norm, _ = path.partition(self.norm)
+        if path == "model.layers.0": self._see("model.embed_tokens.output", tensors[0])          # behind a family's scale
+        if norm: self._see(layer + ".residual.output", tensors[0])
+        if path.endswith((".o_proj", ".mlp.down_proj")): self._see(path + ".input", tensors[0])
+        if path.endswith(".mlp"): self.inputs[path] = tensors[0].detach().reshape(-1, tensors[0].shape[-1])
+
+    def _after(self, path, y, inputs):
+        if not isinstance(y, torch.Tensor) or not y.is_floating_point(): return
+        if path == "model.embed_tokens":                                        # frozen, but its gradient is a point
+            if torch.is_grad_enabled() and not y.requires_grad: y.requires_grad_(True)
+        elif ".experts." in path: self._expert(path, y, inputs[-1])
+        else: self._see(path + ".output", y)
+
+    def _expert(self, path, y, x):
+        """An expert's rows are the tokens that chose it: slot after slot or in the order of tokens, whichever its input x shows."""
+        mlp, expert, linear = re.match(r"(.*)\.experts\.(\d+)\.(.*)", path).groups()
+        if mlp not in self.choices: return
+        key = (mlp, expert)
+        if linear != "down_proj":
+            slots = (self.choices[mlp].T == int(expert)).nonzero()[:, 1]
+            self.tokens[key] = next((t for t in (slots, slots.sort()[0]) if len(t) == len(x) and torch.equal(self.inputs[mlp][t].to(x.dtype), x)), None)
+        if self.tokens.get(key) is None: return
+        if linear == "down_proj": self._see(path.replace("down_proj", "hidden"), x, self.tokens[key])
+        self._see(path + ".output", y, self.tokens[key])
+
+    def record(self, name, tensor, tokens=None, gradient=True):
+        """A tensor by hand, and its gradient: (B,T,width), or the rows of an expert with the places of their tokens. Returns it."""
+        if self.recording: self._see(name, tensor, tokens, gradient, by_hand=True)
+        return tensor
+
+    def _see(self, name, tensor, tokens=None, gradient=True, by_hand=False):
+        again = torch._C._current_graph_task_id() != -1                         # within backward: a checkpoint forms its block again
+        if name in self.values and not again: self.repeated.add(name)
+        if name not in self.values and not self._keep(name, tensor, tokens, by_hand): return
+        if tokens is not None: self._keep(re.sub(r"(experts\.\d+)\..*", r"\1.tokens", name), tokens, tokens)
+
+        def seen(g): self._keep("grad." + name, g, tokens, by_hand)
+        if gradient and tensor.requires_grad: tensor.register_hook(seen)
+
+    def _keep(self, name, tensor, tokens=None, by_hand=False):
+        """A copy on the CPU, zero at padding, without an expert's rows of padding. False where the shape is none of the batch's."""
+        t, mask = tensor.detach().to("cpu", copy=True), self.mask
+        if tokens is not None: t = t[mask.flatten()[tokens.cpu()]]
+        elif t.dim() > 1 and t.numel() == mask.numel() * t.shape[-1]: t = t.reshape(*mask.shape, -1).masked_fill(~mask[..., None], 0)
+        elif not by_hand: return False
+        self.values[name] = t.contiguous()
+        return True
+
+    def step(self, loss, aux_loss=None, logits=None):
+        """Behind backward: the first keeps losses, logits and the parameters' gradients and ends the recording; each adds to the curve."""
+        losses = {k: v.detach().cpu().reshape(1).clone() for k, v in (("loss", loss), ("aux_loss", aux_loss)) if v is not None}
+        self.curve.append(sum(losses.values()))
+        if not self.recording: return
+        self.recording = False
+        for module, _, old in self.wrapped: module.forward = old or vars(module).pop("forward") and type(module).forward.__get__(module)
+        for name in self.repeated: self.values.pop(name, None), self.values.pop("grad." + name, None)     # which call is meant?
+        if self.repeated: print("not recorded, because formed more than once:", *sorted(self.repeated), file=sys.stderr)
+        if logits is not None: self._keep("logits", logits)
+        self.values.update(losses)
+        self.values.update({"grad." + n: p.grad.detach().cpu().clone() for n, p in self.parameters.items() if p.grad is not None})
+
+    def save(self, path, optimizer=None):
+        """Writes the safetensors file; with an optimizer also its loss curve, the values behind its steps, its lr and weight decay."""
+        values, about, header, end = dict(self.values), dict(format="mixlora capture", torch=torch.__version__), {}, 0
+        if optimizer is not None:
+            values.update(loss_curve=torch.cat(self.curve), **{"after." + n: p.detach().cpu() for n, p in self.parameters.items()})
+            about.update({k: str(optimizer.param_groups[0][k]) for k in ("lr", "weight_decay") if k in optimizer.param_groups[0]})
+        for name, t in values.items():
+            header[name] = dict(dtype=TYPES[t.dtype], shape=list(t.shape), data_offsets=[end, end := end + t.numel() * t.element_size()])
+        text = json.dumps({"__metadata__": about, **header}).encode()
+        text += b" " * (-len(text) % 8)
+        with open(f"{path}.part", "wb") as file:
+            file.write(struct.pack("<Q", len(text)) + text)
+            for t in values.values(): file.write(t.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+        os.replace(f"{path}.part", path)
+
+
+class Decisions(torch.overrides.TorchFunctionMode):
+    """Sees which experts a mixture takes: what torch.topk says while its block runs."""
+
+    def __init__(self, capture, path):
+        super().__init__()
+        self.capture, self.path = capture, path
+
+    def __torch_function__(self, function, types, inputs=(), named=None):
+        found = function(*inputs, **(named or {}))
+        if function in (torch.topk, torch.Tensor.topk):
+            self.capture.choices[self.path] = found[1].detach().reshape(-1, found[1].shape[-1])
+            self.capture._keep(self.path + ".moe_gate.choice", found[1])
+        return found
