@@ -105,7 +105,7 @@ let package = Package(
     .testTarget(name: "TemplatesTests", dependencies: ["JSON", "Platform", "Templates"]),
     .testTarget(name: "TokenizationTests", dependencies: ["Tokenization", "HostileCases"]),
     .testTarget(name: "LayersTests", dependencies: ["CPUBackend", "Layers", "Decoders", "Traces", "Conformance", "TestModels"]),
-    .testTarget(name: "DecodersTests", dependencies: ["CPUBackend", "Decoders", "HostileCases", "TestModels"]),
+    .testTarget(name: "DecodersTests", dependencies: ["CPUBackend", "Decoders", "Tokenization", "HostileCases", "TestModels"]),
     .testTarget(name: "TracesTests", dependencies: ["CPUBackend", "Traces", "Training", "Conformance", "TestModels"]),
     .testTarget(name: "GenerationTests", dependencies: ["CPUBackend", "Generation", "Conformance", "TestModels"]),
     .testTarget(name: "EvaluationTests", dependencies: ["CPUBackend", "Evaluation", "TestModels"]),
