@@ -43,7 +43,7 @@ extension TokenizerDescription {
     for (number, line) in lines.enumerated() {
       let text = line.last == UInt8(ascii: "\r") ? line.dropLast() : line
       if text.isEmpty || number == 0 && (kind != .qwen2 || text.starts(with: "#version:".utf8)) { continue }
-      guard firstInvalidUTF8(in: text) == nil, let merge = merge(Array(text)) else {
+      guard firstInvalidUTF8(in: Array(text)) == nil, let merge = merge(Array(text)) else {
         throw CheckpointError(
           file: file, found: "\(quoted(String(decoding: text, as: UTF8.self))) in line \(number + 1)",
           expected: "two tokens with a blank between them")
