@@ -108,7 +108,7 @@ let package = Package(
     .testTarget(name: "TemplatesTests", dependencies: ["JSON", "Platform", "Templates"]),
     .testTarget(name: "TokenizationTests", dependencies: ["Tokenization", "HostileCases"]),
     .testTarget(name: "LayersTests", dependencies: ["CPUBackend", "Layers", "Decoders", "Traces", "Conformance", "TestModels"]),
-    .testTarget(name: "DecodersTests", dependencies: ["CPUBackend", "Decoders", "HostileCases", "TestModels"]),
+    .testTarget(name: "DecodersTests", dependencies: ["CPUBackend", "Decoders", "Tokenization", "HostileCases", "TestModels"]),
     .testTarget(name: "TracesTests", dependencies: ["CPUBackend", "Traces", "Training", "Conformance", "TestModels"]),
     .testTarget(name: "SteppingTests", dependencies: ["CPUBackend", "Stepping", "Traces", "Training", "Conformance", "TestModels"]),
     .testTarget(name: "ComparisonTests", dependencies: ["Checkpoints", "Conformance", "Comparison"]),

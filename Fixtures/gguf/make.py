@@ -9,6 +9,8 @@ usage: make.py [--check]     (--check writes nothing; exit 1 if anything differs
   qwen2.gguf         untied, biases                      qwen2.safetensors        the same
   k-quants.gguf      untied, 256 channels, the formats   k-quants.safetensors     the same
                      that gguf cannot write: random bits
+  talks.gguf         a llama with a tokenizer (pieces with scores, bytes) and a chat template, random; nothing is expected of it but that
+                     the folder a training run makes of it is the same model
 
 The logits come from `logits64` below, NumPy in float64, which never leaves the file's own order of rows: it rotates the pairs that
 llama.cpp rotates, (2j, 2j + 1) for llama and (j, j + D/2) for qwen2. Beside it Transformers runs the un-permuted weights in float32
@@ -37,12 +39,12 @@ def put(writer, name, values, kind):
     writer.add_tensor(name, gguf.quantize(values.astype(numpy.float32), kind), raw_dtype=kind)
 
 
-def begin(path, kind, channels, width):
+def begin(path, kind, channels, width, tokens=[f"token {n}" for n in range(V)]):
     writer = gguf.GGUFWriter(path, kind)
     for call, value in [(writer.add_block_count, LAYERS), (writer.add_context_length, 128), (writer.add_embedding_length, channels), (writer.add_feed_forward_length, width),
                         (writer.add_head_count, H), (writer.add_head_count_kv, G), (writer.add_layer_norm_rms_eps, EPSILON), (writer.add_rope_freq_base, THETA)]: call(value)
     if kind == "llama": writer.add_rope_dimension_count(D)
-    writer.add_token_list([f"token {n}" for n in range(V)])
+    writer.add_token_list(tokens)
     return writer
 
 
@@ -76,23 +78,40 @@ def write_k_quants(path):
     end(writer)
 
 
+def write_talking(path):
+    """A llama that can be talked to: letters, some pairs of them, bytes, and a template of its own."""
+    pieces = [("<unk>", 0.0, 2), ("<s>", 0.0, 3), ("</s>", 0.0, 3), ("<turn>", 0.0, 3), *((f"<0x{byte:02X}>", 0.0, 6) for byte in range(256))]
+    pairs = ["he", "th", "in", "er", "an", "\u2581t", "\u2581a", "\u2581the", "\u2581s"]
+    pieces += [(text, -float(n), 1) for n, text in enumerate([*pairs, "\u2581", *"etaoinshrdlucmfwypvbgkjqxz.,?"])]
+    writer = begin(path, "llama", C, F, [text for text, _, _ in pieces])
+    writer.add_tokenizer_model("llama"), writer.add_tokenizer_pre("default"), writer.add_token_scores([score for _, score, _ in pieces])
+    writer.add_token_types([kind for _, _, kind in pieces]), writer.add_bos_token_id(1), writer.add_eos_token_id(2), writer.add_add_bos_token(True)
+    writer.add_chat_template("{% for message in messages %}{{ '<turn>' + message.role + ':' + message.content + '</s>' }}{% endfor %}{% if add_generation_prompt %}<turn>assistant:{% endif %}")
+    fill(writer, numpy.random.RandomState(7), "llama", [T.F16, T.Q8_0], len(pieces))
+    end(writer)
+
+
 def write(path, kind, divisors):
     """A random model; the i-th matrix is stored in the i-th format, counted round."""
     random = numpy.random.RandomState(dict(llama=3, qwen2=4)[kind])
     writer = begin(path, kind, C, F)
+    fill(writer, random, kind, FORMATS, V)
+    if divisors is not None: writer.add_tensor("rope_freqs.weight", divisors)
+    end(writer)
+
+
+def fill(writer, random, kind, formats, vocabulary):
     sizes = dict(attn_q=(H * D, C), attn_k=(G * D, C), attn_v=(G * D, C), attn_output=(C, H * D), ffn_gate=(F, C), ffn_up=(F, C), ffn_down=(C, F))
-    put(writer, "token_embd.weight", random.normal(0, 1, (V, C)), T.Q8_0)
+    put(writer, "token_embd.weight", random.normal(0, 1, (vocabulary, C)), T.Q8_0)
     count = 0
     for layer in range(LAYERS):
         for norm in ("attn_norm", "ffn_norm"): put(writer, f"blk.{layer}.{norm}.weight", random.normal(1, 0.1, C), T.F32)
         for name, (o, i) in sizes.items():
-            put(writer, f"blk.{layer}.{name}.weight", random.normal(0, 1.5 / i ** 0.5, (o, i)), FORMATS[count % 6])
+            put(writer, f"blk.{layer}.{name}.weight", random.normal(0, 1.5 / i ** 0.5, (o, i)), formats[count % len(formats)])
             if kind == "qwen2" and name in ("attn_q", "attn_k", "attn_v"): put(writer, f"blk.{layer}.{name}.bias", random.normal(0, 0.5, o), T.F32)
             count += 1
     put(writer, "output_norm.weight", random.normal(1, 0.1, C), T.F32)
-    if kind == "qwen2": put(writer, "output.weight", random.normal(0, 1 / C ** 0.5, (V, C)), T.Q4_1)
-    if divisors is not None: writer.add_tensor("rope_freqs.weight", divisors)
-    end(writer)
+    if kind == "qwen2": put(writer, "output.weight", random.normal(0, 1 / C ** 0.5, (vocabulary, C)), T.Q4_1)
 
 
 def logits64(path, ids):
@@ -149,6 +168,7 @@ def main(arguments):
         out = Path(folder)
         save_file(blocks(out / "blocks.gguf"), out / "blocks.safetensors")
         save_file({"input_ids": IDS}, out / "batch.safetensors")
+        write_talking(out / "talks.gguf")
         for kind, divisors in [("llama", numpy.array([1, 1.5, 4, 8], dtype=numpy.float32)), ("qwen2", None), ("k-quants", None)]:
             make = (lambda path, _: write_k_quants(path)) if kind == "k-quants" else lambda path, divisors: write(path, kind, divisors)
             make(out / f"{kind}.gguf", divisors)

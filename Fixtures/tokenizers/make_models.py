@@ -7,10 +7,10 @@ usage: make_models.py [--check]      (needs sentencepiece==0.2.3, protobuf, and 
   gemma/     tokenizer.model with Gemma's first tokens, read as GemmaTokenizerFast
   unigram/   tokenizer.json of a unigram model with byte fallback and Metaspace
   unigram-plain/  the same kind without byte fallback: unknown characters become one token
-expected.json as in make.py, and "digests": FNV-1a (64 bits, an id at a time, and FFFFFFFF behind each string) of every thousand strings of 64
-scalars: all below 0x10000 but surrogates, from 0x1F000 to 0x1FFFF and from 0xE0000 to 0xE00FF, first as they are, then as "a", scalar, " ".
+expected.json as in make.py.
 folders.json: what AutoTokenizer makes of folders: "base" is the folder whose tokenizer is taken, "files" what lies beside it; "ids" of
-"texts" with the tokens that go around them, or "error", the key that must be named where transformers fails too.
+"texts" with the tokens that go around them, or "error", the key that must be named where transformers fails too. With "older" the
+vocabulary and merges of its tokenizer.json lie there as vocab.json and merges.txt, and no tokenizer.json.
 """
 import io, json, os, sys, tempfile
 from pathlib import Path
@@ -39,22 +39,6 @@ def load(model, settings):
         Path(folder, "tokenizer.model").write_bytes(model)
         Path(folder, "tokenizer_config.json").write_text(json.dumps(settings))
         return AutoTokenizer.from_pretrained(folder).backend_tokenizer
-
-
-def scalars():
-    everything = [c for c in range(0x10000) if not 0xD800 <= c <= 0xDFFF] + list(range(0x1F000, 0x20000)) + list(range(0xE0000, 0xE0100))
-    for form in ("{}", "a{} "):
-        for i in range(0, len(everything), 64): yield "".join(form.format(chr(c)) for c in everything[i:i + 64])
-
-
-def digests(tokenizer):
-    texts, result = list(scalars()), []
-    for start in range(0, len(texts), 1000):
-        value = 0xCBF29CE484222325
-        for encoding in tokenizer.encode_batch(texts[start:start + 1000], add_special_tokens=False):
-            for number in [*encoding.ids, 0xFFFFFFFF]: value = (value ^ number) * 0x100000001B3 & 0xFFFFFFFFFFFFFFFF
-        result.append("%016x" % value)
-    return result
 
 
 def all_models():
@@ -119,13 +103,36 @@ def folders():
     yield "llama2-json", {"tokenizer_config.json": {"tokenizer_class": "NobodysTokenizer"}}, "tokenizer_class"
 
 
+def older_folders():
+    tokens = {"added_tokens_decoder": {str(900 + n): flags(token) for n, token in enumerate(("<|endoftext|>", "<|im_start|>", "<|im_end|>"))}}
+    yield "qwen2", {"config.json": {"model_type": "qwen2"}}
+    yield "qwen2", {"tokenizer_config.json": {"tokenizer_class": "Qwen2Tokenizer", **tokens, "eos_token": "<|im_end|>", "additional_special_tokens": ["<|im_start|>"]}}
+    yield "qwen2", {"tokenizer_config.json": {"tokenizer_class": "Qwen2TokenizerFast", "add_prefix_space": False, "bos_token": "<s>"}, "added_tokens.json": {"<new>": 903, "<|im_end|>": 900}}
+    yield "qwen2", {"tokenizer_config.json": {"tokenizer_class": "Qwen2Tokenizer", "add_prefix_space": True}}, "add_prefix_space"
+    for kind in ("GPT2Tokenizer", "CodeGenTokenizer"):
+        for settings in ({}, {"add_prefix_space": True}, {"pad_token": "[PAD]", "bos_token": "<s>", "eos_token": "</s>", "unk_token": {"__type": "AddedToken", **flags("<x>", lstrip=True)}}):
+            yield "gpt2-prefix", {"tokenizer_config.json": {"tokenizer_class": kind, **settings}}
+    yield "gpt2-prefix", {"tokenizer_config.json": {"tokenizer_class": "GPT2Tokenizer", "add_bos_token": True, "bos_token": "<s>"}}
+    yield "gpt2-prefix", {"config.json": {"model_type": "gpt2"}}
+    yield "gpt2-prefix", {"tokenizer_config.json": {"tokenizer_class": "CodeGenTokenizer", "add_bos_token": True}}, "add_bos_token"
+    yield "gpt2-prefix", {"tokenizer_config.json": {"tokenizer_class": "GPT2Tokenizer", "add_bos_token": True, "bos_token": None}}, "add_bos_token"
+
+
+def write_older(folder, tokenizer):
+    model = json.loads(tokenizer.read_text())["model"]
+    Path(folder, "vocab.json").write_text(json.dumps(model["vocab"]))
+    merges = [merge if isinstance(merge, str) else " ".join(merge) for merge in model["merges"]]
+    Path(folder, "merges.txt").write_text("\n".join(["#version: 0.2", *merges]) + "\n")
+
+
 def folder_cases():
     cases = []
-    for base, files, *error in folders():
-        case = {"base": base, "files": files}
+    for older, base, files, *error in [(False, *each) for each in folders()] + [(True, *each) for each in older_folders()]:
+        case = {"base": base, **({"older": True} if older else {}), "files": files}
         with tempfile.TemporaryDirectory() as folder:
+            if older: write_older(folder, HERE / base / "tokenizer.json")
             for name in ("tokenizer.json", "tokenizer.model"):
-                if (HERE / base / name).exists(): Path(folder, name).write_bytes((HERE / base / name).read_bytes())
+                if not older and (HERE / base / name).exists(): Path(folder, name).write_bytes((HERE / base / name).read_bytes())
             for name, value in files.items(): Path(folder, name).write_text(json.dumps(value))
             try: tokenizer = AutoTokenizer.from_pretrained(folder)
             except Exception as failure:
@@ -145,8 +152,7 @@ def main(arguments):
     for name, files, tokenizer in all_models():
         results = expected(tokenizer)
         lines = ["[" + ",\n".join(json.dumps(case, separators=(",", ":")) for case in results[key]) + "]" for key in ("strings", "decoded")]
-        tokenizer.encode_special_tokens = True
-        files["expected.json"] = '{"strings":%s,\n"decoded":%s,\n"digests":%s}\n' % (*lines, json.dumps(digests(tokenizer)))
+        files["expected.json"] = '{"strings":%s,\n"decoded":%s}\n' % tuple(lines)
         for file, value in files.items():
             data = value if isinstance(value, bytes) else (json.dumps(value, indent=1) if isinstance(value, dict) else value).rstrip().encode() + b"\n"
             path = HERE / name / file

@@ -34,8 +34,8 @@ def scalar(rng):
     return chr(rng.choice(SCALARS))
 
 
-def every_scalar(rng, size=40):
-    """Every Unicode scalar once, in contexts that change from string to string."""
+def every_scalar(rng, size=64):
+    """Every Unicode scalar once, in contexts that change from scalar to scalar."""
     contexts = ["{}", "{} ", " {}", "a{}", "{}b", "1{}2", "'{}", "{}\n", "{}\u0301", "!{}"]
     order = SCALARS[:]
     rng.shuffle(order)
@@ -76,7 +76,7 @@ def task_lines(folder):
 
 
 def strings(seed, controls, size, data=None):
-    """About `size` strings, and with `data` as many task lines, and every scalar once."""
+    """About `size` strings, and with `data` as many task lines, and every scalar twice."""
     rng = random.Random(seed)
     yield from FIXED + CODE
     yield from with_controls(rng, controls, size // 5)
@@ -87,6 +87,6 @@ def strings(seed, controls, size, data=None):
         lines = list(task_lines(data))
         rng.shuffle(lines)
         yield from lines[:size]
-        yield from every_scalar(rng)
+        for _ in range(2): yield from every_scalar(rng)
         for character in " a\n'1\u00e9\u4e2d\U0001f600=-": yield from (character * n for n in (1000, 4097))
         yield from ("".join(lines[:200]), unicodedata.normalize("NFD", "".join(CODE + FIXED)), "\r\n".join(lines[200:260]))

@@ -1,3 +1,4 @@
+import JSON
 import Layers
 import Tensors
 
@@ -31,6 +32,14 @@ public struct DecoderConfiguration: Equatable, Sendable {
   public var contextLength: Int?
   /// Keys of the configuration that mean nothing to us, in file order.
   public var unknownKeys: [String]
+
+  /// What a user of the model at `path` may want to know of: its unknown keys, the first twenty of them.
+  public func notes(on path: String) -> [String] {
+    guard !unknownKeys.isEmpty else { return [] }
+    let more = unknownKeys.count > 20 ? " and \(unknownKeys.count - 20) more" : ""
+    let list = unknownKeys.prefix(20).map { presentable($0) }.joined(separator: ", ") + more
+    return ["\(path) has keys that mean nothing to its family and are ignored: \(list)"]
+  }
 
   /// The family.
   var family: any DecoderFamily { DecoderFamilies.named(familyName) }

@@ -12,6 +12,8 @@ public struct LoadedModel<B: Backend> {
   public let decoder: Decoder<B>
   /// Its tokenizer.
   public let tokenizer: Tokenizer
+  /// What its files leave open or say in vain, and a user may want to know of: a sentence each.
+  public let notes: [String]
   /// The most tokens that a sequence may have.
   public let positions: Int
   let backend: B
@@ -32,6 +34,7 @@ public struct LoadedModel<B: Backend> {
   public init(_ path: String, adapter: String? = nil, on backend: B) throws {
     tokenizer = try Tokenizer(model: path)
     let files = try ModelFolder(path)
+    notes = tokenizer.notes + files.configuration.notes(on: path)
     vocabulary = files.configuration.vocabulary
     positions = min(files.configuration.contextLength ?? Self.usualPositions, Self.mostPositions)
     decoder = try files.decoder(adapter: adapter.map { .folder($0) } ?? .none, on: backend)

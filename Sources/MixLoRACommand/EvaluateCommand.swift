@@ -74,10 +74,11 @@ struct EvaluateCommand: ParsableCommand {
   private func measureLoss<B: Backend>(on backend: B) throws {
     let tokenizer = try Tokenizer(model: model)
     let files = try ModelFolder(model)
+    writeNotes(tokenizer.notes + files.configuration.notes(on: model))
     let texts = try TrainingData.samples(data, template: sampling.template.value, limit: limit ?? .max, note: writeNote)
     let encoded = try encoding.samples(
-      texts, with: tokenizer, chat: ChatLayout(model: model, tokenizer, encoding), vocabulary: files.configuration.vocabulary, from: data,
-      note: writeNote)
+      texts, with: tokenizer, chat: ChatLayout(model: model, tokenizer, encoding), vocabulary: files.configuration.vocabulary,
+      positions: files.configuration.contextLength, from: data, note: writeNote)
     let samples = encoded.samples
     for adapter in origins {
       let decoder = try files.decoder(adapter: adapter.map { .folder($0) } ?? .none, on: backend)
@@ -101,14 +102,15 @@ struct EvaluateCommand: ParsableCommand {
   /// The accuracies of each adapter on each task.
   private func answerTasks<B: Backend>(on backend: B) throws {
     let tasks = try QuestionTask.chosen(task, in: data, split: split.value)
-    let tokenizer = try Tokenizer(model: model)
+    let (tokenizer, files) = (try Tokenizer(model: model), try ModelFolder(model))
+    writeNotes(tokenizer.notes + files.configuration.notes(on: model))
     let questions = try tasks.map { ($0, try TrainingData.questions(data, $0, split: split.value, limit: limit ?? .max)) }
     let longest = questions.flatMap(\.1).map { $0.prompt.utf8.count + ($0.candidates.map(\.text.utf8.count).max() ?? 0) + 2 }.max() ?? 2
     guard longest <= 1 << 16 else {
       throw CheckpointError(file: data, found: "a question of \(longest) bytes", expected: "at most \(1 << 16)")
     }
     for (n, adapter) in origins.enumerated() {
-      let decoder = try ModelFolder.load(model, adapter: adapter.map { .folder($0) } ?? .none, on: backend)
+      let decoder = try files.decoder(adapter: adapter.map { .folder($0) } ?? .none, on: backend)
       for (task, questions) in questions {
         let result: AnswerScores
         do { result = try AnswerScoring(decoder, on: backend).score(questions, task, with: tokenizer) } catch let error as NonFiniteValue {

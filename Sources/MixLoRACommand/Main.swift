@@ -78,3 +78,6 @@ func writeError(_ text: String) {
 
 /// Says what a user may want to know: always, for a note is no progress.
 func writeNote(_ text: SettingsText) { writeError("note: \(text.option)\n") }
+
+/// Says several things that a user may want to know.
+func writeNotes(_ texts: [String]) { for text in texts { writeNote("\(text)") } }

@@ -64,6 +64,7 @@ struct TokenizeCommand: ParsableCommand {
 
   func run() throws {
     let tokenizer = try Tokenizer(model: model)
+    writeNotes(tokenizer.notes)
     let expected = chat ? "a JSON array of arrays of messages" : decode ? "a JSON array of arrays of ids" : "a JSON array of strings"
     let json = try JSON(parsing: try readStandardInput(), file: Self.input)
     guard let elements = json.arrayValue else { throw CheckpointError(file: Self.input, found: json.summary, expected: expected) }

@@ -74,6 +74,11 @@ struct RecordReader {
   /// Says what an object has instead, and where a list of records may be hidden in it.
   private static func unknownForm(_ record: JSON, file: String) -> CheckpointError {
     let members = record.objectValue?.members ?? []
+    if let turn = record["conversations"]?.arrayValue?.first, turn["from"] != nil, turn["value"] != nil {
+      return CheckpointError(
+        file: file, found: "conversations of \"from\" and \"value\", as ShareGPT has them",
+        expected: "\"messages\" of \"role\" (system, user, assistant) and \"content\"")
+    }
     for member in members {
       guard let list = member.value.arrayValue, list.first?.objectValue != nil, list.count > 1 || members.count == 1 else { continue }
       return CheckpointError(

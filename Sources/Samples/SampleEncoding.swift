@@ -3,7 +3,7 @@ import Tokenization
 
 /// How texts become samples of tokens, and which of their columns a loss counts.
 public struct SampleEncoding: Equatable, Sendable {
-  /// Tokens that a sample may have.
+  /// Tokens that a sample may have; 0: as many as the model has positions.
   public var length = 512
   /// What becomes of a sample that has more.
   public var tooLong = TooLong.cut
@@ -33,7 +33,9 @@ public struct SampleEncoding: Equatable, Sendable {
   ///
   /// - Throws: ``SettingsError`` naming the setting.
   public func check() throws {
-    guard length >= 2 else { throw SettingsError("\(setting: "length") is \(length), expected at least 2.") }
+    guard length >= 2 || length == 0 else {
+      throw SettingsError("\(setting: "length") is \(length), expected at least 2, or 0 for the positions of the model.")
+    }
   }
 
   /// The samples as tokens: too long ones as ``tooLong`` says, those without a token that counts left out.
@@ -41,15 +43,17 @@ public struct SampleEncoding: Equatable, Sendable {
   /// - Parameters:
   ///   - chat: the layout of conversations, asked for once there is one.
   ///   - vocabulary: how many tokens the model knows: an id beyond them would reach outside its embedding.
+  ///   - positions: how many positions the model has, where a length of 0 asks for as many; nil: any number.
   ///   - file: where the texts come from, for messages.
   ///   - note: hears what was done to samples that a user may want to know of.
   /// - Throws: `CheckpointError` for a token that the model does not have, for a sample that is too long and must not be, and where
   ///   nothing is left.
   public func samples(
     _ texts: [TextSample], with encoder: some TextEncoder, chat: @autoclosure () throws -> ChatLayout? = nil, vocabulary: Int,
-    from file: String,
+    positions: Int? = nil, from file: String,
     note: (SettingsText) -> Void = { _ in }
   ) throws -> EncodedSamples {
+    let length = length == 0 ? positions ?? .max : length
     var layout: ChatLayout?
     func encoded(_ text: TextSample) throws -> EncodedSample {
       guard let conversation = text.conversation else {
@@ -94,7 +98,9 @@ public struct SampleEncoding: Equatable, Sendable {
     }
     result.dropped = tooLongOnes + uncounted
     let isOpen = addsEndToken && encoder.endToken == nil && texts.contains { !$0.endsItself }
-    for text in notes(of: file, texts.count, cut: result.cut, tooLong: tooLongOnes, uncounted: uncounted, isOpen: isOpen) { note(text) }
+    for text in notes(of: file, texts.count, length, cut: result.cut, tooLong: tooLongOnes, uncounted: uncounted, isOpen: isOpen) {
+      note(text)
+    }
     guard !result.samples.isEmpty else {
       throw CheckpointError(
         file: file, found: "no sample with a token that counts among \(texts.count)",
@@ -103,7 +109,7 @@ public struct SampleEncoding: Equatable, Sendable {
     return result
   }
 
-  private func notes(of file: String, _ count: Int, cut: Int, tooLong: Int, uncounted: Int, isOpen: Bool) -> [SettingsText] {
+  private func notes(of file: String, _ count: Int, _ length: Int, cut: Int, tooLong: Int, uncounted: Int, isOpen: Bool) -> [SettingsText] {
     var notes: [SettingsText] = []
     if cut > 0 {
       notes.append(

@@ -32,6 +32,8 @@ public struct Tokenizer: Sendable {
   public let addsBeginToken: Bool
   /// Whether the files put `endToken` behind every sequence (`add_eos_token`). `encode` never adds it.
   public let addsEndToken: Bool
+  /// What its files leave open and a user may want to know of: a sentence each.
+  public let notes: [String]
   /// The bytes that no token stands for by itself; text that has them loses them, or gets the unknown token.
   public let missingBytes: [UInt8]
 
@@ -53,6 +55,7 @@ public struct Tokenizer: Sendable {
   /// - Complexity: O(bytes of all tokens and merges).
   public init(_ description: TokenizerDescription) throws {
     let vocabulary = try Vocabulary(description)
+    notes = description.notes
     model = try WordModel(description, vocabulary.table)
     missingBytes = model.missingBytes
     let normalizers = description.normalizers

@@ -14,6 +14,13 @@ struct TokenizerClass {
     case converted
   }
 
+  /// The classes that make a tokenizer of `vocab.json` and `merges.txt`.
+  enum BytePairs {
+    case gpt2
+    case codeGen
+    case qwen2
+  }
+
   /// Tokens that are there although no file names them, by the key that would.
   var defaults: [String: String] = [:]
   /// Whether the class decides which tokens go around a text (`add_bos_token`, `add_eos_token`), and whether a begin token does where nobody
@@ -22,6 +29,8 @@ struct TokenizerClass {
   var prefixSpace = PrefixSpace.ignored
   /// Whether it makes a tokenizer of a `tokenizer.model`, and whether as Gemma's class does.
   var converts: (sentencePiece: Bool, asGemma: Bool) = (false, false)
+  /// How it makes a tokenizer of `vocab.json` and `merges.txt`; nil if it does not.
+  var bytePairs: BytePairs?
   /// Whether special tokens that are named by their text alone are never normalized, whatever `tokenizer.json` says of them.
   var redefinesTokens = false
   /// Further special tokens, by key and default.
@@ -61,9 +70,11 @@ struct TokenizerClass {
     case "GPT2Tokenizer", "CodeGenTokenizer":
       defaults = ["bos_token": "<|endoftext|>", "eos_token": "<|endoftext|>", "unk_token": "<|endoftext|>"]
       prefixSpace = .replaced
+      bytePairs = name.utf8.starts(with: "GPT2".utf8) ? .gpt2 : .codeGen
     case "Qwen2Tokenizer":
       defaults = ["eos_token": "<|endoftext|>", "unk_token": "<|endoftext|>", "pad_token": "<|endoftext|>"]
       redefinesTokens = true
+      bytePairs = .qwen2
     default: return nil
     }
   }

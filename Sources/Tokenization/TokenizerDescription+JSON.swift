@@ -65,13 +65,7 @@ extension TokenizerDescription {
     fusesUnknown = try model.bool("fuse_unk", default: false)
     ignoresMerges = try model.bool("ignore_merges", default: false)
     let words = try model.required("vocab", "an object of token: id")
-    guard let members = words.objectValue?.members else { throw model.error("vocab", words.summary, "an object of token: id") }
-    vocabulary = try members.map { member in
-      guard let id = member.value.intValue, (0..<Self.limit).contains(id) else {
-        throw model.error("vocab", "\(member.value.summary) for \(quoted(member.key))", "an id from 0 to \(Self.limit - 1)")
-      }
-      return Entry(text: Array(member.key.utf8), id: Int32(id))
-    }
+    vocabulary = try Self.entries(words) { model.error("vocab", $0, $1) }
     let list = try model.array("merges")
     merges.reserveCapacity(list.count)
     for (rank, json) in list.enumerated() {

@@ -86,6 +86,9 @@ extension TokenizerDescription {
 }
 
 extension TokenizerDescription {
+  /// The values of `tokenizer.ggml.model` that are read.
+  static let ggufModels = ["gpt2", "llama", "gemma4"]
+
   /// The tokenizer inside a GGUF file.
   ///
   /// - Throws: `CheckpointError` naming the metadata key.
@@ -99,8 +102,7 @@ extension TokenizerDescription {
       return array
     }
     func flag(_ name: String) throws -> Bool? { try metadata.value(key(name))?.boolValue }
-    let kinds = ["gpt2", "llama", "gemma4"]
-    guard let kind = try metadata.value(key("model"))?.stringValue, kinds.contains(kind) else {
+    guard let kind = try metadata.value(key("model"))?.stringValue, Self.ggufModels.contains(kind) else {
       throw metadata.error(
         key("model"), try metadata.value(key("model"))?.summary ?? "nothing",
         "\"gpt2\", \"llama\" or \"gemma4\"; vocabularies of encoders and others are not built")
@@ -108,9 +110,18 @@ extension TokenizerDescription {
     let (tokens, types) = (try array("tokens").strings(), try metadata.array(key("token_type"))?.integers())
     let (begin, end) = (try metadata.value(key("bos_token_id"))?.intValue, try metadata.value(key("eos_token_id"))?.intValue)
     if kind == "gpt2" {
+      let pre = try metadata.value(key("pre"))
+      guard pre == nil || pre?.stringValue != nil else {
+        throw metadata.error(key("pre"), pre?.summary ?? "nothing", "the name of a pre-tokenizer")
+      }
       try self.init(
-        source: file.file, tokens: tokens, types: types, merges: try array("merges").strings(),
-        pre: try metadata.value(key("pre"))?.stringValue ?? "", beginToken: begin, endToken: end, addsBeginToken: try flag("add_bos_token"))
+        source: file.file, tokens: tokens, types: types, merges: try array("merges").strings(), pre: pre?.stringValue ?? "",
+        beginToken: begin, endToken: end, addsBeginToken: try flag("add_bos_token"))
+      if pre == nil {
+        notes.append(
+          "\(file.file) has no \(key("pre")), which says how texts are cut into words; llama.cpp's default is taken, and the ids may not be those that the model was trained with"
+        )
+      }
     } else if kind == "gemma4" {
       try self.init(
         source: file.file, tokens: tokens, types: types, characterMerges: try array("merges").strings(), beginToken: begin, endToken: end)

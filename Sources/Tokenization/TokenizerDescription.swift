@@ -43,6 +43,8 @@ public struct TokenizerDescription: Sendable {
 
   /// The file that errors name.
   public var source: String
+  /// What its files leave open and a user may want to know of: a sentence each.
+  public var notes: [String] = []
   /// What makes tokens of a word.
   public var model = Model.bytePairs
   /// The vocabulary.

@@ -132,6 +132,9 @@ struct TokenizerFolder {
   /// - Throws: `CheckpointError` naming what is missing, wrong or not understood.
   func description() throws -> TokenizerDescription {
     var (description, isConverted) = try read()
+    if kind.bytePairs == .codeGen, let file = settings?.file, try flag("add_bos_token") ?? false {
+      throw Self.error(file, "add_bos_token", true, "false: the class does not take it")
+    }
     var ids = Dictionary(description.vocabulary.map { (ByteKey(bytes: $0.text), $0.id) }) { _, last in last }
     for token in description.addedTokens { ids[ByteKey(bytes: token.content)] = token.id }
     // Without settings nobody has named the class's tokens: those that are not there are left out.
@@ -151,6 +154,7 @@ struct TokenizerFolder {
       description.addsBeginToken = try adds("add_bos_token", kind.template.addsBeginToken, description.beginToken, "bos_token")
       description.addsEndToken = try adds("add_eos_token", false, id("eos_token"), "eos_token")
     } else if description.beginToken == nil {
+      description.addsBeginToken = try isConverted && kind.bytePairs == .gpt2 && adds("add_bos_token", false, id("bos_token"), "bos_token")
       description.beginToken = try id("bos_token") ?? modelID("bos_token", description)
     }
     description.splitsControlTokens = settings?.json["split_special_tokens"]?.boolValue ?? false
@@ -166,8 +170,15 @@ struct TokenizerFolder {
       let json = try JSON(contentsOf: file)
       return (try TokenizerDescription(kind.changed(json, addsPrefixSpace: prefix ?? false), file: file), false)
     } catch let error as CheckpointError where error.isMissingFile && error.file == file {
-      guard kind.converts.sentencePiece, MappedFile.isRegularFile(folder + "/tokenizer.model") else { throw error }
-      return (try converted(insteadOf: nil), true)
+      if kind.converts.sentencePiece, MappedFile.isRegularFile(folder + "/tokenizer.model") {
+        return (try converted(insteadOf: nil), true)
+      }
+      let (vocabulary, merges) = (folder + "/vocab.json", folder + "/merges.txt")
+      guard let kind = kind.bytePairs, MappedFile.isRegularFile(vocabulary), MappedFile.isRegularFile(merges) else { throw error }
+      if kind == .qwen2, prefix == true, let file = settings?.file {
+        throw Self.error(file, "add_prefix_space", true, "false: the class does not take it with vocab.json")
+      }
+      return (try TokenizerDescription(vocabulary: vocabulary, merges: merges, kind, addsPrefixSpace: prefix ?? false), true)
     }
   }
 

@@ -88,7 +88,7 @@ public final class TrainingRun<B: Backend> {
     func encoded(_ texts: [TextSample], from file: String) throws -> EncodedSamples {
       try recipe.encoding.samples(
         texts, with: tokenizer, chat: ChatLayout(model: recipe.model, tokenizer, recipe.encoding),
-        vocabulary: files.configuration.vocabulary, from: file, note: once)
+        vocabulary: files.configuration.vocabulary, positions: files.configuration.contextLength, from: file, note: once)
     }
     let learnt = try encoded(try Self.texts(recipe, note: once), from: recipe.data)
     (samples, cutSamples, droppedSamples) = (learnt.samples, learnt.cut, learnt.dropped)
@@ -108,9 +108,7 @@ public final class TrainingRun<B: Backend> {
     base = folder == nil ? .null : try files.identity()
 
     if files.isNew { note("\(recipe.model) has no weights; they are drawn under \(setting: "seed") \(recipe.seed)") }
-    if let unknown = Self.listed(files.configuration.unknownKeys) {
-      note("\(recipe.model) has keys that mean nothing to its family and are ignored: \(unknown)")
-    }
+    for text in tokenizer.notes + files.configuration.notes(on: recipe.model) { note("\(text)") }
     if let positions = files.configuration.contextLength {
       let long = samples.count { $0.ids.count > positions }
       if long > 0 { note("\(long) of \(samples.count) samples are longer than the \(positions) positions of the model") }
@@ -231,12 +229,6 @@ public final class TrainingRun<B: Backend> {
     } catch let error as NonFiniteValue { throw error.within("step \(step)") }
     damaged.remove(step)
     TrainingCheckpoint.prune(folder, keep: recipe.keep, sparing: spared, damaged: damaged)
-  }
-
-  /// Keys for a sentence, the first twenty of them; nil where there are none.
-  private static func listed(_ keys: [String]) -> String? {
-    let list = keys.prefix(20).map { presentable($0) }.joined(separator: ", ")
-    return keys.isEmpty ? nil : list + (keys.count > 20 ? " and \(keys.count - 20) more" : "")
   }
 
   /// Seconds from now on.

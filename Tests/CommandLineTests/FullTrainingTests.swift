@@ -59,6 +59,46 @@ import Testing
     }
   }
 
+  /// A GGUF file's weights, tokenizer and chat template become a Hugging Face folder: untrained the same model, trained a better one.
+  @Test func theBaseMayBeAGGUFFile() throws {
+    let scratch = try Scratch()
+    let model = URL(filePath: Scratch.tokenizer("../gguf/talks.gguf")).standardized.path
+    let data = scratch.url.path + "/data.jsonl"
+    let turns = [("what is the hint?", "a hat."), ("what is the other?", "a mat."), ("the third?", "a rat.")]
+    let lines = turns.map {
+      #"{"messages":[{"role":"user","content":"\#($0)"},{"role":"assistant","content":"\#($1)"}]}"# + "\n"
+    }
+    try AtomicFile.write(lines.joined(), to: data)
+    func train(_ out: String, _ more: String...) throws -> Program.Result {
+      try Program.run(
+        ["train", "--method", "full", "--model", model, "--data", data, "--out", scratch.url.path + "/" + out, "--batch", "3", "--json"]
+          + more)
+    }
+    func loss(_ model: String) throws -> Double {
+      let result = try Program.run(["evaluate", "--model", model, "--data", data, "--json"])
+      #expect(result.code == 0 && result.error.isEmpty, "\(result.error)")
+      return try loss(result, "loss")
+    }
+    let same = try train("same", "--steps", "1", "--lr", "0", "--weight-decay", "0")
+    #expect(same.code == 0 && same.error.isEmpty, "\(same.error)")
+    let folder = scratch.url.path + "/same"
+    #expect(try abs(loss(folder) - loss(model)) < 1e-5)
+    let texts = #"["the hint, a 3\n", "</s> \u00e9  x"]"#
+    for flags in [[], ["--parse-special"]] {
+      let ids = try [model, folder].map { try Program.run(["tokenize", "--model", $0] + flags, input: texts) }
+      #expect(ids[0].code == 0 && ids[0].output == ids[1].output, "\(ids)")
+    }
+
+    let learnt = try train("learnt", "--steps", "12", "--lr", "0.01")
+    #expect(try learnt.code == 0 && loss(learnt, "loss_last") < 0.1 * loss(learnt, "loss_first"), "\(learnt)")
+    for (question, answer) in turns {
+      let result = try Program.run([
+        "generate", "--model", scratch.url.path + "/learnt", "--chat", "--prompt", question, "--max-tokens", "9",
+      ])
+      #expect(result.code == 0 && result.output == answer + "\n", "\(result)")
+    }
+  }
+
   @Test(arguments: [["--optimizer", "adamw"], ["--optimizer", "sgd", "--momentum", "0.9"]])
   func aResumedRunGivesTheBitsOfTheUnbrokenOne(_ optimizer: [String]) throws {
     let scratch = try Scratch()

@@ -90,6 +90,52 @@ import Testing
     #expect(both.output != first.output + alone.output)
   }
 
+  /// A template of one's own and the words of its system turn, against the text that they make.
+  @Test func aConversationIsLaidOutAsAskedFor() throws {
+    let talker = try Talker()
+    let file = talker.scratch.url.appending(path: "own.jinja")
+    let source = "{% for m in messages %}{{ m.role }} {{ m.content }}.{% endfor %}{% if add_generation_prompt %}A {% endif %}"
+    try source.write(to: file, atomically: true, encoding: .utf8)
+    let own = ["--template", file.path, "--system", "be kind", "--max-tokens", "6"]
+    let wanted = try talker.lines(["--max-tokens", "6", "--prompt", "system be kind.user So.A "])[0]
+    let answer = try talker.lines(own + ["--chat", "--prompt", "So"])[0]
+    #expect(answer["ids"] == wanted["ids"] && answer["text"] == wanted["text"])
+    let talk = try Program.run(["chat", "--model", talker.model.path] + own, input: "So\n")
+    #expect(talk.code == 0 && talk.error.isEmpty && talk.output == (wanted["text"]?.stringValue ?? "") + "\n", "\(talk)")
+
+    func chat(_ arguments: String...) throws -> JSON { try talker.lines(["--chat", "--prompt", "So", "--max-tokens", "6"] + arguments)[0] }
+    #expect(try chat("--template", "chatml") == chat())
+    #expect(try chat("--system", "be kind") != chat())
+    for option in [["--system", "be kind"], ["--template", "chatml"]] {
+      let alone = try Program.run(["generate", "--model", talker.model.path, "--prompt", "So"] + option)
+      #expect(alone.code == 2 && alone.error.contains(option[0] + " goes with --chat"), "\(alone.error)")
+    }
+    for command in [["generate", "--chat", "--prompt", "So"], ["chat"]] {
+      let missing = try Program.run(command + ["--model", talker.model.path, "--template", "/nowhere.jinja"], input: "So\n")
+      #expect(missing.code == 3 && missing.error.contains("/nowhere.jinja"), "\(missing.error)")
+      try "{{ raise_exception('no ' + messages[0].content) }}".write(to: file, atomically: true, encoding: .utf8)
+      let refused = try Program.run(command + ["--model", talker.model.path] + own, input: "So\n")
+      #expect(refused.code == 3 && refused.error.contains("no be kind") && refused.output.isEmpty, "\(refused)")
+    }
+  }
+
+  /// What a model's files say in vain is said by every command that opens it.
+  @Test func keysThatMeanNothingAreSaid() throws {
+    let talker = try Talker()
+    try talker.scratch.edit(talker.model.appending(path: "config.json"), "\"eos_token_id\": 2", "\"eos_token_id\": 2, \"mystery\": 3")
+    let data = talker.scratch.url.appending(path: "data.jsonl")
+    try #"{"prompt":"a","completion":"b"}"#.write(to: data, atomically: true, encoding: .utf8)
+    let commands = [
+      ["generate", "--prompt", "a", "--max-tokens", "1", "--quiet"], ["chat", "--quiet"], ["evaluate", "--data", data.path, "--json"],
+      ["train", "--data", data.path, "--out", talker.scratch.url.path + "/run", "--dry-run"],
+    ]
+    for command in commands {
+      let result = try Program.run(command + ["--model", talker.model.path])
+      #expect(
+        result.code == 0 && result.error.contains("note: ") && result.error.contains("ignored: mystery"), "\(command): \(result.error)")
+    }
+  }
+
   @Test func aConversationThatIsTooLongIsNamed() throws {
     let result = try Talker().run("chat", input: String(repeating: "Hello ", count: 20) + "\n")
     #expect(result.code == 2 && result.error.contains("at most 64"), "\(result.error)")

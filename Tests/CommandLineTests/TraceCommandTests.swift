@@ -300,6 +300,31 @@ extension TraceCommandTests {
     #expect(none.code == 2 && none.error.contains("--batch"), "\(none.error)")
   }
 
+  /// Rows of the base alone beside an adapter that brings weights in the place of the base's.
+  @Test(arguments: [("saved", "llama"), ("pissa", "llama"), ("bias-all", "llama-bias"), ("bias-lora-only", "qwen2"), ("olora", "qwen2")])
+  func theBaseAloneIsRefusedBesideAnAdapterThatReplacesPartsOfIt(_ name: String, _ model: String) throws {
+    let fixtures = golden("../")
+    let scratch = try Scratch()
+    func trace(_ numbers: [Int64]) throws -> Program.Result {
+      let batch = scratch.url.path + "/batch.safetensors"
+      let ids: [Int64] = [1, 2, 3, 4, 5, 6]
+      let entries = try [("input_ids", [2, 3]), ("labels", [2, 3]), ("adapter", [2])].map {
+        try TensorEntry(name: $0.0, elementType: .int64, shape: $0.1)
+      }
+      try SafetensorsWriter.write(to: batch, entries: entries) { entry, emit in
+        try (entry.name == "adapter" ? numbers : ids).withUnsafeBytes { try emit($0) }
+      }
+      return try Program.run([
+        "trace", "--model", fixtures + "peers/models/" + model, "--adapter", fixtures + "adapters/" + name, "--batch", batch,
+        "--out", scratch.url.path + "/out.safetensors",
+      ])
+    }
+    let refused = try trace([0, -1])
+    #expect(refused.code == 3 && refused.error.contains("-1") && refused.error.contains("\"adapter\""), "\(refused.error)")
+    let taken = try trace([0, 0])
+    #expect(taken.code == 0, "\(taken.error)")
+  }
+
   /// Several adapters through the command: the contract's names, in batch order, and an adapter number that does not exist.
   @Test func severalAdaptersHaveTheNamesOfTheContract() throws {
     let peers = golden("../peers/")

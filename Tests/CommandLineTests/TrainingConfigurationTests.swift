@@ -58,6 +58,19 @@ import Testing
     #expect(written["r"] == 2 && written["lora_alpha"] == 32 && written["num_experts"] == 8)
   }
 
+  /// MoE-PEFT's cutoff_len −1 is the model's own length.
+  @Test func aCutoffOfMinusOneIsThePositionsOfTheModel() throws {
+    let scratch = try Scratch()
+    let folder = try TrainingCase.folder(scratch)
+    let words = String(repeating: "so ", count: 40)
+    try AtomicFile.write(#"{"prompt":"\#(words)","completion":" 1"}"# + "\n" + #"{"text":"\#(words)"}"#, to: folder.path + "/data.jsonl")
+    let json = template(
+      ["data": "data.jsonl", "num_epochs": 1, "batch_size": 2, "micro_batch_size": 1], top: ["cutoff_len": -1, "save_step": 8])
+    let result = try train(folder, json)
+    #expect(result.code == 0 && result.error.contains("--length 64 tokens"), "\(result.error)")
+    #expect(try JSON(contentsOf: folder.path + "/run/checkpoint-1/state.json")["settings"]?["length"] == 0)
+  }
+
   @Test func everyKeyWithAMeaningArrives() throws {
     let scratch = try Scratch()
     let folder = try TrainingCase.folder(scratch)
@@ -122,7 +135,7 @@ import Testing
   @Test func theTopOfTheFileIsCheckedToo() throws {
     let scratch = try Scratch()
     for (top, named) in [
-      (["cutoff_len": -1], "cutoff_len"), (["save_step": "x"], "save_step"), (["train_strategy": "best"], "train_strategy"),
+      (["cutoff_len": -2], "cutoff_len"), (["save_step": "x"], "save_step"), (["train_strategy": "best"], "train_strategy"),
       (["lora": []], "0 adapters"), (["lora": [["name": "a"], ["name": "b"]]], "2 adapters"), (["steps": 3], "steps"),
     ] as [([String: JSON], String)] {
       let result = try train(scratch.url, template(top: top))

@@ -5,36 +5,6 @@ import Testing
 
 /// Tokenizers of characters: byte fallback, unigram, `tokenizer.model`.
 @Suite struct SentencePieceTests {
-  /// Strings of 64 scalars, as `Fixtures/tokenizers/make_models.py` makes them.
-  private func scalarStrings() -> [[UInt8]] {
-    let scalars = Array(UInt32(0)..<0xD800) + Array(0xE000..<0x10000) + Array(0x1F000..<0x20000) + Array(0xE0000..<0xE0100)
-    return [([UInt8](), [UInt8]()), ([UInt8(ascii: "a")], [UInt8(ascii: " ")])].flatMap { before, after in
-      stride(from: 0, to: scalars.count, by: 64).map { start in
-        var text: [UInt8] = []
-        for value in scalars[start..<min(start + 64, scalars.count)] {
-          text += before
-          UTF8Scalars.append(value, to: &text)
-          text += after
-        }
-        return text
-      }
-    }
-  }
-
-  @Test(arguments: Fixture.characters) func everyCharacterHasTheIdsOfTheReference(name: String) throws {
-    let fixture = try Fixture(name)
-    let expected = try #require(try JSON(contentsOf: "\(Fixture.folder)/\(name)/expected.json")["digests"]?.arrayValue)
-    let texts = scalarStrings()
-    #expect(expected.count == (texts.count + 999) / 1000)
-    for (index, digest) in expected.enumerated() {
-      var value: UInt64 = 0xCBF2_9CE4_8422_2325
-      for text in texts[(1000 * index)..<min(1000 * index + 1000, texts.count)] {
-        for id in fixture.tokenizer.encode(text) + [-1] { value = (value ^ UInt64(UInt32(bitPattern: id))) &* 0x100_0000_01B3 }
-      }
-      #expect(digest.stringValue.flatMap { UInt64($0, radix: 16) } == value, "strings from \(1000 * index)")
-    }
-  }
-
   /// One word of 100 kB, which a quadratic merger would take minutes for.
   @Test func aTextWithoutBlanksIsQuick() throws {
     let text = [UInt8](String(repeating: "router\u{e9}", count: 12_500).utf8)

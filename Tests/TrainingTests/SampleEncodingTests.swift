@@ -52,6 +52,22 @@ import Tokenization
     }
   }
 
+  /// A length of 0 is the positions of the model, as MoE-PEFT's cutoff_len of −1; a model that does not say how many takes all.
+  @Test func aLengthOfZeroIsThePositionsOfTheModel() throws {
+    var encoding = SampleEncoding()
+    encoding.length = 0
+    try encoding.check()
+    let text = TextSample(text: Array(repeating: UInt8(ascii: "a"), count: 600), answers: [0..<600])
+    for (positions, count) in [(64, 64), (600, 600), (nil, 601)] as [(Int?, Int)] {
+      var notes: [String] = []
+      let result = try encoding.samples(
+        [text], with: ByteEncoder(leadingToken: nil, endToken: 1), vocabulary: 300, positions: positions, from: "data.jsonl"
+      ) { notes.append($0.description) }
+      #expect(result.samples[0].ids.count == count && result.cut == (positions == nil ? 0 : 1))
+      #expect(notes.allSatisfy { $0.contains("length \(count) tokens") } && notes.count == result.cut)
+    }
+  }
+
   /// A published report: of a prompt of 27 tokens and an answer of 31 the first 30 stay, so the question is whole.
   @Test func aLongAnswerKeepsItsPrompt() throws {
     let tokenizer = try Tokenizer(model: Fixture.path("records/model"))

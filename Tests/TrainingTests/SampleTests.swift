@@ -98,6 +98,27 @@ import Tokenization
     #expect(throws: CheckpointError.self) { try ChatLayout(model: folder, tokenizer, template: "chatml") }
   }
 
+  /// Whether a begin token stands before a text is what tokenizer_config.json says, whatever template tokenizer.json has.
+  @Test func theSettingsOfATokenizerSayWhetherItBeginsTexts() throws {
+    for (name, ids) in [
+      ("add-bos-token-of-tokenizer-config", [0, 263, 264, 80, 274] as [Int32]),
+      ("no-add-bos-token-of-tokenizer-config", [263, 264, 80, 274]),
+    ] {
+      let tokenizer = try Tokenizer(model: Fixture.path("reports/" + name))
+      let sample = EncodedSample(
+        TextSample(text: Array("the boat".utf8), answers: [0..<8]), with: tokenizer, lossOn: .answer, addsEndToken: true)
+      #expect(sample.ids == ids + [1], "\(name)")
+      #expect(tokenizer.addsBeginToken == (ids.count == 5))
+    }
+  }
+
+  @Test func aTokenizerOfSentencePiecesKindIsRead() throws {
+    let tokenizer = try Tokenizer(model: Fixture.path("reports/sentencepiece-style-tokenizer"))
+    let sample = EncodedSample(TextSample(prompt: "a b", answer: " c"), with: tokenizer, lossOn: .answer, addsEndToken: true)
+    #expect(sample.ids == [1, 296, 319, 293, 273, 2])
+    #expect(zip(sample.ids, sample.isLabel).filter(\.1).map(\.0).last == 2)
+  }
+
   @Test func theSystemTurnOfATemplateStandsWhereAConversationHasNone() throws {
     let sample = try reported("default-system-turn-of-chat-template", messages(("user", "hi"), ("assistant", "hello")))
     #expect(

@@ -26,7 +26,9 @@ struct ChatCommand: ParsableCommand {
   func run() throws { try run(on: CPUFloat(threads: common.threadCount)) }
 
   private func run<B: Backend>(on backend: B) throws {
-    let conversation = try LoadedModel(options.model, adapter: options.adapter, on: backend).chat(options.settings, options.chat)
+    let model = try LoadedModel(options.model, adapter: options.adapter, on: backend)
+    writeNotes(model.notes)
+    let conversation = try model.chat(options.settings, options.chat)
     let isTalking = POSIX.isTerminal(.standardInput) && !common.quiet
     while true {
       if isTalking { writeError("> ") }

@@ -51,6 +51,7 @@ struct GenerateCommand: ParsableCommand {
 
   private func run<B: Backend>(on backend: B) throws {
     let model = try LoadedModel(options.model, adapter: options.adapter, on: backend)
+    writeNotes(model.notes)
     var output = TextOutput(streams: POSIX.isTerminal(.standardOutput) && !json, prompts: prompt.count)
     let start = POSIX.seconds
     var firstToken: Double?

@@ -4,7 +4,7 @@ import Tokenization
 
 /// How samples become tokens and which of these count: the same for training and for the loss of a file.
 struct SampleOptions: ParsableArguments {
-  @Option(help: "Tokens that a sample may have.")
+  @Option(help: "Tokens that a sample may have; 0: as many as the model has positions.")
   var length = Setting(512)
   @Option(
     help: "What becomes of a sample that has more: cut, it keeps its first tokens (and is dropped if none of them counts); drop; error.")

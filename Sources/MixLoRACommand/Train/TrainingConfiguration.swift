@@ -24,7 +24,12 @@ struct TrainingConfiguration {
   /// - Throws: `CheckpointError` naming file and key.
   init(contentsOf file: String) throws {
     var top = try JSONReader(JSON(contentsOf: file, skipsByteOrderMark: true), file: file, path: "")
-    try integer("cutoff_len", of: &top, \.encoding.length, from: 2)
+    if top["cutoff_len"]?.intValue == -1 {
+      _ = top.value("cutoff_len")
+      recipe.encoding.length = 0  // as many as the model has positions, as there
+    } else {
+      try integer("cutoff_len", of: &top, \.encoding.length, from: 2)
+    }
     let saveStep = try top.positive("save_step")
     _ = try top.string("train_strategy", oneOf: ["optim", "none"])
     for key in ["train_lora_simultaneously_num", "train_lora_candidate_num", "inference_lora_simultaneously_num"] {

@@ -62,7 +62,7 @@ extension TrainingRun {
     let frozen = (decoder.blockMatrices + [decoder.head.weight]).filter { $0.parameter == nil }.reduce(0) { $0 + $1.shape.count }
     let sample = samples[0]
     let marked = sample.ids.indices.map { i in
-      let text = tokenizer.decodeText([sample.ids[i]])
+      let text = self.text(of: sample.ids[i], after: i > 0 ? sample.ids[i - 1] : nil)
       return sample.isLabel[i] ? "[\(text)]" : text
     }
     let tokens = samples.reduce(0) { $0 + $1.ids.count }
@@ -84,5 +84,13 @@ extension TrainingRun {
       first sample, counted tokens in brackets:
       \(marked.joined())
       """
+  }
+
+  /// What a token adds to the text: by itself some tokenizers take the blank before it for the beginning of a text and drop it.
+  private func text(of id: Int32, after last: Int32?) -> String {
+    guard let last else { return tokenizer.decodeText([id]) }
+    let (before, both) = (tokenizer.decodeText([last]), tokenizer.decodeText([last, id]))
+    return both.utf8.starts(with: before.utf8)
+      ? String(decoding: both.utf8.dropFirst(before.utf8.count), as: UTF8.self) : tokenizer.decodeText([id])
   }
 }
