@@ -31,14 +31,16 @@ public struct Comparison {
   ///   - path: a safetensors or PyTorch file, `.npz`, `.npy`, or a folder.
   ///   - exact: computes in float64.
   ///   - progress: hears what is going on.
+  ///   - failing: gets the first wrong operation with the numbers of its call.
   /// - Throws: `CheckpointError` for what is missing or of a wrong shape, where candidate and oracle have nothing in common, and
   ///   `NonFiniteValue` where the oracle itself leaves the finite numbers.
   public func report<Exact: Backend & MatrixFactorizing>(
-    of path: String, on exact: Exact, progress: (String) -> Void = { _ in }
+    of path: String, on exact: Exact, progress: (String) -> Void = { _ in }, failing: (FailingOperation) throws -> Void = { _ in }
   ) throws -> ComparisonReport where Exact.Scalar == Double {
     let files = try ModelFolder(model)
     let input = try TraceBatch(contentsOf: batch, vocabulary: files.configuration.vocabulary, adapters: adapters.count)
-    let names = try knownNames(files, hasLabels: input.hasLabels)
+    let order = try traceTensors(files, input)
+    let names = order.names
     var candidate = try Candidate(path, names: CandidateNames(names, rules: rules))
     candidate.filter(request.isIncluded)
     guard !candidate.tensors.isEmpty else {
@@ -61,16 +63,18 @@ public struct Comparison {
       var part = candidate
       if report != nil { part.filter { Self.isOnlyPerExpert($0) || $0.hasSuffix(".tokens") || $0.hasSuffix(".choice") || $0.contains(".experts.") } }
       let comparison = try OracleComparison(
-        oracle, part, request, precision,
+        oracle, part, request, precision, order,
         OracleModel<Exact>.Steps(count: steps.count, learningRate: steps.learningRate, weightDecay: steps.weightDecay))
       try comparison.run(progress: progress)
       var found = comparison.report(reference: "the float64 oracle of \(model)")
       if let first = found.first, report?.first == nil {
         progress("what may be the cause")
         found.causes = try CauseFinder(comparison, first)?.search() ?? []
+        if let operation = try comparison.failingOperation(first) { try failing(operation) }
       }
       if report == nil { report = found } else {
-        report?.insert(found.tensors.filter { Self.isOnlyPerExpert($0.name) })
+        report?.tensors.append(contentsOf: found.tensors.filter { Self.isOnlyPerExpert($0.name) })
+        report?.tensors.sort { order.position($0.name) < order.position($1.name) }
         if report?.causes.isEmpty == true, let first = report?.first, Self.isOnlyPerExpert(first.name) { report?.causes = found.causes }
       }
     }
@@ -83,24 +87,17 @@ public struct Comparison {
 
   // MARK: Names
 
-  /// Every name of a trace of the model, in the order of the run.
-  func knownNames(_ files: ModelFolder, hasLabels: Bool) throws -> [String] {
+  /// Every tensor of a trace of the model, whatever the evaluation, in the order of the run.
+  func traceTensors(_ files: ModelFolder, _ batch: TraceBatch) throws -> RunOrder {
     let shape = ShapeBackend()
-    var names: [String] = []
-    for evaluation in [ExpertEvaluation.sharedBase, .perExpert] {
+    let lists = try [ExpertEvaluation.sharedBase, .perExpert].map { evaluation in
       let decoder = try files.decoder(
         adapters: adapters.map { .folder($0) }, trainsBase: adapters.isEmpty, evaluation: evaluation, balanceLoss: balanceLoss, on: shape)
-      let known = Set(names)
-      names += try decoder.points().map(\.name).filter { !known.contains($0) && (hasLabels || !$0.contains("grad.")) }
-      guard evaluation == .perExpert else { continue }
-      names += ["logits", "router_logits"] + decoder.adapters.indices.map { "adapter.\($0).router_logits" }
-      guard hasLabels else { continue }
-      names += ["loss", "aux_loss", "loss_curve"]
-      for (part, prefix) in decoder.namedParts {
-        names += part.tensors.flatMap { tensor in ["grad.", "after."].map { "\(prefix)\($0)\(tensor.name)" } }
+      return Provenances(decoder, hasBaseRows: batch.adapters.contains(nil)).all.filter {
+        batch.hasLabels || $0.phase == .forward && $0.operation != .loss && $0.operation != .balance
       }
     }
-    return names
+    return RunOrder(lists[0], with: lists[1])
   }
 
   private static func isOnlyPerExpert(_ name: String) -> Bool { name.contains(".experts.") && name.hasSuffix(".down_proj.output") }
@@ -160,16 +157,5 @@ public struct Comparison {
       if zip(values, before).contains(where: { $0 != $1 && !$1.isNaN }) { return false }
     }
     return true
-  }
-}
-
-extension ComparisonReport {
-  /// Puts judgements in where their names' neighbors stand: in front of the next module's.
-  mutating func insert(_ others: [TensorJudgement]) {
-    for judgement in others {
-      let module = judgement.name.firstRange(of: ".experts.").map { judgement.name[..<$0.lowerBound] } ?? ""
-      let place = tensors.lastIndex { $0.name.hasPrefix("\(module).experts.") } ?? tensors.lastIndex { $0.phase == judgement.phase }
-      tensors.insert(judgement, at: place.map { $0 + 1 } ?? tensors.endIndex)
-    }
   }
 }

@@ -75,11 +75,25 @@ public struct TensorJudgement: Sendable {
 
   /// error / budget.
   public var ratio: Double { error == 0 ? 0 : error / budget }
-  /// The module whose operation it is: the name without `grad.`, `after.` and its last part.
+  /// What forms it: the name without `grad.`, `after.` and its last part.
   public var operation: String {
-    var parts = name.split(separator: ".").filter { $0 != "grad" && $0 != "after" }
+    var parts = Self.path(name)
     if parts.count > 1, ["output", "weight", "bias", "choice", "tokens", "input"].contains(parts.last) { parts.removeLast() }
     return parts.joined(separator: ".")
+  }
+  /// The module that it belongs to, as Hugging Face names it: `model.layers.1.self_attn.q_proj`.
+  public var module: String {
+    let inside: Set = [
+      "output", "weight", "bias", "choice", "tokens", "input", "rotated", "probabilities", "weights", "hidden", "base", "lora_A", "lora_B",
+      "residual",
+    ]
+    var parts = Self.path(name)
+    while parts.count > 1, let last = parts.last, inside.contains(last) { parts.removeLast() }
+    return parts.joined(separator: ".")
+  }
+
+  private static func path(_ name: String) -> [String] {
+    name.split(separator: ".").map(String.init).filter { !["grad", "after", "exp_avg", "exp_avg_sq"].contains($0) }
   }
 
   /// A judgement of a tensor.

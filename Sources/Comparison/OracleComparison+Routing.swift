@@ -118,8 +118,7 @@ extension OracleComparison {
       metrics.worstValues = (Double(widest.candidate), Double(widest.reference))
     }
     var judgement = TensorJudgement(
-      name: name, phase: "forward", kind: "choice",
-      equation: name.hasSuffix("tokens") ? "b·T + t of each row's token" : "the experts of the largest p",
+      name: name, phase: "forward", kind: order[name]?.operation.rawValue ?? "choice", equation: order[name]?.equation ?? "",
       shape: candidate.tensors[name]?.entry.shape ?? [], error: flips / decisions, budget: Double(layer?.explained ?? 0) / decisions,
       metrics: metrics, verdict: .ok)
     judgement.localError = judgement.error

@@ -22,7 +22,6 @@ final class OracleComparison<Exact: Backend & MatrixFactorizing> where Exact.Sca
   struct Record {
     let order: Int
     var phase = "forward"
-    var equation = ""
     var shape: [Int] = []
     var metrics = TensorMetrics()
     /// ‖candidate − ours‖₂ and ‖ours‖₂ of the whole run, of it with the candidate's decisions, and of the local run.
@@ -34,13 +33,6 @@ final class OracleComparison<Exact: Backend & MatrixFactorizing> where Exact.Sca
     var localRounding = MeanSquare()
     var isUnderAllclose = true
     var worstLocal: [Int] = []
-  }
-
-  struct Distance {
-    var difference = 0.0
-    var norm = 0.0
-    var count = 0
-    var relative: Double { difference == 0 ? 0 : norm > 0 ? difference / norm : .infinity }
   }
 
   struct MeanSquare {
@@ -57,6 +49,7 @@ final class OracleComparison<Exact: Backend & MatrixFactorizing> where Exact.Sca
   let rows: CandidateRows<B>
   let request: ComparisonRequest
   let precision: Precision
+  let order: RunOrder
   let steps: OracleModel<Exact>.Steps
   private(set) var records: [String: Record] = [:]
   /// The exact values of the run that rounded runs are held against.
@@ -68,21 +61,21 @@ final class OracleComparison<Exact: Backend & MatrixFactorizing> where Exact.Sca
   /// The decisions in force in the run that goes on.
   private var inForce: [String: [Int32]] = [:]
   private var ownChoices: [String: [Int32]] = [:]
-  /// How many tensors were met before each decision.
-  private(set) var choiceOrder: [String: Int] = [:]
   private let needsBackward: Bool
   /// Who takes the values instead of the records, and what is done otherwise, while a cause is looked for.
   var capture: ((_ name: String, _ values: [Double], _ theirs: () throws -> [Double]?) throws -> Void)?
   var trial: CauseFinder<Exact>.Trial?
+  /// Columns of what was captured.
+  var widths: [String: Int] = [:]
   var othersCache: (name: String, values: [(name: String, values: [Double])])?
 
   var candidate: Candidate { rows.candidate }
 
   init(
-    _ model: OracleModel<Exact>, _ candidate: Candidate, _ request: ComparisonRequest, _ precision: Precision,
+    _ model: OracleModel<Exact>, _ candidate: Candidate, _ request: ComparisonRequest, _ precision: Precision, _ order: RunOrder,
     _ steps: OracleModel<Exact>.Steps
   ) throws {
-    (self.model, self.request, self.precision, self.steps) = (model, request, precision, steps)
+    (self.model, self.request, self.precision, self.order, self.steps) = (model, request, precision, order, steps)
     rows = try CandidateRows(candidate, model.layout, on: model.backend)
     needsBackward = candidate.tensors.keys.contains { $0.hasPrefix("grad.") || $0.contains(".grad.") } || steps.count > 0
   }
@@ -150,7 +143,7 @@ final class OracleComparison<Exact: Backend & MatrixFactorizing> where Exact.Sca
           if pass == .localExact, self.trial == nil { self.localLogits[value.path] = value.values }
           if pass == .localRounded, let exact = self.localLogits[value.path] {
             // Root mean square over the elements: what one logit is off by.
-            let noise = Self.distance(value.values, exact).difference / Double(max(1, exact.count)).squareRoot()
+            let noise = Distance(of: value.values, from: exact).difference / Double(max(1, exact.count)).squareRoot()
             self.gateNoise[String(value.path.dropLast(".output".count))] = max(noise, self.gateNoise[String(value.path.dropLast(".output".count))] ?? 0)
           }
         }
@@ -161,7 +154,6 @@ final class OracleComparison<Exact: Backend & MatrixFactorizing> where Exact.Sca
         return values
       },
       decide: { path, own in
-        if pass == .localExact { self.choiceOrder[path] = self.records.count }
         if pass == .wholeExact { self.ownChoices[path] = own }
         var choice = own
         if followed, let theirs = self.rows.choices[path], theirs.count == own.count {
@@ -222,14 +214,14 @@ final class OracleComparison<Exact: Backend & MatrixFactorizing> where Exact.Sca
 
   private func see(_ value: OracleHook<B>.Value, _ pass: Pass) throws {
     if rows.has(value.name) || capture != nil {
-      try judge(value.name, pass, traceShape(value), value.values, equation: value.equation) {
+      try judge(value.name, pass, traceShape(value), value.values) {
         try self.rows.values(value.name, path: value.path, value.shape, choice: { self.inForce[$0] })
       }
     }
     guard value.name == "lm_head.output", rows.has("logits") else { return }
     var logits = value.values
     if let cap = model.decoder.head.softcap { logits = logits.map { cap * Double.tanh($0 / cap) } }
-    try judge("logits", pass, traceShape(value), logits, equation: "z = x Wᵀ") {
+    try judge("logits", pass, traceShape(value), logits) {
       try self.rows.values("logits", path: "logits", value.shape, choice: { _ in nil })
     }
   }
@@ -240,21 +232,22 @@ final class OracleComparison<Exact: Backend & MatrixFactorizing> where Exact.Sca
   }
 
   private func judge(
-    _ name: String, _ pass: Pass, _ shape: [Int], _ values: [Double], equation: String = "", theirs: () throws -> [Double]?
+    _ name: String, _ pass: Pass, _ shape: [Int], _ values: [Double], theirs: () throws -> [Double]?
   ) throws {
-    if let capture { return try capture(name, values, theirs) }
+    if let capture {
+      widths[name] = shape.last
+      return try capture(name, values, theirs)
+    }
     guard rows.has(name), request.isIncluded(name) else { return }
     var record = records[name] ?? Record(order: records.count)
     if record.shape.isEmpty || pass == .wholeExact {
       record.shape = shape
-      record.phase = Self.phase(name)
-      if !equation.isEmpty { record.equation = equation }
+      record.phase = RunPhase.of(name)
     }
     if pass.isExact {
       if pass != .wholeExact || !(request.replaysRouting) { ours[name] = values }
       if let found = try theirs(), found.count == values.count {
-        var distance = Self.distance(found, values)
-        distance.count = values.count
+        let distance = Distance(of: found, from: values)
         switch pass {
         case .localExact: record.local = distance
         case .wholeExact: record.whole = distance
@@ -274,21 +267,10 @@ final class OracleComparison<Exact: Backend & MatrixFactorizing> where Exact.Sca
         }
       }
     } else if let exact = ours[name], exact.count == values.count {
-      let difference = Self.distance(values, exact).difference
+      let difference = Distance(of: values, from: exact).difference
       if pass == .localRounded { record.localRounding.add(difference) } else { record.wholeRounding.add(difference) }
     }
     records[name] = record
-  }
-
-  static func distance(_ a: [Double], _ b: [Double]) -> Distance {
-    var (difference, norm) = (0.0, 0.0)
-    for i in b.indices {
-      let (x, y) = (a[i], b[i])
-      norm += y * y
-      if x == y || (x.isNaN && y.isNaN) { continue }
-      difference += (x - y) * (x - y)
-    }
-    return Distance(difference: difference.isNaN ? .infinity : difference.squareRoot(), norm: norm.squareRoot())
   }
 
   /// A packed row and column as the index in the trace's tensor.
@@ -304,14 +286,4 @@ final class OracleComparison<Exact: Backend & MatrixFactorizing> where Exact.Sca
   }
 
   private func rowsOf(_ name: String) -> Int { name.hasPrefix("adapter.") || name.hasPrefix("base.") ? -1 : model.layout.places.count }
-
-  static func phase(_ name: String) -> String {
-    let parts = name.split(separator: ".")
-    let first = parts.first == "adapter" && parts.count > 2 ? parts[2] : parts.first ?? ""
-    switch first {
-    case "grad": return "backward"
-    case "after", "loss_curve", "exp_avg", "exp_avg_sq": return "optimizer"
-    default: return "forward"
-    }
-  }
 }

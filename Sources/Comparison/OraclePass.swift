@@ -13,7 +13,6 @@ final class OracleHook<B: Backend>: Hook where B.Scalar == Double {
     let name: String
     let path: String
     let phase: HookPoint.Phase
-    let equation: String
     let shape: Shape
     let values: [Double]
   }
@@ -43,7 +42,7 @@ final class OracleHook<B: Backend>: Hook where B.Scalar == Double {
     let name = point.description
     try see(
       Value(
-        name: name, path: point.path, phase: point.phase, equation: "\(point.equation)", shape: value.shape,
+        name: name, path: point.path, phase: point.phase, shape: value.shape,
         values: try backend.download(value)))
     if let values = try replacement(name, point.path, value.shape) { value = backend.upload(values, value.shape) }
   }

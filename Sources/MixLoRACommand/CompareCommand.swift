@@ -3,21 +3,36 @@ import CPUBackend
 import Checkpoints
 import Comparison
 import Conformance
-import Decoders
 import Layers
 import Platform
-import Tensors
 
-/// Judges another program's numbers.
+/// Judges another program's numbers, operation by operation.
 struct CompareCommand: ParsableCommand {
   static let configuration = CommandConfiguration(
     commandName: "compare",
-    abstract: "Judge another program's numbers: which operation went wrong first, and whether it is rounding.")
+    abstract: "Judge another program's numbers: which operation went wrong first, is it rounding, what is it probably.",
+    discussion: """
+      With --model the float64 oracle runs the batch itself, once more with the candidate's own numbers in the place of its own, and in \
+      the candidate's precision for what rounding explains. So every operation is judged on the inputs that the candidate gave it, \
+      and the first wrong one is named. Without it two files are compared tensor by tensor.
 
-  @Argument(help: ArgumentHelp("The candidate, after a reference where there is no --model.", valueName: "files"))
+      The candidate has tensors under the names of `mixlora trace` (`trace --list` prints them), or as Hugging Face, PEFT, MoE-PEFT and \
+      GGUF files spell them: a safetensors file or a folder of them, .npz, a folder of .npy, or a PyTorch file of a flat dictionary. \
+      `mixlora capture-helper torch` prints what records a PyTorch model so. Whatever it has is judged; gradients, and as many optimizer \
+      steps as its loss_curve is long, run where it has them.
+
+      Exit status: 0 if everything agrees, or differs only because a routing decision fell the other way within rounding; 1 otherwise.
+
+      Examples:
+        mixlora compare --model m --adapter a --batch b.st mine.safetensors
+        mixlora compare --model m --adapter a --batch b.st mine.npz --html report.html --gen-test fix
+        mixlora compare golden.safetensors mine.safetensors --map 'net\\.(\\d+)\\.out=model.layers.$1.output'
+      """)
+
+  @Argument(help: ArgumentHelp("The candidate; in front of it a reference where there is no --model.", valueName: "file"))
   var files: [String]
 
-  @Option(help: ArgumentHelp("Hugging Face folder or GGUF file: the float64 oracle runs itself.", valueName: "path"))
+  @Option(help: ArgumentHelp("Hugging Face folder or GGUF file that the oracle runs.", valueName: "path"))
   var model: String?
 
   @Option(help: ArgumentHelp("Adapter folder. May repeat.", valueName: "folder"))
@@ -26,18 +41,119 @@ struct CompareCommand: ParsableCommand {
   @Option(help: ArgumentHelp("The batch that the candidate ran.", valueName: "file"))
   var batch: String?
 
+  @Option(help: ArgumentHelp("AdamW steps that the candidate made; default: as many as its loss_curve is long.", valueName: "n"))
+  var steps: Int?
+
+  @Option(help: "Learning rate of the steps; default: what the candidate's metadata says, else 0.001.")
+  var lr: Double?
+
+  @Option(help: "Weight decay of the steps; default: what the candidate's metadata says, else 0.01.")
+  var weightDecay: Double?
+
+  @Option(help: "What the candidate computes in: auto (the lowest that a tensor is stored in), float64, float32, bfloat16 or float16.")
+  var precision = "auto"
+
+  @Option(help: "What errors are held against: budget, reference-ratio, ulp, allclose or exact.")
+  var mode = ComparisonRequest.Mode.budget
+
+  @Option(help: "rtol of allclose (1e-5); the units of ulp (4); the ratio of reference-ratio (2).")
+  var rtol: Double?
+
+  @Option(help: "atol of allclose (1e-8).")
+  var atol: Double?
+
+  @Option(help: ArgumentHelp("Names that match mean NAME; $1 is the first group. May repeat.", valueName: "regex=name"))
+  var map: [String] = []
+
+  @Option(help: ArgumentHelp("Compare only names that match. May repeat.", valueName: "pattern"))
+  var only: [String] = []
+
+  @Option(help: ArgumentHelp("Leave out names that match. May repeat.", valueName: "pattern"))
+  var ignore: [String] = []
+
+  @Flag(help: "Run the oracle with the candidate's routing decisions from the start.")
+  var replayRouting = false
+
+  @Option(help: "Form of the balance loss: pooledTopK is the authors' code, perLayerArgmax the paper's equations 8 and 9.")
+  var routerLoss = BalanceLossForm.pooledTopK
+
+  @Option(help: ArgumentHelp("Write the report as one HTML page.", valueName: "file"))
+  var html: String?
+
+  @Option(help: ArgumentHelp("Write the report as JUnit XML.", valueName: "file"))
+  var junit: String?
+
+  @Option(help: ArgumentHelp("Write the first wrong operation with its inputs as a Swift package with one test.", valueName: "folder"))
+  var genTest: String?
+
   @Flag(help: "Print a JSON object a line.")
   var json = false
 
   @OptionGroup var common: CommonOptions
 
-  func run() throws {
-    let comparison = Comparison(model: model!, adapters: adapter, batch: batch!)
-    let report = try comparison.report(of: files[0], on: CPUDouble(threads: common.threadCount)) { writeError($0 + "\n") }
-    for t in report.tensors {
-      print("\(t.verdict) \(t.phase) \(t.name) err \(t.error) bud \(t.budget) local \(t.localError ?? -1) lb \(t.localBudget ?? -1) ratio \((t.localBudget ?? 0)/(t.localError ?? 1))")
+  func validate() throws {
+    if model != nil {
+      guard files.count == 1 else { throw ValidationError("\(files.count) files, expected the candidate alone beside --model.") }
+      guard batch != nil else { throw ValidationError("--model needs --batch, what the candidate ran.") }
+    } else {
+      guard files.count == 2 else { throw ValidationError("\(files.count) file(s), expected a reference and a candidate, or --model and --batch.") }
+      let given = [(batch != nil, "--batch"), (!adapter.isEmpty, "--adapter"), (steps != nil, "--steps"), (replayRouting, "--replay-routing"), (genTest != nil, "--gen-test")]
+      if let flag = given.first(where: \.0)?.1 { throw ValidationError("\(flag) goes with --model.") }
     }
-    for cause in report.causes { print("CAUSE", cause.name, cause.remaining, cause.text) }
-    print("first", report.first?.name ?? "-", report.routing.map { "\($0.decisions) \($0.flips) \($0.explained)" } ?? "", report.unknown.prefix(5), report.missing.prefix(5), report.notes)
+    guard precision == "auto" || Conformance.Precision(rawValue: precision) != nil else {
+      throw ValidationError("--precision is '\(precision)', expected auto, float64, float32, bfloat16 or float16.")
+    }
+    for (name, value) in [("--lr", lr), ("--weight-decay", weightDecay), ("--rtol", rtol), ("--atol", atol)] {
+      if let value, !value.isFinite || value < 0 { throw ValidationError("\(name) is \(value), expected a number ≥ 0.") }
+    }
+    if let steps, steps < 0 { throw ValidationError("--steps is \(steps), expected at least 0.") }
+    do { _ = try rules() } catch let error as CandidateNames.RuleError { throw ValidationError("\(error)") }
+  }
+
+  func run() throws {
+    for path in [html, junit].compactMap({ $0 }) { try AtomicFile.check(path) }
+    let start = ContinuousClock.now
+    let (report, failing) = try compared()
+    let seconds = (ContinuousClock.now - start) / .seconds(1)
+    if let html { try AtomicFile.write(report.html, to: html) }
+    if let junit { try AtomicFile.write(report.junit(seconds: seconds), to: junit) }
+    if let genTest, let failing { try GeneratedTest.write(failing, to: genTest) }
+    if json {
+      for line in report.jsonLines { print(line) }
+    } else {
+      print(report.text(color: ComparisonReport.colorsOutput), terminator: "")
+      if let genTest { print(failing == nil ? "test       nothing is wrong, so \(genTest) was not written" : "test       \(genTest): swift test") }
+    }
+    if !report.matches { throw ExitCode(1) }
+  }
+
+  private func rules() throws -> [CandidateNames.Rule] { try map.map { try CandidateNames.Rule($0) } }
+
+  private func compared() throws -> (ComparisonReport, FailingOperation?) {
+    var request = ComparisonRequest()
+    request.precision = Conformance.Precision(rawValue: precision)
+    (request.mode, request.relative, request.absolute) = (mode, rtol, atol)
+    (request.replaysRouting, request.steps, request.learningRate, request.weightDecay) = (replayRouting, steps, lr, weightDecay)
+    let (only, ignore) = (only, ignore)
+    request.isIncluded = { name in
+      (only.isEmpty || only.contains { POSIX.matches(name, $0) }) && !ignore.contains { POSIX.matches(name, $0) }
+    }
+    let isQuiet = common.quiet || !POSIX.isTerminal(.standardError)
+    defer { if !isQuiet { writeError("\r\u{1B}[K") } }
+    guard let model, let batch else {
+      let report = try Comparison.report(of: files[1], reference: files[0], rules: rules(), request: request) { done, all in
+        if !isQuiet, done % 16 == 0 { writeError("\r\u{1B}[K\(done) of \(all) tensors") }
+      }
+      return (report, nil)
+    }
+    var comparison = Comparison(model: model, adapters: adapter, batch: batch)
+    (comparison.rules, comparison.request, comparison.balanceLoss) = (try rules(), request, routerLoss)
+    var failing: FailingOperation?
+    let report = try comparison.report(
+      of: files[0], on: CPUDouble(threads: common.threadCount), progress: { if !isQuiet { writeError("\r\u{1B}[K\($0)") } },
+      failing: { failing = $0 })
+    return (report, failing)
   }
 }
+
+extension ComparisonRequest.Mode: ExpressibleByArgument {}

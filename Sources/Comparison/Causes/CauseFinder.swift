@@ -88,7 +88,7 @@ final class CauseFinder<Exact: Backend & MatrixFactorizing> where Exact.Scalar =
       if found.allSatisfy({ $0 == 0 }) { keep(found, "missing-branch", rank: 1, "it is zero: nothing arrives here") }
       return
     }
-    let isLoss = target.kind == "loss" || target.name.hasSuffix("loss")
+    let isLoss = target.name.hasSuffix("loss")
     if isLoss { return scalarLoss(c) }
     guard ours.count > 2 || target.phase == "optimizer" else { return }
     keep(ours.map { c * $0 }, "scale", rank: 1, "it is \(Self.spelled(c, comparison)) times what it should be")
@@ -199,7 +199,7 @@ final class CauseFinder<Exact: Backend & MatrixFactorizing> where Exact.Scalar =
         count += 1
       }
       if count > 1, difference.squareRoot() <= tolerance {
-        causes.append((Cause(name: target.kind.contains("logits") ? "label-shift" : "shifted", text: "each row is that of the token \(by > 0 ? "before" : "after")", remaining: 0), 2))
+        causes.append((Cause(name: target.name.contains("lm_head") ? "label-shift" : "shifted", text: "each row is that of the token \(by > 0 ? "before" : "after")", remaining: 0), 2))
       }
     }
   }

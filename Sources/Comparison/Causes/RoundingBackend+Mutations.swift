@@ -310,7 +310,7 @@ extension RoundingBackend {
   }
 
   /// The numbers of a frozen matrix: I W.
-  private func decoded(_ matrix: Exact.FrozenMatrix) -> [Double] {
+  func decoded(_ matrix: Exact.FrozenMatrix) -> [Double] {
     let n = matrix.shape.rows
     var identity = [Double](repeating: 0, count: n * n)
     for i in 0..<n { identity[i * n + i] = 1 }

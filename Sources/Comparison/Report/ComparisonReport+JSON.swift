@@ -13,7 +13,7 @@ extension ComparisonReport {
     }
     return .members([
       ("verdict", JSON(matches ? "match" : "mismatch")), ("compared", JSON(tensors.count)),
-      ("first", .optional(first.map { JSON($0.name) })), ("operation", .optional(first.map { JSON($0.operation) })),
+      ("first", .optional(first.map { JSON($0.name) })), ("operation", .optional(first.map { JSON($0.module) })),
       ("phase", .optional(first.map { JSON($0.phase) })), ("equation", .optional(first.map { JSON($0.equation) })),
       ("causes", .array(causes.map { JSON($0.text) })), ("missing", .array(missing.map { JSON($0) })),
       ("unknown", .array(unknown.map { JSON($0) })), ("routing", .optional(routing?.json)),
