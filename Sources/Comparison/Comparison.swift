@@ -69,7 +69,10 @@ public struct Comparison {
       var found = comparison.report(reference: "the float64 oracle of \(model)")
       if let first = found.first, report?.first == nil {
         progress("what may be the cause")
-        found.causes = try CauseFinder(comparison, first)?.search() ?? []
+        if let finder = try CauseFinder(comparison, first) {
+          found.causes = try finder.search()
+          if finder.isCut { found.notes.append("the search for causes ended after 20 s; not everything was tried") }
+        }
         if let operation = try comparison.failingOperation(first) { try failing(operation) }
       }
       if report == nil { report = found } else {

@@ -149,7 +149,7 @@ final class OracleComparison<Exact: Backend & MatrixFactorizing> where Exact.Sca
         }
       },
       replacement: { name, path, shape in
-        if let silenced = self.trial?.silenced, Self.group(name) == silenced { return [Double](repeating: 0, count: shape.count) }
+        if let silenced = self.trial?.silenced, silenced == name || Self.group(name) == silenced { return [Double](repeating: 0, count: shape.count) }
         guard pass.isLocal, let values = try self.theirs(name, path, shape), values.allSatisfy(\.isFinite) else { return nil }
         return values
       },
@@ -165,7 +165,7 @@ final class OracleComparison<Exact: Backend & MatrixFactorizing> where Exact.Sca
         return choice
       })
     try model.run(
-      hook, precision: precision, seed: seed, backward: needsBackward, steps: steps, zeroedBranches: trial?.zeroedBranches,
+      hook, precision: precision, seed: seed, backward: needsBackward, steps: steps, zeroedBranches: trial?.zeroedBranches, assignments: trial?.assignments ?? [], roundsParameters: trial?.roundsParameters ?? false,
       gradient: { pass.isLocal && self.steps.count == 1 ? try self.theirGradient($0) : nil },
       emit: { name, shape, values in try self.judge(name, pass, shape, values) { try self.rows.values(name, shape: shape) } })
     for owner in model.layout.owners {

@@ -36,10 +36,12 @@ final class OracleModel<Exact: Backend & MatrixFactorizing> where Exact.Scalar =
   /// - Parameters:
   ///   - precision: what every operation rounds to; nil for the oracle.
   ///   - zeroedBranches: branches of modules whose name contains it add nothing.
+  ///   - assignments: trained tensors that get the values of others.
+  ///   - roundsParameters: whether all trained values are rounded to bfloat16.
   ///   - gradient: replaces the gradient of a parameter's tensor before the first step; nil leaves it.
   ///   - emit: hears of every value that no hook sees, by its name.
   func run(
-    _ hook: any Hook<B>, precision: Precision?, seed: UInt64, backward: Bool, steps: Steps, zeroedBranches: String? = nil,
+    _ hook: any Hook<B>, precision: Precision?, seed: UInt64, backward: Bool, steps: Steps, zeroedBranches: String? = nil, assignments: [(to: String, from: String)] = [], roundsParameters: Bool = false,
     gradient: (_ name: String) throws -> [Double]?, emit: (_ name: String, _ shape: [Int], _ values: [Double]) throws -> Void
   ) throws {
     backend.precision = precision
@@ -54,6 +56,7 @@ final class OracleModel<Exact: Backend & MatrixFactorizing> where Exact.Scalar =
         backend.fill(0, &parameter.value)
       }
     }
+    try prepare(assignments, rounds: roundsParameters)
     let run = Run(backend, hooks: [hook])
     guard batch.hasLabels else {
       _ = try decoder.loss(of: packed, run) { hidden in _ = decoder.logits(hidden, run) }
@@ -90,6 +93,25 @@ final class OracleModel<Exact: Backend & MatrixFactorizing> where Exact.Scalar =
       for tensor in part.tensors {
         let view = tensor.view(of: tensor.parameter.value)
         try emit("\(prefix)after.\(tensor.name)", view.shape.sizes, try backend.download(view))
+      }
+    }
+  }
+
+  private func prepare(_ assignments: [(to: String, from: String)], rounds: Bool) throws {
+    if !assignments.isEmpty {
+      let tensors = Dictionary(decoder.namedParts.flatMap { part, prefix in part.tensors.map { (prefix + $0.name, $0) } }) { first, _ in first }
+      let values = assignments.map { tensors[$0.from].map { backend.copy($0.view(of: $0.parameter.value)) } }
+      for (assignment, value) in zip(assignments, values) {
+        if let value, let tensor = tensors[assignment.to], tensor.view(of: tensor.parameter.value).shape == value.shape {
+          tensor.set(value, on: backend)
+        }
+      }
+    }
+    if rounds {
+      for part in decoder.trained {
+        var values = try backend.download(part.arena.values)
+        Precision.bfloat16.round(&values)
+        backend.copy(backend.upload(values, part.arena.shape), into: &part.arena.values)
       }
     }
   }

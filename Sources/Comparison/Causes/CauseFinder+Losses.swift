@@ -21,12 +21,15 @@ extension CauseFinder {
     } else {
       for (factor, text) in [
         (labels, "it is the sum over the labels instead of their mean"), (labels / tokens, "it is divided by all tokens instead of the labeled ones"),
+        (labels / (columns - Double(model.batch.rows)), "it is divided by all columns but each row's first, padding included, instead of the labeled ones"),
         (labels / columns, "it is divided by all columns, padding included, instead of the labeled ones"),
         (1 / Double.log(2), "it is in bits instead of nats"),
         (labels / Double(model.batch.rows), "it is the sum divided by the number of rows instead of the labels"),
       ] where factor != 1 { keep(ours.map { factor * $0 }, "loss-mean", rank: 0, text) }
     }
-    keep(ours.map { c * $0 }, "scale", rank: 5, "it is \(Self.spelled(c, comparison)) times what it should be")
+    // One number is always some multiple of another: only a simple one says anything.
+    let isSimple = [c, 1 / c].contains { abs($0 - $0.rounded()) < 1e-5 && abs($0) < 1e4 }
+    if isSimple { keep(ours.map { c * $0 }, "scale", rank: 5, "it is \(Self.spelled(c, comparison)) times what it should be") }
   }
 
   private var labelCount: Double { Double(model.batch.sequences.reduce(0) { $0 + $1.labels.count { $0 != nil } }) }
@@ -109,7 +112,7 @@ extension CauseFinder {
 
   /// Whether lower precision explains it.
   func rounding() {
-    guard causes.isEmpty, let rounded = try? comparison.localValues(target.name, Trial(precision: .bfloat16)) else { return }
+    guard causes.isEmpty, ours.count > 4, target.phase != "optimizer", let rounded = try? comparison.localValues(target.name, Trial(precision: .bfloat16)) else { return }
     let (difference, noise) = (zip(found, ours).map(-), zip(rounded.ours, ours).map(-))
     let (d, n) = (Self.norm(difference), Self.norm(noise))
     if d > 0, d <= 3 * n, n <= 30 * d {
@@ -127,8 +130,6 @@ extension CauseFinder {
       (channels, "C"), (1 / channels, "1/C"), (2.0.squareRoot(), "√2"), (0.5.squareRoot(), "1/√2"),
     ]
     if let e = mixture.map({ Double($0.experts) }) { names += [(e, "E"), (1 / e, "1/E")] }
-    let adapter = comparison.model.decoder.adapter
-    _ = adapter
     let value = "\((c * 1e6).rounded() / 1e6)"
     guard let name = names.first(where: { abs($0.0 - abs(c)) < 1e-4 * abs(c) && abs($0.0 - $0.0.rounded()) > 1e-9 })?.1 else { return value }
     return "\(c < 0 ? "−" : "")\(name) = \(value)"

@@ -19,6 +19,10 @@ final class CauseFinder<Exact: Backend & MatrixFactorizing> where Exact.Scalar =
     var silenced: String?
     /// Low-rank branches of modules whose name contains this are zero; nil for none.
     var zeroedBranches: String?
+    /// Trained tensors that have the values of others, by name.
+    var assignments: [(to: String, from: String)] = []
+    /// Whether the values of trained tensors are rounded to bfloat16.
+    var roundsParameters = false
     /// Whether everything is rounded to bfloat16.
     var precision: Precision?
   }
@@ -31,6 +35,9 @@ final class CauseFinder<Exact: Backend & MatrixFactorizing> where Exact.Scalar =
   private let width: Int
   /// What may remain, ‖·‖₂: twice what rounding explains.
   private let tolerance: Double
+  private let deadline = ContinuousClock.now + .seconds(20)
+  /// Whether ideas were left untried, because the runs of a large model take long.
+  private(set) var isCut = false
   var causes: [(cause: Cause, rank: Int)] = []
 
   init?(_ comparison: OracleComparison<Exact>, _ target: TensorJudgement) throws {
@@ -50,9 +57,10 @@ final class CauseFinder<Exact: Backend & MatrixFactorizing> where Exact.Scalar =
   /// What was found, best first.
   func search() throws -> [Cause] {
     try factors()
-    try parts()
-    try likeOthers()
     try mutations()
+    try parts()
+    try otherWeights()
+    try likeOthers()
     losses()
     rounding()
     return causes.sorted { ($0.rank, $0.cause.remaining) < ($1.rank, $1.cause.remaining) }.map(\.cause).reduce(into: []) { list, cause in
@@ -76,7 +84,14 @@ final class CauseFinder<Exact: Backend & MatrixFactorizing> where Exact.Scalar =
     return true
   }
 
-  func values(_ trial: Trial) throws -> [Double]? { try comparison.localValues(target.name, trial)?.ours }
+  /// Our values under a trial; nil once the time for it is over.
+  func values(_ trial: Trial) throws -> [Double]? {
+    if ContinuousClock.now > deadline {
+      isCut = true
+      return nil
+    }
+    return try comparison.localValues(target.name, trial)?.ours
+  }
 
   // MARK: One factor, one part
 
@@ -95,7 +110,7 @@ final class CauseFinder<Exact: Backend & MatrixFactorizing> where Exact.Scalar =
   }
 
   /// y = rest + part: how much of the part is in the candidate's numbers.
-  private func part(_ rest: [Double]?, _ what: String, missing: String = "missing-branch", rank: Int = 2) {
+  private func part(_ rest: [Double]?, _ what: String, missing: String = "missing-branch", rank: Int = 1) {
     guard let rest, rest.count == ours.count else { return }
     let part = zip(ours, rest).map(-)
     let square = part.reduce(0) { $0 + $1 * $1 }
@@ -127,6 +142,7 @@ final class CauseFinder<Exact: Backend & MatrixFactorizing> where Exact.Scalar =
         part(ours.indices.map { without[$0] + ours[$0] - branchless[$0] }, "the gradient that comes by the base weight of \(module)")
       }
     }
+    for source in comparison.experts(of: target) { part(try values(Trial(silenced: source)), "what \(source) adds") }
     for (name, input) in try comparison.inputs(of: target) where input.count == ours.count {
       part(zip(ours, input).map(-), "\(name)")
     }
@@ -136,7 +152,7 @@ final class CauseFinder<Exact: Backend & MatrixFactorizing> where Exact.Scalar =
 
   private func likeOthers() throws {
     for (name, other) in try comparison.others(like: target) where name != target.name && other.count == ours.count {
-      if keep(other, name.contains(".experts.") && target.name.contains(".experts.") ? "experts-swapped" : "swapped", rank: 2, "it is what \(name) should be") { continue }
+      if keep(other, name.contains(".experts.") && target.name.contains(".experts.") ? "experts-swapped" : "swapped", rank: 3, "it is what \(name) should be") { continue }
       if other.count > 1, width > 1, other.count / width == width {
         keep(transposed(other), "transposed", rank: 3, "it is \(name) transposed")
       }
@@ -184,7 +200,9 @@ final class CauseFinder<Exact: Backend & MatrixFactorizing> where Exact.Scalar =
     } else if isHeads {
       keep(moved, "key-heads-order", rank: 2, "the heads stand in another order")
     } else {
-      keep(moved, "swapped", rank: 3, "its columns stand in another order")
+      keep(
+        moved, target.name.contains("moe_gate") ? "experts-swapped" : "swapped", rank: 2,
+        target.name.contains("moe_gate") ? "the experts stand in another order" : "its columns stand in another order")
     }
   }
 

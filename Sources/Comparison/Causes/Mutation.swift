@@ -3,20 +3,22 @@ import Tensors
 /// A mistake that an operation may have: what the oracle computes instead while a cause is looked for.
 enum Mutation: Equatable, Sendable {
   // Rotary embedding
-  case rotaryPairs, rotaryOffset(Int), rotaryBase(Double), rotaryInverse, rotaryMissing
+  case rotaryPairs, rotaryOffset(Int), rotaryShifts([Int]), rotaryBase(Double), rotaryInverse, rotaryMissing
   // Attention
   case attention(AttentionMistake)
   // Norms
-  case normOffset, normEpsilon(Double), normCentered, normGainMissing, normBackwardShort
+  case normOffset, normEpsilon(Double), normEpsilonOutside, normCentered, normGainMissing, normBackwardShort, normBackwardSum
   // Gated units
   case activation(GateMistake)
   // Routing
-  case weightsNotNormalized, weightsUniform, weightsOfChosenLogitsSquared, weightsMissing, weightsReversed, balanceMissing, routerFullSoftmax
+  case weightsNotNormalized, weightsUniform, weightsOfChosenLogitsSquared, weightsMissing, weightsReversed, balanceMissing, routerFullSoftmax, routerSumMissing
   case routerWeightGradientMissing
   // Experts
   case expertsShifted(Int), biasMissing
   // Weights
   case squareTransposed, weightsRounded(Precision16)
+  // Losses
+  case oneHotMissing
   // Optimizer
   case adamW(AdamWMistake)
 
@@ -36,8 +38,8 @@ struct AttentionMistake: Equatable, Sendable {
   var ignoresWindow = false
   /// Whether every row sees all of its sequence.
   var isUnmasked = false
-  /// Whether query head h reads group h mod G.
-  var tilesKeyHeads = false
+  /// Whether query head h reads the keys, the values of group h mod G, or hands its gradients to it.
+  var tilesKeys = false, tilesValues = false, tilesGradients = false
   /// Whether the soft cap is left out.
   var ignoresSoftcap = false
   /// Whether backward leaves out the row sum: dS = P ⊙ dP.
@@ -48,15 +50,17 @@ struct AttentionMistake: Equatable, Sendable {
 
 /// What a gated unit may do wrong.
 enum GateMistake: Equatable, Sendable {
-  case geluTanh, geluExact, silu, relu, sigmoid, identity
+  case geluTanh, geluExact, geluQuick, silu, relu, sigmoid, identity
   /// a ⊙ act(c) instead of act(a) ⊙ c.
   case exchanged
   /// Backward with σ(a) for act′(a), with act(a), and without c.
-  case slopeIsSigmoid, slopeIsActivation, slopeIsOne
+  case slopeIsSigmoid, slopeIsActivation, slopeIsOne, slopeOfRelu, slopeOfSilu, slopeOfGeluTanh, slopeOfGeluExact, slopeWithoutUp
+  /// Backward with dc = dh, or with dc = dh ⊙ a.
+  case upWithoutActivation, upWithGate
 }
 
 /// What AdamW may do wrong.
 enum AdamWMistake: Equatable, Sendable {
-  case epsilonInsideRoot, epsilonBeforeCorrection, noBiasCorrection, coupledDecay, decayAfter, noDecay, beta1(Double), beta2(Double)
-  case epsilon(Double), sgd, decayWithoutRate, ascent, rateTimes(Double)
+  case epsilonInsideRoot, epsilonBeforeCorrection, noBiasCorrection, correctsFirstOnly, correctsSecondOnly, stepLater(Int), coupledDecay, decayAfter, noDecay, beta1(Double), beta2(Double)
+  case betasSwapped, noMoments, valuesRounded, epsilon(Double), sgd, decayWithoutRate, ascent, rateTimes(Double)
 }

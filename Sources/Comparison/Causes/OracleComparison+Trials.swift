@@ -48,6 +48,13 @@ extension OracleComparison {
     return Array(groups.prefix(16))
   }
 
+  /// What a sum over the experts is made of.
+  func experts(of target: TensorJudgement) -> [String] {
+    guard target.name.hasSuffix(".mlp.output") || target.name.hasSuffix(".mlp.down_proj.input"), target.phase == "forward" else { return [] }
+    let module = target.name.firstRange(of: ".mlp.").map { target.name[..<$0.upperBound] } ?? ""
+    return records.keys.filter { $0.hasPrefix("\(module)experts.") && ($0.hasSuffix(".down_proj.output") || $0.hasSuffix(".hidden")) }.sorted()
+  }
+
   /// The candidate's values of the same size that were formed before a target in its layer or the one beside it.
   func inputs(of target: TensorJudgement) throws -> [(name: String, values: [Double])] {
     try others(like: target).filter { (records[$0.name]?.order ?? .max) < (records[target.name]?.order ?? 0) }
@@ -59,6 +66,7 @@ extension OracleComparison {
     let layer = Self.layer(target.name)
     let names = records.filter { name, record in
       record.phase == target.phase && record.shape.count == target.shape.count && record.shape.last == target.shape.last
+        && !(order[name].map { $0.operation == .same && $0.inputs.contains { $0.name == target.name } } ?? false)
         && (layer == nil || Self.layer(name) == nil || abs((Self.layer(name) ?? 0) - (layer ?? 0)) <= 1)
     }.map(\.key)
     let wanted = Set(names)

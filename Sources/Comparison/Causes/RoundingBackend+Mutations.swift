@@ -15,10 +15,14 @@ extension RoundingBackend {
     else { return nil }
     let (width, half, rows) = (table.columnCount, table.columnCount / 2, table.rowCount)
     var (inverse, shift, pairs) = (inverse, 0, false)
+    var shifts: [Int] = []
     var base: Double?
     switch mutation {
     case .rotaryPairs: pairs = true
     case .rotaryOffset(let by): shift = by
+    case .rotaryShifts(let each):
+      guard each.count == x.rowCount else { return nil }
+      shifts = each
     case .rotaryInverse: inverse.toggle()
     case .rotaryBase(let other): base = other
     case .rotaryMissing: return values
@@ -27,7 +31,7 @@ extension RoundingBackend {
     var y = values
     let columns = x.columnCount
     for n in 0..<x.rowCount {
-      let position = Int(p[n]) + shift
+      let position = Int(p[n]) + shift + (shifts.isEmpty ? 0 : shifts[n])
       for head in stride(from: 0, to: columns, by: width) {
         for j in 0..<half {
           var (c, s) = (1.0, 0.0)
@@ -75,19 +79,21 @@ extension RoundingBackend {
     for sequence in 0..<plan.sequences {
       let rows = plan.queries(sequence)
       for head in 0..<h {
-        let group = mistake.tilesKeyHeads ? head % g : head / (h / g)
+        let own = head / (h / g)
+        let (kg, vg) = (mistake.tilesKeys ? head % g : own, mistake.tilesValues ? head % g : own)
+        let (dkg, dvg) = mistake.tilesGradients ? (head % g, head % g) : (kg, vg)
         for i in rows {
-          let visible = rows.filter { j in
+          var visible = rows.filter { j in
             if mistake.isUnmasked { return true }
             guard j <= i + mistake.ahead else { return false }
             if let window = form.window, !mistake.ignoresWindow { return i - j < window + mistake.window }
             return true
           }
-          if visible.isEmpty { continue }
+          if visible.isEmpty { visible = [i] }  // the first token has nobody else
           var scores: [(score: Double, slope: Double)] = []
           for j in visible {
             var z = 0.0
-            for c in 0..<d { z += qs[i * wide + head * d + c] * ks[j * narrow + group * d + c] }
+            for c in 0..<d { z += qs[i * wide + head * d + c] * ks[j * narrow + kg * d + c] }
             z *= scale
             if let cap = form.softcap, !mistake.ignoresSoftcap {
               let t = Double.tanh(z / cap)
@@ -101,22 +107,22 @@ extension RoundingBackend {
           let p = scores.map { Double.exp($0.score - largest) / sum }
           result.logSumExp[i * h + head] = largest + Double.log(sum)
           for (n, j) in visible.enumerated() {
-            for c in 0..<d { result.output[i * wide + head * d + c] += p[n] * vs[j * narrow + group * d + c] }
+            for c in 0..<d { result.output[i * wide + head * d + c] += p[n] * vs[j * narrow + vg * d + c] }
           }
           guard let dys else { continue }
           var (dp, rowSum) = ([Double](repeating: 0, count: visible.count), 0.0)
           for (n, j) in visible.enumerated() {
             for c in 0..<d {
-              dp[n] += dys[i * wide + head * d + c] * vs[j * narrow + group * d + c]
-              dv[j * narrow + group * d + c] += p[n] * dys[i * wide + head * d + c]
+              dp[n] += dys[i * wide + head * d + c] * vs[j * narrow + vg * d + c]
+              dv[j * narrow + dvg * d + c] += p[n] * dys[i * wide + head * d + c]
             }
             rowSum += p[n] * dp[n]
           }
           for (n, j) in visible.enumerated() {
             let ds = p[n] * (dp[n] - (mistake.omitsRowSum ? 0 : rowSum)) * scores[n].slope * (mistake.omitsScaleInBackward ? 1 : scale)
             for c in 0..<d {
-              dq[i * wide + head * d + c] += ds * ks[j * narrow + group * d + c]
-              dk[j * narrow + group * d + c] += ds * qs[i * wide + head * d + c]
+              dq[i * wide + head * d + c] += ds * ks[j * narrow + kg * d + c]
+              dk[j * narrow + dkg * d + c] += ds * qs[i * wide + head * d + c]
             }
           }
         }
@@ -131,10 +137,11 @@ extension RoundingBackend {
   /// A norm with a mistake: y and ρ.
   func mistakenNorm(_ x: Tensor<RoundingBackend>, _ weight: Tensor<RoundingBackend>, offset: Double, epsilon: Double) -> [Double]? {
     guard let mutation, let xs = try? exact.download(inner(x)), let w = try? exact.download(inner(weight)) else { return nil }
-    var (offset, epsilon, isCentered, hasGain) = (offset, epsilon, false, true)
+    var (offset, epsilon, isCentered, hasGain, isOutside) = (offset, epsilon, false, true, false)
     switch mutation {
     case .normOffset: offset = offset == 0 ? 1 : 0
     case .normEpsilon(let other): epsilon = other
+    case .normEpsilonOutside: isOutside = true
     case .normCentered: isCentered = true
     case .normGainMissing: hasGain = false
     default: return nil
@@ -144,7 +151,8 @@ extension RoundingBackend {
     for n in 0..<x.rowCount {
       let row = xs[n * c..<(n + 1) * c]
       let mean = isCentered ? row.reduce(0, +) / Double(c) : 0
-      let rho = 1 / (row.reduce(0) { $0 + ($1 - mean) * ($1 - mean) } / Double(c) + epsilon).squareRoot()
+      let square = row.reduce(0) { $0 + ($1 - mean) * ($1 - mean) } / Double(c)
+      let rho = isOutside ? 1 / (square.squareRoot() + epsilon) : 1 / (square + epsilon).squareRoot()
       for j in 0..<c { y[n * c + j] = rho * (xs[n * c + j] - mean) * (hasGain ? offset + w[j] : 1) }
     }
     return y
@@ -158,6 +166,7 @@ extension RoundingBackend {
       let z = 0.7978845608028654 * (a + 0.044715 * a * a * a)  // √(2/π) (a + 0.044715 a³)
       return 0.5 * a * (1 + Double.tanh(z))
     case .geluExact: return 0.5 * a * (1 + Double.erf(a / 2.0.squareRoot()))
+    case .geluQuick: return a / (1 + Double.exp(-1.702 * a))
     case .silu: return a / (1 + Double.exp(-a))
     case .relu: return max(0, a)
     case .sigmoid: return 1 / (1 + Double.exp(-a))
@@ -187,11 +196,34 @@ extension RoundingBackend {
       case .slopeIsSigmoid: 1 / (1 + Double.exp(-x))
       case .slopeIsActivation: Self.activation(activation == .silu ? .silu : .geluTanh, x)
       case .slopeIsOne: 1
+      case .slopeOfRelu: x > 0 ? 1 : 0
+      case .slopeOfSilu: Self.slope(.silu, x)
+      case .slopeOfGeluTanh: Self.slope(.geluTanh, x)
+      case .slopeOfGeluExact: Self.slope(.geluExact, x)
       default: nil
       }
     }
+    if mistake == .slopeWithoutUp {
+      let own: GateMistake = activation == .silu ? .silu : .geluTanh
+      return xs.indices.map { d[$0] * Self.slope(own, xs[$0]) }
+    }
     guard slope(0) != nil else { return nil }
     return xs.indices.map { d[$0] * ys[$0] * (slope(xs[$0]) ?? 0) }
+  }
+
+  /// dc with a mistake; da is right.
+  func mistakenUpGradient(_ dh: Tensor<RoundingBackend>, _ a: Tensor<RoundingBackend>) -> [Double]? {
+    guard case .activation(let mistake)? = mutation, mistake == .upWithoutActivation || mistake == .upWithGate,
+      let d = try? exact.download(inner(dh)), let xs = try? exact.download(inner(a))
+    else { return nil }
+    return mistake == .upWithoutActivation ? d : zip(d, xs).map(*)
+  }
+
+  /// act′ by a difference of the fourth order, good to about 1e-13.
+  private static func slope(_ kind: GateMistake, _ x: Double) -> Double {
+    func f(_ x: Double) -> Double { self.activation(kind, x) ?? 0 }
+    let h = 1e-3
+    return (8 * (f(x + h) - f(x - h)) - (f(x + 2 * h) - f(x - 2 * h))) / (12 * h)
   }
 
   // MARK: Routing
@@ -244,7 +276,15 @@ extension RoundingBackend {
     else { return nil }
     let e = routing.experts
     var dp = [Double](repeating: 0, count: all.count)
-    for row in d.indices { dp[Int(slots[row]) / routing.slots * e + Int(choice[Int(slots[row])])] = d[row] }
+    for row in d.indices {
+      let n = Int(slots[row]) / routing.slots
+      // Where weights are renormalized, by a sum that counts as a constant.
+      var sum = 1.0
+      if case .topK = routing.policy {
+        sum = choice[n * routing.slots..<(n + 1) * routing.slots].filter { $0 >= 0 }.reduce(0) { $0 + all[n * e + Int($1)] }
+      }
+      dp[n * e + Int(choice[Int(slots[row])])] = d[row] / sum
+    }
     return all.indices.map { i in
       let row = i / e * e..<i / e * e + e
       return all[i] * (dp[i] - row.reduce(0) { $0 + dp[$1] * all[$1] })
@@ -260,6 +300,8 @@ extension RoundingBackend {
     guard case .adamW(let mistake)? = mutation else { return }
     var (beta1, beta2, epsilon, rate) = (s.beta1, s.beta2, s.epsilon, s.learningRate)
     switch mistake {
+    case .betasSwapped: (beta1, beta2) = (beta2, beta1)
+    case .noMoments: (beta1, beta2) = (0, 0)
     case .beta1(let other): beta1 = other
     case .beta2(let other): beta2 = other
     case .epsilon(let other): epsilon = other
@@ -267,8 +309,13 @@ extension RoundingBackend {
     case .rateTimes(let factor): rate *= factor
     default: break
     }
-    let t = Double(s.step)
-    let (c1, c2) = mistake == .noBiasCorrection ? (1, 1) : (1 - Double.pow(beta1, t), 1 - Double.pow(beta2, t))
+    var t = Double(s.step)
+    if case .stepLater(let by) = mistake { t += Double(by) }
+    if t < 1 { return }
+    let (c1, c2) = (
+      [.noBiasCorrection, .correctsSecondOnly].contains(mistake) ? 1 : 1 - Double.pow(beta1, t),
+      [.noBiasCorrection, .correctsFirstOnly].contains(mistake) ? 1 : 1 - Double.pow(beta2, t)
+    )
     for i in range {
       var gradient = g[i]
       if mistake == .coupledDecay { gradient += s.weightDecay * x[i] }
@@ -290,6 +337,7 @@ extension RoundingBackend {
       x[i] -= rate * m[i] / c1 / root
       if mistake == .decayAfter { x[i] *= 1 - decay }
     }
+    if mistake == .valuesRounded { Precision.bfloat16.round(&x) }
   }
 }
 
@@ -336,16 +384,24 @@ extension RoundingBackend {
     return outer(exact.upload(moved, stack.matrices.shape))
   }
 
-  /// dx += ρ (dy ⊙ g), without what the norm's own change adds.
+  /// dx += ρ (dy ⊙ g), without what the norm's own change adds, or with a sum where its mean belongs.
   func addShortNormGradient(
-    _ dy: Tensor<RoundingBackend>, _ weight: Tensor<RoundingBackend>, offset: Double, rho: Tensor<RoundingBackend>,
+    _ dy: Tensor<RoundingBackend>, _ x: Tensor<RoundingBackend>, _ weight: Tensor<RoundingBackend>, offset: Double, rho: Tensor<RoundingBackend>,
     into dx: inout Tensor<RoundingBackend>
   ) {
     guard var d = try? exact.download(inner(dy)), let w = try? exact.download(inner(weight)), let r = try? exact.download(inner(rho)) else {
       return
     }
     let c = dy.columnCount
-    for i in d.indices { d[i] *= r[i / c] * (offset + w[i % c]) }
+    for i in d.indices { d[i] *= offset + w[i % c] }
+    if mutation == .normBackwardSum, let xs = try? exact.download(inner(x)) {
+      for n in 0..<dy.rowCount {
+        let dot = (0..<c).reduce(0) { $0 + d[n * c + $1] * xs[n * c + $1] }
+        for j in 0..<c { d[n * c + j] = r[n] * d[n * c + j] - xs[n * c + j] * r[n] * r[n] * r[n] * dot }
+      }
+    } else {
+      for i in d.indices { d[i] *= r[i / c] }
+    }
     write(&dx) { exact.add(1, exact.upload(d, dy.shape), into: &$0, rows: nil) }
   }
 

@@ -26,6 +26,14 @@ extension RoundingBackend {
     if mutation == .routerWeightGradientMissing {
       return outer(exact.routerBackward(exact.zeros(dw.shape), inner(p), inner(routing), balance: inner(balance)))
     }
+    if mutation == .routerSumMissing, let all = try? exact.download(inner(p)), let b = try? exact.download(inner(balance)) {
+      // dz = p ⊙ dp: the sum is left out; that of the weights' part cancels, so it is the balance loss's that shows.
+      var dz = exact.routerBackward(inner(dw), inner(p), inner(routing), balance: inner(balance))
+      let e = routing.experts
+      let sums = all.indices.map { i in all[i] * (0..<e).reduce(0) { $0 + b[$1] * all[i / e * e + $1] } }
+      exact.add(1, exact.upload(sums, p.shape), into: &dz, rows: nil)
+      return outer(dz)
+    }
     if mutation == .routerFullSoftmax, let dz = fullSoftmaxGradient(dw, p, routing) {
       var sum = exact.routerBackward(exact.zeros(dw.shape), inner(p), inner(routing), balance: inner(balance))
       exact.add(1, exact.upload(dz, p.shape), into: &sum, rows: nil)

@@ -90,7 +90,7 @@ extension RoundingBackend {
     rho: Tensor<RoundingBackend>, into dx: inout Tensor<RoundingBackend>
   ) {
     let n = x.columnCount
-    if mutation == .normBackwardShort { return addShortNormGradient(dy, weight, offset: offset, rho: rho, into: &dx) }
+    if mutation == .normBackwardShort || mutation == .normBackwardSum { return addShortNormGradient(dy, x, weight, offset: offset, rho: rho, into: &dx) }
     update(&dx, n) {
       exact.rmsNormBackward(read(dy, n, times: 2), read(x, n, times: 2), read(weight), offset: offset, rho: read(rho), into: &$0)
     }
@@ -150,6 +150,7 @@ extension RoundingBackend {
   ) -> (da: Tensor<RoundingBackend>, dc: Tensor<RoundingBackend>) {
     let (da, dc) = exact.gatedBackward(activation, read(dh, times: 2), read(a, times: 2), read(c))
     if let mistaken = mistakenGateGradient(activation, dh, a, c) { return (outer(exact.upload(mistaken, a.shape)), outer(dc)) }
+    if let mistaken = mistakenUpGradient(dh, a) { return (outer(da), outer(exact.upload(mistaken, c.shape))) }
     return (rounded(da), rounded(dc))
   }
 
@@ -173,6 +174,10 @@ extension RoundingBackend {
     let n = z.columnCount
     var dz = read(z)
     let losses = exact.crossEntropy(&dz, labels: inner(labels), scale: scale, softcap: softcap)
+    if mutation == .oneHotMissing, var d = try? exact.download(dz), let y = try? exact.download(inner(labels)) {
+      for (row, label) in y.enumerated() { d[row * n + Int(label)] += scale }  // softmax · scale alone
+      dz = exact.upload(d, dz.shape)
+    }
     z = rounded(dz, n)
     return rounded(losses, n)
   }
