@@ -145,7 +145,7 @@ RECORDED = """rotary-pairs rotary-position-of-keys-minus-one rotary-base-500000 
  residual-missing-mlp key-heads-tiled attention-scale-without-root mask-sees-the-next window-one-wider router-weights-unnormalized activation-gelu-for-silu
  labels-not-shifted loss-is-the-mean-of-rows balance-by-the-first-expert-alone softmax-backward-without-the-sum branch-left-out-of-backward-q
  norm-backward-without-second-term silu-derivative-without-second-term adamw-epsilon-inside-the-root adamw-l2-for-decay""".split()
-RECORDED_CLEAN = [("llama", 1, "float32", 0), ("llama", 1, "bfloat16", 1), ("llama", 1, "float16", 2), ("mistral", 1, "float32", 3), ("qwen2", 1, "bfloat16", 2), ("gemma", 1, "float32", 1),
+RECORDED_CLEAN = [("llama", 1, "float32", 0), ("llama", 1, "bfloat16", 1), ("llama", 1, "float16", 2), ("qwen2", 1, "bfloat16", 2), ("gemma", 1, "float32", 1),
                   ("gemma", 1, "bfloat16", 0), ("dynamic", 1, "float32", 2), ("top1", 1, "bfloat16", 3), ("lora", 1, "float16", 1), ("lora", 1, "float32", 2)]
 ATTENTION_POINTS, MLP_POINTS, GRADIENT = r"input_layernorm|self_attn|residual", r"residual|post_attention_layernorm|mlp|output", r"(grad\.)?"
 
@@ -156,7 +156,7 @@ def around(bug):
     if bug.phase == "optimizer": return r"loss_curve|(grad|after)\.mixlora\.layers\.1\.(self_attn|mlp\.(moe_gate|down_proj))\..*"
     if layer is None: names = r"model\.embed_tokens\..*|model\.norm\..*|lm_head.*|model\.layers\.1\.(output|mlp\.moe_gate.*)|model\.layers\.0\.input_layernorm\..*|model\.layers\.0\.mlp\.moe_gate.*"
     else:
-        names = ATTENTION_POINTS if "self_attn" in point or "input_layernorm" in point else MLP_POINTS
+        names = r"residual|post_attention_layernorm|output|mlp\.output" if point.endswith("residual.output") and bug.phase == "backward" else ATTENTION_POINTS if "self_attn" in point or "input_layernorm" in point else MLP_POINTS
         names = rf"model\.layers\.{layer}\.({names})(\..*)?|mixlora\.layers\.{layer}\.({names}).*" + (rf"|model\.layers\.{layer - 1}\.output" if layer else r"|model\.embed_tokens.*")
     return rf"loss|aux_loss|{GRADIENT if bug.phase == 'backward' else ''}({names})"
 
@@ -216,9 +216,11 @@ def main(what, out=None, *names):
     if what == "--bugs": index, made = "bugs.json", buggy(out, names)
     elif what == "--clean": index, made = "clean.json", clean(out)
     elif what == "--recorded":
-        out, index = HERE / "recorded", "recorded.json"
+        out = HERE / "recorded"
         shutil.rmtree(out, ignore_errors=True)
         made = recorded(out)
+        (out / "bugs.json").write_text(json.dumps([m for m in made if m["phase"]], indent=1) + "\n")
+        index, made = "clean.json", [m for m in made if not m["phase"]]
     else: sys.exit(__doc__)
     (Path(out) / index).write_text(json.dumps(made, indent=1) + "\n")
     print(len(made), "records")
