@@ -103,7 +103,7 @@ class Capture:
         t, mask = tensor.detach().to("cpu", copy=True), self.mask               # (…,width), (B,T)
         if tokens is not None: t = t[mask.flatten()[tokens.cpu()]]
         elif t.dim() > 1 and t.numel() == mask.numel() * t.shape[-1]: t = t.reshape(*mask.shape, -1).masked_fill(~mask[..., None], 0)
-        elif not by_hand: return False
+        if not t.numel() or not (by_hand or tokens is not None or t.shape[:2] == mask.shape): return False
         self.values[name] = t.contiguous()
         return True
 
@@ -113,7 +113,7 @@ class Capture:
         self.curve.append(sum(losses.values()))
         if not self.recording: return
         self.recording = False
-        for module, _, old in self.wrapped: module.forward = old or vars(module).pop("forward") and type(module).forward.__get__(module)
+        for module, _, old in self.wrapped: vars(module).pop("forward") if old is None else vars(module).update(forward=old)
         for name in self.repeated: self.values.pop(name, None), self.values.pop("grad." + name, None)     # which call is meant?
         if self.repeated: print("not recorded, because formed more than once in a pass:", *sorted(self.repeated), file=sys.stderr)
         if logits is not None: self._keep("logits", logits)
