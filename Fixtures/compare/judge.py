@@ -32,10 +32,9 @@ def compare(mixlora, here, record, file=None):
 
 
 def cause_of(last):
-    """The tag of the first hint; hints may be strings or objects."""
-    causes = last.get("causes") or []
-    if not causes: return None
-    return causes[0] if isinstance(causes[0], str) else causes[0].get("cause") or causes[0].get("name") or causes[0].get("tag")
+    """The name of the first hint."""
+    causes = last.get("cause_details") or []
+    return causes[0]["name"] if causes else None
 
 
 def share(n, of): return f"{n} of {of} ({100 * n / max(of, 1):.1f} %)"
@@ -47,10 +46,9 @@ def bugs(options, records, run):
     for record, (code, lines, last, error) in found:
         first, cause = last.get("first"), cause_of(last)
         detected, located = code == 1 and last.get("verdict") == "mismatch", first is not None and any(fnmatchcase(first, p) for p in record["first"])
-        right = cause in record["cause"] or (cause is None and "other" in record["cause"])
-        named = [c for c in record["cause"] if c != "other"][:1] or ["other"]
-        count.update(all=1, detected=detected, located=located, right=right, **{record["phase"]: 1, record["phase"] + " located": located})
-        tags[named[0]].update(all=1, right=right)
+        right = detected and (cause in record["cause"] or (cause is None and "other" in record["cause"]))
+        count.update({"all": 1, "detected": int(detected), "located": int(located), "right": int(right), record["phase"]: 1, record["phase"] + " located": int(located)})
+        tags[record["cause"][0]].update(all=1, right=int(right))
         if options.details or not (detected and located and right):
             said = ["detected" if detected else f"NOT DETECTED (exit {code})", "located" if located else f"AT {first} NOT {' '.join(record['first'])}",
                     "cause" if right else f"CAUSE {cause} NOT {' '.join(record['cause'])}"]
@@ -72,7 +70,7 @@ def clean(options, records, run, what="clean runs"):
             bad = [l["tensor"] for l in lines if l.get("verdict") == "mismatch"]
             alarms.append(f"  {record['name']}: exit {code}, first {last.get('first')}, {len(bad)} mismatches {bad[:3]} {error if code != 1 else ''}")
         routing = last.get("routing") or {}
-        flips.update({k: routing.get(k) or 0 for k in ("decisions", "flips", "explained")}, runs=bool(routing.get("flips")))
+        flips.update({k: routing.get(k) or 0 for k in ("decisions", "flips", "explained")}, runs=int(bool(routing.get("flips"))))
         dtype = (record.get("settings") or {}).get("dtype", "float32")
         for l in lines:
             if dtype != "float32" or l.get("verdict") != "ok": continue
@@ -115,7 +113,7 @@ def tight(options, records, run):
                     save_file({k: v.contiguous() for k, v in changed.items()}, file, metadata=about)
                     tried.append((l["tensor"], budget, dict(record, file=file)))
             for (name, budget, _), (_, (code, _, last, _)) in zip(tried, run([t[2] for t in tried])):
-                count.update(tried=1, found=code == 1, named=last.get("first") == name)
+                count.update(tried=1, found=int(code == 1), named=int(last.get("first") == name))
                 if code != 1: missed.append(f"  {record['name']}: {name} by 4 × {budget}")
     print(f"perturbations of 4 × budget: {count['tried']}, found {share(count['found'], count['tried'])}, named {share(count['named'], count['tried'])}")
     print("\n".join(missed[:40]))

@@ -120,7 +120,7 @@ def buggy(out, names=(), small=False):
         parts = write(out, bug.case, small=small)
         settings = dict(dict(dtype="float32", steps=0), **bug.settings)
         record(out, f"bugs/{bug.name}.safetensors", parts, settings, bug.operations)
-        made.append(dict(name=bug.name, file=f"bugs/{bug.name}.safetensors", phase=bug.phase, first=bug.first, cause=sorted(bug.cause), **parts))
+        made.append(dict(name=bug.name, file=f"bugs/{bug.name}.safetensors", phase=bug.phase, first=bug.first, cause=bug.cause, **parts))
     return made
 
 
