@@ -302,7 +302,7 @@ class Candidate:
         """The pass, backward and the steps, recorded into `out`."""
         torch.set_num_threads(self.s.threads)
         ids = batch["input_ids"]
-        capture = Capture(attention_mask=batch.get("attention_mask", torch.ones_like(ids)), parameters=self.P)
+        capture = Capture(None, batch.get("attention_mask", torch.ones_like(ids)), parameters=self.P)
         state = {k: {} for k in self.P}
         for step in range(max(1, self.s.steps)):
             logits, loss, aux = self.forward(batch, capture.record)

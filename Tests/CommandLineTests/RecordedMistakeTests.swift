@@ -24,7 +24,8 @@ import Testing
       return Record(
         name: text("name"), first: texts("first"), cause: texts("cause"),
         arguments: [
-          "compare", "--model", place("model"), "--adapter", place("adapter"), "--batch", place("batch"), place("file"), "--json", "--quiet",
+          "compare", "--model", place("model"), "--adapter", place("adapter"), "--batch", place("batch"), place("file"), "--json",
+          "--quiet",
           "--threads", "1",
         ])
     }

@@ -11,8 +11,8 @@
 Modules are found by walking the model and named as `mixlora trace` names them: Hugging Face's, PEFT's and MoE-PEFT's names are known,
 `rename` (a function of a module's path) is for others. What is formed inside a module is given by hand: `capture.record(name, q)`, or with
 the rows of an expert the places b·T + t of their tokens: `capture.record("model.layers.0.mlp.experts.3.hidden", h, tokens)`. A tensor
-keeps its element type. Recorded are the first pass, the loss curve, and values behind the steps. `parameters` (name in the adapter file
-→ tensor) are the model's trained ones unless given.
+keeps its element type. Recorded are the first pass, the loss curve, and values behind the steps. `parameters`, by their names in the
+adapter file, are the model's trained ones unless given (MoE-PEFT: `model.get_adapter_weight_dict(adapter)`). Without modules: model None.
 """
 import contextlib, json, os, re, struct, sys
 import torch, torch.overrides
@@ -26,7 +26,7 @@ POINTS = re.compile(r"model\.layers\.\d+(\.((input|post_attention|pre_feedforwar
 
 
 class Capture:
-    def __init__(self, model=None, attention_mask=None, parameters=None, rename=None):
+    def __init__(self, model, attention_mask, parameters=None, rename=None):
         self.mask = torch.as_tensor(attention_mask).bool().cpu()                # (B,T)
         self.values, self.curve, self.wrapped, self.repeated, self.recording = {}, [], [], set(), True
         self.inputs, self.choices, self.tokens = {}, {}, {}                     # of each mixture: its input, its decisions, its experts' tokens
