@@ -329,7 +329,7 @@ bug("gate-gradient-in-bfloat16", 1, ga, "other rounded-weights low-precision", h
 gd = "grad.mlp.experts.*.down_proj.output"
 bug("expert-gradient-without-weight", 1, gd, "missing-term other unnormalized scale", weigh=lambda o, f, w, e, n: f(w, tweak(e, lambda g: g / w[:, None]), n))
 bug("expert-0-without-gradient", 0, "grad.mlp.experts.0.down_proj.output", "missing-branch", weigh=lambda o, f, w, e, n: f(w, tweak(e, lambda g: 0 * g) if n == 0 else e, n))
-bug("expert-weights-gradient-shared", 0, "grad.mlp.moe_gate.weights.output", "other missing-term", settings=dict(experts="sharedBase"), weigh=lambda o, f, w, e, n: f(tweak(w, lambda g: g / 2), e, n))
+bug("expert-weights-gradient-shared", 0, "grad.mlp.moe_gate.weights.output", "scale", settings=dict(experts="sharedBase"), weigh=lambda o, f, w, e, n: f(tweak(w, lambda g: g / 2), e, n))
 bug("gather-backward-last-writer-wins", 1, "grad.post_attention_layernorm.output", "other missing-branch", gather=lambda o, f, x, t: f(tweak(x, lambda g: g), t) if len(t) % 2 else f(tweak(x, lambda g: 0 * g), t))
 bug("cross-entropy-backward-without-one-hot", None, "grad.lm_head.output", "missing-term", cross_entropy=lambda o, f, z, y, yes: written(lambda z: f(z, y, yes), lambda g, z: F.pad(z[:, :-1].softmax(-1) * yes[:, 1:, None] / yes.sum() * g, (0, 0, 0, 1)), z))
 bug("cross-entropy-backward-of-the-sum", None, "grad.lm_head.output", "scale loss-mean", cross_entropy=lambda o, f, z, y, yes: tweak(f(z, y, yes), lambda g: g * yes.sum()))
