@@ -33,14 +33,14 @@ class Bug:
         return type("Buggy", (Operations,), {name: method(name, f) for name, f in self.methods.items()})
 
     @property
-    def phase(self): return "optimizer" if any(p.startswith(("after.", "loss_curve")) for p in self.first) else "backward" if self.first[0].startswith("grad.") else "forward"
+    def phase(self): return "optimizer" if any(p == "loss_curve" for p in self.first) else "backward" if self.first[0].startswith("grad.") else "forward"
 
     def located(self, first): return first is not None and any(fnmatchcase(first, p) for p in self.first)
 
 
 def bug(name, layer, first, cause, case="llama", settings=None, **methods):
     assert name not in BUGS, name
-    of_layer = lambda p: p if p.startswith(("model.", "grad.model", "lm_head", "loss", "aux", "after", "grad.lm", "grad.mix")) else \
+    of_layer = lambda p: p if p.startswith(("model.", "grad.model", "lm_head", "loss", "aux", "after", "exp_avg", "grad.lm", "grad.mix")) else \
         f"grad.model.layers.{layer}.{p[5:]}" if p.startswith("grad.") else f"model.layers.{layer}.{p}"
     BUGS[name] = Bug(name, layer, [of_layer(p) for p in first.split()], cause.split(), methods, case, settings or {})
 
@@ -359,12 +359,12 @@ bug("gate-gradient-rows-swapped", 0, P + "0.mlp.moe_gate.weight", "experts-swapp
 
 # ---- AdamW: three steps, of a size at which the rules differ by more than rounding
 STEPS = dict(steps=3, lr=0.02, weight_decay=0.1)
-AFTER = "loss_curve after.*"
+AFTER = "loss_curve exp_avg* after.*"
 
 
 def adamw(change=None, betas=(0.9, 0.999), eps=1e-8, correct=(True, True), decay="before", inside=False):
     def step(o, f, name, p, g, state, n, lr, wd):
-        m, v = state.setdefault("m", torch.zeros_like(p)), state.setdefault("v", torch.zeros_like(p))
+        m, v = (state.setdefault(moment, torch.zeros_like(p)) for moment in ("exp_avg", "exp_avg_sq"))
         if change: n, g, lr, wd = change(name, p, g, state, n, lr, wd)
         if decay == "l2": g = g + wd * p
         if decay == "before": p.mul_(1 - lr * wd)
@@ -397,7 +397,7 @@ steps("adamw-gradients-add-up", "other", step=adamw(change=lambda name, p, g, s,
 steps("adamw-gate-does-not-decay", "other adamw-order", first="loss_curve after.*moe_gate.weight", change=lambda name, p, g, s, n, lr, wd: (n, g, lr, 0.0 if "moe_gate" in name else wd))
 steps("adamw-B-learns-faster", "other scale", first="loss_curve after.*lora_B.weight", change=lambda name, p, g, s, n, lr, wd: (n, g, lr * (4 if "lora_B" in name else 1), wd))
 steps("adamw-half-the-rate", "other scale", change=lambda name, p, g, s, n, lr, wd: (n, g, lr / 2, wd))
-steps("adamw-moments-forgotten", "other adamw-beta", change=lambda name, p, g, s, n, lr, wd: (s["m"].zero_(), s["v"].zero_()) and (n, g, lr, wd))
+steps("adamw-moments-forgotten", "other adamw-beta", change=lambda name, p, g, s, n, lr, wd: (s["exp_avg"].zero_(), s["exp_avg_sq"].zero_()) and (n, g, lr, wd))
 steps("adamw-values-rounded-to-bfloat16", "rounded-weights", step=lambda o, f, name, p, *a: (f(name, p, *a), p.copy_(coarse(p))))
 steps("adamw-idle-experts-do-not-decay", "other adamw-order", case="top1", first="loss_curve after.*experts*", step=lambda o, f, name, p, g, *a: f(name, p, g, *a) if g.abs().max() > 0 else None)
 

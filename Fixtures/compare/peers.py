@@ -130,12 +130,12 @@ RUNS = {
     "moe-peft-bfloat16": (moe_peft, "llama-rslora", dict(dtype=torch.bfloat16), None),
     # defects that can be switched on
     "moe-peft-dropout-always-on": (moe_peft, "llama-topk", dict(dropout=0.05), "model.layers.0.self_attn.q_proj.output", "other"),
-    "moe-peft-jitter-in-place": (moe_peft, "llama-topk", dict(jitter=0.01), "model.layers.0.mlp.*", "other"),
+    "moe-peft-jitter-in-place": (moe_peft, "llama-topk", dict(jitter=0.01), "model.layers.0.mlp.*", "other low-precision"),
     "moe-peft-padding-in-the-loss": (moe_peft, "llama-topk", dict(all_labels=True), "loss", "other loss-mean"),
     "moe-peft-padding-in-the-dynamic-balance-loss": (moe_peft, "llama-dynamic-temperature", {}, "aux_loss", "other balance-form"),
     "moe-peft-real-token-masked": (moe_peft, "qwen2-topk", dict(masked=MASKED), "model.layers.0.self_attn.o_proj.input", "other mask-off-by-one"),
     "moe-peft-frozen-branch-skipped": (moe_peft, "llama-topk", dict(frozen=["layers.0.self_attn.v_proj"]), "model.layers.0.self_attn.v_proj.output", "missing-branch"),
-    "moe-peft-fused-backward-biased": (moe_peft, "llama-topk", dict(biased=True), "grad.model.layers.1.self_attn.o_proj.input", "scale other"),
+    "moe-peft-fused-backward-biased": (moe_peft, "llama-topk", dict(biased=True), "grad.model.layers.1.self_attn.o_proj.input grad.mixlora.layers.1.self_attn.o_proj.lora_A.weight", "scale"),
 }
 
 

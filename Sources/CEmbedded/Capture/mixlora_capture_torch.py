@@ -54,8 +54,7 @@ class Capture:
         forward = module.forward
 
         def watched(*inputs, **named):
-            tensors = [x for x in (*inputs, *named.values()) if isinstance(x, torch.Tensor) and x.is_floating_point()]
-            if tensors: self._before(path, tensors)
+            self._before(path, tensors := [x for x in (*inputs, *named.values()) if isinstance(x, torch.Tensor) and x.is_floating_point()])
             with Decisions(capture=self, path=path) if path.endswith(".mlp") else contextlib.nullcontext(): outputs = forward(*inputs, **named)
             self._after(path, outputs[0] if isinstance(outputs, (tuple, list)) else outputs, tensors)
             return outputs
@@ -64,8 +63,7 @@ class Capture:
 
     def _before(self, path, tensors):
         layer, norm, _ = path.partition(self.norm)
-        if path == "model.layers.0": self._see("model.embed_tokens.output", tensors[0])          # behind a family's scale
-        if norm: self._see(layer + ".residual.output", tensors[0])
+        if norm or path == "model.layers.0": self._see(layer + ".residual.output" if norm else "model.embed_tokens.output", tensors[0])
         if path.endswith((".o_proj", ".mlp.down_proj")): self._see(path + ".input", tensors[0])
         if path.endswith(".mlp"): self.inputs[path] = tensors[0].detach().reshape(-1, tensors[0].shape[-1])
 
@@ -116,14 +114,15 @@ class Capture:
         for module, _, old in self.wrapped: vars(module).pop("forward") if old is None else vars(module).update(forward=old)
         for name in self.repeated: self.values.pop(name, None), self.values.pop("grad." + name, None)     # which call is meant?
         if self.repeated: print("not recorded, because formed more than once in a pass:", *sorted(self.repeated), file=sys.stderr)
-        if logits is not None: self._keep("logits", logits)
         self.values.update({**losses, **{"grad." + n: p.grad.detach().cpu().clone() for n, p in self.parameters.items() if p.grad is not None}})
+        if logits is not None: self._keep("logits", logits)
 
     def save(self, path, optimizer=None):
-        """Writes the safetensors file; with an optimizer also its loss curve, the values behind its steps, its lr and weight decay."""
+        """Writes the safetensors file; with an optimizer also its loss curve, values and moments behind its steps, lr and weight decay."""
         values, about, header, end = dict(self.values), dict(format="mixlora capture", torch=torch.__version__), {}, 0
         if optimizer is not None:
             values.update(loss_curve=torch.cat(self.curve), **{"after." + n: p.detach().cpu() for n, p in self.parameters.items()})
+            values.update({f"{k}.{n}": v.cpu() for n, p in self.parameters.items() for k, v in optimizer.state.get(p, {}).items() if k.startswith("exp_avg")})
             about.update({k: str(optimizer.param_groups[0][k]) for k in ("lr", "weight_decay") if k in optimizer.param_groups[0]})
         for name, t in values.items():
             header[name] = dict(dtype=TYPES[t.dtype], shape=list(t.shape), data_offsets=[end, end := end + t.numel() * t.element_size()])
