@@ -6,7 +6,7 @@ first hint. "other" stands for mistakes that no transformation undoes: there the
 of (operations, the clean method, its arguments).
 """
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 import torch
 import torch.nn.functional as F
@@ -20,7 +20,7 @@ class Bug:
     name: str
     layer: object
     first: list
-    cause: set
+    cause: list
     methods: dict
     case: str = "llama"
     settings: dict = field(default_factory=dict)
@@ -33,16 +33,16 @@ class Bug:
         return type("Buggy", (Operations,), {name: method(name, f) for name, f in self.methods.items()})
 
     @property
-    def phase(self): return "optimizer" if any(p.startswith(("after.", "loss_curve")) for p in self.first) else "backward" if self.first[0].startswith("grad.") else "forward"
+    def phase(self): return "optimizer" if any(p == "loss_curve" for p in self.first) else "backward" if self.first[0].startswith("grad.") else "forward"
 
     def located(self, first): return first is not None and any(fnmatchcase(first, p) for p in self.first)
 
 
 def bug(name, layer, first, cause, case="llama", settings=None, **methods):
     assert name not in BUGS, name
-    of_layer = lambda p: p if p.startswith(("model.", "grad.model", "lm_head", "loss", "aux", "after", "grad.lm", "grad.mix")) else \
+    of_layer = lambda p: p if p.startswith(("model.", "grad.model", "lm_head", "loss", "aux", "after", "exp_avg", "grad.lm", "grad.mix")) else \
         f"grad.model.layers.{layer}.{p[5:]}" if p.startswith("grad.") else f"model.layers.{layer}.{p}"
-    BUGS[name] = Bug(name, layer, [of_layer(p) for p in first.split()], set(cause.split()), methods, case, settings or {})
+    BUGS[name] = Bug(name, layer, [of_layer(p) for p in first.split()], cause.split(), methods, case, settings or {})
 
 
 # ---- tools: an operation whose derivative is written by hand, so that it can be wrong
@@ -93,9 +93,9 @@ bug("rotary-position-restarts-behind-padding", 0, Q, "rotary-offset", rotate=lam
 bug("rotary-base-500000", 0, Q, "rotary-base", theta=lambda o, f: 500000.0)
 bug("rotary-base-10000-for-a-million", 1, Q, "rotary-base", case="qwen2", theta=lambda o, f: 10000.0)
 bug("rotary-exponent-over-D", 1, Q, "rotary-base", frequencies=lambda o, f, D: o.theta() ** (-torch.arange(0, D // 2, dtype=torch.float64) / D))
-bug("rotary-other-way-round", 1, Q, "other rotary-pairs", angles=lambda o, f, T, D: -f(T, D))
+bug("rotary-other-way-round", 1, Q, "other rotary-inverse", angles=lambda o, f, T, D: -f(T, D))
 bug("rotary-keys-not-turned", 0, K, "other missing-branch missing-term", rotate=at("k_proj", lambda o, f, z, place: z))
-bug("rotary-angles-in-bfloat16", 1, Q, "other rounded-weights", angles=lambda o, f, T, D: coarse(f(T, D)))
+bug("rotary-angles-in-bfloat16", 1, Q, "other rounded-weights low-precision", angles=lambda o, f, T, D: coarse(f(T, D)))
 
 # ---- projections: frozen weights, biases
 permuted = lambda w, heads: w.view(heads, 2, -1, w.shape[-1]).transpose(1, 2).reshape(w.shape)               # as GGUF files hold q and k
@@ -125,8 +125,8 @@ bug("o-weights-rounded-to-bfloat16", 0, "self_attn.o_proj.output self_attn.outpu
 bug("gate-weights-rounded-to-bfloat16", 1, "mlp.gate_proj.base.output", "rounded-weights", settings=dict(experts="sharedBase"), weight=changed("gate_proj", lambda o, w, b: (coarse(w), b)))
 bug("up-weights-rounded-to-float16", 0, "mlp.experts.*.up_proj.output", "rounded-weights", weight=changed("up_proj", lambda o, w, b: (coarse(w, torch.float16), b)))
 bug("head-rounded-to-bfloat16", None, "lm_head.output", "rounded-weights", linear=lambda o, f, x, w, b, place: f(x, coarse(w), b, place))
-bug("q-product-in-bfloat16", 1, "self_attn.q_proj.output", "other rounded-weights", linear=at("q_proj", lambda o, f, x, w, b, place: f(x.bfloat16(), w.bfloat16(), b, place).to(x.dtype)))
-bug("down-sum-in-bfloat16", 0, "mlp.experts.*.down_proj.output", "other rounded-weights",
+bug("q-product-in-bfloat16", 1, "self_attn.q_proj.output", "other rounded-weights low-precision", linear=at("q_proj", lambda o, f, x, w, b, place: f(x.bfloat16(), w.bfloat16(), b, place).to(x.dtype)))
+bug("down-sum-in-bfloat16", 0, "mlp.experts.*.down_proj.output", "other rounded-weights low-precision",
     linear=at("down_proj", lambda o, f, x, w, b, place: coarse(x[:, :24] @ w[:, :24].T) + coarse(x[:, 24:] @ w[:, 24:].T)))
 bug("head-skips-its-last-channel", None, "lm_head.output", "other missing-term", linear=lambda o, f, x, w, b, place: f(x[..., :-1], w[:, :-1], b, place))
 
@@ -145,7 +145,7 @@ bug("branch-loses-its-last-rank", 1, "self_attn.q_proj.output", "other missing-t
 bug("branch-ranks-out-of-step", 0, "mlp.experts.*.down_proj.output", "other swapped", low_rank=at("down_proj", lambda o, f, x, A, B, place: f(x, A.roll(1, 0), B, place)))
 bug("branch-A-of-k-in-q", 1, "self_attn.q_proj.output", "swapped", branch=lambda o, f, linear, *e: (f("k_proj")[0], f("q_proj")[1]) if linear == "q_proj" else f(linear, *e))
 bug("branch-of-the-layer-before", 1, "self_attn.v_proj.output", "swapped", branch=lambda o, f, linear, *e: o.model.ops[0].branch(linear) if linear == "v_proj" else f(linear, *e))
-bug("branch-reads-rounded-input", 0, "self_attn.k_proj.output", "other rounded-weights", low_rank=at("k_proj", lambda o, f, x, A, B, place: f(coarse(x), A, B, place)))
+bug("branch-reads-rounded-input", 0, "self_attn.k_proj.output", "other rounded-weights low-precision", low_rank=at("k_proj", lambda o, f, x, A, B, place: f(coarse(x), A, B, place)))
 bug("branch-A-rounded-to-bfloat16", 1, "self_attn.o_proj.output self_attn.output", "rounded-weights", low_rank=at("o_proj", lambda o, f, x, A, B, place: f(x, coarse(A), B, place)))
 bug("experts-0-and-1-swapped-gate", 1, "mlp.experts.[01].gate_proj.output", "experts-swapped", branch=lambda o, f, linear, e=None: f(linear, {0: 1, 1: 0}.get(e, e)) if linear == "gate_proj" else f(linear, e))
 bug("experts-1-and-3-swapped-down", 0, "mlp.experts.[13].down_proj.output", "experts-swapped", branch=lambda o, f, linear, e=None: f(linear, {1: 3, 3: 1}.get(e, e)) if linear == "down_proj" else f(linear, e))
@@ -170,7 +170,7 @@ bug("last-norm-weight-without-one", None, "model.norm.output", "offset-norm", ca
 bug("norm-subtracts-the-mean", 1, "input_layernorm.output", "other missing-term", norm=at("input_layernorm", lambda o, f, x, g, place: f(x - x.mean(-1, keepdim=True), g, place)))
 bug("norm-weight-missing", 0, "post_attention_layernorm.output", "other missing-term missing-branch", norm=at("post_attention_layernorm", lambda o, f, x, g, place: f(x, torch.ones_like(g), place)))
 bug("norm-weights-of-the-other-norm", 1, "input_layernorm.output", "swapped", norm=at("input_layernorm", lambda o, f, x, g, place: f(x, o.model.W["model.layers.1.post_attention_layernorm.weight"], place)))
-bug("norm-in-bfloat16", 0, "input_layernorm.output", "other rounded-weights", norm=at("input_layernorm", lambda o, f, x, g, place: f(x.bfloat16(), g.bfloat16(), place).to(x.dtype)))
+bug("norm-in-bfloat16", 0, "input_layernorm.output", "other rounded-weights low-precision", norm=at("input_layernorm", lambda o, f, x, g, place: f(x.bfloat16(), g.bfloat16(), place).to(x.dtype)))
 bug("norm-sum-instead-of-mean", 1, "post_attention_layernorm.output", "scale", norm=at("post_attention_layernorm", lambda o, f, x, g, place: x * torch.rsqrt((x * x).sum(-1, keepdim=True) + o.epsilon()) * g))
 bug("norm-without-root", None, "model.norm.output", "other scale", norm=lambda o, f, x, g, place: x / ((x * x).mean(-1, keepdim=True) + o.epsilon()) * g)
 bug("residual-missing-attention", 1, "residual.output", "missing-branch", residual=at("attention", lambda o, f, x, y, place: y + 0 * x))
@@ -204,7 +204,7 @@ bug("window-one-narrower", 1, O, "window-off-by-one", case="mistral", window=lam
 bug("window-ignored", 1, O, "window-off-by-one other", case="mistral", window=lambda o, f: None)
 bug("padding-is-attended", 0, O, "other mask-off-by-one", visible=lambda o, f, real: f(torch.ones_like(real)))
 bug("softmax-over-queries", 1, O, "other transposed", softmax=lambda o, f, z: torch.softmax(z.masked_fill(z == -math.inf, -1e30), -2))
-bug("softmax-in-bfloat16", 0, O, "other rounded-weights", softmax=lambda o, f, z: torch.softmax(z.bfloat16(), -1).to(z.dtype))
+bug("softmax-in-bfloat16", 0, O, "other rounded-weights low-precision", softmax=lambda o, f, z: torch.softmax(z.bfloat16(), -1).to(z.dtype))
 bug("softmax-divides-by-one-more", 1, O, "other missing-term scale", softmax=lambda o, f, z: z.exp() / (1 + z.exp().sum(-1, keepdim=True)))
 bug("heads-laid-out-before-tokens", 0, O, "other transposed", attend=lambda o, f, q, k, v, seen: f(q, k, v, seen).transpose(1, 2).reshape(q.shape))
 bug("query-heads-in-reverse", 1, O, "other key-heads-order swapped", attend=lambda o, f, q, k, v, seen: f(q.flip(2), k, v, seen))
@@ -218,7 +218,7 @@ bug("router-softmax-of-probabilities", 0, W, "other topk-before-softmax", weight
 bug("router-weights-in-the-other-order", 1, W, "other swapped", weights=lambda o, f, p, c: f(p, c).flip(-1))
 bug("router-weights-all-equal", 0, W, "other unnormalized", weights=lambda o, f, p, c: f(p, c) * 0 + 1 / c.shape[-1])
 bug("router-second-expert-without-weight", 1, W, "other missing-term", weights=lambda o, f, p, c: f(p, c) * torch.tensor([1.0, 0.0]))
-bug("router-weights-in-bfloat16", 0, W, "other rounded-weights", weights=lambda o, f, p, c: coarse(f(p, c)))
+bug("router-weights-in-bfloat16", 0, W, "other rounded-weights low-precision", weights=lambda o, f, p, c: coarse(f(p, c)))
 bug("router-temperature-ignored", 1, f"{W} {CHOICE}", "scale other", case="tempered", tempered=lambda o, f, p: p)
 bug("router-sigmoid", 1, "mlp.moe_gate.probabilities.output", "wrong-activation other", probabilities=lambda o, f, z: z.sigmoid())
 bug("router-softmax-over-tokens", 0, "mlp.moe_gate.probabilities.output", "transposed other", probabilities=lambda o, f, z: z.softmax(0))
@@ -248,8 +248,8 @@ bug("expert-outputs-weighted-twice", 1, Y, "other scale", weigh=lambda o, f, w, 
 bug("expert-outputs-weighted-twice-shared", 0, "mlp.down_proj.input", "other scale", settings=dict(experts="sharedBase"), weigh=lambda o, f, w, e, n: f(w * w, e, n))
 bug("expert-3-left-out-of-the-sum", 1, Y, "missing-branch", weigh=lambda o, f, w, e, n: f(w, e, n) * (n != 3))
 bug("expert-sum-last-writer-wins", 0, Y, "other missing-branch", scatter=lambda o, f, y, t, e: y.index_put((t,), e))
-bug("expert-sum-in-bfloat16", 1, Y, "other rounded-weights", scatter=lambda o, f, y, t, e: coarse(f(y, t, e)))
-bug("expert-input-unnormed-rounding", 0, "mlp.experts.*.gate_proj.output", "other rounded-weights", gather=lambda o, f, x, t: coarse(f(x, t)))
+bug("expert-sum-in-bfloat16", 1, Y, "other rounded-weights low-precision", scatter=lambda o, f, y, t, e: coarse(f(y, t, e)))
+bug("expert-input-unnormed-rounding", 0, "mlp.experts.*.gate_proj.output", "other rounded-weights low-precision", gather=lambda o, f, x, t: coarse(f(x, t)))
 bug("nan-in-one-element", 1, "mlp.experts.*.up_proj.output", "other", add=at("up_proj", lambda o, f, y, b, place: f(y, b, place).index_put((torch.tensor([0]), torch.tensor([3])), torch.tensor(math.nan))))
 
 # ---- losses
@@ -261,7 +261,7 @@ bug("loss-is-the-mean-of-rows", None, X, "loss-mean", mean=lambda o, f, t, yes: 
 bug("loss-divides-by-all-columns", None, X, "loss-mean", mean=lambda o, f, t, yes: t[yes].sum() / yes.numel())
 bug("loss-counts-ignored-labels", None, X, "other loss-mean", counted=lambda o, f, real, labels: f(real, labels.clamp(min=0)))
 bug("loss-counts-padding", None, X, "other loss-mean", counted=lambda o, f, real, labels: f(torch.ones_like(real), labels))
-bug("loss-logits-in-bfloat16", None, X, "other rounded-weights", cross_entropy=lambda o, f, z, y, yes: f(coarse(z), y, yes))
+bug("loss-logits-in-bfloat16", None, X, "other rounded-weights low-precision", cross_entropy=lambda o, f, z, y, yes: f(coarse(z), y, yes))
 A = "aux_loss"
 bug("balance-by-the-first-expert-alone", None, A, "balance-form", balance=lambda o, f, p, c: f(p, c[:, :1]))
 bug("balance-without-the-number-of-experts", None, A, "balance-form scale", balance=lambda o, f, p, c: f(p, c) / p.shape[-1])
@@ -280,7 +280,7 @@ bug("keys-get-no-gradient", 0, "grad.self_attn.k_proj.rotated.output", "missing-
 bug("key-gradient-of-one-head-of-its-group", 1, "grad.self_attn.[kv]_proj.*output", "other missing-branch key-heads-order",
     repeat=lambda o, f, z, n: written(lambda z: f(z, n), lambda g, z: g.view(*z.shape[:3], n, z.shape[3])[:, :, :, 0], z))
 bug("key-gradient-tiled", 0, "grad.self_attn.[kv]_proj.*output", "key-heads-order", repeat=lambda o, f, z, n: written(lambda z: f(z, n), lambda g, z: g.view(*z.shape[:2], n, *z.shape[2:]).sum(2), z))
-bug("rotation-not-undone-in-backward", 1, "grad.self_attn.[qk]_proj.output", "other rotary-pairs", rotate=lambda o, f, z, place: written(lambda z: f(z, place), lambda g, z: f(g, place), z))
+bug("rotation-not-undone-in-backward", 1, "grad.self_attn.[qk]_proj.output", "other rotary-inverse", rotate=lambda o, f, z, place: written(lambda z: f(z, place), lambda g, z: f(g, place), z))
 bug("rotation-left-out-of-backward", 0, "grad.self_attn.[qk]_proj.output", "other missing-term", rotate=lambda o, f, z, place: tweak_through(lambda z: f(z, place), z))
 bug("o-backward-transposed", 1, "grad.self_attn.o_proj.input", "transposed", linear=at("o_proj", lambda o, f, x, w, b, place: written(lambda x: f(x, w, b, place), lambda g, x: g @ w.T, x)))
 bug("q-backward-transposed", 0, "grad.input_layernorm.output", "transposed", linear=at("q_proj", lambda o, f, x, w, b, place: written(lambda x: f(x, w, b, place), lambda g, x: g @ w.T, x)))
@@ -325,16 +325,16 @@ bug("gelu-derivative-exact", 1, ga, "wrong-activation", case="gemma", activation
 bug("up-gradient-without-activation", 0, "grad.mlp.experts.*.up_proj.output", "wrong-activation missing-term", hidden=lambda o, f, a, c: written(f, lambda g, a, c: (g * c * (sigma(a) + a * sigma(a) * (1 - sigma(a))), g * a), a, c))
 bug("gate-gradient-without-up", 1, ga, "missing-term other", hidden=lambda o, f, a, c: written(f, lambda g, a, c: (g * (sigma(a) + a * sigma(a) * (1 - sigma(a))), g * F.silu(a)), a, c))
 bug("gate-gradient-sign", 0, ga, "scale", activation=lambda o, f, a: written(f, lambda g, a: -g * (sigma(a) + a * sigma(a) * (1 - sigma(a))), a))
-bug("gate-gradient-in-bfloat16", 1, ga, "other rounded-weights", hidden=lambda o, f, a, c: f(tweak(a, coarse), c))
+bug("gate-gradient-in-bfloat16", 1, ga, "other rounded-weights low-precision", hidden=lambda o, f, a, c: f(tweak(a, coarse), c))
 gd = "grad.mlp.experts.*.down_proj.output"
 bug("expert-gradient-without-weight", 1, gd, "missing-term other unnormalized scale", weigh=lambda o, f, w, e, n: f(w, tweak(e, lambda g: g / w[:, None]), n))
 bug("expert-0-without-gradient", 0, "grad.mlp.experts.0.down_proj.output", "missing-branch", weigh=lambda o, f, w, e, n: f(w, tweak(e, lambda g: 0 * g) if n == 0 else e, n))
-bug("expert-weights-gradient-shared", 0, "grad.mlp.moe_gate.weights.output", "other missing-term", settings=dict(experts="sharedBase"), weigh=lambda o, f, w, e, n: f(tweak(w, lambda g: g / 2), e, n))
+bug("expert-weights-gradient-shared", 0, "grad.mlp.moe_gate.weights.output", "scale", settings=dict(experts="sharedBase"), weigh=lambda o, f, w, e, n: f(tweak(w, lambda g: g / 2), e, n))
 bug("gather-backward-last-writer-wins", 1, "grad.post_attention_layernorm.output", "other missing-branch", gather=lambda o, f, x, t: f(tweak(x, lambda g: g), t) if len(t) % 2 else f(tweak(x, lambda g: 0 * g), t))
 bug("cross-entropy-backward-without-one-hot", None, "grad.lm_head.output", "missing-term", cross_entropy=lambda o, f, z, y, yes: written(lambda z: f(z, y, yes), lambda g, z: F.pad(z[:, :-1].softmax(-1) * yes[:, 1:, None] / yes.sum() * g, (0, 0, 0, 1)), z))
 bug("cross-entropy-backward-of-the-sum", None, "grad.lm_head.output", "scale loss-mean", cross_entropy=lambda o, f, z, y, yes: tweak(f(z, y, yes), lambda g: g * yes.sum()))
 bug("cross-entropy-backward-one-column-late", None, "grad.lm_head.output", "label-shift other", cross_entropy=lambda o, f, z, y, yes: f(tweak(z, lambda g: g.roll(1, 1)), y, yes))
-bug("head-backward-in-bfloat16", None, "grad.model.norm.output", "other rounded-weights", linear=lambda o, f, x, w, b, place: written(lambda x: f(x, w, b, place), lambda g, x: coarse(g) @ coarse(w), x))
+bug("head-backward-in-bfloat16", None, "grad.model.norm.output", "other rounded-weights low-precision", linear=lambda o, f, x, w, b, place: written(lambda x: f(x, w, b, place), lambda g, x: coarse(g) @ coarse(w), x))
 bug("loss-scale-not-undone", None, "grad.lm_head.output", "scale", total=lambda o, f, loss, aux: tweak(loss + aux, lambda g: 128 * g))
 bug("nan-in-one-gradient", 1, "grad.mlp.experts.*.up_proj.output", "other", hidden=lambda o, f, a, c: f(a, tweak(c, lambda g: g.index_put((torch.tensor([0]), torch.tensor([1])), torch.tensor(math.nan)))))
 
@@ -353,18 +353,18 @@ bug("B-gradient-without-scale", 0, P + "0.mlp.down_proj.experts.*.lora_B.weight"
 bug("B-without-gradient", 1, P + "1.self_attn.v_proj.lora_B.weight", "missing-branch", branch=parameter("v_proj", 1, lambda g: 0 * g))
 bug("A-gradient-ranks-out-of-step", 0, P + "0.mlp.gate_proj.experts.*.lora_A.weight", "other swapped", branch=parameter("gate_proj", 0, lambda g: g.roll(1, 0)))
 bug("A-gradient-of-one-expert-twice", 1, P + "1.mlp.up_proj.experts.1.lora_A.weight", "scale", branch=parameter("up_proj", 0, lambda g: 2 * g, expert=1))
-bug("A-gradient-in-bfloat16", 0, P + "0.self_attn.k_proj.lora_A.weight", "other rounded-weights", branch=parameter("k_proj", 0, coarse))
+bug("A-gradient-in-bfloat16", 0, P + "0.self_attn.k_proj.lora_A.weight", "other rounded-weights low-precision", branch=parameter("k_proj", 0, coarse))
 bug("gate-gradient-twice", 1, P + "1.mlp.moe_gate.weight", "scale", gate=lambda o, f, x, w: f(x, tweak(w, lambda g: 2 * g)))
 bug("gate-gradient-rows-swapped", 0, P + "0.mlp.moe_gate.weight", "experts-swapped", gate=lambda o, f, x, w: f(x, tweak(w, lambda g: g[[1, 0, 2, 3]])))
 
 # ---- AdamW: three steps, of a size at which the rules differ by more than rounding
 STEPS = dict(steps=3, lr=0.02, weight_decay=0.1)
-AFTER = "loss_curve after.*"
+AFTER = "loss_curve exp_avg* after.*"
 
 
 def adamw(change=None, betas=(0.9, 0.999), eps=1e-8, correct=(True, True), decay="before", inside=False):
     def step(o, f, name, p, g, state, n, lr, wd):
-        m, v = state.setdefault("m", torch.zeros_like(p)), state.setdefault("v", torch.zeros_like(p))
+        m, v = (state.setdefault(moment, torch.zeros_like(p)) for moment in ("exp_avg", "exp_avg_sq"))
         if change: n, g, lr, wd = change(name, p, g, state, n, lr, wd)
         if decay == "l2": g = g + wd * p
         if decay == "before": p.mul_(1 - lr * wd)
@@ -391,18 +391,27 @@ steps("adamw-decay-without-lr", "other scale adamw-order", step=lambda o, f, nam
 steps("adamw-beta1-0.95", "adamw-beta", betas=(0.95, 0.999))
 steps("adamw-beta2-0.95", "adamw-beta", betas=(0.9, 0.95))
 steps("adamw-betas-swapped", "adamw-beta", betas=(0.999, 0.9))
-steps("adamw-is-sgd", "other", step=lambda o, f, name, p, g, s, n, lr, wd: p.mul_(1 - lr * wd).sub_(lr * g))
+steps("adamw-is-sgd", "other adamw-beta", step=lambda o, f, name, p, g, s, n, lr, wd: p.mul_(1 - lr * wd).sub_(lr * g))
 steps("adamw-is-sign", "other adamw-beta", betas=(0.0, 0.0))
 steps("adamw-gradients-add-up", "other", step=adamw(change=lambda name, p, g, s, n, lr, wd: (n, s.__setitem__("sum", s.get("sum", 0) + g) or s["sum"], lr, wd)))
 steps("adamw-gate-does-not-decay", "other adamw-order", first="loss_curve after.*moe_gate.weight", change=lambda name, p, g, s, n, lr, wd: (n, g, lr, 0.0 if "moe_gate" in name else wd))
 steps("adamw-B-learns-faster", "other scale", first="loss_curve after.*lora_B.weight", change=lambda name, p, g, s, n, lr, wd: (n, g, lr * (4 if "lora_B" in name else 1), wd))
 steps("adamw-half-the-rate", "other scale", change=lambda name, p, g, s, n, lr, wd: (n, g, lr / 2, wd))
-steps("adamw-moments-forgotten", "other adamw-beta", change=lambda name, p, g, s, n, lr, wd: (s["m"].zero_(), s["v"].zero_()) and (n, g, lr, wd))
+steps("adamw-moments-forgotten", "other adamw-beta", change=lambda name, p, g, s, n, lr, wd: (s["exp_avg"].zero_(), s["exp_avg_sq"].zero_()) and (n, g, lr, wd))
 steps("adamw-values-rounded-to-bfloat16", "rounded-weights", step=lambda o, f, name, p, *a: (f(name, p, *a), p.copy_(coarse(p))))
 steps("adamw-idle-experts-do-not-decay", "other adamw-order", case="top1", first="loss_curve after.*experts*", step=lambda o, f, name, p, g, *a: f(name, p, g, *a) if g.abs().max() > 0 else None)
 
 
 def tweak_through(forward, z): return written(forward, lambda g, z: g, z)
+
+
+# ---- some of them in runs of low precision, where rounding could hide them
+for low, names in dict(bfloat16="""rotary-pairs rotary-base-500000 q-rows-permuted key-heads-tiled attention-scale-missing mask-sees-the-next branch-scale-missing-q
+ branch-missing-v o-weight-transposed norm-one-plus-weight residual-missing-attention router-weights-unnormalized activation-gelu-for-silu experts-0-and-1-swapped-gate
+ expert-outputs-weighted-twice labels-not-shifted loss-is-the-sum softmax-backward-without-the-sum residual-left-out-of-backward-mlp silu-derivative-of-relu
+ values-get-no-gradient B-without-gradient router-left-out-of-backward norm-backward-without-second-term""",
+                       float16="rotary-position-plus-one q-bias-missing window-one-wider gate-and-up-swapped-shared balance-by-the-first-expert-alone key-gradient-tiled").items():
+    for name in names.split(): BUGS[f"{name}-{low}"] = replace(BUGS[name], name=f"{name}-{low}", settings=dict(BUGS[name].settings, dtype=low))
 
 
 if __name__ == "__main__":

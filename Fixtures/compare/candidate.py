@@ -190,7 +190,7 @@ class Operations:
 
     def adamw(self, name, p, g, state, step, lr, decay):               # torch's order: the decay first
         beta1, beta2, eps = 0.9, 0.999, 1e-8
-        m, v = state.setdefault("m", torch.zeros_like(p)), state.setdefault("v", torch.zeros_like(p))
+        m, v = (state.setdefault(moment, torch.zeros_like(p)) for moment in ("exp_avg", "exp_avg_sq"))
         p.mul_(1 - lr * decay)
         m.mul_(beta1).add_(g, alpha=1 - beta1)
         v.mul_(beta2).addcmul_(g, g, value=1 - beta2)
@@ -302,7 +302,7 @@ class Candidate:
         """The pass, backward and the steps, recorded into `out`."""
         torch.set_num_threads(self.s.threads)
         ids = batch["input_ids"]
-        capture = Capture(attention_mask=batch.get("attention_mask", torch.ones_like(ids)), parameters=self.P)
+        capture = Capture(None, batch.get("attention_mask", torch.ones_like(ids)), parameters=self.P)
         state = {k: {} for k in self.P}
         for step in range(max(1, self.s.steps)):
             logits, loss, aux = self.forward(batch, capture.record)
@@ -312,7 +312,7 @@ class Candidate:
             with torch.no_grad():
                 for k, p in self.P.items():
                     if self.s.steps: self.outer.adamw(k, p, torch.zeros_like(p) if p.grad is None else p.grad, state[k], step + 1, self.s.lr, self.s.weight_decay)
-        groups = type("Steps", (), dict(param_groups=[dict(lr=self.s.lr, weight_decay=self.s.weight_decay)]))
+        groups = type("Steps", (), dict(param_groups=[dict(lr=self.s.lr, weight_decay=self.s.weight_decay)], state={p: state[k] for k, p in self.P.items()}))
         capture.save(out, groups if self.s.steps else None)
 
 

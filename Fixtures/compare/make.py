@@ -11,9 +11,10 @@ OUT/cases/CASE holds the models, adapters and batches, OUT/{bugs,clean}.json wha
 
 Pins: Python 3.11, torch 2.5.1, safetensors 0.8.0. Values come from Python's `random`, so inputs are the same bits on every machine.
 """
-import json, math, random, subprocess, sys, tempfile
+import json, math, random, re, shutil, subprocess, sys, tempfile
 from pathlib import Path
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from bugs import BUGS
 from candidate import ATTENTION, FEED_FORWARD, Candidate, Operations, Settings
@@ -119,21 +120,59 @@ def buggy(out, names=(), small=False):
         parts = write(out, bug.case, small=small)
         settings = dict(dict(dtype="float32", steps=0), **bug.settings)
         record(out, f"bugs/{bug.name}.safetensors", parts, settings, bug.operations)
-        made.append(dict(name=bug.name, file=f"bugs/{bug.name}.safetensors", phase=bug.phase, first=bug.first, cause=sorted(bug.cause), **parts))
+        made.append(dict(name=bug.name, file=f"bugs/{bug.name}.safetensors", phase=bug.phase, first=bug.first, cause=bug.cause, **parts))
     return made
 
 
-def clean(out, families=FAMILIES, seeds=SEEDS, small=False):
+def clean(out, families=FAMILIES, seeds=SEEDS, small=False, only=None):
     made = []
     for family in families:
         for seed in seeds:
             parts = write(out, family, seed, small)
             for dtype in ("float32", "bfloat16", "float16"):
                 for n, way in enumerate(WAYS):
+                    if only not in (None, (dtype, n)): continue
                     name = f"{family}-{seed}-{dtype}-{n}"
                     settings = dict(way, dtype=dtype, steps=3 if dtype == "float32" else 0, lr=0.01, weight_decay=0.05)
                     record(out, f"clean/{name}.safetensors", parts, settings)
                     made.append(dict(name=name, file=f"clean/{name}.safetensors", phase=None, first=[], cause=[], settings=settings, **parts))
+    return made
+
+
+# what CI compares: mistakes of every kind, and clean runs, of the smallest models
+RECORDED = """rotary-pairs rotary-position-of-keys-minus-one rotary-base-500000 q-rows-permuted o-weight-transposed gate-and-up-swapped q-bias-missing
+ o-weights-rounded-to-bfloat16 branch-scale-missing-q branch-missing-of-expert-2-up experts-0-and-1-swapped-gate embedding-scale-missing norm-one-plus-weight
+ residual-missing-mlp key-heads-tiled attention-scale-without-root mask-sees-the-next window-one-wider router-weights-unnormalized activation-gelu-for-silu
+ labels-not-shifted loss-is-the-mean-of-rows balance-by-the-first-expert-alone softmax-backward-without-the-sum branch-left-out-of-backward-q
+ norm-backward-without-second-term silu-derivative-without-second-term adamw-epsilon-inside-the-root adamw-l2-for-decay""".split()
+RECORDED_CLEAN = [("llama", 1, "float32", 0), ("llama", 1, "bfloat16", 1), ("llama", 1, "float16", 2), ("qwen2", 1, "bfloat16", 2), ("gemma", 1, "float32", 1),
+                  ("gemma", 1, "bfloat16", 0), ("dynamic", 1, "float32", 2), ("top1", 1, "bfloat16", 3), ("lora", 1, "float16", 1), ("lora", 1, "float32", 2)]
+ATTENTION_POINTS, MLP_POINTS, GRADIENT = r"input_layernorm|self_attn|residual", r"residual|post_attention_layernorm|mlp|output", r"(grad\.)?"
+
+
+def around(bug):
+    """Of a mistake's record: the points of its half of the block, forward, and backward where it is there, so that the file stays small."""
+    layer, point = bug.layer, bug.first[0].replace("grad.", "")
+    if bug.phase == "optimizer": return r"loss_curve|(grad|after)\.mixlora\.layers\.1\.(self_attn|mlp\.(moe_gate|down_proj))\..*"
+    if layer is None: names = r"model\.embed_tokens\..*|model\.norm\..*|lm_head.*|model\.layers\.1\.(output|mlp\.moe_gate.*)|model\.layers\.0\.input_layernorm\..*|model\.layers\.0\.mlp\.moe_gate.*"
+    else:
+        names = r"residual|post_attention_layernorm|output|mlp\.output" if point.endswith("residual.output") and bug.phase == "backward" else ATTENTION_POINTS if "self_attn" in point or "input_layernorm" in point else MLP_POINTS
+        names = rf"model\.layers\.{layer}\.({names})(\..*)?|mixlora\.layers\.{layer}\.({names}).*" + (rf"|model\.layers\.{layer - 1}\.output" if layer else r"|model\.embed_tokens.*")
+    return rf"loss|aux_loss|{GRADIENT if bug.phase == 'backward' else ''}({names})"
+
+
+def keep(file, names):
+    with safe_open(file, "pt") as f: values, about = {k: f.get_tensor(k) for k in f.keys() if re.fullmatch(names, k)}, f.metadata()
+    save_file(values, file, metadata=about)
+
+
+def recorded(out):
+    made = buggy(out, RECORDED, small=True)
+    for r in made: keep(out / r["file"], around(BUGS[r["name"]]))
+    for family, seed, dtype, n in RECORDED_CLEAN:
+        one = clean(out, [family], [seed], small=True, only=(dtype, n))
+        for r in one: keep(out / r["file"], r"loss.*|aux_loss|(grad\.)?(mixlora|base_model\.model\.model|model)\.layers\.1.*|(grad\.)?model\.(norm|layers\.0)\.output")
+        made += one
     return made
 
 
@@ -153,7 +192,6 @@ def check(mixlora):
                 trace = [mixlora, "trace", "--model", about[0], "--adapter", about[1], "--batch", about[2], "--out", f"{out}/trace.safetensors", "--backward", "--activations",
                          "--evaluation", settings.get("experts", "perExpert"), "--steps", "3"]
                 subprocess.run(trace, check=True, capture_output=True)
-                from safetensors import safe_open
                 with safe_open(f"{out}/trace.safetensors", "pt") as f: orders[key] = json.loads(f.metadata()["order"])
             record(out, "bug.safetensors", parts, settings, bug.operations)
             found, wanted = load_file(f"{out}/bug.safetensors"), cleans[key]
@@ -177,6 +215,12 @@ def main(what, out=None, *names):
     if what == "--check": sys.exit(check(out) > 0)
     if what == "--bugs": index, made = "bugs.json", buggy(out, names)
     elif what == "--clean": index, made = "clean.json", clean(out)
+    elif what == "--recorded":
+        out = HERE / "recorded"
+        shutil.rmtree(out, ignore_errors=True)
+        made = recorded(out)
+        (out / "bugs.json").write_text(json.dumps([m for m in made if m["phase"]], indent=1) + "\n")
+        index, made = "clean.json", [m for m in made if not m["phase"]]
     else: sys.exit(__doc__)
     (Path(out) / index).write_text(json.dumps(made, indent=1) + "\n")
     print(len(made), "records")

@@ -8,40 +8,33 @@
         optimizer.step(); optimizer.zero_grad()
     capture.save("run.safetensors", optimizer)               # without an optimizer: the one pass, no values behind steps
 
-Modules are found by walking the model, and named as `mixlora trace` names them: Hugging Face's, PEFT's and MoE-PEFT's names are
-known; `rename` is a function from a module's path to the trace's for others. What is no module, or is formed inside one, is given by
-hand: `capture.record("model.layers.0.self_attn.q_proj.rotated.output", q)`; the rows of expert 3 with the places b·T + t of its tokens:
-`capture.record("model.layers.0.mlp.experts.3.hidden", h, tokens)`. A tensor keeps its element type. Only the first pass is recorded,
-`loss_curve` and the values behind the steps apart. `parameters` (name in the adapter file → tensor) are the model's trained ones unless given.
+Modules are found by walking the model and named as `mixlora trace` names them: Hugging Face's, PEFT's and MoE-PEFT's names are known,
+`rename` (a function of a module's path) is for others. What is formed inside a module is given by hand: `capture.record(name, q)`, or with
+the rows of an expert the places b·T + t of their tokens: `capture.record("model.layers.0.mlp.experts.3.hidden", h, tokens)`. A tensor
+keeps its element type. Recorded are the first pass, the loss curve, and values behind the steps. `parameters`, by their names in the
+adapter file, are the model's trained ones unless given (MoE-PEFT: `model.get_adapter_weight_dict(adapter)`). Without modules: model None.
 """
 import contextlib, json, os, re, struct, sys
 import torch, torch.overrides
 
 TYPES = {torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16", torch.int64: "I64", torch.int32: "I32", torch.bool: "BOOL"}
-NAMES = [(r"^((base_model|module|_orig_mod)\.)+(model\.(?=model\.|lm_head))?", ""), (r"\.base_layer$", ".base"), (r"\.w([qkvo])\b", r".\1_proj"),
-         (r"\.(mlp\.)?mlp\.w1\b", ".mlp.gate_proj"), (r"\.(mlp\.)?mlp\.w2\b", ".mlp.down_proj"), (r"\.(mlp\.)?mlp\.w3\b", ".mlp.up_proj"),
-         (r"^model\.lm_head$", "lm_head"), (r"\.moes\.[^.]+\.gate$", ".moe_gate"), (r"\.mlp\.gate$", ".mlp.moe_gate"),
-         (r"\.mlp\.(\w+_proj)\.loras\.moe\..*\.experts\.(\d+)$", r".mlp.experts.\2.\1")]
+NAMES = [(r"_(?=\.|$)", ""), (r"^((base_model|module|_orig_mod)\.)+(model\.(?=model\.|lm_head))?", ""), (r"\.base_layer$", ".base"), (r"\.w([qkvo])\b", r".\1_proj"),
+         (r"(\.mlp)?\.mlp\.w([123])\b", lambda m: f".mlp.{('gate', 'down', 'up')[int(m[2]) - 1]}_proj"), (r"^model\.lm_head$", "lm_head"),
+         (r"\.mlp(\.moes\.[^.]+)?\.gate$", ".mlp.moe_gate"), (r"\.mlp\.(\w+_proj)\.loras\.moe\..*\.experts\.(\d+)$", r".mlp.experts.\2.\1")]
 POINTS = re.compile(r"model\.layers\.\d+(\.((input|post_attention|pre_feedforward|post_feedforward)_layernorm|self_attn(\.[qkvo]_proj)?|mlp(\.(moe_gate|down_proj|(gate|up)_proj(\.base)?))?"
                     r"|mlp\.experts\.\d+\.(gate|up|down)_proj))?$|model\.norm$|lm_head$")
 
 
 class Capture:
-    def __init__(self, model=None, attention_mask=None, parameters=None, rename=None):
+    def __init__(self, model, attention_mask, parameters=None, rename=None):
         self.mask = torch.as_tensor(attention_mask).bool().cpu()                # (B,T)
         self.values, self.curve, self.wrapped, self.repeated, self.recording = {}, [], [], set(), True
         self.inputs, self.choices, self.tokens = {}, {}, {}                     # of each mixture: its input, its decisions, its experts' tokens
         trained = {} if model is None else {n: p for n, p in model.named_parameters() if p.requires_grad}
         self.parameters = parameters or {re.sub(r"\.(lora_[AB])\.\w+\.weight$", r".\1.weight", n): p for n, p in trained.items()}
-        if model is not None: self._walk(model, "", {}, type(model).__module__.split(".")[0], rename or self._name)
+        if model is not None: self._walk(model, "", {}, type(model).__module__.split(".")[0], rename or (lambda path: path))
         self.names = sorted(path for _, path, _ in self.wrapped)
         self.norm = ".pre_feedforward_layernorm" if any("pre_feedforward" in n for n in self.names) else ".post_attention_layernorm"
-
-    @staticmethod
-    def _name(path):
-        path = re.sub(r"_(?=\.|$)", "", path)                                   # MoE-PEFT ends its names with an underscore
-        for pattern, name in NAMES: path = re.sub(pattern, name, path)
-        return path
 
     def _walk(self, thing, path, seen, package, rename):
         """Modules, lists and dictionaries of them, and objects of the model's own package (MoE-PEFT keeps experts in plain ones)."""
@@ -50,10 +43,10 @@ class Capture:
         own = isinstance(thing, torch.nn.Module) or type(thing).__module__.split(".")[0] == package
         if own and callable(getattr(thing, "forward", None)):
             name = rename(path)
+            for pattern, known in NAMES: name = re.sub(pattern, known, name)
             if POINTS.match(name) or name == "model.embed_tokens": self._wrap(thing, name)
         parts = dict(enumerate(thing)) if isinstance(thing, (list, tuple)) else thing if isinstance(thing, dict) else {}
-        if own and hasattr(thing, "__dict__"): parts = {**vars(thing).get("_modules", {}), **vars(thing)}
-        for key, part in parts.items():
+        for key, part in ({**vars(thing).get("_modules", {}), **vars(thing)} if own and hasattr(thing, "__dict__") else parts).items():
             if key != "_modules" and not isinstance(part, (torch.Tensor, str)): self._walk(part, f"{path}.{key}".lstrip("."), seen, package, rename)
 
     def _wrap(self, module, path):
@@ -61,9 +54,8 @@ class Capture:
         forward = module.forward
 
         def watched(*inputs, **named):
-            tensors = [x for x in (*inputs, *named.values()) if isinstance(x, torch.Tensor) and x.is_floating_point()]
-            if tensors: self._before(path, tensors)
-            with Decisions(self, path) if path.endswith(".mlp") else contextlib.nullcontext(): outputs = forward(*inputs, **named)
+            self._before(path, tensors := [x for x in (*inputs, *named.values()) if isinstance(x, torch.Tensor) and x.is_floating_point()])
+            with Decisions(capture=self, path=path) if path.endswith(".mlp") else contextlib.nullcontext(): outputs = forward(*inputs, **named)
             self._after(path, outputs[0] if isinstance(outputs, (tuple, list)) else outputs, tensors)
             return outputs
         self.wrapped.append((module, path, vars(module).get("forward")))
@@ -71,8 +63,7 @@ class Capture:
 
     def _before(self, path, tensors):
         layer, norm, _ = path.partition(self.norm)
-        if path == "model.layers.0": self._see("model.embed_tokens.output", tensors[0])          # behind a family's scale
-        if norm: self._see(layer + ".residual.output", tensors[0])
+        if norm or path == "model.layers.0": self._see(layer + ".residual.output" if norm else "model.embed_tokens.output", tensors[0])
         if path.endswith((".o_proj", ".mlp.down_proj")): self._see(path + ".input", tensors[0])
         if path.endswith(".mlp"): self.inputs[path] = tensors[0].detach().reshape(-1, tensors[0].shape[-1])
 
@@ -86,14 +77,12 @@ class Capture:
     def _expert(self, path, y, x):
         """An expert's rows are the tokens that chose it: slot after slot or in the order of tokens, whichever its input x shows."""
         mlp, expert, linear = re.match(r"(.*)\.experts\.(\d+)\.(.*)", path).groups()
-        if mlp not in self.choices: return
-        key = (mlp, expert)
-        if linear != "down_proj":
-            slots = (self.choices[mlp].T == int(expert)).nonzero()[:, 1]
-            self.tokens[key] = next((t for t in (slots, slots.sort()[0]) if len(t) == len(x) and torch.equal(self.inputs[mlp][t].to(x.dtype), x)), None)
-        if self.tokens.get(key) is None: return
-        if linear == "down_proj": self._see(path.replace("down_proj", "hidden"), x, self.tokens[key])
-        self._see(path + ".output", y, self.tokens[key])
+        slots = (self.choices[mlp].T == int(expert)).nonzero()[:, 1] if mlp in self.choices else ()
+        for t in (slots, slots.sort()[0]) if len(slots) and linear != "down_proj" else ():
+            if len(t) == len(x) and torch.equal(self.inputs[mlp][t].to(x.dtype), x): self.tokens[mlp, expert] = t
+        if (mlp, expert) not in self.tokens: return
+        if linear == "down_proj": self._see(path.replace("down_proj", "hidden"), x, self.tokens[mlp, expert])
+        self._see(path + ".output", y, self.tokens[mlp, expert])
 
     def record(self, name, tensor, tokens=None, gradient=True):
         """A tensor by hand, and its gradient: (B,T,width), or the rows of an expert with the places of their tokens. Returns it."""
@@ -105,37 +94,35 @@ class Capture:
         if name in self.values and not again: self.repeated.add(name)
         if name not in self.values and not self._keep(name, tensor, tokens, by_hand): return
         if tokens is not None: self._keep(re.sub(r"(experts\.\d+)\..*", r"\1.tokens", name), tokens, tokens)
-
-        def seen(g): self._keep("grad." + name, g, tokens, by_hand)
-        if gradient and tensor.requires_grad: tensor.register_hook(seen)
+        if gradient and tensor.requires_grad: tensor.register_hook(lambda g: (self._keep("grad." + name, g, tokens, by_hand), None)[1])
 
     def _keep(self, name, tensor, tokens=None, by_hand=False):
         """A copy on the CPU, zero at padding, without an expert's rows of padding. False where the shape is none of the batch's."""
-        t, mask = tensor.detach().to("cpu", copy=True), self.mask
+        t, mask = tensor.detach().to("cpu", copy=True), self.mask               # (…,width), (B,T)
         if tokens is not None: t = t[mask.flatten()[tokens.cpu()]]
         elif t.dim() > 1 and t.numel() == mask.numel() * t.shape[-1]: t = t.reshape(*mask.shape, -1).masked_fill(~mask[..., None], 0)
-        elif not by_hand: return False
+        if not t.numel() or not (by_hand or tokens is not None or t.shape[:2] == mask.shape): return False
         self.values[name] = t.contiguous()
         return True
 
     def step(self, loss, aux_loss=None, logits=None):
         """Behind backward: the first keeps losses, logits and the parameters' gradients and ends the recording; each adds to the curve."""
-        losses = {k: v.detach().cpu().reshape(1).clone() for k, v in (("loss", loss), ("aux_loss", aux_loss)) if v is not None}
+        losses = {k: v.detach().cpu().reshape(1).clone() for k, v in dict(loss=loss, aux_loss=aux_loss).items() if v is not None}
         self.curve.append(sum(losses.values()))
         if not self.recording: return
         self.recording = False
-        for module, _, old in self.wrapped: module.forward = old or vars(module).pop("forward") and type(module).forward.__get__(module)
+        for module, _, old in self.wrapped: vars(module).pop("forward") if old is None else vars(module).update(forward=old)
         for name in self.repeated: self.values.pop(name, None), self.values.pop("grad." + name, None)     # which call is meant?
-        if self.repeated: print("not recorded, because formed more than once:", *sorted(self.repeated), file=sys.stderr)
+        if self.repeated: print("not recorded, because formed more than once in a pass:", *sorted(self.repeated), file=sys.stderr)
+        self.values.update({**losses, **{"grad." + n: p.grad.detach().cpu().clone() for n, p in self.parameters.items() if p.grad is not None}})
         if logits is not None: self._keep("logits", logits)
-        self.values.update(losses)
-        self.values.update({"grad." + n: p.grad.detach().cpu().clone() for n, p in self.parameters.items() if p.grad is not None})
 
     def save(self, path, optimizer=None):
-        """Writes the safetensors file; with an optimizer also its loss curve, the values behind its steps, its lr and weight decay."""
+        """Writes the safetensors file; with an optimizer also its loss curve, values and moments behind its steps, lr and weight decay."""
         values, about, header, end = dict(self.values), dict(format="mixlora capture", torch=torch.__version__), {}, 0
         if optimizer is not None:
             values.update(loss_curve=torch.cat(self.curve), **{"after." + n: p.detach().cpu() for n, p in self.parameters.items()})
+            values.update({f"{k}.{n}": v.cpu() for n, p in self.parameters.items() for k, v in optimizer.state.get(p, {}).items() if k.startswith("exp_avg")})
             about.update({k: str(optimizer.param_groups[0][k]) for k in ("lr", "weight_decay") if k in optimizer.param_groups[0]})
         for name, t in values.items():
             header[name] = dict(dtype=TYPES[t.dtype], shape=list(t.shape), data_offsets=[end, end := end + t.numel() * t.element_size()])
@@ -150,9 +137,9 @@ class Capture:
 class Decisions(torch.overrides.TorchFunctionMode):
     """Sees which experts a mixture takes: what torch.topk says while its block runs."""
 
-    def __init__(self, capture, path):
+    def __init__(self, **about):
         super().__init__()
-        self.capture, self.path = capture, path
+        vars(self).update(about)
 
     def __torch_function__(self, function, types, inputs=(), named=None):
         found = function(*inputs, **(named or {}))
