@@ -71,12 +71,16 @@ import Traces
     for name in run.names {
       let shape = try #require(run.shape(of: name))
       let count = shape.reduce(1, *)
-      let kind = try #require(run.provenance(of: name)).operation
+      let provenance = try #require(run.provenance(of: name))
+      let (kind, inputs) = (provenance.operation, Set(provenance.inputs.map(\.name)))
       for n in 0..<min(few, count) {
         let element = RunElement(name, index((n * 7919 + n * n) % count, shape))
         let why = try explainer.why(element)
         checked += 1
         if case .nothing = why.form {} else { kinds.insert(kind) }
+        // It reads what its provenance names, and nothing else.
+        let sources = Set(why.sources.map(\.name))
+        if !sources.isSubset(of: inputs) { wrong.append("\(element) reads \(sources.subtracting(inputs))") }
         let error = abs(why.recomputed - why.value)
         if !(error <= 1e-9 * abs(why.value) || error <= 1e-13 * why.magnitude) {
           wrong.append("\(element): \(why.value), recomputed \(why.recomputed), \(why.equation)")

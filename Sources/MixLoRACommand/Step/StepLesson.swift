@@ -33,7 +33,7 @@ enum StepLesson {
     // A new adapter does nothing, as its B are zero, and a new router hardly chooses: this one has both.
     let key = RandomKey(seed: seed)
     for tensor in decoder.trainedTensors where tensor.parameter.role != .a {
-      let deviation = tensor.parameter.role == .router ? 0.3 : 0.1
+      let deviation = tensor.parameter.role == .router ? 0.1 : 0.02
       let shape = tensor.view(of: tensor.parameter.value).shape
       tensor.set(backend.random(shape, .normal(deviation: deviation), key.derived(tensor.name, "lesson")), on: backend)
     }

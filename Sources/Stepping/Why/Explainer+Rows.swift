@@ -26,12 +26,12 @@ extension Explainer {
 
   /// An element as a factor.
   func factor(_ letter: String, _ name: String, _ index: [Int]) -> Factor {
-    Factor("\(letter)[\(index.map(String.init).joined(separator: ","))]", value(name, index))
+    Factor("\(letter)[\(index.map(String.init).joined(separator: ","))]", value(name, index), of: letter, name)
   }
 
   /// A weight's element as a factor.
-  func factor(_ letter: String, _ value: Double, _ index: Int...) -> Factor {
-    Factor("\(letter)[\(index.map(String.init).joined(separator: ","))]", value)
+  func factor(_ letter: String, _ value: Double, _ index: Int..., of name: String) -> Factor {
+    Factor("\(letter)[\(index.map(String.init).joined(separator: ","))]", value, of: letter, name)
   }
 
   /// The index of an element in a row of a tensor, whose rows may be tokens or an expert's.
