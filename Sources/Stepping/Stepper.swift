@@ -30,12 +30,15 @@ public final class Stepper<B: Backend> {
 
   /// Runs the batch and stands at the first tensor.
   ///
-  /// - Parameter digits: digits that count of a number; nil for all of them.
+  /// - Parameters:
+  ///   - digits: digits that count of a number; nil for all of them.
+  ///   - folder: where the numbers of the run lie meanwhile.
   /// - Throws: what the device reports.
   public init(
-    _ decoder: Decoder<B>, _ batch: TraceBatch, optimizer: OptimizerNumbers = OptimizerNumbers(), digits: Int? = nil, on backend: B
+    _ decoder: Decoder<B>, _ batch: TraceBatch, optimizer: OptimizerNumbers = OptimizerNumbers(), digits: Int? = nil,
+    in folder: String, on backend: B
   ) throws {
-    rerun = { try RecordedRun(decoder, batch, patches: $0, optimizer: optimizer, on: backend) }
+    rerun = { try RecordedRun(decoder, batch, patches: $0, optimizer: optimizer, in: folder, on: backend) }
     original = try rerun([])
     run = original
     walk = Walk(original.names.compactMap(original.provenance(of:)))

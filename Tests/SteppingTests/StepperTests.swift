@@ -12,8 +12,8 @@ import Traces
   init() throws {
     let backend = CPUDouble(threads: 1)
     let decoder = try Golden.decoder("topk", on: backend)
-    stepper = try Stepper(decoder, Golden.batch("topk"), on: backend)
-    run = try RecordedRun(decoder, Golden.batch("topk"), on: backend)
+    stepper = try Stepper(decoder, Golden.batch("topk"), in: temporaryFolder, on: backend)
+    run = try RecordedRun(decoder, Golden.batch("topk"), in: temporaryFolder, on: backend)
   }
 
   private func lines(_ command: String) throws -> [String] {

@@ -37,7 +37,7 @@ import Traces
     let backend = CPUDouble(threads: 1)
     let decoder = try peer.decoder(
       evaluation: one.evaluation, balanceLoss: one.balance, trainsBase: one.trainsBase, on: backend)
-    try expectRecomputed(RecordedRun(decoder, peer.batch(), on: backend), few: 12)
+    try expectRecomputed(RecordedRun(decoder, peer.batch(), in: temporaryFolder, on: backend), few: 6)
   }
 
   @Test(arguments: ["llama-plural", "gemma2-plural"], ExpertEvaluation.allCases)
@@ -49,7 +49,7 @@ import Traces
     let (model, backend) = (try ModelFolder(path("model")), CPUDouble(threads: 1))
     let batch = try TraceBatch(contentsOf: path("batch"), vocabulary: model.configuration.vocabulary, adapters: adapters.count)
     let decoder = try model.decoder(adapters: adapters, evaluation: evaluation, on: backend)
-    try expectRecomputed(RecordedRun(decoder, batch, on: backend), few: 8)
+    try expectRecomputed(RecordedRun(decoder, batch, in: temporaryFolder, on: backend), few: 4)
   }
 
   /// One adapter whose batch has rows of the base alone.
@@ -59,7 +59,7 @@ import Traces
     let backend = CPUDouble(threads: 1)
     let batch = try peer.batch()
     let mixed = batch.serving((0..<batch.rows).map { $0 == 0 ? nil : 0 })
-    try expectRecomputed(RecordedRun(peer.decoder(evaluation: evaluation, on: backend), mixed, on: backend), few: 8)
+    try expectRecomputed(RecordedRun(peer.decoder(evaluation: evaluation, on: backend), mixed, in: temporaryFolder, on: backend), few: 4)
   }
 
   /// Every tensor of the run, some elements of each: the sum or product is the number, to 1e-9, or where terms cancel to the rounding
@@ -88,7 +88,7 @@ import Traces
       }
     }
     #expect(wrong.isEmpty, "\(wrong.count) of \(checked) are wrong:\n\(wrong.prefix(12).joined(separator: "\n"))")
-    #expect(checked > 1000 && kinds.count >= 15, "\(checked) numbers of \(kinds.count) kinds")
+    #expect(checked > 500 && kinds.count >= 15, "\(checked) numbers of \(kinds.count) kinds")
   }
 
   private func index(_ n: Int, _ shape: [Int]) -> [Int] {

@@ -6,11 +6,11 @@ import Tensors
 import Tokenization
 import Traces
 
-/// What `mixlora step` walks through when nothing is given: the demo's base model, two of its tasks, and an adapter that is drawn under
-/// a fixed seed.
+/// What `mixlora step` walks through when nothing is given: the demo's base model, a task that it knows and one that it does not, and an
+/// adapter that is drawn under a fixed seed.
 enum StepLesson {
   /// A question with its answer, which is what counts.
-  private static let samples = [("swap: a b", " -> b a"), ("rotate: c d e", " -> d e c")]
+  private static let samples = [("reverse: k d a ->", " a d k"), ("swap: r t ->", " t r")]
   private static let seed: UInt64 = 1
 
   static func open<B: Backend>(

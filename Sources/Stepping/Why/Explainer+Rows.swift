@@ -21,7 +21,7 @@ extension Explainer {
   func value(_ name: String, _ index: [Int]) -> Double {
     let shape = run.shape(of: name) ?? []
     let offset = zip(shape, index).reduce(0) { $0 * $1.0 + $1.1 }
-    return run.values(of: name)[offset]
+    return run.values(of: name, in: offset..<offset + 1)[0]
   }
 
   /// An element as a factor.
@@ -46,7 +46,7 @@ extension Explainer {
   func vector(_ name: String, _ row: Row) -> ArraySlice<Double> {
     let width = run.shape(of: name)?.last ?? 0
     let n = isOfTokens(name) ? row.place.b * batch.columns + row.place.t : row.expertRow ?? 0
-    return run.values(of: name)[n * width..<(n + 1) * width]
+    return run.values(of: name, in: n * width..<(n + 1) * width)[...]
   }
 
   /// The row that an index stands in, without its last number.
@@ -57,7 +57,7 @@ extension Explainer {
 
   /// The token of an expert's row.
   func place(ofRow r: Int, _ rows: Formula.ExpertRows) -> Place {
-    let n = Int(run.values(of: rows.tokens)[r])
+    let n = Int(run.values(of: rows.tokens, in: r..<r + 1)[0])
     return Place(b: n / batch.columns, t: n % batch.columns)
   }
 
