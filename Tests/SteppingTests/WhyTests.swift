@@ -37,7 +37,7 @@ import Traces
     let backend = CPUDouble(threads: 1)
     let decoder = try peer.decoder(
       evaluation: one.evaluation, balanceLoss: one.balance, trainsBase: one.trainsBase, on: backend)
-    try expectRecomputed(RecordedRun(decoder, peer.batch(), in: temporaryFolder, on: backend), few: 6)
+    try expectRecomputed(RecordedRun(decoder, peer.batch(), in: temporaryFolder, on: backend), few: 3)
   }
 
   @Test(arguments: ["llama-plural", "gemma2-plural"], ExpertEvaluation.allCases)
@@ -49,7 +49,7 @@ import Traces
     let (model, backend) = (try ModelFolder(path("model")), CPUDouble(threads: 1))
     let batch = try TraceBatch(contentsOf: path("batch"), vocabulary: model.configuration.vocabulary, adapters: adapters.count)
     let decoder = try model.decoder(adapters: adapters, evaluation: evaluation, on: backend)
-    try expectRecomputed(RecordedRun(decoder, batch, in: temporaryFolder, on: backend), few: 4)
+    try expectRecomputed(RecordedRun(decoder, batch, in: temporaryFolder, on: backend), few: 3)
   }
 
   /// One adapter whose batch has rows of the base alone.
@@ -59,7 +59,7 @@ import Traces
     let backend = CPUDouble(threads: 1)
     let batch = try peer.batch()
     let mixed = batch.serving((0..<batch.rows).map { $0 == 0 ? nil : 0 })
-    try expectRecomputed(RecordedRun(peer.decoder(evaluation: evaluation, on: backend), mixed, in: temporaryFolder, on: backend), few: 4)
+    try expectRecomputed(RecordedRun(peer.decoder(evaluation: evaluation, on: backend), mixed, in: temporaryFolder, on: backend), few: 3)
   }
 
   /// Every tensor of the run, some elements of each: the sum or product is the number, to 1e-9, or where terms cancel to the rounding
@@ -73,11 +73,16 @@ import Traces
       let count = shape.reduce(1, *)
       let provenance = try #require(run.provenance(of: name))
       let (kind, inputs) = (provenance.operation, Set(provenance.inputs.map(\.name)))
-      for n in 0..<min(few, count) {
+      var found = 0  // elements where something is
+      for n in 0..<min(5 * few, count) where found < few {
         let element = RunElement(name, index((n * 7919 + n * n) % count, shape))
         let why = try explainer.why(element)
         checked += 1
-        if case .nothing = why.form {} else { kinds.insert(kind) }
+        if case .nothing = why.form {
+        } else {
+          found += 1
+          kinds.insert(kind)
+        }
         // It reads what its provenance names, and nothing else.
         let sources = Set(why.sources.map(\.name))
         if !sources.isSubset(of: inputs) { wrong.append("\(element) reads \(sources.subtracting(inputs))") }

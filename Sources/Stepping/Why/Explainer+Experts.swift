@@ -29,7 +29,7 @@ extension Explainer {
         terms.append(
           Term(
             Factor("s", branch.scale), w, factor("B2_\(expert)", b[j], o, j, of: branch.b),
-            factor("A2_\(expert) h", low[j], j, of: branch.a)))
+            projected("A2_\(expert)", "h\(expert)", low[j], j, branch, output.hidden[expert].value)))
       }
     }
     return .sum(terms)
@@ -43,7 +43,7 @@ extension Explainer {
     var terms = [Term(w, factor("q", q, row, i))]
     if let branch {
       let (back, a) = (try back(branch, vector(dy, row)), try run.weightColumn(branch.a, i))
-      terms += back.indices.map { Term(w, factor("A2", a[$0], $0, i, of: branch.a), factor("sB2ᵀdy", back[$0], $0, of: branch.b)) }
+      terms += back.indices.map { Term(w, factor("A2", a[$0], $0, i, of: branch.a), returned("B2", "dy", back[$0], $0, branch, dy)) }
     }
     return .sum(terms)
   }

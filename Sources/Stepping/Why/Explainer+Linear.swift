@@ -24,16 +24,11 @@ extension Explainer {
     for branch in linear.branches where serves(branch, row) {
       let (low, b) = (try low(branch, vector(linear.x, row)), try run.weightRow(branch.b, o))
       for j in low.indices {
-        terms.append(Term(Factor("s", branch.scale), factor("B", b[j], o, j, of: branch.b), factor("A x", low[j], j, of: branch.a)))
+        terms.append(
+          Term(Factor("s", branch.scale), factor("B", b[j], o, j, of: branch.b), projected("A", "x", low[j], j, branch, linear.x)))
       }
     }
     return .sum(terms)
-  }
-
-  /// (s Bᵀ dy)_j as a factor, which is formed of dy and B.
-  private func returned(_ mark: String, _ value: Double, _ j: Int, _ dy: String, _ branch: Formula.Branch) -> Factor {
-    Factor(
-      "sB\(mark)ᵀdy\(mark)[\(j)]", value, [Source(letter: "B\(mark)", name: branch.b), Source(letter: "dy\(mark)", name: dy)])
   }
 
   /// Σ over the readers of Σ_o W_oi dy_o + Σ_j A_ji (s Bᵀ dy)_j.
@@ -52,7 +47,7 @@ extension Explainer {
       for branch in reader.branches where serves(branch, row) {
         let (back, a) = (try back(branch, vector(reader.dy, row)), try run.weightColumn(branch.a, i))
         for j in back.indices {
-          terms.append(Term(factor("A\(mark)", a[j], j, i, of: branch.a), returned(mark, back[j], j, reader.dy, branch)))
+          terms.append(Term(factor("A\(mark)", a[j], j, i, of: branch.a), returned("B\(mark)", "dy\(mark)", back[j], j, branch, reader.dy)))
         }
       }
     }

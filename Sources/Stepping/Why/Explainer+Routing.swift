@@ -70,7 +70,9 @@ extension Explainer {
     if !gradient.branches.isEmpty {
       let branch = gradient.branches[expert]
       let (back, low) = (try back(branch, dy), try low(branch, vector(values, row)))
-      terms += back.indices.map { Term(factor("sB2ᵀdy", back[$0], $0, of: branch.b), factor("A2 h", low[$0], $0, of: branch.a)) }
+      terms += back.indices.map {
+        Term(returned("B2", "dy", back[$0], $0, branch, gradient.dy), projected("A2", "h", low[$0], $0, branch, values))
+      }
     }
     if let bias = gradient.bias {
       terms += try run.weightRow(bias, 0).enumerated().map { o, b in Term(factor("dy", gradient.dy, row, o), factor("b2", b, o, of: bias)) }

@@ -104,5 +104,15 @@ extension Explainer {
     try (0..<rank(branch)).map { j in branch.scale * zip(try run.weightColumn(branch.b, j), dy).reduce(0) { $0 + $1.0 * $1.1 } }
   }
 
+  /// (A x)_j as a factor, by the letters of A and x.
+  func projected(_ a: String, _ x: String, _ value: Double, _ j: Int, _ branch: Formula.Branch, _ point: String) -> Factor {
+    Factor("\(a) \(x)[\(j)]", value, [Source(letter: a, name: branch.a), Source(letter: x, name: point)])
+  }
+
+  /// (s Bᵀ dy)_j as a factor, by the letters of B and dy.
+  func returned(_ b: String, _ dy: String, _ value: Double, _ j: Int, _ branch: Formula.Branch, _ point: String) -> Factor {
+    Factor("s\(b)ᵀ\(dy)[\(j)]", value, [Source(letter: b, name: branch.b), Source(letter: dy, name: point)])
+  }
+
   func rank(_ branch: Formula.Branch) -> Int { run.weightShape(branch.a)?[0] ?? 0 }
 }
