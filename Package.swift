@@ -72,7 +72,7 @@ let package = Package(
     .target(name: "Training", dependencies: ["Platform", "Evaluation"]),
     .target(name: "Generation", dependencies: ["Platform", "Decoders", "Tokenization"]),
     .target(name: "Traces", dependencies: ["Decoders"]),
-    .target(name: "Stepping", dependencies: ["Platform", "Traces", "Training"]),
+    .target(name: "Stepping", dependencies: ["Platform", "Traces", "Training"], swiftSettings: optimized),
     .target(name: "Conformance", dependencies: ["Platform", "Decoders", "Traces"], swiftSettings: optimized),
     .target(
       name: "Comparison", dependencies: ["Platform", "Checkpoints", "Decoders", "Traces", "Training", "Conformance"],

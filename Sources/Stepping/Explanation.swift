@@ -6,9 +6,26 @@ public struct Explanation: Sendable {
     public let text: String
     /// Its value.
     public let value: Double
+    /// The tensors that it is read from or formed of, by their letters in `text`.
+    public let sources: [Source]
+
+    /// What a letter stands for.
+    public struct Source: Equatable, Sendable {
+      /// The letter, perhaps with the number of a reader or an expert.
+      public let letter: String
+      /// A tensor of the run, or a weight.
+      public let name: String
+    }
 
     /// A factor.
-    public init(_ text: String, _ value: Double) { (self.text, self.value) = (text, value) }
+    public init(_ text: String, _ value: Double, _ sources: [Source] = []) {
+      (self.text, self.value, self.sources) = (text, value, sources)
+    }
+
+    /// A factor that is read from one tensor, or formed of it.
+    public init(_ text: String, _ value: Double, of letter: String, _ name: String) {
+      self.init(text, value, [Source(letter: letter, name: name)])
+    }
   }
 
   /// Something that is added: a product.
@@ -41,8 +58,6 @@ public struct Explanation: Sendable {
   public let value: Double
   /// How its tensor is formed.
   public let equation: String
-  /// What the letters of the equation stand for.
-  public let inputs: [(letter: String, name: String)]
   /// What this number is.
   public let form: Form
 
@@ -53,6 +68,16 @@ public struct Explanation: Sendable {
     case .product(let factors): factors.reduce(1) { $0 * $1.value }
     case .choice(let value, _): value
     case .nothing: 0
+    }
+  }
+
+  /// The tensors and weights that its factors are read from.
+  public var sources: [Factor.Source] {
+    switch form {
+    case .nothing: []
+    case .choice(_, let candidates): candidates.flatMap(\.sources)
+    case .product(let factors): factors.flatMap(\.sources)
+    case .sum(let terms): terms.flatMap { $0.factors.flatMap(\.sources) }
     }
   }
 

@@ -1,12 +1,13 @@
 import Decoders
 import Layers
+import Platform
 import Tensors
 import Traces
 import Training
 
 /// A run of a batch through a model, with all its numbers: forward, backward and one step of AdamW, which leaves the model as it was.
 ///
-/// It is for models and batches that a reader looks at: every value of the run is kept.
+/// The numbers lie in a trace file, which nobody else sees and which is gone with the run; in memory is what somebody asks for.
 public final class RecordedRun<B: Backend>: RunValues {
   /// The batch.
   public let batch: TraceBatch
@@ -17,16 +18,19 @@ public final class RecordedRun<B: Backend>: RunValues {
   private let decoder: Decoder<B>
   private let backend: B
   private let provenances: Provenances<B>
-  private var tensors: [String: (shape: [Int], values: [Double])] = [:]
+  private let file: TraceFile
   private var weightValues: [String: [Double]] = [:]
   private var rows: [String: [Double]] = [:]
 
   /// Runs.
   ///
-  /// - Parameter patches: numbers to put in on the way.
-  /// - Throws: what the device reports, and `PatchError`.
+  /// - Parameters:
+  ///   - patches: numbers to put in on the way.
+  ///   - folder: where the file lies, which has no name any more when the run is there.
+  /// - Throws: what the device reports, `PatchError`, and `CheckpointError` if the file cannot be written.
   public init(
-    _ decoder: Decoder<B>, _ batch: TraceBatch, patches: [Patch] = [], optimizer: OptimizerNumbers = OptimizerNumbers(), on backend: B
+    _ decoder: Decoder<B>, _ batch: TraceBatch, patches: [Patch] = [], optimizer: OptimizerNumbers = OptimizerNumbers(),
+    in folder: String, on backend: B
   ) throws {
     (self.decoder, self.batch, self.backend, self.optimizer) = (decoder, batch, backend, optimizer)
     provenances = Provenances(decoder, hasBaseRows: batch.adapters.contains(nil))
@@ -40,27 +44,29 @@ public final class RecordedRun<B: Backend>: RunValues {
     }
     var step = AdamW(
       request.backward ? decoder.parameters : [], learningRate: optimizer.learningRate, weightDecay: optimizer.weightDecay, on: backend)
-    let recording = TraceRecording(decoder, batch, request, on: backend)
-    var found: [String: (shape: [Int], values: [Double])] = [:]
     defer {
       for (part, values) in zip(decoder.trained, kept) {
         backend.copy(values, into: &part.arena.values)
         backend.fill(0, &part.arena.gradients)
       }
     }
-    let summary = try recording.run(
-      hooks: patches.isEmpty ? [] : [recording.hook(patching: patches)], moments: { step.moments(of: $0) }, update: { step.step($0) }
-    ) { found[$0.name] = ($0.shape, $0.values.map { Double($0) }) }
-    names = summary.order
-    tensors = found
+    let path = "\(folder)/.mixlora-step-\(POSIX.processID)-\(UInt64.random(in: 0...UInt64.max))"
+    _ = try TraceFile.record(
+      decoder, batch, request, to: path, patches: patches, on: backend, moments: { step.moments(of: $0) }, update: { step.step($0) })
+    defer { try? POSIX.removeFile(path) }
+    file = try TraceFile(path: path)
+    names = file.names
   }
 
   /// Where a tensor comes from; nil for a name that the run does not have.
-  public func provenance(of name: String) -> Provenance? { tensors[name] == nil ? nil : provenances[name] }
+  public func provenance(of name: String) -> Provenance? { file.shape(of: name) == nil ? nil : provenances[name] }
   /// The sizes of a tensor of the run.
-  public func shape(of name: String) -> [Int]? { tensors[name]?.shape }
-  /// The numbers of a tensor of the run.
-  public func values(of name: String) -> [Double] { tensors[name]?.values ?? [] }
+  public func shape(of name: String) -> [Int]? { file.shape(of: name) }
+  /// Some numbers of a tensor of the run.
+  public func values(of name: String, in range: Range<Int>) -> [Double] {
+    if range.isEmpty { return [] }
+    do { return try file.values(of: name, in: range) } catch { trap("\(name): \(error)") }
+  }
 
   // MARK: Weights
 

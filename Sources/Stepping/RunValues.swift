@@ -8,8 +8,8 @@ public protocol RunValues: AnyObject {
   func provenance(of name: String) -> Provenance?
   /// The sizes of a tensor of the run; nil if there is none.
   func shape(of name: String) -> [Int]?
-  /// The numbers of a tensor of the run, row-major; empty if there is none.
-  func values(of name: String) -> [Double]
+  /// Some numbers of a tensor of the run, row-major.
+  func values(of name: String, in range: Range<Int>) -> [Double]
   /// The sizes of a weight; nil if there is none.
   func weightShape(_ name: String) -> [Int]?
   /// A row of a weight, before any step; of a vector all of it.
@@ -20,6 +20,11 @@ public protocol RunValues: AnyObject {
   func turn(plane: Int, position: Int) -> (cos: Double, sin: Double)
   /// The settings of AdamW: learning rate, decay, β₁, β₂, ε.
   var optimizer: OptimizerNumbers { get }
+}
+
+extension RunValues {
+  /// All numbers of a tensor of the run; empty if there is none.
+  public func values(of name: String) -> [Double] { values(of: name, in: 0..<(shape(of: name) ?? [0]).reduce(1, *)) }
 }
 
 /// The numbers of AdamW.

@@ -10,6 +10,9 @@ struct StepText {
   /// Rows and columns of a tensor that are shown.
   private let corner = 6
 
+  /// Columns of a number.
+  private var numberWidth: Int { (digits ?? 18) + 6 }
+
   /// A number.
   func number(_ value: Double) -> String {
     guard let digits, value.isFinite, value != 0 else { return "\(value)" }
@@ -90,37 +93,30 @@ struct StepText {
       for (n, candidate) in candidates.enumerated() { lines.append("  \(n + 1). \(candidate.text) \(number(candidate.value))") }
     case .product(let factors):
       lines.append("  the product of")
-      for factor in factors { lines.append("    \(aligned(number(factor.value), 24)) \(factor.text)") }
+      for factor in factors { lines.append("    \(aligned(number(factor.value), numberWidth)) \(factor.text)") }
     case .sum(let all):
       let sorted = explanation.largestFirst
       if all.count > 1 { lines.append("  the sum of \(all.count) terms\(all.count > terms ? ", the largest first" : "")") }
       for term in sorted.prefix(terms) {
         let product = term.factors.map { "\($0.text) \(number($0.value))" }.joined(separator: " · ")
-        lines.append("    \(aligned(number(term.value), 24)) \(product)")
+        lines.append("    \(aligned(number(term.value), numberWidth)) \(product)")
       }
       if sorted.count > terms {
         let rest = sorted.dropFirst(terms).reduce(0) { $0 + $1.value }
-        lines.append("    \(aligned(number(rest), 24)) the other \(sorted.count - terms)")
+        lines.append("    \(aligned(number(rest), numberWidth)) the other \(sorted.count - terms)")
       }
     }
+    let shown: [Explanation.Factor] =
+      switch explanation.form {
+      case .nothing: []
+      case .choice(_, let candidates): candidates
+      case .product(let factors): factors
+      case .sum: explanation.largestFirst.prefix(terms).flatMap(\.factors)
+      }
     var seen: Set<String> = []
-    let letters = explanation.inputs.filter { input in explanation.mentions(input.letter) && seen.insert(input.letter + input.name).inserted
+    for source in shown.flatMap(\.sources) where seen.insert("\(source.letter) \(source.name)").inserted {
+      lines.append("  \(aligned(source.letter, 6)) \(source.name)")
     }
-    for input in letters.prefix(listed) { lines.append("  \(aligned(input.letter, 6)) \(input.name)") }
     return lines
-  }
-}
-
-extension Explanation {
-  /// Whether a factor begins with a letter of the equation.
-  fileprivate func mentions(_ letter: String) -> Bool {
-    let texts: [String]
-    switch form {
-    case .sum(let terms): texts = Array(Set(terms.flatMap { $0.factors.map(\.text) }))
-    case .product(let factors): texts = factors.map(\.text)
-    case .choice(_, let candidates): texts = candidates.map(\.text)
-    case .nothing: return false
-    }
-    return texts.contains { $0.hasPrefix(letter) || $0.contains(letter + "[") || $0.contains(letter) }
   }
 }

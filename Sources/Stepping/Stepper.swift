@@ -30,12 +30,15 @@ public final class Stepper<B: Backend> {
 
   /// Runs the batch and stands at the first tensor.
   ///
-  /// - Parameter digits: digits that count of a number; nil for all of them.
+  /// - Parameters:
+  ///   - digits: digits that count of a number; nil for all of them.
+  ///   - folder: where the numbers of the run lie meanwhile.
   /// - Throws: what the device reports.
   public init(
-    _ decoder: Decoder<B>, _ batch: TraceBatch, optimizer: OptimizerNumbers = OptimizerNumbers(), digits: Int? = nil, on backend: B
+    _ decoder: Decoder<B>, _ batch: TraceBatch, optimizer: OptimizerNumbers = OptimizerNumbers(), digits: Int? = nil,
+    in folder: String, on backend: B
   ) throws {
-    rerun = { try RecordedRun(decoder, batch, patches: $0, optimizer: optimizer, on: backend) }
+    rerun = { try RecordedRun(decoder, batch, patches: $0, optimizer: optimizer, in: folder, on: backend) }
     original = try rerun([])
     run = original
     walk = Walk(original.names.compactMap(original.provenance(of:)))
@@ -58,7 +61,8 @@ public final class Stepper<B: Backend> {
       ("next [N], back [N]", "go on or back by N units (1); Enter repeats"),
       ("into, out", "smaller or larger units: model, block, layer, operation"),
       ("goto NAME", "go to a tensor"), ("where", "where you are, and how it is formed"), ("list [GLOB]", "the tensors of the run"),
-      ("print NAME[i,j]", "a number; without an index the tensor"), ("why NAME[i,j]", "the numbers that it is the sum or product of"),
+      ("print NAME[i,j]", "a number; without an index the tensor, without a name this one"),
+      ("why NAME[i,j]", "the numbers that it is the sum or product of"),
       ("patch NAME[i,j] VALUE", "put another number there and run again"), ("unpatch", "take all patches back"),
       ("diff", "what the patches changed, point by point"), ("help, quit", ""),
     ]
@@ -93,11 +97,11 @@ public final class Stepper<B: Backend> {
       try expect(0...1, "list [GLOB]")
       return .lines(try list(arguments.first))
     case "print":
-      try expect(1...1, "print NAME[i,j]")
-      return .lines(try show(arguments[0]))
+      try expect(0...1, "print NAME[i,j]")
+      return .lines(try show(named(arguments.first ?? "")))
     case "why":
-      try expect(1...1, "why NAME[i,j]")
-      return .lines(text.lines(of: try Explainer(run).why(try element(arguments[0]))))
+      try expect(0...1, "why NAME[i,j]")
+      return .lines(text.lines(of: try Explainer(run).why(try element(named(arguments.first ?? "")))))
     case "patch":
       try expect(2...2, "patch NAME[i,j] VALUE")
       return .lines(try patch(try element(arguments[0]), arguments[1]))
@@ -155,6 +159,9 @@ public final class Stepper<B: Backend> {
       description: "found no tensor '\(name)'; expected one that 'list' has"
         + (near.isEmpty ? "" : ", such as \(near.joined(separator: ", "))"))
   }
+
+  /// What is meant by an index without a name, or by nothing: the tensor that the reader stands at.
+  private func named(_ what: String) -> String { what.isEmpty || what.hasPrefix("[") ? run.names[walk.position] + what : what }
 
   // MARK: Numbers
 

@@ -30,15 +30,26 @@ public struct TraceFile {
   ///
   /// - Throws: `CheckpointError` if there is no such tensor, and for one of whole numbers.
   public func values(of name: String) throws -> [Double] {
+    try values(of: name, in: 0..<source.requiredEntry(name).elementCount)
+  }
+
+  /// Some numbers of one tensor, row-major.
+  ///
+  /// - Precondition: the tensor has these elements.
+  /// - Throws: `CheckpointError` if there is no such tensor, and for one of whole numbers.
+  public func values(of name: String, in range: Range<Int>) throws -> [Double] {
     let entry = try source.requiredEntry(name)
     guard let format = WeightFormat(entry.elementType) else {
       throw CheckpointError(
         file: source.file, place: .tensor(entry.name), found: "dtype \(entry.elementType)", expected: "F64, F32, F16 or BF16")
     }
     return try source.withBytes(of: entry.name) { bytes in
-      [Double](unsafeUninitializedCapacity: entry.elementCount) { values, count in
-        if let from = bytes.baseAddress, let to = values.baseAddress { format.decode(from, entry.elementCount, to: to) }
-        count = entry.elementCount
+      let size = entry.elementCount == 0 ? 0 : entry.byteCount / entry.elementCount
+      return [Double](unsafeUninitializedCapacity: range.count) { values, count in
+        if let from = bytes.baseAddress, let to = values.baseAddress {
+          format.decode(from + range.lowerBound * size, range.count, to: to)
+        }
+        count = range.count
       }
     }
   }
@@ -49,10 +60,12 @@ public struct TraceFile {
   ///
   /// - Parameters:
   ///   - metadata: what else the file should say of itself.
+  ///   - patches: numbers that are put in as the run passes them.
   ///   - check: throws where there is to be no file after all.
   /// - Throws: `CheckpointError` if the file cannot be written, and what the device reports; what was there is untouched.
   public static func record<B: Backend>(
-    _ decoder: Decoder<B>, _ batch: TraceBatch, _ request: TraceRequest, to path: String, metadata: [(String, String)] = [], on backend: B,
+    _ decoder: Decoder<B>, _ batch: TraceBatch, _ request: TraceRequest, to path: String, metadata: [(String, String)] = [],
+    patches: [Patch] = [], on backend: B,
     moments: TraceRecording<B>.Moments? = nil, update: (_ step: Int) -> Void, check: (TraceSummary) throws -> Void = { _ in }
   ) throws -> TraceSummary {
     let type: ElementType = MemoryLayout<B.Scalar>.size == 8 ? .float64 : .float32
@@ -64,7 +77,9 @@ public struct TraceFile {
         [("format", "mixlora trace")] + metadata + [(orderKey, JSON.array(order.map { JSON($0) }).serialized())]
       }
     ) { stream in
-      let summary = try TraceRecording(decoder, batch, request, on: backend).run(moments: moments, update: update) { tensor in
+      let recording = TraceRecording(decoder, batch, request, on: backend)
+      let hooks = patches.isEmpty ? [] : [recording.hook(patching: patches)]
+      let summary = try recording.run(hooks: hooks, moments: moments, update: update) { tensor in
         let entry = try TensorEntry(name: tensor.name, elementType: type, shape: tensor.shape)
         try tensor.values.withUnsafeBytes { try stream.append(entry, $0) }
       }

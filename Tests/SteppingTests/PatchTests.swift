@@ -30,8 +30,8 @@ import Traces
   ])
   func aPatchedRunIsOneWithTheValueReplaced(_ patch: Patch) throws {
     let decoder = try Golden.decoder("topk", on: backend)
-    let original = try RecordedRun(decoder, Golden.batch("topk"), on: backend)
-    let patched = try RecordedRun(decoder, Golden.batch("topk"), patches: [patch], on: backend)
+    let original = try RecordedRun(decoder, Golden.batch("topk"), in: temporaryFolder, on: backend)
+    let patched = try RecordedRun(decoder, Golden.batch("topk"), patches: [patch], in: temporaryFolder, on: backend)
     // The same as a whole value, in the packed rows that a run has.
     let path = patch.name.hasPrefix("grad.") ? String(patch.name.dropFirst(5)) : patch.name
     let recorder = Recorder(on: backend) { $0 == path }
@@ -53,14 +53,15 @@ import Traces
     }
     #expect(changed > 3 && expected.count > 100)
     // And a run without the patch is the first one again.
-    let again = try RecordedRun(decoder, Golden.batch("topk"), on: backend)
+    let again = try RecordedRun(decoder, Golden.batch("topk"), in: temporaryFolder, on: backend)
     #expect(again.names.allSatisfy { again.values(of: $0) == original.values(of: $0) })
   }
 
   @Test func anExpertIsChosenByHand() throws {
     let decoder = try Golden.decoder("topk", on: backend)
-    let stepper = try Stepper(decoder, Golden.batch("topk"), on: backend)
-    let before = try RecordedRun(decoder, Golden.batch("topk"), on: backend).values(of: "model.layers.0.mlp.moe_gate.choice")
+    let stepper = try Stepper(decoder, Golden.batch("topk"), in: temporaryFolder, on: backend)
+    let before = try RecordedRun(decoder, Golden.batch("topk"), in: temporaryFolder, on: backend).values(
+      of: "model.layers.0.mlp.moe_gate.choice")
     let other = (0..<4).first { !before[0..<2].contains(Double($0)) } ?? 0
     _ = try stepper.perform("patch model.layers.0.mlp.moe_gate.choice[0,0,0] \(other)")
     guard case .lines(let lines) = try stepper.perform("diff") else { return }

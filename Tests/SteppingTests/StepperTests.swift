@@ -12,8 +12,8 @@ import Traces
   init() throws {
     let backend = CPUDouble(threads: 1)
     let decoder = try Golden.decoder("topk", on: backend)
-    stepper = try Stepper(decoder, Golden.batch("topk"), on: backend)
-    run = try RecordedRun(decoder, Golden.batch("topk"), on: backend)
+    stepper = try Stepper(decoder, Golden.batch("topk"), in: temporaryFolder, on: backend)
+    run = try RecordedRun(decoder, Golden.batch("topk"), in: temporaryFolder, on: backend)
   }
 
   private func lines(_ command: String) throws -> [String] {
@@ -70,7 +70,7 @@ import Traces
   }
 
   @Test(arguments: [
-    "nxt", "next x", "next 0", "goto nowhere", "print", "print model.norm.output[", "print model.norm.output[0,0,99]", "why nowhere[0]",
+    "nxt", "next x", "next 0", "goto nowhere", "print a b", "print model.norm.output[", "print model.norm.output[0,0,99]", "why nowhere[0]",
     "why model.norm.output", "why model.norm.output[0]", "patch loss[0] 3", "patch model.norm.output[0,0,0] x", "list *nowhere*",
     "patch model.layers.0.mlp.moe_gate.choice[0,0,0] 9", "patch model.layers.0.mlp.moe_gate.choice[0,0,0] 0.5", "into 3", "diff all",
     "why model.norm.output[-1,0,0]", "patch model.norm.output[0,99,0] 1",

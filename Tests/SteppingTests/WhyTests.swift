@@ -37,7 +37,7 @@ import Traces
     let backend = CPUDouble(threads: 1)
     let decoder = try peer.decoder(
       evaluation: one.evaluation, balanceLoss: one.balance, trainsBase: one.trainsBase, on: backend)
-    try expectRecomputed(RecordedRun(decoder, peer.batch(), on: backend), few: 12)
+    try expectRecomputed(RecordedRun(decoder, peer.batch(), in: temporaryFolder, on: backend), few: 3)
   }
 
   @Test(arguments: ["llama-plural", "gemma2-plural"], ExpertEvaluation.allCases)
@@ -49,7 +49,7 @@ import Traces
     let (model, backend) = (try ModelFolder(path("model")), CPUDouble(threads: 1))
     let batch = try TraceBatch(contentsOf: path("batch"), vocabulary: model.configuration.vocabulary, adapters: adapters.count)
     let decoder = try model.decoder(adapters: adapters, evaluation: evaluation, on: backend)
-    try expectRecomputed(RecordedRun(decoder, batch, on: backend), few: 8)
+    try expectRecomputed(RecordedRun(decoder, batch, in: temporaryFolder, on: backend), few: 3)
   }
 
   /// One adapter whose batch has rows of the base alone.
@@ -59,7 +59,7 @@ import Traces
     let backend = CPUDouble(threads: 1)
     let batch = try peer.batch()
     let mixed = batch.serving((0..<batch.rows).map { $0 == 0 ? nil : 0 })
-    try expectRecomputed(RecordedRun(peer.decoder(evaluation: evaluation, on: backend), mixed, on: backend), few: 8)
+    try expectRecomputed(RecordedRun(peer.decoder(evaluation: evaluation, on: backend), mixed, in: temporaryFolder, on: backend), few: 3)
   }
 
   /// Every tensor of the run, some elements of each: the sum or product is the number, to 1e-9, or where terms cancel to the rounding
@@ -71,12 +71,21 @@ import Traces
     for name in run.names {
       let shape = try #require(run.shape(of: name))
       let count = shape.reduce(1, *)
-      let kind = try #require(run.provenance(of: name)).operation
-      for n in 0..<min(few, count) {
+      let provenance = try #require(run.provenance(of: name))
+      let (kind, inputs) = (provenance.operation, Set(provenance.inputs.map(\.name)))
+      var found = 0  // elements where something is
+      for n in 0..<min(5 * few, count) where found < few {
         let element = RunElement(name, index((n * 7919 + n * n) % count, shape))
         let why = try explainer.why(element)
         checked += 1
-        if case .nothing = why.form {} else { kinds.insert(kind) }
+        if case .nothing = why.form {
+        } else {
+          found += 1
+          kinds.insert(kind)
+        }
+        // It reads what its provenance names, and nothing else.
+        let sources = Set(why.sources.map(\.name))
+        if !sources.isSubset(of: inputs) { wrong.append("\(element) reads \(sources.subtracting(inputs))") }
         let error = abs(why.recomputed - why.value)
         if !(error <= 1e-9 * abs(why.value) || error <= 1e-13 * why.magnitude) {
           wrong.append("\(element): \(why.value), recomputed \(why.recomputed), \(why.equation)")
@@ -84,7 +93,7 @@ import Traces
       }
     }
     #expect(wrong.isEmpty, "\(wrong.count) of \(checked) are wrong:\n\(wrong.prefix(12).joined(separator: "\n"))")
-    #expect(checked > 1000 && kinds.count >= 15, "\(checked) numbers of \(kinds.count) kinds")
+    #expect(checked > 500 && kinds.count >= 15, "\(checked) numbers of \(kinds.count) kinds")
   }
 
   private func index(_ n: Int, _ shape: [Int]) -> [Int] {

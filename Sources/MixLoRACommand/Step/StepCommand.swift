@@ -78,7 +78,7 @@ struct StepCommand: ParsableCommand {
     var numbers = OptimizerNumbers()
     (numbers.learningRate, numbers.weightDecay) = (lr, weightDecay)
     let isTalking = script == nil && POSIX.isTerminal(.standardInput) && POSIX.isTerminal(.standardOutput)
-    let stepper = try Stepper(decoder, input, optimizer: numbers, digits: isTalking ? 6 : nil, on: backend)
+    let stepper = try Stepper(decoder, input, optimizer: numbers, digits: isTalking ? 6 : nil, in: Machine.temporaryFolder, on: backend)
     if isTalking { try talk(stepper) } else { try play(stepper) }
   }
 

@@ -6,11 +6,11 @@ import Tensors
 import Tokenization
 import Traces
 
-/// What `mixlora step` walks through when nothing is given: the demo's base model, two of its tasks, and an adapter that is drawn under
-/// a fixed seed.
+/// What `mixlora step` walks through when nothing is given: the demo's base model, a task that it knows and one that it does not, and an
+/// adapter that is drawn under a fixed seed.
 enum StepLesson {
   /// A question with its answer, which is what counts.
-  private static let samples = [("swap: a b", " -> b a"), ("rotate: c d e", " -> d e c")]
+  private static let samples = [("reverse: k d a ->", " a d k"), ("swap: r t ->", " t r")]
   private static let seed: UInt64 = 1
 
   static func open<B: Backend>(
@@ -33,7 +33,7 @@ enum StepLesson {
     // A new adapter does nothing, as its B are zero, and a new router hardly chooses: this one has both.
     let key = RandomKey(seed: seed)
     for tensor in decoder.trainedTensors where tensor.parameter.role != .a {
-      let deviation = tensor.parameter.role == .router ? 0.3 : 0.1
+      let deviation = tensor.parameter.role == .router ? 0.1 : 0.02
       let shape = tensor.view(of: tensor.parameter.value).shape
       tensor.set(backend.random(shape, .normal(deviation: deviation), key.derived(tensor.name, "lesson")), on: backend)
     }

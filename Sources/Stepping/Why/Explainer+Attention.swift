@@ -49,6 +49,11 @@ extension Explainer {
     return Seen(columns: columns, scores: scores, probabilities: powers.map { $0 / sum })
   }
 
+  /// What P is formed of.
+  private func scored(_ inputs: Formula.AttentionInputs) -> [Source] {
+    [Source(letter: "q", name: inputs.q), Source(letter: "k", name: inputs.k)]
+  }
+
   /// Σ_j P_ij v_j.
   func attention(_ inputs: Formula.AttentionInputs, _ index: [Int]) -> Form {
     let (b, t, form) = (index[0], index[1], inputs.form)
@@ -56,7 +61,9 @@ extension Explainer {
     let column = h / (form.heads / form.keyValueHeads) * form.headWidth + inHead
     let seen = seen(inputs, b, t, h)
     return .sum(
-      zip(seen.columns, seen.probabilities).map { j, p in Term(Factor("P[\(t),\(j)]", p), factor("v", inputs.v, [b, j, column])) })
+      zip(seen.columns, seen.probabilities).map { j, p in
+        Term(Factor("P[\(t),\(j)]", p, scored(inputs)), factor("v", inputs.v, [b, j, column]))
+      })
   }
 
   /// dS_ij = P_ij (do_i·v_j − do_i·o_i), times 1 − (S_ij/c)² under a soft cap.
@@ -80,12 +87,14 @@ extension Explainer {
     let (b, t, column, form) = (index[0], index[1], index[2], inputs.form)
     let (d, share) = (form.headWidth, form.heads / form.keyValueHeads)
     let inHead = column % d
+    let sources =
+      scored(inputs) + [("v", inputs.v), ("o", output), ("do", gradient)].map { Source(letter: $0, name: $1) }
     if role == .q {
       let group = column / d / share
       let scores = scoreGradients(inputs, output, gradient, b, t, column / d)
       return .sum(
         zip(scores.columns, scores.values).map { j, s in
-          Term(Factor("σ", form.scale), Factor("dS[\(t),\(j)]", s), factor("k", inputs.k, [b, j, group * d + inHead]))
+          Term(Factor("σ", form.scale), Factor("dS[\(t),\(j)]", s, sources), factor("k", inputs.k, [b, j, group * d + inHead]))
         })
     }
     // Every head of the group, every row that sees this one.
@@ -97,12 +106,14 @@ extension Explainer {
           let seen = seen(inputs, b, i, h)
           guard seen.columns.contains(t) else { continue }
           terms.append(
-            Term(Factor("P\(mark)", seen.probabilities[t - seen.columns.lowerBound]), factor("do", gradient, [b, i, h * d + inHead])))
+            Term(
+              Factor("P\(mark)", seen.probabilities[t - seen.columns.lowerBound], scored(inputs)),
+              factor("do", gradient, [b, i, h * d + inHead])))
         } else {
           let scores = scoreGradients(inputs, output, gradient, b, i, h)
           guard scores.columns.contains(t) else { continue }
           let value = scores.values[t - scores.columns.lowerBound]
-          terms.append(Term(Factor("σ", form.scale), Factor("dS\(mark)", value), factor("q", inputs.q, [b, i, h * d + inHead])))
+          terms.append(Term(Factor("σ", form.scale), Factor("dS\(mark)", value, sources), factor("q", inputs.q, [b, i, h * d + inHead])))
         }
       }
     }

@@ -16,16 +16,20 @@ extension Explainer {
   /// W2 v + (Σ_k w_k) b2 + s Σ_k B2_k (w_k A2_k h_k).
   func sharedOutput(_ output: Formula.SharedOutput, _ index: [Int]) throws -> Form {
     let (token, o) = (row(index, nil), index[2])
-    var terms = try run.weightRow(output.weight, o).enumerated().map { i, w in Term(factor("W2", w, o, i), factor("v", output.v, token, i))
+    var terms = try run.weightRow(output.weight, o).enumerated().map { i, w in
+      Term(factor("W2", w, o, i, of: output.weight), factor("v", output.v, token, i))
     }
     for (slot, expert) in chosen(output.gate, token.place) {
       let w = factor("w", output.gate.weights, token, slot)
-      if let bias = output.bias { terms.append(Term(w, factor("b2", try run.weightRow(bias, 0)[o], o))) }
+      if let bias = output.bias { terms.append(Term(w, factor("b2", try run.weightRow(bias, 0)[o], o, of: bias))) }
       guard !output.branches.isEmpty, let row = row(of: token.place, output.hidden[expert].rows) else { continue }
       let branch = output.branches[expert]
       let (low, b) = (try low(branch, vector(output.hidden[expert].value, row)), try run.weightRow(branch.b, o))
       for j in low.indices {
-        terms.append(Term(Factor("s", branch.scale), w, factor("B2_\(expert)", b[j], o, j), factor("A2_\(expert) h", low[j], j)))
+        terms.append(
+          Term(
+            Factor("s", branch.scale), w, factor("B2_\(expert)", b[j], o, j, of: branch.b),
+            projected("A2_\(expert)", "h\(expert)", low[j], j, branch, output.hidden[expert].value)))
       }
     }
     return .sum(terms)
@@ -39,7 +43,7 @@ extension Explainer {
     var terms = [Term(w, factor("q", q, row, i))]
     if let branch {
       let (back, a) = (try back(branch, vector(dy, row)), try run.weightColumn(branch.a, i))
-      terms += back.indices.map { Term(w, factor("A2", a[$0], $0, i), factor("sB2ᵀdy", back[$0], $0)) }
+      terms += back.indices.map { Term(w, factor("A2", a[$0], $0, i, of: branch.a), returned("B2", "dy", back[$0], $0, branch, dy)) }
     }
     return .sum(terms)
   }

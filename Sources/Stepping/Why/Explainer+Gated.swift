@@ -23,15 +23,15 @@ extension Explainer {
   func gated(_ a: String, _ c: String, _ activation: Activation, _ index: [Int]) -> Form {
     let (row, i) = (row(a, index), index[index.count - 1])
     let sigmoid = sigmoid(activation, value(a, self.index(a, row, i)))
-    return .product([factor("a", a, row, i), Factor(sigmoid.text, sigmoid.value), factor("c", c, row, i)])
+    return .product([factor("a", a, row, i), Factor(sigmoid.text, sigmoid.value, of: "a", a), factor("c", c, row, i)])
   }
 
   func gatedGradient(_ ofUp: Bool, _ dh: String, _ a: String, _ c: String, _ activation: Activation, _ index: [Int]) -> Form {
     let (row, i) = (row(a, index), index[index.count - 1])
     let x = value(a, self.index(a, row, i))
     let sigmoid = sigmoid(activation, x)
-    if ofUp { return .product([factor("dh", dh, row, i), factor("a", a, row, i), Factor(sigmoid.text, sigmoid.value)]) }
+    if ofUp { return .product([factor("dh", dh, row, i), factor("a", a, row, i), Factor(sigmoid.text, sigmoid.value, of: "a", a)]) }
     let slope = sigmoid.value + x * sigmoid.value * (1 - sigmoid.value) * sigmoid.slope
-    return .product([factor("dh", dh, row, i), factor("c", c, row, i), Factor("act′(a)", slope)])
+    return .product([factor("dh", dh, row, i), factor("c", c, row, i), Factor("act′(a)", slope, of: "a", a)])
   }
 }

@@ -6,7 +6,7 @@ extension Explainer {
   func embedding(_ weight: String, _ scale: Double, _ index: [Int]) throws -> Form {
     let place = Place(b: index[0], t: index[1])
     let id = Int(sequences[place.b].ids[place.t - batch.realColumns[place.b].lowerBound])
-    let entry = factor("W", try run.weightRow(weight, id)[index[2]], id, index[2])
+    let entry = factor("W", try run.weightRow(weight, id)[index[2]], id, index[2], of: weight)
     return .product(scale == 1 ? [entry] : [Factor("γ", scale), entry])
   }
 
@@ -16,12 +16,17 @@ extension Explainer {
     var terms: [Term] = []
     if let base = linear.base { terms.append(Term(factor("base", base, row, o))) }
     if let weight = linear.weight {
-      for (i, w) in try run.weightRow(weight, o).enumerated() { terms.append(Term(factor("W", w, o, i), factor("x", linear.x, row, i))) }
+      for (i, w) in try run.weightRow(weight, o).enumerated() {
+        terms.append(Term(factor("W", w, o, i, of: weight), factor("x", linear.x, row, i)))
+      }
     }
-    if let bias = linear.bias { terms.append(Term(factor("b", try run.weightRow(bias, 0)[o], o))) }
+    if let bias = linear.bias { terms.append(Term(factor("b", try run.weightRow(bias, 0)[o], o, of: bias))) }
     for branch in linear.branches where serves(branch, row) {
       let (low, b) = (try low(branch, vector(linear.x, row)), try run.weightRow(branch.b, o))
-      for j in low.indices { terms.append(Term(Factor("s", branch.scale), factor("B", b[j], o, j), factor("A x", low[j], j))) }
+      for j in low.indices {
+        terms.append(
+          Term(Factor("s", branch.scale), factor("B", b[j], o, j, of: branch.b), projected("A", "x", low[j], j, branch, linear.x)))
+      }
     }
     return .sum(terms)
   }
@@ -36,12 +41,14 @@ extension Explainer {
       guard let row = gradient.rows == nil ? reader.rows.map({ row(of: result.place, $0) }) ?? result : result else { continue }
       if let weight = reader.weight {
         for (o, w) in try run.weightColumn(weight, i).enumerated() {
-          terms.append(Term(factor("W\(mark)", w, o, i), factor("dy\(mark)", reader.dy, row, o)))
+          terms.append(Term(factor("W\(mark)", w, o, i, of: weight), factor("dy\(mark)", reader.dy, row, o)))
         }
       }
       for branch in reader.branches where serves(branch, row) {
         let (back, a) = (try back(branch, vector(reader.dy, row)), try run.weightColumn(branch.a, i))
-        for j in back.indices { terms.append(Term(factor("A\(mark)", a[j], j, i), factor("sBᵀdy\(mark)", back[j], j))) }
+        for j in back.indices {
+          terms.append(Term(factor("A\(mark)", a[j], j, i, of: branch.a), returned("B\(mark)", "dy\(mark)", back[j], j, branch, reader.dy)))
+        }
       }
     }
     return .sum(terms)

@@ -7,7 +7,8 @@ extension Explainer {
   func logits(_ z: String, _ softcap: Double?, _ index: [Int]) -> Form {
     guard let softcap else { return .sum([Term(factor("z", z, index))]) }
     return .product([
-      Factor("c", softcap), Factor("tanh(z[\(index.map(String.init).joined(separator: ","))]/c)", Double.tanh(value(z, index) / softcap)),
+      Factor("c", softcap),
+      Factor("tanh(z[\(index.map(String.init).joined(separator: ","))]/c)", Double.tanh(value(z, index) / softcap), of: "z", z),
     ])
   }
 
@@ -41,7 +42,10 @@ extension Explainer {
     return .sum(
       rows.map { row in
         let label = label(row.place) ?? 0
-        return Term(share, Factor("−log p[\(row.place.b),\(row.place.t),\(label)]", -probabilities(Array(vector(logits, row))).log(label)))
+        return Term(
+          share,
+          Factor(
+            "−log p[\(row.place.b),\(row.place.t),\(label)]", -probabilities(Array(vector(logits, row))).log(label), of: "logits", logits))
       })
   }
 
@@ -53,8 +57,8 @@ extension Explainer {
     }
     let logits = vector(z, row).map { z in softcap.map { $0 * Double.tanh(z / $0) } ?? z }
     var common = [Factor("1/n", 1 / Double(labeled(adapter).count))]
-    if let softcap { common.append(Factor("1 − (y/c)²", 1 - logits[v] * logits[v] / (softcap * softcap))) }
-    var terms = [Term([Factor("p[\(v)]", probabilities(logits).values[v])] + common)]
+    if let softcap { common.append(Factor("1 − (y/c)²", 1 - logits[v] * logits[v] / (softcap * softcap), of: "z", z)) }
+    var terms = [Term([Factor("p[\(v)]", probabilities(logits).values[v], of: "z", z)] + common)]
     if v == label { terms.append(Term([Factor("−onehot", -1)] + common)) }
     return .sum(terms)
   }
@@ -89,7 +93,9 @@ extension Explainer {
       balance.gates.enumerated().flatMap { layer, gate in
         (0..<gate.experts).map { i in
           let sum = allTokens(adapter: gate.adapter).reduce(0) { $0 + Array(vector(gate.probabilities, $1))[i] }
-          return Term(Factor("balance[layer \(layer), \(i)]", all[gate.path]?[i] ?? 0), Factor("Σ p[layer \(layer), \(i)]", sum))
+          return Term(
+            Factor("balance[layer \(layer), \(i)]", all[gate.path]?[i] ?? 0, of: "choice", gate.choice),
+            Factor("Σ p[layer \(layer), \(i)]", sum, of: "p", gate.probabilities))
         }
       })
   }

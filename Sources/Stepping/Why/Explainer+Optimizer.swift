@@ -13,13 +13,13 @@ extension Explainer {
     let numbers = run.optimizer
     let shape = run.weightShape(weight) ?? []
     let value = try run.weightRow(weight, shape.count == 1 ? 0 : index[0])[index[index.count - 1]]
-    let w = Factor("w[\(index.map(String.init).joined(separator: ","))]", value)
+    let w = Factor("w[\(index.map(String.init).joined(separator: ","))]", value, of: "w", weight)
     let root = (self.value(second, index) / (1 - numbers.beta2)).squareRoot() + numbers.epsilon
     return .sum([
       Term(w), Term(Factor("−lr", -numbers.learningRate), Factor("λ", numbers.weightDecay), w),
       Term(
         Factor("−lr/(1 − β₁)", -numbers.learningRate / (1 - numbers.beta1)), factor("m", first, index),
-        Factor("1/(√(v/(1 − β₂)) + ε)", 1 / root)),
+        Factor("1/(√(v/(1 − β₂)) + ε)", 1 / root, of: "v", second)),
     ])
   }
 }

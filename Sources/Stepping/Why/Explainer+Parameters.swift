@@ -51,10 +51,18 @@ extension Explainer {
         let mark = "[\(row.place.b),\(row.place.t),\(j)]"
         if isA {
           let back = branch.scale * zip(side, vector(reading.dy, row)).reduce(0) { $0 + $1.0 * $1.1 }
-          return Term(weighting + [Factor("sBᵀdy\(mark)", back), factor("x", reading.x, row, index[1])])
+          return Term(
+            weighting + [
+              Factor("sBᵀdy\(mark)", back, [Source(letter: "B", name: branch.b), Source(letter: "dy", name: reading.dy)]),
+              factor("x", reading.x, row, index[1]),
+            ])
         }
         let low = zip(side, vector(reading.x, row)).reduce(0) { $0 + $1.0 * $1.1 }
-        return Term([Factor("s", branch.scale)] + weighting + [factor("dy", reading.dy, row, index[0]), Factor("A x\(mark)", low)])
+        return Term(
+          [Factor("s", branch.scale)] + weighting + [
+            factor("dy", reading.dy, row, index[0]),
+            Factor("A x\(mark)", low, [Source(letter: "A", name: branch.a), Source(letter: "x", name: reading.x)]),
+          ])
       })
   }
 }

@@ -9,8 +9,8 @@ extension Explainer {
     let most = row.max() ?? 0
     let sum = row.reduce(0) { $0 + Double.exp($1 - most) }
     return .product([
-      Factor("exp(z[\(index.map(String.init).joined(separator: ","))] − max z)", Double.exp(Array(row)[index[2]] - most)),
-      Factor("1/Σ exp(z − max z)", 1 / sum),
+      Factor("exp(z[\(index.map(String.init).joined(separator: ","))] − max z)", Double.exp(Array(row)[index[2]] - most), of: "z", z),
+      Factor("1/Σ exp(z − max z)", 1 / sum, of: "z", z),
     ])
   }
 
@@ -18,7 +18,7 @@ extension Explainer {
   func choice(_ p: String, _ policy: RoutingPolicy, _ index: [Int]) -> Form {
     let row = Array(vector(p, row(index, nil)))
     let order = row.indices.sorted { (row[$0], $1) > (row[$1], $0) }
-    let candidates = order.map { Factor("p[expert \($0)]", row[$0]) }
+    let candidates = order.map { Factor("p[expert \($0)]", row[$0], of: "p", p) }
     var (chosen, sum) = (order.prefix(policy.slots(of: row.count)).map { Double($0) }, 0.0)
     if case .topP(let threshold, _) = policy {
       for (slot, expert) in order.enumerated() {
@@ -37,7 +37,10 @@ extension Explainer {
       return vector(choice, row).contains(Double(expert))
     }.map(\.place).sorted { ($0.b, $0.t) < ($1.b, $1.t) }
     let place = places[index[0]]
-    return .sum([Term(Factor("b", Double(place.b)), Factor("T", Double(batch.columns))), Term(Factor("t", Double(place.t)))])
+    return .sum([
+      Term(Factor("b", Double(place.b), of: "choice", choice), Factor("T", Double(batch.columns))),
+      Term(Factor("t", Double(place.t), of: "choice", choice)),
+    ])
   }
 
   func weights(_ p: String, _ choice: String, _ policy: RoutingPolicy, _ index: [Int]) -> Form {
@@ -47,7 +50,7 @@ extension Explainer {
     let own = factor("p", p, row, Int(experts[index[2]]))
     if case .topK = policy {
       let sum = experts.reduce(0) { $1 < 0 ? $0 : $0 + ps[Int($1)] }
-      return .product([own, Factor("1/Σ_chosen p", 1 / sum)])
+      return .product([own, Factor("1/Σ_chosen p", 1 / sum, of: "p", p)])
     }
     return .product(policy.weightDivisor == 1 ? [own] : [own, Factor("1/t", 1 / policy.weightDivisor)])
   }
@@ -67,10 +70,12 @@ extension Explainer {
     if !gradient.branches.isEmpty {
       let branch = gradient.branches[expert]
       let (back, low) = (try back(branch, dy), try low(branch, vector(values, row)))
-      terms += back.indices.map { Term(factor("sB2ᵀdy", back[$0], $0), factor("A2 h", low[$0], $0)) }
+      terms += back.indices.map {
+        Term(returned("B2", "dy", back[$0], $0, branch, gradient.dy), projected("A2", "h", low[$0], $0, branch, values))
+      }
     }
     if let bias = gradient.bias {
-      terms += try run.weightRow(bias, 0).enumerated().map { o, b in Term(factor("dy", gradient.dy, row, o), factor("b2", b, o)) }
+      terms += try run.weightRow(bias, 0).enumerated().map { o, b in Term(factor("dy", gradient.dy, row, o), factor("b2", b, o, of: bias)) }
     }
     return .sum(terms)
   }
@@ -97,7 +102,7 @@ extension Explainer {
     }
     if gradient.balance.coefficient != 0 {
       let balance = balances(gradient.balance)[gradient.gate.path] ?? []
-      func factor(_ i: Int) -> Factor { Factor("balance[\(i)]", balance[i]) }
+      func factor(_ i: Int) -> Factor { Factor("balance[\(i)]", balance[i], of: "choice", gradient.gate.choice) }
       terms.append(Term(p(j), factor(j)))
       terms += balance.indices.map { Term(minus, p(j), p($0), factor($0)) }
     }

@@ -21,17 +21,17 @@ extension Explainer {
   func value(_ name: String, _ index: [Int]) -> Double {
     let shape = run.shape(of: name) ?? []
     let offset = zip(shape, index).reduce(0) { $0 * $1.0 + $1.1 }
-    return run.values(of: name)[offset]
+    return run.values(of: name, in: offset..<offset + 1)[0]
   }
 
   /// An element as a factor.
   func factor(_ letter: String, _ name: String, _ index: [Int]) -> Factor {
-    Factor("\(letter)[\(index.map(String.init).joined(separator: ","))]", value(name, index))
+    Factor("\(letter)[\(index.map(String.init).joined(separator: ","))]", value(name, index), of: letter, name)
   }
 
   /// A weight's element as a factor.
-  func factor(_ letter: String, _ value: Double, _ index: Int...) -> Factor {
-    Factor("\(letter)[\(index.map(String.init).joined(separator: ","))]", value)
+  func factor(_ letter: String, _ value: Double, _ index: Int..., of name: String) -> Factor {
+    Factor("\(letter)[\(index.map(String.init).joined(separator: ","))]", value, of: letter, name)
   }
 
   /// The index of an element in a row of a tensor, whose rows may be tokens or an expert's.
@@ -46,7 +46,7 @@ extension Explainer {
   func vector(_ name: String, _ row: Row) -> ArraySlice<Double> {
     let width = run.shape(of: name)?.last ?? 0
     let n = isOfTokens(name) ? row.place.b * batch.columns + row.place.t : row.expertRow ?? 0
-    return run.values(of: name)[n * width..<(n + 1) * width]
+    return run.values(of: name, in: n * width..<(n + 1) * width)[...]
   }
 
   /// The row that an index stands in, without its last number.
@@ -57,7 +57,7 @@ extension Explainer {
 
   /// The token of an expert's row.
   func place(ofRow r: Int, _ rows: Formula.ExpertRows) -> Place {
-    let n = Int(run.values(of: rows.tokens)[r])
+    let n = Int(run.values(of: rows.tokens, in: r..<r + 1)[0])
     return Place(b: n / batch.columns, t: n % batch.columns)
   }
 
@@ -102,6 +102,16 @@ extension Explainer {
   /// s Bᵀ dy of a branch: r numbers.
   func back(_ branch: Formula.Branch, _ dy: ArraySlice<Double>) throws -> [Double] {
     try (0..<rank(branch)).map { j in branch.scale * zip(try run.weightColumn(branch.b, j), dy).reduce(0) { $0 + $1.0 * $1.1 } }
+  }
+
+  /// (A x)_j as a factor, by the letters of A and x.
+  func projected(_ a: String, _ x: String, _ value: Double, _ j: Int, _ branch: Formula.Branch, _ point: String) -> Factor {
+    Factor("\(a) \(x)[\(j)]", value, [Source(letter: a, name: branch.a), Source(letter: x, name: point)])
+  }
+
+  /// (s Bᵀ dy)_j as a factor, by the letters of B and dy.
+  func returned(_ b: String, _ dy: String, _ value: Double, _ j: Int, _ branch: Formula.Branch, _ point: String) -> Factor {
+    Factor("s\(b)ᵀ\(dy)[\(j)]", value, [Source(letter: b, name: branch.b), Source(letter: dy, name: point)])
   }
 
   func rank(_ branch: Formula.Branch) -> Int { run.weightShape(branch.a)?[0] ?? 0 }

@@ -17,6 +17,7 @@ public struct Explainer {
 
   typealias Term = Explanation.Term
   typealias Factor = Explanation.Factor
+  typealias Source = Explanation.Factor.Source
   typealias Form = Explanation.Form
 
   /// How an element is formed.
@@ -27,8 +28,7 @@ public struct Explainer {
     guard let provenance = run.provenance(of: element.name) else { trap("\(element): no formula") }
     let form = try empty(element, provenance) ?? form(provenance.formula, element.index)
     return Explanation(
-      element: element, value: value(element.name, element.index), equation: provenance.equation,
-      inputs: provenance.inputs.map { ($0.letter, $0.name) }, form: form)
+      element: element, value: value(element.name, element.index), equation: provenance.equation, form: form)
   }
 
   /// Why a row of tokens has nothing: padding, or a token that the tensor has no row of.

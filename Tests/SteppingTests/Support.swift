@@ -1,0 +1,4 @@
+import Foundation
+
+/// Where the numbers of a run lie.
+let temporaryFolder = FileManager.default.temporaryDirectory.path
