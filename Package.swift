@@ -111,6 +111,7 @@ let package = Package(
     .testTarget(name: "DecodersTests", dependencies: ["CPUBackend", "Decoders", "Tokenization", "HostileCases", "TestModels"]),
     .testTarget(name: "TracesTests", dependencies: ["CPUBackend", "Traces", "Training", "Conformance", "TestModels"]),
     .testTarget(name: "SteppingTests", dependencies: ["CPUBackend", "Stepping", "Traces", "Training", "Conformance", "TestModels"]),
+    .testTarget(name: "CasesTests", dependencies: ["CPUBackend", "Checkpoints", "Decoders", "Layers", "Traces", "Conformance"]),
     .testTarget(name: "ComparisonTests", dependencies: ["Checkpoints", "Conformance", "Comparison"]),
     .testTarget(name: "GenerationTests", dependencies: ["CPUBackend", "Generation", "Conformance", "TestModels"]),
     .testTarget(name: "EvaluationTests", dependencies: ["CPUBackend", "Evaluation", "TestModels"]),

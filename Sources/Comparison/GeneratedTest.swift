@@ -139,7 +139,7 @@ public enum GeneratedTest {
   private static func manifest(_ library: String) -> String {
     """
     // swift-tools-version: 6.2
-    import PackageDescription
+    \(imports("PackageDescription"))
 
     // Where the library MixLoRA is: a folder, or the address of its repository. `MIXLORA=… swift test` takes another.
     let place = Context.environment["MIXLORA"] ?? \(literal(library))
@@ -162,8 +162,7 @@ public enum GeneratedTest {
     let inputs = operation.inputs.map { "///     \(presentable($0.name)) \($0.shape)" }.joined(separator: "\n")
     let attributes = operation.attributes.map { "///     \(presentable($0.name)) = \($0.value)" }.joined(separator: "\n")
     return """
-      import Conformance
-      import Testing
+      \(imports("Conformance", "Testing"))
 
       /// \(presentable(operation.name)): \(presentable(operation.kind)).
       ///
@@ -196,6 +195,8 @@ public enum GeneratedTest {
 
       """
   }
+
+  private static func imports(_ modules: String...) -> String { modules.map { "import \($0)" }.joined(separator: "\n") }
 
   /// A text as a literal of Swift, whatever is in it.
   private static func literal(_ text: String) -> String {

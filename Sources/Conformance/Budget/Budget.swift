@@ -29,6 +29,7 @@ public struct Budget: Sendable, CustomStringConvertible {
   private enum Rule {
     case relative(Double)
     case figures(margin: Double, precision: Precision?)
+    case each([String: Double])
   }
   private let rule: Rule
   /// What was last judged with it, so that a failed `#expect`, which prints its arguments, says what was wrong.
@@ -50,6 +51,9 @@ public struct Budget: Sendable, CustomStringConvertible {
   /// - Precondition: `error` is not negative; NaN is a budget that nothing is within.
   public static func relative(_ error: Double) -> Budget { Budget(.relative(error)) }
 
+  /// A relative error for each tensor by its name; a name that is not there has none, hence must be the same numbers.
+  public static func each(_ errors: [String: Double]) -> Budget { Budget(.each(errors)) }
+
   /// Nothing but the same numbers.
   public static var exact: Budget { .relative(0) }
 
@@ -69,24 +73,25 @@ public struct Budget: Sendable, CustomStringConvertible {
 
   // MARK: Combining
 
-  /// Two operations in a row: their errors add up at most. Of figures and a number, the figures are of every tensor's own kind, so
-  /// only numbers can be combined.
+  /// Two operations in a row: their errors add up at most.
   ///
-  /// - Precondition: both are numbers, not ``budget``.
+  /// - Precondition: both are numbers, the same for every tensor.
   public static func + (first: Budget, second: Budget) -> Budget { .relative(first.number + second.number) }
 
   /// What comes in with this error goes out with at most `condition` times as much.
   ///
-  /// - Precondition: this is a number, not ``budget``.
+  /// - Precondition: this is a number, the same for every tensor.
   public func amplified(by condition: Double) -> Budget { .relative(condition * number) }
 
   /// Two errors that know nothing of each other: √(a² + b²). An estimate, no bound.
   ///
-  /// - Precondition: both are numbers, not ``budget``.
+  /// - Precondition: both are numbers, the same for every tensor.
   public func beside(_ other: Budget) -> Budget { .relative((number * number + other.number * other.number).squareRoot()) }
 
   private var number: Double {
-    guard case .relative(let error) = rule else { preconditionFailure("the figures of ‘.budget’ differ from tensor to tensor") }
+    guard case .relative(let error) = rule else {
+      preconditionFailure("a budget that differs from tensor to tensor is no number to combine")
+    }
     return error
   }
 
@@ -100,6 +105,7 @@ public struct Budget: Sendable, CustomStringConvertible {
   public func relativeError(of name: String, in precision: Precision) -> Double {
     switch rule {
     case .relative(let error): error
+    case .each(let errors): errors[name] ?? 0
     case .figures(let margin, let fixed): margin * Self.figure(of: name, in: fixed ?? precision)
     }
   }
@@ -109,6 +115,7 @@ public struct Budget: Sendable, CustomStringConvertible {
     if let found = note.text.withLock({ $0 }) { return found }
     return switch rule {
     case .relative(let error): "relative error \(error)"
+    case .each(let errors): "relative errors of \(errors.count) tensors"
     case .figures(let margin, let precision): "\(margin) × the figures of \(precision?.rawValue ?? "the candidate's precision")"
     }
   }
