@@ -174,7 +174,7 @@ struct TokenizerFolder {
         return (try converted(insteadOf: nil), true)
       }
       let (vocabulary, merges) = (folder + "/vocab.json", folder + "/merges.txt")
-      guard let kind = kind.bytePairs, MappedFile.isRegularFile(vocabulary), MappedFile.isRegularFile(merges) else { throw error }
+      guard let kind = kind.bytePairs, MappedFile.isRegularFile(vocabulary) else { throw error }
       if kind == .qwen2, prefix == true, let file = settings?.file {
         throw Self.error(file, "add_prefix_space", true, "false: the class does not take it with vocab.json")
       }

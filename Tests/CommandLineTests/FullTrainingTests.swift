@@ -74,7 +74,7 @@ import Testing
         ["train", "--method", "full", "--model", model, "--data", data, "--out", scratch.url.path + "/" + out, "--batch", "3", "--json"]
           + more)
     }
-    func loss(_ model: String) throws -> Double {
+    func lossOf(_ model: String) throws -> Double {
       let result = try Program.run(["evaluate", "--model", model, "--data", data, "--json"])
       #expect(result.code == 0 && result.error.isEmpty, "\(result.error)")
       return try loss(result, "loss")
@@ -82,7 +82,7 @@ import Testing
     let same = try train("same", "--steps", "1", "--lr", "0", "--weight-decay", "0")
     #expect(same.code == 0 && same.error.isEmpty, "\(same.error)")
     let folder = scratch.url.path + "/same"
-    #expect(try abs(loss(folder) - loss(model)) < 1e-5)
+    #expect(try abs(lossOf(folder) - lossOf(model)) < 1e-5)
     let texts = #"["the hint, a 3\n", "</s> \u00e9  x"]"#
     for flags in [[], ["--parse-special"]] {
       let ids = try [model, folder].map { try Program.run(["tokenize", "--model", $0] + flags, input: texts) }

@@ -92,6 +92,7 @@ import Testing
     let heads = try read("mistral", [("num_key_value_heads", nil)])
     #expect(heads.attention.keyValueHeads == heads.attention.heads)
     #expect(try windows(read("mistral", [("sliding_window", nil)])) == [nil, nil, nil, nil])
+    for type in ["mistral", "qwen2", "gemma2"] { #expect(try read(type, [("sliding_window", nil)]).unknownKeys == [], "\(type)") }
     #expect(try windows(read("mistral", [("sliding_window", 7)])) == [7, 7, 7, 7])
     expectError(naming: "sliding_window", "mistral", [("sliding_window", 0)])
     #expect(try windows(read("llama", [("sliding_window", nil)])) == [nil, nil, nil, nil])

@@ -78,6 +78,9 @@ import Testing
     }
     let path = try folder("qwen2", config, isOlder: true)
     defer { try? FileManager.default.removeItem(atPath: path) }
+    try FileManager.default.moveItem(atPath: path + "/merges.txt", toPath: path + "/away")
+    #expect { try Tokenizer(folder: path) } throws: { ($0 as? CheckpointError)?.file == path + "/merges.txt" }
+    try FileManager.default.moveItem(atPath: path + "/away", toPath: path + "/merges.txt")
     // CR LF, and a class that makes nothing of these files.
     let merges = try String(contentsOfFile: path + "/merges.txt", encoding: .utf8).replacing("\n", with: "\r\n")
     try Data(merges.utf8).write(to: URL(fileURLWithPath: path + "/merges.txt"))

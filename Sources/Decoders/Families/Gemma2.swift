@@ -55,7 +55,8 @@ struct Gemma2: DecoderFamily {
 extension KeyedReader where Value == JSON {
   /// `sliding_window`: nil where it is null; absent it is 4096, the default of every family that has one.
   func window() throws -> Int? {
-    self["sliding_window"] == .null ? nil : try integer("sliding_window", in: 1...(1 << 40), default: 4096)
+    _ = value("sliding_window")  // null is read too, and no unknown key
+    return self["sliding_window"] == .null ? nil : try integer("sliding_window", in: 1...(1 << 40), default: 4096)
   }
 
   /// What `layer_types` says of the layers' windows; nil where it says nothing.
