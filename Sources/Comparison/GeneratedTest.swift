@@ -183,8 +183,9 @@ public enum GeneratedTest {
 
         /// The reference's result is float64; what rounding explains of a difference was derived from the precision of your run.
         @Test func theOperationIsRight() throws {
+          let expected = try tensors("expected")
           let result = NamedTensors(Self.name, try candidate(tensors("inputs")), shape: \(operation.shape))
-          #expect(result.matches(try tensors("expected"), within: .relative(\(operation.budget.isFinite ? "\(operation.budget)" : ".infinity"))))
+          #expect(result.matches(expected, within: .relative(\(operation.budget.isFinite ? "\(operation.budget)" : ".infinity"))))
         }
 
         private func tensors(_ file: String) throws -> NamedTensors {
