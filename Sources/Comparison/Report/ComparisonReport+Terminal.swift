@@ -100,7 +100,8 @@ extension ComparisonReport {
     var groups: [(name: String, tensors: [TensorJudgement])] = []
     var places: [String: Int] = [:]
     for tensor in tensors {
-      let name = tensor.phase == "forward" ? tensor.kind : "\(tensor.kind), \(tensor.phase)"
+      let saysPhase = tensor.phase == "forward" || tensor.kind.hasSuffix("gradient")
+      let name = saysPhase ? tensor.kind : "\(tensor.kind), \(tensor.phase)"
       if let place = places[name] {
         groups[place].tensors.append(tensor)
       } else {

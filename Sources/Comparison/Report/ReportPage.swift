@@ -23,7 +23,7 @@ enum ReportPage {
     @media (prefers-color-scheme:dark){:root{--back:#15171a;--card:#1d2024;--text:#e6e8ea;--soft:#a0a7b0;--line:#363b42;--area:#2c3138;
     --ok:#6fb1f2;--mismatch:#ff6b61;--propagated:#f0b23c;--routing:#b794f6;--good:#5fce86}}
     *{box-sizing:border-box}
-    body{margin:0 auto;max-width:1080px;padding:1rem;background:var(--back);color:var(--text);font:15px/1.5 system-ui,sans-serif}
+    body{margin:0 auto;max-width:1200px;padding:1rem;background:var(--back);color:var(--text);font:15px/1.5 system-ui,sans-serif}
     header,section,body>details{background:var(--card);border:1px solid var(--line);border-radius:8px;padding:1rem 1.2rem;margin:0 0 1rem}
     header{border-left:6px solid var(--mismatch)}header.good{border-left-color:var(--good)}
     .verdict{margin:0;font-weight:700;letter-spacing:.03em;color:var(--mismatch)}.good .verdict{color:var(--good)}

@@ -177,9 +177,10 @@ enum ReportPictures {
 
   /// How dark a cell is: within the budget by the share that is used, outside by powers of ten.
   private static func strength(_ tensor: TensorJudgement) -> Double {
-    if tensor.ratio <= 1 { return 0.12 + 0.5 * tensor.ratio }
-    guard tensor.ratio.isFinite else { return 1 }
-    return min(1, 0.45 + 0.15 * Double.log10(tensor.ratio))
+    let ratio = tensor.verdict == .mismatch ? max(tensor.ratio, tensor.localRatio ?? 0) : tensor.ratio
+    if ratio <= 1 { return 0.12 + 0.5 * ratio }
+    guard ratio.isFinite else { return 1 }
+    return min(1, 0.45 + 0.15 * Double.log10(ratio))
   }
 
   // MARK: Places and experts

@@ -97,7 +97,8 @@ public struct NamedTensors: Sendable, CustomStringConvertible {
   /// True if every golden tensor is here, of the same shape, finite where it is finite, and within the budget; of no golden tensors
   /// false.
   ///
-  /// Inside `#expect` the failure says which tensor is wrong, where first and where most, and by how much: the budget prints it.
+  /// Inside `#expect` the failure says which tensor is wrong, where first and where most, and by how much: the budget prints it, if
+  /// there is no `try` within the expectation.
   /// Tensors that only this side has are not looked at.
   public func matches(_ golden: NamedTensors, within budget: Budget) -> Bool {
     let judgement = Judgement(of: self, against: golden, within: budget)
