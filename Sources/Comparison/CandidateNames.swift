@@ -18,7 +18,9 @@ public struct CandidateNames: Sendable {
     /// - Throws: `RuleError` for text without `=` and for an expression that is none.
     public init(_ text: String) throws {
       guard let equals = text.lastIndex(of: "=") else { throw RuleError(rule: text, reason: "it has no '='") }
-      do { pattern = try Regex(String(text[..<equals])) } catch { throw RuleError(rule: text, reason: "its regular expression is wrong: \(error)") }
+      do { pattern = try Regex(String(text[..<equals])) } catch {
+        throw RuleError(rule: text, reason: "its regular expression is wrong: \(error)")
+      }
       name = String(text[text.index(after: equals)...])
     }
 
@@ -86,7 +88,9 @@ public struct CandidateNames: Sendable {
   }
 
   /// What frameworks put around a module without changing it.
-  private static let wrappers: Set = ["module", "_orig_mod", "base_model", "base_layer", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"]
+  private static let wrappers: Set = [
+    "module", "_orig_mod", "base_model", "base_layer", "_fsdp_wrapped_module", "_checkpoint_wrapped_module",
+  ]
 
   private static func gguf(_ parts: [String]) -> [String] {
     let modules = [

@@ -160,7 +160,8 @@ final class CandidateRows<B: Backend> {
         try values("\(gate).output", path: gate + ".output", Shape(places.count, experts)) { _ in nil }
         ?? routerLogits(owner, layer: layer, layers: layout.gates(of: owner).count)
       if let logits, logits.allSatisfy(\.isFinite) {
-        chosen = try backend.download(backend.choose(backend.softmax(backend.upload(logits.map { B.Scalar($0) }, Shape(places.count, experts))), policy))
+        chosen = try backend.download(
+          backend.choose(backend.softmax(backend.upload(logits.map { B.Scalar($0) }, Shape(places.count, experts))), policy))
       }
     }
     guard let chosen else { return }

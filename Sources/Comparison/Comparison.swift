@@ -61,7 +61,9 @@ public struct Comparison {
         balanceLoss: balanceLoss, on: backend)
       let oracle = OracleModel(decoder, input, on: backend)
       var part = candidate
-      if report != nil { part.filter { Self.isOnlyPerExpert($0) || $0.hasSuffix(".tokens") || $0.hasSuffix(".choice") || $0.contains(".experts.") } }
+      if report != nil {
+        part.filter { Self.isOnlyPerExpert($0) || $0.hasSuffix(".tokens") || $0.hasSuffix(".choice") || $0.contains(".experts.") }
+      }
       let comparison = try OracleComparison(
         oracle, part, request, precision, order,
         OracleModel<Exact>.Steps(count: steps.count, learningRate: steps.learningRate, weightDecay: steps.weightDecay))
@@ -75,7 +77,9 @@ public struct Comparison {
         }
         if let operation = try comparison.failingOperation(first) { try failing(operation) }
       }
-      if report == nil { report = found } else {
+      if report == nil {
+        report = found
+      } else {
         report?.tensors.append(contentsOf: found.tensors.filter { Self.isOnlyPerExpert($0.name) })
         report?.tensors.sort { order.position($0.name) < order.position($1.name) }
         if report?.causes.isEmpty == true, let first = report?.first, Self.isOnlyPerExpert(first.name) { report?.causes = found.causes }

@@ -19,7 +19,8 @@ extension Comparison {
     let order = try TraceOrder.names(of: reference, among: golden)
     let common = order.filter { candidate.tensors[$0] != nil }
     guard !common.isEmpty else {
-      throw CheckpointError(file: path, found: "nothing in common with \(reference)", expected: "tensors of the same names; --map translates")
+      throw CheckpointError(
+        file: path, found: "nothing in common with \(reference)", expected: "tensors of the same names; --map translates")
     }
     let precision = request.precision ?? max(candidate.precision, golden.precision)
     var report = ComparisonReport(tensors: [], reference: reference, candidate: path, precision: precision)

@@ -28,7 +28,8 @@ extension OracleComparison {
         guard let (own, theirs) = run[name] else { continue }
         let values = theirs ?? own
         let type = elementType(name)
-        read.append(.init(name: name, shape: shape(name, values.count), values: values, elementType: type.isFloatingPoint ? type : .float64))
+        read.append(
+          .init(name: name, shape: shape(name, values.count), values: values, elementType: type.isFloatingPoint ? type : .float64))
       case .weight(let name):
         if let trained = provenances.trained[name] {
           let view = trained.view(of: trained.parameter.value)

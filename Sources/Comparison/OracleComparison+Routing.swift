@@ -16,7 +16,8 @@ extension OracleComparison {
       let slots = owner.mixture.policy.slots(of: experts)
       let places = Array(model.layout.places(of: owner))
       for gate in model.layout.gates(of: owner) {
-        guard let logits = localLogits[gate + ".output"], let theirs = rows.choices[gate + ".choice"], logits.count == places.count * experts,
+        guard let logits = localLogits[gate + ".output"], let theirs = rows.choices[gate + ".choice"],
+          logits.count == places.count * experts,
           theirs.count == places.count * slots
         else { continue }
         var layer = RoutingAgreement.Layer(path: gate)

@@ -35,7 +35,8 @@ extension OracleComparison {
     let localBudget = Self.budget(record.localRounding, norm: local.norm, count: local.count, roundoff: roundoff)
     let wholeBudget = max(Self.budget(record.wholeRounding, norm: whole.norm, count: whole.count, roundoff: roundoff), localBudget)
     var judgement = TensorJudgement(
-      name: name, phase: record.phase, kind: order[name]?.operation.rawValue ?? "tensor", equation: order[name]?.equation ?? "", shape: record.shape, error: whole.relative,
+      name: name, phase: record.phase, kind: order[name]?.operation.rawValue ?? "tensor", equation: order[name]?.equation ?? "",
+      shape: record.shape, error: whole.relative,
       budget: relative(wholeBudget, whole.norm), metrics: record.metrics, verdict: .ok)
     judgement.localError = local.relative
     judgement.localBudget = relative(localBudget, local.norm)
@@ -60,7 +61,9 @@ extension OracleComparison {
     if record.metrics.nonfinite > 0 || !local.difference.isFinite || !isLocallyRight {
       judgement.verdict = .mismatch
     } else if !isWhollyRight {
-      let replayed = record.replayed.map { $0.difference <= max(wholeBudget, Self.budget(record.wholeRounding, norm: $0.norm, count: $0.count, roundoff: roundoff)) }
+      let replayed = record.replayed.map {
+        $0.difference <= max(wholeBudget, Self.budget(record.wholeRounding, norm: $0.norm, count: $0.count, roundoff: roundoff))
+      }
       judgement.verdict = replayed == true ? .routing : .propagated
     }
     return judgement
@@ -71,7 +74,8 @@ extension OracleComparison {
     var metrics = TensorMetrics()
     metrics.count = 0
     var judgement = TensorJudgement(
-      name: name, phase: record.phase, kind: order[name]?.operation.rawValue ?? "tensor", equation: order[name]?.equation ?? "", shape: record.shape, error: .infinity, budget: 0,
+      name: name, phase: record.phase, kind: order[name]?.operation.rawValue ?? "tensor", equation: order[name]?.equation ?? "",
+      shape: record.shape, error: .infinity, budget: 0,
       metrics: metrics, verdict: .mismatch)
     judgement.localError = .infinity
     judgement.localBudget = 0

@@ -132,7 +132,9 @@ final class OracleComparison<Exact: Backend & MatrixFactorizing> where Exact.Sca
   func pass(_ pass: Pass, precision: Precision?, seed: UInt64) throws {
     inForce = [:]
     let followed = pass.isLocal || pass == .replayedExact || (pass == .wholeRounded && records.values.contains { $0.replayed != nil })
-    let (always, names) = (Set(model.layout.owners.flatMap { model.layout.gates(of: $0).flatMap { [$0 + ".output", $0 + ".choice"] } }), wantedPaths)
+    let (always, names) = (
+      Set(model.layout.owners.flatMap { model.layout.gates(of: $0).flatMap { [$0 + ".output", $0 + ".choice"] } }), wantedPaths
+    )
     var gateLogits: [String: [[Double]]] = [:]
     let hook = OracleHook<B>(
       on: model.backend, { always.contains($0) || names.contains($0) },
@@ -144,12 +146,15 @@ final class OracleComparison<Exact: Backend & MatrixFactorizing> where Exact.Sca
           if pass == .localRounded, let exact = self.localLogits[value.path] {
             // Root mean square over the elements: what one logit is off by.
             let noise = Distance(of: value.values, from: exact).difference / Double(max(1, exact.count)).squareRoot()
-            self.gateNoise[String(value.path.dropLast(".output".count))] = max(noise, self.gateNoise[String(value.path.dropLast(".output".count))] ?? 0)
+            self.gateNoise[String(value.path.dropLast(".output".count))] = max(
+              noise, self.gateNoise[String(value.path.dropLast(".output".count))] ?? 0)
           }
         }
       },
       replacement: { name, path, shape in
-        if let silenced = self.trial?.silenced, silenced == name || Self.group(name) == silenced { return [Double](repeating: 0, count: shape.count) }
+        if let silenced = self.trial?.silenced, silenced == name || Self.group(name) == silenced {
+          return [Double](repeating: 0, count: shape.count)
+        }
         guard pass.isLocal, let values = try self.theirs(name, path, shape), values.allSatisfy(\.isFinite) else { return nil }
         return values
       },
@@ -165,7 +170,8 @@ final class OracleComparison<Exact: Backend & MatrixFactorizing> where Exact.Sca
         return choice
       })
     try model.run(
-      hook, precision: precision, seed: seed, backward: needsBackward, steps: steps, zeroedBranches: trial?.zeroedBranches, assignments: trial?.assignments ?? [], roundsParameters: trial?.roundsParameters ?? false,
+      hook, precision: precision, seed: seed, backward: needsBackward, steps: steps, zeroedBranches: trial?.zeroedBranches,
+      assignments: trial?.assignments ?? [], roundsParameters: trial?.roundsParameters ?? false,
       gradient: { pass.isLocal && self.steps.count == 1 ? try self.theirGradient($0) : nil },
       emit: { name, shape, values in try self.judge(name, pass, shape, values) { try self.rows.values(name, shape: shape) } })
     for owner in model.layout.owners {

@@ -41,7 +41,8 @@ final class OracleModel<Exact: Backend & MatrixFactorizing> where Exact.Scalar =
   ///   - gradient: replaces the gradient of a parameter's tensor before the first step; nil leaves it.
   ///   - emit: hears of every value that no hook sees, by its name.
   func run(
-    _ hook: any Hook<B>, precision: Precision?, seed: UInt64, backward: Bool, steps: Steps, zeroedBranches: String? = nil, assignments: [(to: String, from: String)] = [], roundsParameters: Bool = false,
+    _ hook: any Hook<B>, precision: Precision?, seed: UInt64, backward: Bool, steps: Steps, zeroedBranches: String? = nil,
+    assignments: [(to: String, from: String)] = [], roundsParameters: Bool = false,
     gradient: (_ name: String) throws -> [Double]?, emit: (_ name: String, _ shape: [Int], _ values: [Double]) throws -> Void
   ) throws {
     backend.precision = precision
@@ -52,7 +53,8 @@ final class OracleModel<Exact: Backend & MatrixFactorizing> where Exact.Scalar =
       backend.fill(0, &part.arena.gradients)
     }
     if let zeroedBranches {
-      for parameter in decoder.parameters where parameter.role == .b && (zeroedBranches.isEmpty || parameter.name.contains(zeroedBranches)) {
+      for parameter in decoder.parameters where parameter.role == .b && (zeroedBranches.isEmpty || parameter.name.contains(zeroedBranches))
+      {
         backend.fill(0, &parameter.value)
       }
     }
@@ -99,7 +101,9 @@ final class OracleModel<Exact: Backend & MatrixFactorizing> where Exact.Scalar =
 
   private func prepare(_ assignments: [(to: String, from: String)], rounds: Bool) throws {
     if !assignments.isEmpty {
-      let tensors = Dictionary(decoder.namedParts.flatMap { part, prefix in part.tensors.map { (prefix + $0.name, $0) } }) { first, _ in first }
+      let tensors = Dictionary(decoder.namedParts.flatMap { part, prefix in part.tensors.map { (prefix + $0.name, $0) } }) { first, _ in
+        first
+      }
       let values = assignments.map { tensors[$0.from].map { backend.copy($0.view(of: $0.parameter.value)) } }
       for (assignment, value) in zip(assignments, values) {
         if let value, let tensor = tensors[assignment.to], tensor.view(of: tensor.parameter.value).shape == value.shape {

@@ -1,6 +1,7 @@
 // One import for everything: `import MixLoRA`.
 @_exported import CPUBackend
 @_exported import Checkpoints
+@_exported import Comparison
 @_exported import Conformance
 @_exported import Decoders
 @_exported import Evaluation

@@ -96,8 +96,13 @@ struct CompareCommand: ParsableCommand {
       guard files.count == 1 else { throw ValidationError("\(files.count) files, expected the candidate alone beside --model.") }
       guard batch != nil else { throw ValidationError("--model needs --batch, what the candidate ran.") }
     } else {
-      guard files.count == 2 else { throw ValidationError("\(files.count) file(s), expected a reference and a candidate, or --model and --batch.") }
-      let given = [(batch != nil, "--batch"), (!adapter.isEmpty, "--adapter"), (steps != nil, "--steps"), (replayRouting, "--replay-routing"), (genTest != nil, "--gen-test")]
+      guard files.count == 2 else {
+        throw ValidationError("\(files.count) file(s), expected a reference and a candidate, or --model and --batch.")
+      }
+      let given = [
+        (batch != nil, "--batch"), (!adapter.isEmpty, "--adapter"), (steps != nil, "--steps"), (replayRouting, "--replay-routing"),
+        (genTest != nil, "--gen-test"),
+      ]
       if let flag = given.first(where: \.0)?.1 { throw ValidationError("\(flag) goes with --model.") }
     }
     guard precision == "auto" || Conformance.Precision(rawValue: precision) != nil else {
@@ -122,7 +127,9 @@ struct CompareCommand: ParsableCommand {
       for line in report.jsonLines { print(line) }
     } else {
       print(report.text(color: ComparisonReport.colorsOutput), terminator: "")
-      if let genTest { print(failing == nil ? "test       nothing is wrong, so \(genTest) was not written" : "test       \(genTest): swift test") }
+      if let genTest {
+        print(failing == nil ? "test       nothing is wrong, so \(genTest) was not written" : "test       \(genTest): swift test")
+      }
     }
     if !report.matches { throw ExitCode(1) }
   }

@@ -21,8 +21,9 @@ import Testing
     "Traces": ["Decoders"],
     "Stepping": ["Platform", "Traces", "Training"],
     "Conformance": ["Platform", "Decoders", "Traces"],
-    "MixLoRA": ["Platform", "CPUBackend", "Training", "Generation", "Stepping", "Conformance"],
-    "MixLoRACommand": ["CEmbedded", "Platform", "CPUBackend", "Training", "Generation", "Stepping", "Conformance"],
+    "Comparison": ["Training", "Conformance"],
+    "MixLoRA": ["Platform", "CPUBackend", "Generation", "Stepping", "Comparison"],
+    "MixLoRACommand": ["CEmbedded", "Platform", "CPUBackend", "Generation", "Stepping", "Comparison"],
   ]
   /// Modules from outside, and who may import them.
   static let outside: [String: [String]] = [

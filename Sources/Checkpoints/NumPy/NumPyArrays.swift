@@ -62,7 +62,9 @@ public struct NumPyArrays: TensorSource {
     if begins(mapped, with: magic) { return true }
     guard begins(mapped, with: Array("PK".utf8)) else { return false }
     // The first member's name follows 30 bytes of its header.
-    guard let length = try? mapped.integer(UInt16.self, at: 26), let name = try? mapped.bytes(in: 30..<30 + Int(length)) else { return false }
+    guard let length = try? mapped.integer(UInt16.self, at: 26), let name = try? mapped.bytes(in: 30..<30 + Int(length)) else {
+      return false
+    }
     return String(decoding: name, as: UTF8.self).hasSuffix(suffix)
   }
 
@@ -139,7 +141,9 @@ private struct NumPyHeader {
     guard sizes.first == "(", let close = sizes.firstIndex(of: ")") else { throw error("a shape that is no tuple", "sizes in parentheses") }
     let parts = sizes[sizes.index(after: sizes.startIndex)..<close].split(separator: ",").map { $0.filter { $0 != " " } }
     let shape = parts.filter { !$0.isEmpty }.compactMap { Int($0) }
-    guard shape.count == parts.filter({ !$0.isEmpty }).count else { throw error("shape (\(parts.joined(separator: ",")))", "whole numbers") }
+    guard shape.count == parts.filter({ !$0.isEmpty }).count else {
+      throw error("shape (\(parts.joined(separator: ",")))", "whole numbers")
+    }
     (self.elementType, self.shape) = (elementType, shape)
   }
 }

@@ -20,8 +20,12 @@ extension CauseFinder {
       ] where factor != 1 { keep(ours.map { factor * $0 }, "balance-form", rank: 0, text) }
     } else {
       for (factor, text) in [
-        (labels, "it is the sum over the labels instead of their mean"), (labels / tokens, "it is divided by all tokens instead of the labeled ones"),
-        (labels / (columns - Double(model.batch.rows)), "it is divided by all columns but each row's first, padding included, instead of the labeled ones"),
+        (labels, "it is the sum over the labels instead of their mean"),
+        (labels / tokens, "it is divided by all tokens instead of the labeled ones"),
+        (
+          labels / (columns - Double(model.batch.rows)),
+          "it is divided by all columns but each row's first, padding included, instead of the labeled ones"
+        ),
         (labels / columns, "it is divided by all columns, padding included, instead of the labeled ones"),
         (1 / Double.log(2), "it is in bits instead of nats"),
         (labels / Double(model.batch.rows), "it is the sum divided by the number of rows instead of the labels"),
@@ -64,10 +68,13 @@ extension CauseFinder {
     }
     func mean(_ x: [Double]) -> Double { x.reduce(0, +) / Double(max(1, x.count)) }
     for (shift, text) in [
-      (0, "the labels are not shifted: each token is asked for itself"), (2, "the labels are shifted twice: each token is asked for the one after the next"),
+      (0, "the labels are not shifted: each token is asked for itself"),
+      (2, "the labels are shifted twice: each token is asked for the one after the next"),
       (-1, "the labels are shifted the other way"),
     ] { keep([mean(entropies(shift: shift).flatMap { $0 })], "label-shift", rank: 0, text) }
-    keep([mean(entropies(shift: 1).filter { !$0.isEmpty }.map(mean))], "loss-mean", rank: 1, "it is the mean of each row's mean instead of the mean over all labels")
+    keep(
+      [mean(entropies(shift: 1).filter { !$0.isEmpty }.map(mean))], "loss-mean", rank: 1,
+      "it is the mean of each row's mean instead of the mean over all labels")
   }
 
   private func balanceForms() {
@@ -112,11 +119,18 @@ extension CauseFinder {
 
   /// Whether lower precision explains it.
   func rounding() {
-    guard causes.isEmpty, ours.count > 4, target.phase != "optimizer", let rounded = try? comparison.localValues(target.name, Trial(precision: .bfloat16)) else { return }
+    guard causes.isEmpty, ours.count > 4, target.phase != "optimizer",
+      let rounded = try? comparison.localValues(target.name, Trial(precision: .bfloat16))
+    else { return }
     let (difference, noise) = (zip(found, ours).map(-), zip(rounded.ours, ours).map(-))
     let (d, n) = (Self.norm(difference), Self.norm(noise))
     if d > 0, d <= 3 * n, n <= 30 * d {
-      causes.append((Cause(name: "low-precision", text: "the error has the size that bfloat16 gives it: a part of the operation may run in lower precision", remaining: 0), 9))
+      causes.append(
+        (
+          Cause(
+            name: "low-precision",
+            text: "the error has the size that bfloat16 gives it: a part of the operation may run in lower precision", remaining: 0), 9
+        ))
     }
   }
 
@@ -126,12 +140,15 @@ extension CauseFinder {
     let (d, channels) = (Double(configuration.attention.headWidth), Double(configuration.channels))
     let mixture = comparison.model.layout.owners.first?.mixture
     var names: [(Double, String)] = [
-      (d.squareRoot(), "√D"), (1 / d.squareRoot(), "1/√D"), (d, "D"), (1 / d, "1/D"), (channels.squareRoot(), "√C"), (1 / channels.squareRoot(), "1/√C"),
+      (d.squareRoot(), "√D"), (1 / d.squareRoot(), "1/√D"), (d, "D"), (1 / d, "1/D"), (channels.squareRoot(), "√C"),
+      (1 / channels.squareRoot(), "1/√C"),
       (channels, "C"), (1 / channels, "1/C"), (2.0.squareRoot(), "√2"), (0.5.squareRoot(), "1/√2"),
     ]
     if let e = mixture.map({ Double($0.experts) }) { names += [(e, "E"), (1 / e, "1/E")] }
     let value = "\((c * 1e6).rounded() / 1e6)"
-    guard let name = names.first(where: { abs($0.0 - abs(c)) < 1e-4 * abs(c) && abs($0.0 - $0.0.rounded()) > 1e-9 })?.1 else { return value }
+    guard let name = names.first(where: { abs($0.0 - abs(c)) < 1e-4 * abs(c) && abs($0.0 - $0.0.rounded()) > 1e-9 })?.1 else {
+      return value
+    }
     return "\(c < 0 ? "−" : "")\(name) = \(value)"
   }
 }

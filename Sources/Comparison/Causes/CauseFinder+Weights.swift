@@ -39,7 +39,9 @@ extension CauseFinder {
           let (head, j) = (column / d * d, column % d)
           moved[i] = base[row + head + (toPairs ? j % 2 * (d / 2) + j / 2 : j % (d / 2) * 2 + j / (d / 2))]
         }
-        keep(swapping(base, moved), "qk-permuted", rank: 0, "the weight's rows are in the other pairing: as GGUF files hold q and k, or the reverse")
+        keep(
+          swapping(base, moved), "qk-permuted", rank: 0,
+          "the weight's rows are in the other pairing: as GGUF files hold q and k, or the reverse")
       }
     }
   }
@@ -125,7 +127,9 @@ extension CauseFinder {
       guard let range = name.firstRange(of: ".experts."), let e = Int(name[range.upperBound...].prefix { $0 != "." }) else { continue }
       byKey[OracleComparison<Exact>.group(name), default: [:]][e] = name
     }
-    let linears = Dictionary(grouping: byKey.keys.sorted()) { $0.split(separator: ".").first { $0.hasSuffix("_proj") }.map(String.init) ?? "" }
+    let linears = Dictionary(grouping: byKey.keys.sorted()) {
+      $0.split(separator: ".").first { $0.hasSuffix("_proj") }.map(String.init) ?? ""
+    }
     let experts = byKey.values.map(\.count).max() ?? 0
     guard experts <= 8 else { return }
     for (linear, keys) in linears.sorted(by: { $0.key < $1.key }) {
@@ -143,7 +147,8 @@ extension CauseFinder {
   }
 
   private func sibling(_ name: String) -> String? {
-    name.contains("lora_A") ? name.replacing("lora_A", with: "lora_B") : name.contains("lora_B") ? name.replacing("lora_B", with: "lora_A") : nil
+    name.contains("lora_A")
+      ? name.replacing("lora_A", with: "lora_B") : name.contains("lora_B") ? name.replacing("lora_B", with: "lora_A") : nil
   }
 
   private func isNear(_ name: String) -> Bool {

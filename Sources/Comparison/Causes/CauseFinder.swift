@@ -152,7 +152,12 @@ final class CauseFinder<Exact: Backend & MatrixFactorizing> where Exact.Scalar =
 
   private func likeOthers() throws {
     for (name, other) in try comparison.others(like: target) where name != target.name && other.count == ours.count {
-      if keep(other, name.contains(".experts.") && target.name.contains(".experts.") ? "experts-swapped" : "swapped", rank: 3, "it is what \(name) should be") { continue }
+      if keep(
+        other, name.contains(".experts.") && target.name.contains(".experts.") ? "experts-swapped" : "swapped", rank: 3,
+        "it is what \(name) should be")
+      {
+        continue
+      }
       if other.count > 1, width > 1, other.count / width == width {
         keep(transposed(other), "transposed", rank: 3, "it is \(name) transposed")
       }
@@ -182,7 +187,8 @@ final class CauseFinder<Exact: Backend & MatrixFactorizing> where Exact.Scalar =
         func distance(_ i: Int) -> Double { probes.reduce(0) { max($0, abs(found[$1 * width + j] - ours[$1 * width + i])) } }
         return distance(a) < distance(b)
       }
-      guard let match, probes.allSatisfy({ abs(found[$0 * width + j] - ours[$0 * width + match]) <= max(slack, 1e-3 * abs(ours[$0 * width + match])) })
+      guard let match,
+        probes.allSatisfy({ abs(found[$0 * width + j] - ours[$0 * width + match]) <= max(slack, 1e-3 * abs(ours[$0 * width + match])) })
       else { return }
       isUsed[match] = true
       order.append(match)
@@ -190,13 +196,17 @@ final class CauseFinder<Exact: Backend & MatrixFactorizing> where Exact.Scalar =
     guard order != Array(0..<width) else { return }
     let moved = ours.indices.map { ours[$0 / width * width + order[$0 % width]] }
     let d = comparison.model.decoder.configuration.attention.headWidth
-    let isPairs = d > 1 && width % d == 0 && order.indices.allSatisfy { j in
-      let (head, i) = (j / d * d, j % d)
-      return order[j] == head + (i % 2) * (d / 2) + i / 2 || order[j] == head + (i % (d / 2)) * 2 + i / (d / 2)
-    }
+    let isPairs =
+      d > 1 && width % d == 0
+      && order.indices.allSatisfy { j in
+        let (head, i) = (j / d * d, j % d)
+        return order[j] == head + (i % 2) * (d / 2) + i / 2 || order[j] == head + (i % (d / 2)) * 2 + i / (d / 2)
+      }
     let isHeads = d > 1 && width % d == 0 && order.indices.allSatisfy { order[$0] % d == $0 % d }
     if isPairs {
-      keep(moved, "qk-permuted", rank: 1, "each head's channels are in the other pairing: rows of q and k as GGUF files hold them, or the reverse")
+      keep(
+        moved, "qk-permuted", rank: 1,
+        "each head's channels are in the other pairing: rows of q and k as GGUF files hold them, or the reverse")
     } else if isHeads {
       keep(moved, "key-heads-order", rank: 2, "the heads stand in another order")
     } else {
@@ -213,11 +223,18 @@ final class CauseFinder<Exact: Backend & MatrixFactorizing> where Exact.Scalar =
       // A row at the border has no neighbor to come from: it is left out on both sides.
       var (difference, count) = (0.0, 0)
       for r in 0..<rows where (0..<rows).contains(r - by) && !comparison.isBorder(r, by, target) {
-        for c in 0..<width { difference += (found[r * width + c] - ours[(r - by) * width + c]) * (found[r * width + c] - ours[(r - by) * width + c]) }
+        for c in 0..<width {
+          difference += (found[r * width + c] - ours[(r - by) * width + c]) * (found[r * width + c] - ours[(r - by) * width + c])
+        }
         count += 1
       }
       if count > 1, difference.squareRoot() <= tolerance {
-        causes.append((Cause(name: target.name.contains("lm_head") ? "label-shift" : "shifted", text: "each row is that of the token \(by > 0 ? "before" : "after")", remaining: 0), 2))
+        causes.append(
+          (
+            Cause(
+              name: target.name.contains("lm_head") ? "label-shift" : "shifted",
+              text: "each row is that of the token \(by > 0 ? "before" : "after")", remaining: 0), 2
+          ))
       }
     }
   }
@@ -232,7 +249,9 @@ final class CauseFinder<Exact: Backend & MatrixFactorizing> where Exact.Scalar =
       order.append(match ?? r)
     }
     guard Set(order).count == rows, order != Array(0..<rows) else { return }
-    keep(ours.indices.map { ours[order[$0 / width] * width + $0 % width] }, "experts-swapped", rank: 1, "the experts' rows stand in another order")
+    keep(
+      ours.indices.map { ours[order[$0 / width] * width + $0 % width] }, "experts-swapped", rank: 1,
+      "the experts' rows stand in another order")
   }
 
   private func rowDistance(_ r: Int, _ s: Int) -> Double {

@@ -11,7 +11,8 @@ enum Mutation: Equatable, Sendable {
   // Gated units
   case activation(GateMistake)
   // Routing
-  case weightsNotNormalized, weightsUniform, weightsOfChosenLogitsSquared, weightsMissing, weightsReversed, balanceMissing, routerFullSoftmax, routerSumMissing
+  case weightsNotNormalized, weightsUniform, weightsOfChosenLogitsSquared, weightsMissing, weightsReversed, balanceMissing,
+    routerFullSoftmax, routerSumMissing
   case routerWeightGradientMissing
   // Experts
   case expertsShifted(Int), biasMissing
@@ -61,6 +62,7 @@ enum GateMistake: Equatable, Sendable {
 
 /// What AdamW may do wrong.
 enum AdamWMistake: Equatable, Sendable {
-  case epsilonInsideRoot, epsilonBeforeCorrection, noBiasCorrection, correctsFirstOnly, correctsSecondOnly, stepLater(Int), coupledDecay, decayAfter, noDecay, beta1(Double), beta2(Double)
+  case epsilonInsideRoot, epsilonBeforeCorrection, noBiasCorrection, correctsFirstOnly, correctsSecondOnly, stepLater(Int), coupledDecay,
+    decayAfter, noDecay, beta1(Double), beta2(Double)
   case betasSwapped, noMoments, valuesRounded, epsilon(Double), sgd, decayWithoutRate, ascent, rateTimes(Double)
 }

@@ -12,7 +12,9 @@ extension OracleComparison {
   }
 
   /// Our values on the candidate's inputs of every tensor that is asked for.
-  func localRun(_ trial: CauseFinder<Exact>.Trial, _ isWanted: @escaping (String) -> Bool) throws -> [String: (ours: [Double], found: [Double]?)] {
+  func localRun(_ trial: CauseFinder<Exact>.Trial, _ isWanted: @escaping (String) -> Bool) throws -> [String: (
+    ours: [Double], found: [Double]?
+  )] {
     var all: [String: (ours: [Double], found: [Double]?)] = [:]
     capture = { name, values, theirs in
       guard isWanted(name) else { return }
@@ -40,9 +42,11 @@ extension OracleComparison {
   func sources(of target: TensorJudgement) -> [String] {
     guard let own = records[target.name]?.order else { return [] }
     let layer = Self.layer(target.name)
-    let before = records.filter { $0.value.phase == "backward" && $0.value.order < own && !$0.key.contains("lora_") && !$0.key.hasSuffix(".weight") }
-      .filter { Self.layer($0.key) == layer || Self.layer($0.key) == layer.map { $0 + 1 } || layer == nil }
-      .sorted { $0.value.order > $1.value.order }
+    let before = records.filter {
+      $0.value.phase == "backward" && $0.value.order < own && !$0.key.contains("lora_") && !$0.key.hasSuffix(".weight")
+    }
+    .filter { Self.layer($0.key) == layer || Self.layer($0.key) == layer.map { $0 + 1 } || layer == nil }
+    .sorted { $0.value.order > $1.value.order }
     var groups: [String] = []
     for (name, _) in before where !groups.contains(Self.group(name)) { groups.append(Self.group(name)) }
     return Array(groups.prefix(16))
@@ -50,9 +54,12 @@ extension OracleComparison {
 
   /// What a sum over the experts is made of.
   func experts(of target: TensorJudgement) -> [String] {
-    guard target.name.hasSuffix(".mlp.output") || target.name.hasSuffix(".mlp.down_proj.input"), target.phase == "forward" else { return [] }
+    guard target.name.hasSuffix(".mlp.output") || target.name.hasSuffix(".mlp.down_proj.input"), target.phase == "forward" else {
+      return []
+    }
     let module = target.name.firstRange(of: ".mlp.").map { target.name[..<$0.upperBound] } ?? ""
-    return records.keys.filter { $0.hasPrefix("\(module)experts.") && ($0.hasSuffix(".down_proj.output") || $0.hasSuffix(".hidden")) }.sorted()
+    return records.keys.filter { $0.hasPrefix("\(module)experts.") && ($0.hasSuffix(".down_proj.output") || $0.hasSuffix(".hidden")) }
+      .sorted()
   }
 
   /// The candidate's values of the same size that were formed before a target in its layer or the one beside it.
@@ -72,7 +79,9 @@ extension OracleComparison {
     let wanted = Set(names)
     let all = try localRun(CauseFinder<Exact>.Trial()) { wanted.contains($0) }
     // Ours on the candidate's inputs: what each of them should be.
-    let values = names.sorted { (records[$0]?.order ?? 0) < (records[$1]?.order ?? 0) }.compactMap { name in all[name].map { (name: name, values: $0.ours) } }
+    let values = names.sorted { (records[$0]?.order ?? 0) < (records[$1]?.order ?? 0) }.compactMap { name in
+      all[name].map { (name: name, values: $0.ours) }
+    }
     othersCache = (target.name, values)
     return values
   }
@@ -96,7 +105,9 @@ extension OracleComparison {
     let theirs = try? rows.values(gate + ".output", path: gate + ".output", Shape(own.count / width, width)) { _ in nil }
     if let theirs { return theirs }
     let gates = model.layout.gates(of: owner)
-    if let layer = gates.firstIndex(of: gate), let values = try? rows.routerLogits(owner, layer: layer, layers: gates.count) { return values }
+    if let layer = gates.firstIndex(of: gate), let values = try? rows.routerLogits(owner, layer: layer, layers: gates.count) {
+      return values
+    }
     return own
   }
 

@@ -7,7 +7,9 @@ extension RoundingBackend {
   // MARK: Rotary embedding
 
   /// The values of x turned as a mistaken program would; nil for a mutation of something else.
-  func mistakenRotation(_ x: Tensor<RoundingBackend>, _ positions: Indices<RoundingBackend>, _ table: Tensor<RoundingBackend>, inverse: Bool)
+  func mistakenRotation(
+    _ x: Tensor<RoundingBackend>, _ positions: Indices<RoundingBackend>, _ table: Tensor<RoundingBackend>, inverse: Bool
+  )
     -> [Double]?
   {
     guard let mutation, let values = try? exact.download(inner(x)), let p = try? exact.download(inner(positions)),
@@ -46,7 +48,8 @@ extension RoundingBackend {
             (c, s) = (Double.cos(Double(position) * unit), Double.sin(Double(position) * unit))
           }
           if inverse { s = -s }
-          let (a, b) = pairs ? (n * columns + head + 2 * j, n * columns + head + 2 * j + 1) : (n * columns + head + j, n * columns + head + j + half)
+          let (a, b) =
+            pairs ? (n * columns + head + 2 * j, n * columns + head + 2 * j + 1) : (n * columns + head + j, n * columns + head + j + half)
           (y[a], y[b]) = (values[a] * c - values[b] * s, values[a] * s + values[b] * c)
         }
       }
@@ -75,7 +78,9 @@ extension RoundingBackend {
     let (wide, narrow) = (h * d, g * d)
     let scale = form.scale * mistake.scale
     var result = HostAttention(output: [Double](repeating: 0, count: qs.count), logSumExp: [Double](repeating: 0, count: q.rowCount * h))
-    var (dq, dk, dv) = ([Double](repeating: 0, count: qs.count), [Double](repeating: 0, count: ks.count), [Double](repeating: 0, count: vs.count))
+    var (dq, dk, dv) = (
+      [Double](repeating: 0, count: qs.count), [Double](repeating: 0, count: ks.count), [Double](repeating: 0, count: vs.count)
+    )
     for sequence in 0..<plan.sequences {
       let rows = plan.queries(sequence)
       for head in 0..<h {
@@ -185,7 +190,9 @@ extension RoundingBackend {
   }
 
   /// da with a mistaken slope; dc is right.
-  func mistakenGateGradient(_ activation: Activation, _ dh: Tensor<RoundingBackend>, _ a: Tensor<RoundingBackend>, _ c: Tensor<RoundingBackend>)
+  func mistakenGateGradient(
+    _ activation: Activation, _ dh: Tensor<RoundingBackend>, _ a: Tensor<RoundingBackend>, _ c: Tensor<RoundingBackend>
+  )
     -> [Double]?
   {
     guard case .activation(let mistake)? = mutation, let d = try? exact.download(inner(dh)), let xs = try? exact.download(inner(a)),
@@ -262,7 +269,7 @@ extension RoundingBackend {
       for row in right.indices { rowOfSlot[Int(slots[row])] = row }
       return right.indices.map { row in
         let (n, k) = (Int(slots[row]) / s, Int(slots[row]) % s)
-            let used = choice[n * s..<(n + 1) * s].count { $0 >= 0 }
+        let used = choice[n * s..<(n + 1) * s].count { $0 >= 0 }
         return rowOfSlot[n * s + (used - 1 - k)].map { right[$0] } ?? right[row]
       }
     default: return nil
@@ -386,7 +393,8 @@ extension RoundingBackend {
 
   /// dx += ρ (dy ⊙ g), without what the norm's own change adds, or with a sum where its mean belongs.
   func addShortNormGradient(
-    _ dy: Tensor<RoundingBackend>, _ x: Tensor<RoundingBackend>, _ weight: Tensor<RoundingBackend>, offset: Double, rho: Tensor<RoundingBackend>,
+    _ dy: Tensor<RoundingBackend>, _ x: Tensor<RoundingBackend>, _ weight: Tensor<RoundingBackend>, offset: Double,
+    rho: Tensor<RoundingBackend>,
     into dx: inout Tensor<RoundingBackend>
   ) {
     guard var d = try? exact.download(inner(dy)), let w = try? exact.download(inner(weight)), let r = try? exact.download(inner(rho)) else {

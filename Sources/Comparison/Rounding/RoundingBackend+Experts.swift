@@ -42,7 +42,8 @@ extension RoundingBackend {
     // The weights are read with an error of their own: with a single expert w (dw − w dw) cancels to what that leaves.
     let n = p.columnCount
     return rounded(
-      exact.routerBackward(read(dw, n, times: 2), read(p, n, times: 2), inner(routing, weights: read(routing.weights, times: 2)), balance: read(balance)), n)
+      exact.routerBackward(
+        read(dw, n, times: 2), read(p, n, times: 2), inner(routing, weights: read(routing.weights, times: 2)), balance: read(balance)), n)
   }
   public func dispatch(_ x: Tensor<RoundingBackend>, _ routing: Routing<RoundingBackend>) -> Tensor<RoundingBackend> {
     outer(exact.dispatch(inner(x), inner(routing)))

@@ -90,7 +90,9 @@ extension RoundingBackend {
     rho: Tensor<RoundingBackend>, into dx: inout Tensor<RoundingBackend>
   ) {
     let n = x.columnCount
-    if mutation == .normBackwardShort || mutation == .normBackwardSum { return addShortNormGradient(dy, x, weight, offset: offset, rho: rho, into: &dx) }
+    if mutation == .normBackwardShort || mutation == .normBackwardSum {
+      return addShortNormGradient(dy, x, weight, offset: offset, rho: rho, into: &dx)
+    }
     update(&dx, n) {
       exact.rmsNormBackward(read(dy, n, times: 2), read(x, n, times: 2), read(weight), offset: offset, rho: read(rho), into: &$0)
     }
