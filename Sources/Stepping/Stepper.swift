@@ -183,8 +183,24 @@ public final class Stepper<B: Backend> {
     if element.index.isEmpty, let shape = run.shape(of: element.name), shape.reduce(1, *) != 1 {
       return text.table(element.name, shape, run.values(of: element.name))
     }
+    if run.shape(of: element.name) == nil, let shape = run.weightShape(element.name) { return [try weight(element, shape)] }
     let one = try self.element(what)
     return ["\(one) = \(text.number(Explainer(run).value(one.name, one.index)))"]
+  }
+
+  /// A weight, which formulas name: its sizes, or an element.
+  private func weight(_ element: RunElement, _ shape: [Int]) throws -> String {
+    if element.index.isEmpty { return "\(element)  \(text.shape(shape))  a weight; print \(element)[…] for a number" }
+    try requireInside(element.index, shape, "\(element)")
+    let row = try run.weightRow(element.name, shape.count == 1 ? 0 : element.index[0])
+    return "\(element) = \(text.number(row[element.index[shape.count - 1]]))"
+  }
+
+  private func requireInside(_ index: [Int], _ shape: [Int], _ what: String) throws {
+    guard index.count == shape.count, zip(index, shape).allSatisfy({ $0 < $1 }) else {
+      throw CommandError(
+        description: "found '\(what)'; expected an index inside \(text.shape(shape)), one number an axis, counted from 0")
+    }
   }
 
   /// An element that there is: `NAME[i,j]` of (B,T,C) is token i = b · T + t, and of a single number the name will do.
@@ -194,9 +210,7 @@ public final class Stepper<B: Backend> {
     var index = element.index
     if index.isEmpty, shape.allSatisfy({ $0 == 1 }) { index = shape.map { _ in 0 } }
     if index.count == 2, shape.count == 3, shape[1] > 0 { index = [index[0] / shape[1], index[0] % shape[1], index[1]] }
-    guard index.count == shape.count, zip(index, shape).allSatisfy({ $0 < $1 }) else {
-      throw CommandError(description: "found '\(what)'; expected an index inside \(text.shape(shape)), one number an axis, counted from 0")
-    }
+    try requireInside(index, shape, what)
     return RunElement(element.name, index)
   }
 

@@ -79,6 +79,17 @@ import Traces
     #expect(throws: Stepper<CPUDouble>.CommandError.self) { try stepper.perform(command) }
   }
 
+  @Test func aWeightThatAFormulaNamesIsPrinted() throws {
+    let weight = "model.layers.0.self_attn.q_proj.weight"
+    let value = try run.weightRow(weight, 3)[5]
+    #expect(try lines("print \(weight)[3,5]") == ["\(weight)[3,5] = \(value)"])
+    #expect(try run.weightColumn(weight, 5)[3] == value)
+    #expect(try lines("print \(weight)").first?.contains("(16,16)") == true)
+    #expect(throws: Stepper<CPUDouble>.CommandError.self) { try stepper.perform("print \(weight)[3,99]") }
+    let gain = "model.norm.weight"
+    #expect(try lines("print \(gain)[2]") == ["\(gain)[2] = \(try run.weightRow(gain, 0)[2])"])
+  }
+
   @Test func listAndHelpAndQuit() throws {
     #expect(try lines("list").count == run.names.count)
     #expect(try lines("list model.layers.1.self_attn.*").count == 8)
