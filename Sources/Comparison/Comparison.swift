@@ -87,7 +87,9 @@ public struct Comparison {
     }
     guard var report else { throw CheckpointError(file: path, found: "nothing", expected: "tensors of a trace") }
     report.missing = Self.missing(names, candidate)
-    report.unknown = candidate.unknown
+    // Nothing of the candidate is passed over in silence: what this run did not form is told.
+    let judged = Set(report.tensors.map(\.name))
+    report.unknown = candidate.unknown + candidate.tensors.keys.filter { !judged.contains($0) }.sorted()
     report.notes += notes(candidate, precision)
     return report
   }
@@ -138,7 +140,7 @@ public struct Comparison {
       }
       return value
     }
-    let hasValues = candidate.tensors.keys.contains { $0.contains("after.") }
+    let hasValues = candidate.tensors.keys.contains { $0.contains("after.") || $0.contains("exp_avg") }
     let count = request.steps ?? candidate.tensors["loss_curve"]?.entry.shape.last ?? (hasValues ? 1 : 0)
     return (count, try request.learningRate ?? number("lr") ?? 1e-3, try request.weightDecay ?? number("weight_decay") ?? 0.01)
   }

@@ -5,10 +5,12 @@ import Traces
 
 // The decisions: whose agree, and which flips rounding explains.
 extension OracleComparison {
-  /// Our decision on the candidate's input to each router, beside the candidate's.
+  /// Our decisions beside the candidate's: those of the oracle by itself, and on the candidate's own input to each router.
   ///
-  /// A flip is explained if the margin between the experts that changed places, in logits, is at most four times what rounding makes of a
-  /// logit there (COMPARE.md: at the first layer that flips, margin / largest error is at most 2 in theory and 1.82 measured).
+  /// A decision that differs is a flip. It is explained if the oracle decides as the candidate did once it has the candidate's input (the
+  /// error came from before), or if the margin between the experts that changed places, in logits on that input, is at most
+  /// four times what rounding makes of a logit (COMPARE.md: at the first layer that flips, margin / largest error is at most 2 in theory
+  /// and 1.82 measured).
   func routingAgreement() -> RoutingAgreement? {
     var layers: [RoutingAgreement.Layer] = []
     for owner in model.layout.owners {
@@ -16,30 +18,31 @@ extension OracleComparison {
       let slots = owner.mixture.policy.slots(of: experts)
       let places = Array(model.layout.places(of: owner))
       for gate in model.layout.gates(of: owner) {
-        guard let logits = localLogits[gate + ".output"], let theirs = rows.choices[gate + ".choice"],
-          logits.count == places.count * experts,
-          theirs.count == places.count * slots
+        guard let logits = gates[gate], let theirs = rows.choices[gate + ".choice"], logits.local.count == places.count * experts,
+          logits.whole.count == logits.local.count, theirs.count == places.count * slots
         else { continue }
         var layer = RoutingAgreement.Layer(path: gate)
         layer.decisions = places.count
         layer.matrix = [[Int]](repeating: [Int](repeating: 0, count: experts), count: experts)
-        let noise = logitNoise(gate, owner)
         for n in places.indices {
-          let z = Array(logits[n * experts..<(n + 1) * experts])
-          let own = Self.chosen(z, owner.mixture.policy)
           let other = theirs[n * slots..<(n + 1) * slots].filter { $0 >= 0 }.map { Int($0) }
-          let (lost, gained) = (own.filter { !other.contains($0) }, other.filter { !own.contains($0) })
-          for e in own where other.contains(e) { layer.matrix[e][e] += 1 }
-          for (r, c) in zip(lost, gained) { layer.matrix[r][c] += 1 }
-          if lost.isEmpty, gained.isEmpty { continue }
+          func flip(_ all: [Double], _ noise: Double) -> Flip {
+            Flip(Array(all[n * experts..<(n + 1) * experts]), other, owner.mixture.policy, noise: noise, roundoff: precision.unitRoundoff)
+          }
+          let (whole, local) = (flip(logits.whole, logits.wholeNoise), flip(logits.local, logits.localNoise))
+          let shown = local.isFlip ? local : whole
+          for e in shown.own where other.contains(e) { layer.matrix[e][e] += 1 }
+          for (r, c) in zip(shown.lost, shown.gained) { layer.matrix[r][c] += 1 }
+          guard shown.isFlip else { continue }
           layer.flips += 1
-          let size = max(1e-300, z.map { abs($0) }.max() ?? 0)
-          let budget = 4 * max(noise, precision.unitRoundoff * size)
-          let margin = Self.margin(z, lost, gained, owner.mixture.policy, own)
-          if margin <= budget { layer.explained += 1 }
-          if margin > (layer.widest?.margin ?? -1) {
+          let isExplained = !local.isFlip || local.margin <= local.budget
+          if isExplained { layer.explained += 1 }
+          // What is not explained is shown first, then the widest margin.
+          if !isExplained && layer.explained == layer.flips - 1 || shown.margin > (layer.widest?.margin ?? -1) {
             layer.widest = (
-              places[n] / model.batch.columns, places[n] % model.batch.columns, lost.first ?? -1, gained.first ?? -1, margin, budget
+              places[n] / model.batch.columns, places[n] % model.batch.columns, shown.lost.first ?? -1, shown.gained.first ?? -1,
+              shown.margin,
+              shown.budget
             )
           }
         }
@@ -49,8 +52,23 @@ extension OracleComparison {
     return layers.isEmpty ? nil : RoutingAgreement(layers: layers)
   }
 
-  /// The size of a rounding error of a logit at a router, from the rounded runs.
-  private func logitNoise(_ gate: String, _ owner: TraceLayout<B>.Owner) -> Double { gateNoise[gate] ?? 0 }
+  /// A token's decision beside the candidate's.
+  private struct Flip {
+    let own: [Int]
+    /// Experts that the candidate dropped, and those that it took instead.
+    let lost: [Int], gained: [Int]
+    /// How far the logits are from the candidate's decision, and what rounding explains of that.
+    let margin: Double, budget: Double
+    var isFlip: Bool { !lost.isEmpty || !gained.isEmpty }
+
+    init(_ z: [Double], _ other: [Int], _ policy: RoutingPolicy, noise: Double, roundoff: Double) {
+      let own = OracleComparison.chosen(z, policy)
+      let (lost, gained) = (own.filter { !other.contains($0) }, other.filter { !own.contains($0) })
+      (self.own, self.lost, self.gained) = (own, lost, gained)
+      budget = 4 * max(noise, roundoff * (z.map { abs($0) }.max() ?? 0))
+      margin = lost.isEmpty && gained.isEmpty ? 0 : OracleComparison.margin(z, lost, gained, policy, own)
+    }
+  }
 
   /// The experts that a policy picks, largest first, ties to the lower index.
   static func chosen(_ z: [Double], _ policy: RoutingPolicy) -> [Int] {
@@ -79,7 +97,7 @@ extension OracleComparison {
 
   /// How far the logits are from the candidate's decision: the widest gap between an expert that was dropped and one that was taken; with
   /// top-p, where only the number of experts differs, the distance of the sum from the threshold, in logits.
-  private static func margin(_ z: [Double], _ lost: [Int], _ gained: [Int], _ policy: RoutingPolicy, _ own: [Int]) -> Double {
+  fileprivate static func margin(_ z: [Double], _ lost: [Int], _ gained: [Int], _ policy: RoutingPolicy, _ own: [Int]) -> Double {
     if !lost.isEmpty, !gained.isEmpty {
       return max(0, (lost.map { z[$0] }.max() ?? 0) - (gained.map { z[$0] }.min() ?? 0))
     }
@@ -130,6 +148,7 @@ extension OracleComparison {
       judgement.error = max(judgement.error, 1)
       judgement.localError = judgement.error
     } else if let layer, layer.flips > 0 {
+      // A flip that the candidate's own input explains is the routing's, or what an error before it led to.
       judgement.verdict = layer.flips == layer.explained ? .routing : logitsAreWrong(gate) ? .propagated : .mismatch
     }
     return judgement

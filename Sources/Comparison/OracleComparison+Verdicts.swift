@@ -86,9 +86,10 @@ extension OracleComparison {
   private func settlePropagation(_ report: inout ComparisonReport) {
     let firstFlip = report.tensors.firstIndex { $0.verdict == .routing && $0.name.hasSuffix(".choice") }
     let firstMismatch = report.tensors.firstIndex { $0.verdict == .mismatch }
-    for i in report.tensors.indices where report.tensors[i].verdict == .propagated {
+    for i in report.tensors.indices {
       let isAfterMismatch = firstMismatch.map { $0 < i } ?? false
-      if !isAfterMismatch, let firstFlip, firstFlip < i { report.tensors[i].verdict = .routing }
+      if report.tensors[i].verdict == .propagated, !isAfterMismatch, let firstFlip, firstFlip < i { report.tensors[i].verdict = .routing }
+      if report.tensors[i].verdict == .routing, isAfterMismatch { report.tensors[i].verdict = .propagated }
     }
   }
 }

@@ -54,13 +54,21 @@ final class OracleComparison<Exact: Backend & MatrixFactorizing> where Exact.Sca
   private(set) var records: [String: Record] = [:]
   /// The exact values of the run that rounded runs are held against.
   private var ours: [String: [Double]] = [:]
-  /// Every router's own logits on the candidate's input, before the candidate's take their place: (n,E).
-  private(set) var localLogits: [String: [Double]] = [:]
-  /// By router, what rounding makes of one logit.
-  private(set) var gateNoise: [String: Double] = [:]
+  /// A router's own logits (n,E) in the exact runs, and what rounding makes of one of them.
+  struct GateLogits {
+    /// On the candidate's input, before the candidate's take their place.
+    var local: [Double] = []
+    var localNoise = 0.0
+    /// By itself, and with the candidate's decisions before it.
+    var whole: [Double] = []
+    var replayed: [Double] = []
+    var wholeNoise = 0.0
+  }
+  /// By the router's path.
+  private(set) var gates: [String: GateLogits] = [:]
   /// The decisions in force in the run that goes on.
   private var inForce: [String: [Int32]] = [:]
-  private var ownChoices: [String: [Int32]] = [:]
+  private(set) var ownChoices: [String: [Int32]] = [:]
   private let needsBackward: Bool
   /// Who takes the values instead of the records, and what is done otherwise, while a cause is looked for.
   var capture: ((_ name: String, _ values: [Double], _ theirs: () throws -> [Double]?) throws -> Void)?
@@ -142,13 +150,7 @@ final class OracleComparison<Exact: Backend & MatrixFactorizing> where Exact.Sca
         try self.see(value, pass)
         if value.phase == .forward, value.path.hasSuffix(".moe_gate.output"), let owner = self.model.layout.owner(ofPath: value.path) {
           gateLogits[owner.prefix, default: []].append(value.values)
-          if pass == .localExact, self.trial == nil { self.localLogits[value.path] = value.values }
-          if pass == .localRounded, let exact = self.localLogits[value.path] {
-            // Root mean square over the elements: what one logit is off by.
-            let noise = Distance(of: value.values, from: exact).difference / Double(max(1, exact.count)).squareRoot()
-            self.gateNoise[String(value.path.dropLast(".output".count))] = max(
-              noise, self.gateNoise[String(value.path.dropLast(".output".count))] ?? 0)
-          }
+          if self.trial == nil { self.seeLogits(value, pass) }
         }
       },
       replacement: { name, path, shape in
@@ -171,7 +173,7 @@ final class OracleComparison<Exact: Backend & MatrixFactorizing> where Exact.Sca
       })
     try model.run(
       hook, precision: precision, seed: seed, backward: needsBackward, steps: steps, zeroedBranches: trial?.zeroedBranches,
-      assignments: trial?.assignments ?? [], roundsParameters: trial?.roundsParameters ?? false,
+      assignments: trial?.assignments ?? [], rounded: trial?.rounded ?? [],
       gradient: { pass.isLocal && self.steps.count == 1 ? try self.theirGradient($0) : nil },
       emit: { name, shape, values in try self.judge(name, pass, shape, values) { try self.rows.values(name, shape: shape) } })
     for owner in model.layout.owners {
@@ -230,6 +232,23 @@ final class OracleComparison<Exact: Backend & MatrixFactorizing> where Exact.Sca
     try judge("logits", pass, traceShape(value), logits) {
       try self.rows.values("logits", path: "logits", value.shape, choice: { _ in nil })
     }
+  }
+
+  /// Keeps a router's logits, and what rounding makes of one of them: the root mean square over the elements.
+  private func seeLogits(_ value: OracleHook<B>.Value, _ pass: Pass) {
+    let gate = String(value.path.dropLast(".output".count))
+    var logits = gates[gate] ?? GateLogits()
+    func noise(_ exact: [Double]) -> Double {
+      exact.count == value.values.count ? Distance(of: value.values, from: exact).difference / Double(max(1, exact.count)).squareRoot() : 0
+    }
+    switch pass {
+    case .localExact: logits.local = value.values
+    case .localRounded: logits.localNoise = max(logits.localNoise, noise(logits.local))
+    case .wholeExact: logits.whole = value.values
+    case .replayedExact: logits.replayed = value.values
+    case .wholeRounded: logits.wholeNoise = max(logits.wholeNoise, noise(logits.replayed.isEmpty ? logits.whole : logits.replayed))
+    }
+    gates[gate] = logits
   }
 
   private func traceShape(_ value: OracleHook<B>.Value) -> [Int] {

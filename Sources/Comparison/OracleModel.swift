@@ -37,12 +37,12 @@ final class OracleModel<Exact: Backend & MatrixFactorizing> where Exact.Scalar =
   ///   - precision: what every operation rounds to; nil for the oracle.
   ///   - zeroedBranches: branches of modules whose name contains it add nothing.
   ///   - assignments: trained tensors that get the values of others.
-  ///   - roundsParameters: whether all trained values are rounded to bfloat16.
+  ///   - rounded: roles of trained tensors whose values are rounded to bfloat16.
   ///   - gradient: replaces the gradient of a parameter's tensor before the first step; nil leaves it.
   ///   - emit: hears of every value that no hook sees, by its name.
   func run(
     _ hook: any Hook<B>, precision: Precision?, seed: UInt64, backward: Bool, steps: Steps, zeroedBranches: String? = nil,
-    assignments: [(to: String, from: String)] = [], roundsParameters: Bool = false,
+    assignments: [(to: String, from: String)] = [], rounded: [Parameter<B>.Role] = [],
     gradient: (_ name: String) throws -> [Double]?, emit: (_ name: String, _ shape: [Int], _ values: [Double]) throws -> Void
   ) throws {
     backend.precision = precision
@@ -58,7 +58,7 @@ final class OracleModel<Exact: Backend & MatrixFactorizing> where Exact.Scalar =
         backend.fill(0, &parameter.value)
       }
     }
-    try prepare(assignments, rounds: roundsParameters)
+    try prepare(assignments, rounded: rounded)
     let run = Run(backend, hooks: [hook])
     guard batch.hasLabels else {
       _ = try decoder.loss(of: packed, run) { hidden in _ = decoder.logits(hidden, run) }
@@ -95,11 +95,16 @@ final class OracleModel<Exact: Backend & MatrixFactorizing> where Exact.Scalar =
       for tensor in part.tensors {
         let view = tensor.view(of: tensor.parameter.value)
         try emit("\(prefix)after.\(tensor.name)", view.shape.sizes, try backend.download(view))
+        let moments = optimizer.moments(of: tensor.parameter)
+        for (kind, moment) in [("exp_avg", moments.first), ("exp_avg_sq", moments.second)] {
+          let view = tensor.view(of: moment)
+          try emit("\(prefix)\(kind).\(tensor.name)", view.shape.sizes, try backend.download(view))
+        }
       }
     }
   }
 
-  private func prepare(_ assignments: [(to: String, from: String)], rounds: Bool) throws {
+  private func prepare(_ assignments: [(to: String, from: String)], rounded: [Parameter<B>.Role]) throws {
     if !assignments.isEmpty {
       let tensors = Dictionary(decoder.namedParts.flatMap { part, prefix in part.tensors.map { (prefix + $0.name, $0) } }) { first, _ in
         first
@@ -111,12 +116,10 @@ final class OracleModel<Exact: Backend & MatrixFactorizing> where Exact.Scalar =
         }
       }
     }
-    if rounds {
-      for part in decoder.trained {
-        var values = try backend.download(part.arena.values)
-        Precision.bfloat16.round(&values)
-        backend.copy(backend.upload(values, part.arena.shape), into: &part.arena.values)
-      }
+    for parameter in decoder.parameters where rounded.contains(parameter.role) {
+      var values = try backend.download(parameter.value)
+      Precision.bfloat16.round(&values)
+      parameter.value = backend.upload(values, parameter.shape)
     }
   }
 

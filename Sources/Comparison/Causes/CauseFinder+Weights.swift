@@ -9,8 +9,13 @@ extension CauseFinder {
     let provenances = Provenances(model.decoder, hasBaseRows: false)
     try frozenWeights(provenance, provenances)
     try trainedTensors(provenance, provenances)
-    if let values = try values(Trial(roundsParameters: true)), values != ours {
-      keep(values, "rounded-weights", rank: 1, "the adapter's values are rounded to bfloat16")
+    let roles: [(roles: [Parameter<B>.Role], text: String)] = [
+      ([.a, .b, .router], "the adapter's values are"), ([.a], "A of the low-rank branch is"), ([.b], "B of the low-rank branch is"),
+      ([.router], "the router's gate is"),
+    ]
+    for (roles, text) in roles {
+      guard let values = try values(Trial(rounded: roles)), values != ours else { continue }
+      keep(values, "rounded-weights", rank: 1, "\(text) rounded to bfloat16")
     }
   }
 
@@ -97,7 +102,8 @@ extension CauseFinder {
     let all = provenances.trained.keys.sorted()
     func shape(_ name: String) -> Shape? { provenances.trained[name].map { $0.view(of: $0.parameter.value).shape } }
     var own = provenance.inputs.compactMap { if case .weight(let name) = $0.source, provenances.trained[name] != nil { name } else { nil } }
-    if own.isEmpty || own.count > 8 {
+    let numbers = Set(own.compactMap { name in name.firstRange(of: ".experts.").map { name[$0.upperBound...].prefix { $0 != "." } } })
+    if own.isEmpty || numbers.count > 1 {
       // A sum over experts: the branches of all of them, expert for expert.
       guard let layer = OracleComparison<Exact>.layer(target.name), target.name.contains(".mlp.") else { return }
       own = all.filter { OracleComparison<Exact>.layer($0) == layer && $0.contains(".experts.") }

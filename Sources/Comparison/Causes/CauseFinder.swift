@@ -21,8 +21,8 @@ final class CauseFinder<Exact: Backend & MatrixFactorizing> where Exact.Scalar =
     var zeroedBranches: String?
     /// Trained tensors that have the values of others, by name.
     var assignments: [(to: String, from: String)] = []
-    /// Whether the values of trained tensors are rounded to bfloat16.
-    var roundsParameters = false
+    /// Roles of trained tensors whose values are rounded to bfloat16.
+    var rounded: [Parameter<B>.Role] = []
     /// Whether everything is rounded to bfloat16.
     var precision: Precision?
   }
@@ -111,7 +111,7 @@ final class CauseFinder<Exact: Backend & MatrixFactorizing> where Exact.Scalar =
 
   /// y = rest + part: how much of the part is in the candidate's numbers.
   private func part(_ rest: [Double]?, _ what: String, missing: String = "missing-branch", rank: Int = 1) {
-    guard let rest, rest.count == ours.count else { return }
+    guard let rest, rest.count == ours.count, ours.count > 2 else { return }  // one number is always some multiple of another
     let part = zip(ours, rest).map(-)
     let square = part.reduce(0) { $0 + $1 * $1 }
     guard square.squareRoot() > tolerance else { return }

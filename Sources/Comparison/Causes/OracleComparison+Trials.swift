@@ -100,7 +100,7 @@ extension OracleComparison {
 
   /// The candidate's logits of a router, ours where it has none.
   func theirLogits(_ gate: String) -> [Double]? {
-    guard let own = localLogits[gate + ".output"], let owner = model.layout.owner(ofPath: gate + ".output") else { return nil }
+    guard let own = gates[gate]?.local, !own.isEmpty, let owner = model.layout.owner(ofPath: gate + ".output") else { return nil }
     let width = owner.mixture.experts
     let theirs = try? rows.values(gate + ".output", path: gate + ".output", Shape(own.count / width, width)) { _ in nil }
     if let theirs { return theirs }

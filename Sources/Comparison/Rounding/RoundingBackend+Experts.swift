@@ -2,13 +2,13 @@ import Tensors
 
 // Routing and the experts' products.
 extension RoundingBackend {
-  public func softmax(_ logits: Tensor<RoundingBackend>) -> Tensor<RoundingBackend> {
+  func softmax(_ logits: Tensor<RoundingBackend>) -> Tensor<RoundingBackend> {
     rounded(exact.softmax(read(logits)), logits.columnCount)
   }
-  public func choose(_ p: Tensor<RoundingBackend>, _ policy: RoutingPolicy) -> Indices<RoundingBackend> {
+  func choose(_ p: Tensor<RoundingBackend>, _ policy: RoutingPolicy) -> Indices<RoundingBackend> {
     outer(exact.choose(inner(p), policy))
   }
-  public func route(_ p: Tensor<RoundingBackend>, choice: Indices<RoundingBackend>, _ policy: RoutingPolicy) -> Routing<RoundingBackend> {
+  func route(_ p: Tensor<RoundingBackend>, choice: Indices<RoundingBackend>, _ policy: RoutingPolicy) -> Routing<RoundingBackend> {
     let routing = exact.route(read(p), choice: inner(choice), policy)
     var weights = routing.weights
     if let mistaken = mistakenWeights(p, routing) { return outer(routing, weights: exact.upload(mistaken, weights.shape)) }
@@ -18,7 +18,7 @@ extension RoundingBackend {
     }
     return outer(routing, weights: weights)
   }
-  public func routerBackward(
+  func routerBackward(
     _ dw: Tensor<RoundingBackend>, _ p: Tensor<RoundingBackend>, _ routing: Routing<RoundingBackend>, balance: Tensor<RoundingBackend>
   ) -> Tensor<RoundingBackend> {
     var balance = balance
@@ -45,23 +45,23 @@ extension RoundingBackend {
       exact.routerBackward(
         read(dw, n, times: 2), read(p, n, times: 2), inner(routing, weights: read(routing.weights, times: 2)), balance: read(balance)), n)
   }
-  public func dispatch(_ x: Tensor<RoundingBackend>, _ routing: Routing<RoundingBackend>) -> Tensor<RoundingBackend> {
+  func dispatch(_ x: Tensor<RoundingBackend>, _ routing: Routing<RoundingBackend>) -> Tensor<RoundingBackend> {
     outer(exact.dispatch(inner(x), inner(routing)))
   }
-  public func combine(_ x: Tensor<RoundingBackend>, weights: Tensor<RoundingBackend>?, _ routing: Routing<RoundingBackend>)
+  func combine(_ x: Tensor<RoundingBackend>, weights: Tensor<RoundingBackend>?, _ routing: Routing<RoundingBackend>)
     -> Tensor<RoundingBackend>
   {
     rounded(exact.combine(read(x, routing.slots), weights: weights.map { read($0) }, inner(routing)), routing.slots)
   }
-  public func dispatchBlocks(_ x: Tensor<RoundingBackend>, _ routing: Routing<RoundingBackend>) -> Tensor<RoundingBackend> {
+  func dispatchBlocks(_ x: Tensor<RoundingBackend>, _ routing: Routing<RoundingBackend>) -> Tensor<RoundingBackend> {
     outer(exact.dispatchBlocks(inner(x), inner(routing)))
   }
-  public func combineBlocks(_ x: Tensor<RoundingBackend>, weights: Tensor<RoundingBackend>?, _ routing: Routing<RoundingBackend>)
+  func combineBlocks(_ x: Tensor<RoundingBackend>, weights: Tensor<RoundingBackend>?, _ routing: Routing<RoundingBackend>)
     -> Tensor<RoundingBackend>
   {
     rounded(exact.combineBlocks(read(x), weights: weights.map { read($0) }, inner(routing)))
   }
-  public func groupedGemm(
+  func groupedGemm(
     _ alpha: Double, _ a: Tensor<RoundingBackend>, _ b: ExpertStack<RoundingBackend>, _ beta: Double,
     into c: inout Tensor<RoundingBackend>, _ routing: Routing<RoundingBackend>
   ) {
@@ -72,7 +72,7 @@ extension RoundingBackend {
       round(&$0, n)
     }
   }
-  public func groupedOuter(
+  func groupedOuter(
     _ alpha: Double, _ a: Tensor<RoundingBackend>, _ b: Tensor<RoundingBackend>, into g: inout Tensor<RoundingBackend>,
     stackedAlong axis: StackAxis, _ routing: Routing<RoundingBackend>
   ) {

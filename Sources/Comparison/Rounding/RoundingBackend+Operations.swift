@@ -4,33 +4,33 @@ import Tensors
 extension RoundingBackend {
   // MARK: Memory
 
-  public func empty(_ shape: Shape) -> Tensor<RoundingBackend> { outer(exact.empty(shape)) }
-  public func zeros(_ shape: Shape) -> Tensor<RoundingBackend> { outer(exact.zeros(shape)) }
-  public func fill(_ value: Double, _ x: inout Tensor<RoundingBackend>) { write(&x) { exact.fill(value, &$0) } }
-  public func copy(_ x: Tensor<RoundingBackend>) -> Tensor<RoundingBackend> { outer(exact.copy(inner(x))) }
-  public func copy(_ x: Tensor<RoundingBackend>, into y: inout Tensor<RoundingBackend>, rows: Range<Int>?, columns: Range<Int>?) {
+  func empty(_ shape: Shape) -> Tensor<RoundingBackend> { outer(exact.empty(shape)) }
+  func zeros(_ shape: Shape) -> Tensor<RoundingBackend> { outer(exact.zeros(shape)) }
+  func fill(_ value: Double, _ x: inout Tensor<RoundingBackend>) { write(&x) { exact.fill(value, &$0) } }
+  func copy(_ x: Tensor<RoundingBackend>) -> Tensor<RoundingBackend> { outer(exact.copy(inner(x))) }
+  func copy(_ x: Tensor<RoundingBackend>, into y: inout Tensor<RoundingBackend>, rows: Range<Int>?, columns: Range<Int>?) {
     write(&y) { exact.copy(inner(x), into: &$0, rows: rows, columns: columns) }
   }
-  public func copy(_ x: Tensor<RoundingBackend>, into y: inout Tensor<RoundingBackend>, rows: Indices<RoundingBackend>) {
+  func copy(_ x: Tensor<RoundingBackend>, into y: inout Tensor<RoundingBackend>, rows: Indices<RoundingBackend>) {
     write(&y) { exact.copy(inner(x), into: &$0, rows: inner(rows)) }
   }
-  public func upload(_ values: [Double], _ shape: Shape) -> Tensor<RoundingBackend> { outer(exact.upload(values, shape)) }
-  public func upload(_ bytes: UnsafeRawBufferPointer, _ format: WeightFormat, _ shape: Shape) -> Tensor<RoundingBackend> {
+  func upload(_ values: [Double], _ shape: Shape) -> Tensor<RoundingBackend> { outer(exact.upload(values, shape)) }
+  func upload(_ bytes: UnsafeRawBufferPointer, _ format: WeightFormat, _ shape: Shape) -> Tensor<RoundingBackend> {
     outer(exact.upload(bytes, format, shape))
   }
-  public func upload(_ values: [Int32]) -> Indices<RoundingBackend> { outer(exact.upload(values)) }
-  public func download(_ tensors: [Tensor<RoundingBackend>]) throws -> [[Double]] { try exact.download(tensors.map { inner($0) }) }
-  public func download(_ indices: Indices<RoundingBackend>) throws -> [Int32] { try exact.download(inner(indices)) }
-  public func freeze(_ bytes: UnsafeRawBufferPointer, _ format: WeightFormat, _ shape: Shape) -> Exact.FrozenMatrix {
+  func upload(_ values: [Int32]) -> Indices<RoundingBackend> { outer(exact.upload(values)) }
+  func download(_ tensors: [Tensor<RoundingBackend>]) throws -> [[Double]] { try exact.download(tensors.map { inner($0) }) }
+  func download(_ indices: Indices<RoundingBackend>) throws -> [Int32] { try exact.download(inner(indices)) }
+  func freeze(_ bytes: UnsafeRawBufferPointer, _ format: WeightFormat, _ shape: Shape) -> Exact.FrozenMatrix {
     exact.freeze(bytes, format, shape)
   }
-  public func freeze(_ tensor: Tensor<RoundingBackend>) -> Exact.FrozenMatrix { exact.freeze(inner(tensor)) }
-  public func vector(_ frozen: Exact.FrozenMatrix) -> Tensor<RoundingBackend> { outer(exact.vector(frozen)) }
-  public func synchronize() throws { try exact.synchronize() }
-  public func random(_ shape: Shape, _ distribution: Distribution, _ key: RandomKey) -> Tensor<RoundingBackend> {
+  func freeze(_ tensor: Tensor<RoundingBackend>) -> Exact.FrozenMatrix { exact.freeze(inner(tensor)) }
+  func vector(_ frozen: Exact.FrozenMatrix) -> Tensor<RoundingBackend> { outer(exact.vector(frozen)) }
+  func synchronize() throws { try exact.synchronize() }
+  func random(_ shape: Shape, _ distribution: Distribution, _ key: RandomKey) -> Tensor<RoundingBackend> {
     outer(exact.random(shape, distribution, key))
   }
-  public func factors(_ kind: Factorization, of w: [Double], rows: Int, columns: Int, rank: Int) -> (l: [Double], r: [Double])? {
+  func factors(_ kind: Factorization, of w: [Double], rows: Int, columns: Int, rank: Int) -> (l: [Double], r: [Double])? {
     exact.factors(kind, of: w, rows: rows, columns: columns, rank: rank)
   }
 
@@ -44,28 +44,28 @@ extension RoundingBackend {
     }
   }
 
-  public func add(_ alpha: Double, _ x: Tensor<RoundingBackend>, into y: inout Tensor<RoundingBackend>, rows: Range<Int>?) {
+  func add(_ alpha: Double, _ x: Tensor<RoundingBackend>, into y: inout Tensor<RoundingBackend>, rows: Range<Int>?) {
     update(&y) { exact.add(alpha, read(x), into: &$0, rows: rows) }
   }
-  public func scale(_ alpha: Double, _ x: inout Tensor<RoundingBackend>) { update(&x) { exact.scale(alpha, &$0) } }
-  public func addBias(_ bias: Tensor<RoundingBackend>, into y: inout Tensor<RoundingBackend>) {
+  func scale(_ alpha: Double, _ x: inout Tensor<RoundingBackend>) { update(&x) { exact.scale(alpha, &$0) } }
+  func addBias(_ bias: Tensor<RoundingBackend>, into y: inout Tensor<RoundingBackend>) {
     if mutation == .biasMissing { return }
     update(&y) { exact.addBias(read(bias), into: &$0) }
   }
-  public func addColumnSums(_ x: Tensor<RoundingBackend>, weights: Tensor<RoundingBackend>?, into sums: inout Tensor<RoundingBackend>) {
+  func addColumnSums(_ x: Tensor<RoundingBackend>, weights: Tensor<RoundingBackend>?, into sums: inout Tensor<RoundingBackend>) {
     update(&sums, x.rowCount) { exact.addColumnSums(read(x, x.rowCount), weights: weights.map { read($0) }, into: &$0) }
   }
-  public func sum(_ x: Tensor<RoundingBackend>) -> Tensor<RoundingBackend> { rounded(exact.sum(read(x, x.shape.count)), x.shape.count) }
-  public func dot(_ x: Tensor<RoundingBackend>, _ y: Tensor<RoundingBackend>) -> Tensor<RoundingBackend> {
+  func sum(_ x: Tensor<RoundingBackend>) -> Tensor<RoundingBackend> { rounded(exact.sum(read(x, x.shape.count)), x.shape.count) }
+  func dot(_ x: Tensor<RoundingBackend>, _ y: Tensor<RoundingBackend>) -> Tensor<RoundingBackend> {
     rounded(exact.dot(read(x, x.shape.count), read(y)), x.shape.count)
   }
-  public func rowDots(_ x: Tensor<RoundingBackend>, _ y: Tensor<RoundingBackend>) -> Tensor<RoundingBackend> {
+  func rowDots(_ x: Tensor<RoundingBackend>, _ y: Tensor<RoundingBackend>) -> Tensor<RoundingBackend> {
     rounded(exact.rowDots(read(x, x.columnCount), read(y)), x.columnCount)
   }
-  public func scaleRows(_ weights: Tensor<RoundingBackend>, _ x: inout Tensor<RoundingBackend>) {
+  func scaleRows(_ weights: Tensor<RoundingBackend>, _ x: inout Tensor<RoundingBackend>) {
     update(&x) { exact.scaleRows(read(weights), &$0) }
   }
-  public func gemm(
+  func gemm(
     _ alpha: Double, _ a: Operand<RoundingBackend>, _ b: Operand<RoundingBackend>, _ beta: Double,
     into c: inout Tensor<RoundingBackend>, rows: Range<Int>?
   ) {
@@ -76,7 +76,7 @@ extension RoundingBackend {
 
   // MARK: Norms, positions, attention, gated units
 
-  public func rmsNorm(_ x: Tensor<RoundingBackend>, _ weight: Tensor<RoundingBackend>, offset: Double, epsilon: Double)
+  func rmsNorm(_ x: Tensor<RoundingBackend>, _ weight: Tensor<RoundingBackend>, offset: Double, epsilon: Double)
     -> (y: Tensor<RoundingBackend>, rho: Tensor<RoundingBackend>)
   {
     if let y = mistakenNorm(x, weight, offset: offset, epsilon: epsilon) {
@@ -85,7 +85,7 @@ extension RoundingBackend {
     let (y, rho) = exact.rmsNorm(read(x, times: 2), read(weight), offset: offset, epsilon: epsilon)
     return (rounded(y, x.columnCount), outer(rho))
   }
-  public func rmsNormBackward(
+  func rmsNormBackward(
     _ dy: Tensor<RoundingBackend>, _ x: Tensor<RoundingBackend>, _ weight: Tensor<RoundingBackend>, offset: Double,
     rho: Tensor<RoundingBackend>, into dx: inout Tensor<RoundingBackend>
   ) {
@@ -97,12 +97,12 @@ extension RoundingBackend {
       exact.rmsNormBackward(read(dy, n, times: 2), read(x, n, times: 2), read(weight), offset: offset, rho: read(rho), into: &$0)
     }
   }
-  public func rmsNormWeightGradient(
+  func rmsNormWeightGradient(
     _ dy: Tensor<RoundingBackend>, _ x: Tensor<RoundingBackend>, rho: Tensor<RoundingBackend>, into dweight: inout Tensor<RoundingBackend>
   ) {
     update(&dweight, x.rowCount) { exact.rmsNormWeightGradient(read(dy, x.rowCount), read(x), rho: read(rho), into: &$0) }
   }
-  public func rope(
+  func rope(
     _ x: inout Tensor<RoundingBackend>, positions: Indices<RoundingBackend>, table: Tensor<RoundingBackend>, inverse: Bool
   ) {
     if let turned = mistakenRotation(x, positions, table, inverse: inverse) {
@@ -113,7 +113,7 @@ extension RoundingBackend {
     exact.rope(&y, positions: inner(positions), table: read(table, times: 2), inverse: inverse)
     x = rounded(y)
   }
-  public func attention(
+  func attention(
     _ q: Tensor<RoundingBackend>, _ k: Tensor<RoundingBackend>, _ v: Tensor<RoundingBackend>, _ plan: SequencePlan<RoundingBackend>,
     _ form: AttentionForm
   ) -> (output: Tensor<RoundingBackend>, logSumExp: Tensor<RoundingBackend>) {
@@ -124,7 +124,7 @@ extension RoundingBackend {
     let (output, logSumExp) = exact.attention(read(q, n), read(k), read(v, n, times: 2), inner(plan), form)
     return (rounded(output, n), outer(logSumExp))
   }
-  public func attentionBackward(
+  func attentionBackward(
     _ dy: Tensor<RoundingBackend>, _ q: Tensor<RoundingBackend>, _ k: Tensor<RoundingBackend>, _ v: Tensor<RoundingBackend>,
     output: Tensor<RoundingBackend>, logSumExp: Tensor<RoundingBackend>, _ plan: SequencePlan<RoundingBackend>, _ form: AttentionForm
   ) -> (dq: Tensor<RoundingBackend>, dk: Tensor<RoundingBackend>, dv: Tensor<RoundingBackend>) {
@@ -143,11 +143,11 @@ extension RoundingBackend {
   }
   private func longest(_ plan: SequencePlan<RoundingBackend>) -> Int { (0..<plan.sequences).map { plan.keys($0).count }.max() ?? 0 }
 
-  public func gated(_ activation: Activation, _ a: Tensor<RoundingBackend>, _ c: Tensor<RoundingBackend>) -> Tensor<RoundingBackend> {
+  func gated(_ activation: Activation, _ a: Tensor<RoundingBackend>, _ c: Tensor<RoundingBackend>) -> Tensor<RoundingBackend> {
     if let h = mistakenGate(activation, a, c) { return outer(exact.upload(h, a.shape)) }
     return rounded(exact.gated(activation, read(a, times: 2), read(c)))
   }
-  public func gatedBackward(
+  func gatedBackward(
     _ activation: Activation, _ dh: Tensor<RoundingBackend>, _ a: Tensor<RoundingBackend>, _ c: Tensor<RoundingBackend>
   ) -> (da: Tensor<RoundingBackend>, dc: Tensor<RoundingBackend>) {
     let (da, dc) = exact.gatedBackward(activation, read(dh, times: 2), read(a, times: 2), read(c))
@@ -158,19 +158,19 @@ extension RoundingBackend {
 
   // MARK: Tokens and losses
 
-  public func embedding(_ ids: Indices<RoundingBackend>, _ table: Operand<RoundingBackend>) -> Tensor<RoundingBackend> {
+  func embedding(_ ids: Indices<RoundingBackend>, _ table: Operand<RoundingBackend>) -> Tensor<RoundingBackend> {
     rounded(exact.embedding(inner(ids), inner(table)))
   }
-  public func addEmbeddingGradient(
+  func addEmbeddingGradient(
     _ alpha: Double, _ dy: Tensor<RoundingBackend>, _ ids: Indices<RoundingBackend>, into dtable: inout Tensor<RoundingBackend>
   ) {
     update(&dtable) { exact.addEmbeddingGradient(alpha, read(dy, dy.rowCount), inner(ids), into: &$0) }
   }
-  public func softcap(_ cap: Double, _ z: inout Tensor<RoundingBackend>) {
+  func softcap(_ cap: Double, _ z: inout Tensor<RoundingBackend>) {
     z = outer(read(z, times: 2))
     update(&z) { exact.softcap(cap, &$0) }
   }
-  public func crossEntropy(_ z: inout Tensor<RoundingBackend>, labels: Indices<RoundingBackend>, scale: Double, softcap: Double?)
+  func crossEntropy(_ z: inout Tensor<RoundingBackend>, labels: Indices<RoundingBackend>, scale: Double, softcap: Double?)
     -> Tensor<RoundingBackend>
   {
     let n = z.columnCount
@@ -183,29 +183,29 @@ extension RoundingBackend {
     z = rounded(dz, n)
     return rounded(losses, n)
   }
-  public func gather(_ x: Tensor<RoundingBackend>, rows: Indices<RoundingBackend>) -> Tensor<RoundingBackend> {
+  func gather(_ x: Tensor<RoundingBackend>, rows: Indices<RoundingBackend>) -> Tensor<RoundingBackend> {
     outer(exact.gather(inner(x), rows: inner(rows)))
   }
-  public func addScattered(_ x: Tensor<RoundingBackend>, rows: Indices<RoundingBackend>, into y: inout Tensor<RoundingBackend>) {
+  func addScattered(_ x: Tensor<RoundingBackend>, rows: Indices<RoundingBackend>, into y: inout Tensor<RoundingBackend>) {
     update(&y) { exact.addScattered(inner(x), rows: inner(rows), into: &$0) }
   }
-  public func dropout(_ x: Tensor<RoundingBackend>, _ probability: Double, _ key: RandomKey, _ rows: RowIdentity<RoundingBackend>)
+  func dropout(_ x: Tensor<RoundingBackend>, _ probability: Double, _ key: RandomKey, _ rows: RowIdentity<RoundingBackend>)
     -> Tensor<RoundingBackend>
   { rounded(exact.dropout(inner(x), probability, key, inner(rows))) }
-  public func dropout(
+  func dropout(
     _ x: Tensor<RoundingBackend>, _ probability: Double, _ key: RandomKey, _ rows: RowIdentity<RoundingBackend>,
     _ routing: Routing<RoundingBackend>
   ) -> Tensor<RoundingBackend> { rounded(exact.dropout(inner(x), probability, key, inner(rows), inner(routing))) }
 
   // MARK: Optimizers
 
-  public func clipFactor(_ squaredNorm: Tensor<RoundingBackend>, loss: Tensor<RoundingBackend>, maximum: Double)
+  func clipFactor(_ squaredNorm: Tensor<RoundingBackend>, loss: Tensor<RoundingBackend>, maximum: Double)
     -> (factor: Tensor<RoundingBackend>, norm: Tensor<RoundingBackend>)
   {
     let (factor, norm) = exact.clipFactor(inner(squaredNorm), loss: inner(loss), maximum: maximum)
     return (rounded(factor), rounded(norm))
   }
-  public func adamW(
+  func adamW(
     _ x: inout Tensor<RoundingBackend>, gradient: Tensor<RoundingBackend>, factor: Tensor<RoundingBackend>?,
     _ m: inout Tensor<RoundingBackend>, _ v: inout Tensor<RoundingBackend>, _ settings: AdamWSettings, range: Range<Int>?
   ) {
@@ -217,7 +217,7 @@ extension RoundingBackend {
       }
     }
   }
-  public func sgd(
+  func sgd(
     _ x: inout Tensor<RoundingBackend>, gradient: Tensor<RoundingBackend>, factor: Tensor<RoundingBackend>?,
     momentum b: inout Tensor<RoundingBackend>, _ settings: SGDSettings, range: Range<Int>?
   ) {

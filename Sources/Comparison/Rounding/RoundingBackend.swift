@@ -16,35 +16,35 @@ import Tensors
 /// is stored in fewer bits.
 ///
 /// With ``precision`` nil nothing is rounded: the same model then is the oracle itself.
-public final class RoundingBackend<Exact: Backend & MatrixFactorizing>: Backend, MatrixFactorizing where Exact.Scalar == Double {
+final class RoundingBackend<Exact: Backend & MatrixFactorizing>: Backend, MatrixFactorizing where Exact.Scalar == Double {
   /// Element type of tensors.
-  public typealias Scalar = Double
+  typealias Scalar = Double
   /// The other backend's buffers.
-  public typealias Storage = Exact.Storage
+  typealias Storage = Exact.Storage
   /// The other backend's buffers.
-  public typealias IndexStorage = Exact.IndexStorage
+  typealias IndexStorage = Exact.IndexStorage
   /// The other backend's weights.
-  public typealias FrozenMatrix = Exact.FrozenMatrix
+  typealias FrozenMatrix = Exact.FrozenMatrix
   typealias T = Tensor<RoundingBackend>
 
   /// What results are rounded to; nil for not at all.
-  public var precision: Precision?
+  var precision: Precision?
   /// What an operation does instead of what it should, while a cause is looked for.
   var mutation: Mutation?
   /// What computes.
-  public let exact: Exact
+  let exact: Exact
   /// Where the random numbers stand; set it to draw others.
-  public var seed: UInt64 = 1
+  var seed: UInt64 = 1
   private let nothing: Exact.Storage
 
   /// A backend that rounds nothing yet.
-  public init(_ exact: Exact) {
+  init(_ exact: Exact) {
     self.exact = exact
     nothing = exact.empty(Shape(1)).storage
   }
 
   /// What the other backend counted.
-  public var counters: Counters { exact.counters }
+  var counters: Counters { exact.counters }
 
   // MARK: The same buffers under two types
 
