@@ -125,38 +125,41 @@ final class RoundingBackend<Exact: Backend & MatrixFactorizing>: Backend, Matrix
 
   /// Multiplies each value with 1 + amplitude · ξ.
   private func jitter(_ values: inout [Double], _ amplitude: Double) {
-    var state = seed
-    for i in values.indices {  // SplitMix64: a multiplication chain is not needed, only numbers without a pattern
-      state &+= 0x9e37_79b9_7f4a_7c15
-      var z = state
-      z = (z ^ (z >> 30)) &* 0xbf58_476d_1ce4_e5b9
-      z = (z ^ (z >> 27)) &* 0x94d0_49bb_1331_11eb
-      z ^= z >> 31
-      let xi = Double(Int64(bitPattern: z) >> 11) * 0x1p-52
-      values[i] *= 1 + amplitude * xi
+    let begin = seed
+    values.withUnsafeMutableBufferPointer { values in
+      for i in values.indices {  // SplitMix64: numbers without a pattern, each from its own counter
+        var z = begin &+ UInt64(truncatingIfNeeded: i &+ 1) &* 0x9e37_79b9_7f4a_7c15
+        z = (z ^ (z >> 30)) &* 0xbf58_476d_1ce4_e5b9
+        z = (z ^ (z >> 27)) &* 0x94d0_49bb_1331_11eb
+        z ^= z >> 31
+        let xi = Double(Int64(bitPattern: z) >> 11) * 0x1p-52
+        values[i] *= 1 + amplitude * xi
+      }
     }
-    seed = state
+    seed = begin &+ UInt64(truncatingIfNeeded: values.count) &* 0x9e37_79b9_7f4a_7c15
   }
 }
 
 extension Precision {
-  /// Rounds each value to the nearest number of this precision, ties to even; what is too large becomes infinite, and float16 loses
-  /// bits below its smallest normal number.
+  /// Rounds each value to the nearest number of this precision, ties to even; what is too large becomes infinite, and what is
+  /// below the smallest normal number loses bits.
   func round(_ values: inout [Double]) {
     let bits: Int
     switch self {
     case .float64: return
-    case .float32: bits = 24
+    case .float32:
+      values.withUnsafeMutableBufferPointer { values in for i in values.indices { values[i] = Double(Float(values[i])) } }
+      return
     case .float16: bits = 11
     case .bfloat16: bits = 8
     }
     let split = Double(sign: .plus, exponent: 53 - bits, significand: 1) + 1  // Veltkamp's constant
-    let (smallest, quantum, largest) = self == .float16 ? (0x1p-14, 0x1p-24, 65504.0) : (0x1p-126, 0x1p-133, 0x1.fffffep127)
+    let (smallest, quantum, largest) = self == .float16 ? (0x1p-14, 0x1p-24, 65504.0) : (0x1p-126, 0x1p-133, 0x1.fep127)
     for i in values.indices {
       let x = values[i]
       guard x.isFinite, x != 0 else { continue }
       if abs(x) < smallest {
-        values[i] = self == .float16 ? (x / quantum).rounded(.toNearestOrEven) * quantum : x
+        values[i] = (x / quantum).rounded(.toNearestOrEven) * quantum
       } else {
         let t = split * x
         let y = t - (t - x)
