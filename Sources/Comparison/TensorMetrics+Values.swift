@@ -12,23 +12,33 @@ extension TensorMetrics {
     let width = max(1, shape.last ?? 1)
     var (worst, first, sum, dot, foundNorm, squares) = (0, -1, 0.0, 0.0, 0.0, 0.0)
     var differences = [Double](repeating: 0, count: count)
-    for i in 0..<count {
-      let (x, y) = (found[i], expected[i])
-      squares += y * y
-      guard x.isFinite else {
-        // The same infinity, or NaN where the reference has it too, is no difference.
-        if x == y || (x.isNaN && y.isNaN) { continue }
-        nonfinite += 1
-        if first < 0 { first = i }
-        continue
+    let twice = 2 * roundoff
+    found.withUnsafeBufferPointer { found in
+      expected.withUnsafeBufferPointer { expected in
+        differences.withUnsafeMutableBufferPointer { differences in
+          for i in expected.indices {
+            let (x, y) = (found[i], expected[i])
+            squares += y * y
+            guard x.isFinite else {
+              // The same infinity, or NaN where the reference has it too, is no difference.
+              if x == y || (x.isNaN && y.isNaN) { continue }
+              nonfinite += 1
+              if first < 0 { first = i }
+              continue
+            }
+            let d = abs(x - y)
+            differences[i] = d
+            sum += d
+            dot += x * y
+            foundNorm += x * x
+            if d > maxAbsolute { (maxAbsolute, worst) = (d, i) }
+            let size = abs(y)
+            if d > maxRelative * size, size > 0 { maxRelative = d / size }
+            let ulp = twice * Self.binade(size)
+            if d > maxULP * ulp { maxULP = d / ulp }
+          }
+        }
       }
-      let d = abs(x - y)
-      differences[i] = d
-      sum += d
-      dot += x * y
-      foundNorm += x * x
-      if d > maxAbsolute { (maxAbsolute, worst) = (d, i) }
-      if y != 0 { maxRelative = max(maxRelative, d / abs(y)) }
     }
     norm = squares.squareRoot()
     guard count > 0 else { return }
@@ -39,15 +49,16 @@ extension TensorMetrics {
     worstIndex = Self.index(worst, shape)
     worstValues = (found[worst], expected[worst])
     firstIndex = first >= 0 ? Self.index(first, shape) : []
-    var ulps = differences.indices.map { i in
-      let size = max(abs(expected[i]), 0x1p-126)
-      return differences[i] / (2 * roundoff * Double(sign: .plus, exponent: size.exponent, significand: 1))
-    }
-    (maxULP, p99ULP) = (ulps.max() ?? 0, Self.percentile99(&ulps))
+    // Percentiles are those of a regular sample of at most 65 536 numbers.
+    let sample = Array(stride(from: 0, to: count, by: max(1, count / 65_536)))
+    p99Absolute = Self.percentile99(sample.map { differences[$0] })
+    p99ULP = Self.percentile99(sample.map { differences[$0] / (twice * Self.binade(abs(expected[$0]))) })
     map = Self.map(differences, width: width)
     if isLogits, width > 1 { logits = Self.logits(found, expected, width: width) }
-    p99Absolute = Self.percentile99(&differences)
   }
+
+  /// The largest power of two that is at most x, at least float32's smallest normal number.
+  private static func binade(_ x: Double) -> Double { max(0x1p-126, Double(bitPattern: x.bitPattern & 0x7ff0_0000_0000_0000)) }
 
   private static func index(_ i: Int, _ shape: [Int]) -> [Int] {
     var (index, rest): ([Int], Int) = ([], i)
@@ -58,11 +69,9 @@ extension TensorMetrics {
     return index.reversed()
   }
 
-  /// The 99th percentile; of more than 65 536 numbers that of a regular sample.
-  private static func percentile99(_ values: inout [Double]) -> Double {
-    let step = max(1, values.count / 65_536)
-    let sample = stride(from: 0, to: values.count, by: step).map { values[$0] }.sorted()
-    return sample.isEmpty ? 0 : sample[min(sample.count - 1, sample.count * 99 / 100)]
+  private static func percentile99(_ values: [Double]) -> Double {
+    let sorted = values.sorted()
+    return sorted.isEmpty ? 0 : sorted[min(sorted.count - 1, sorted.count * 99 / 100)]
   }
 
   private static func map(_ differences: [Double], width: Int) -> [[Double]] {
@@ -70,11 +79,16 @@ extension TensorMetrics {
     let (height, columns) = (min(32, rows), min(32, width))
     guard height > 0 else { return [] }
     var map = [[Double]](repeating: [Double](repeating: 0, count: columns), count: height)
-    for r in 0..<rows {
-      let y = r * height / rows
-      for c in 0..<width {
-        let d = differences[r * width + c]
-        if d > map[y][c * columns / width] { map[y][c * columns / width] = d }
+    differences.withUnsafeBufferPointer { differences in
+      for r in 0..<rows {
+        let y = r * height / rows
+        for cell in 0..<columns {
+          var largest = map[y][cell]
+          for c in (cell * width + columns - 1) / columns..<((cell + 1) * width + columns - 1) / columns {
+            largest = max(largest, differences[r * width + c])
+          }
+          map[y][cell] = largest
+        }
       }
     }
     return map
