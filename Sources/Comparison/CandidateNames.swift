@@ -83,7 +83,11 @@ public struct CandidateNames: Sendable {
     if let i = parts.firstIndex(where: { $0 == "lora_A" || $0 == "lora_B" }), parts.indices.contains(i + 1), parts[i + 1] != "weight" {
       parts.remove(at: i + 1)  // PEFT's name of the adapter
     }
-    if let layers = parts.firstIndex(of: "layers") { parts.removeFirst(layers) } else if parts.first == "model" { parts.removeFirst() }
+    if let layers = parts.firstIndex(of: "layers") {
+      parts.removeFirst(layers)
+    } else {
+      while parts.first == "model" { parts.removeFirst() }
+    }
     return (front + parts).joined(separator: ".")
   }
 
@@ -98,6 +102,7 @@ public struct CandidateNames: Sendable {
       "ffn_gate": "mlp.gate_proj", "ffn_up": "mlp.up_proj", "ffn_down": "mlp.down_proj", "attn_norm": "input_layernorm",
       "ffn_norm": "post_attention_layernorm", "token_embd": "embed_tokens", "output_norm": "norm", "output": "lm_head", "blk": "layers",
     ]
-    return parts.map { modules[$0] ?? $0 }
+    // `output` is the head at the front, and the end of a point's name elsewhere.
+    return parts.enumerated().map { i, part in i > 0 && part == "output" ? part : modules[part] ?? part }
   }
 }

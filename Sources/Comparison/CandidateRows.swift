@@ -71,10 +71,14 @@ final class CandidateRows<B: Backend> {
   private func gathered(_ tensor: Candidate.Tensor, _ name: String, _ places: [Int], width: Int) throws -> [Double] {
     let (b, t, n) = (layout.batch.rows, layout.batch.columns, layout.places.count)
     // Leading axes are rows, trailing ones make up the width: (B,T,W), (B·T,W), (N,W), (B,T,H,D).
-    var (rows, trailing) = (tensor.entry.elementCount, 1)
-    for size in tensor.entry.shape.reversed() where trailing < width { trailing *= size }
+    var (rows, trailing, trailingAxes) = (tensor.entry.elementCount, 1, 0)
+    for size in tensor.entry.shape.reversed() where trailing < width || trailingAxes == 0 {
+      trailing *= size
+      trailingAxes += 1
+    }
     rows = trailing == width && width > 0 ? rows / width : -1
-    guard rows == b * t || rows == n else {
+    let leading = tensor.entry.shape.dropLast(trailingAxes).filter { $0 != 1 }
+    guard rows == b * t || rows == n, [[b, t], [b * t], [n]].contains(where: { $0.filter { $0 != 1 } == leading }) else {
       throw wrongShape(tensor, name, "(\(b), \(t), \(width)), or (\(n), \(width)) without padding")
     }
     let all = try tensor.values()
@@ -133,7 +137,7 @@ final class CandidateRows<B: Backend> {
     var chosen: [Int32]?
     if let tensor = candidate.tensors[path] {
       let width = tensor.entry.shape.last ?? 0
-      let found = try gathered(tensor, path, places, width: width).map { $0.isFinite && abs($0) < 1e6 ? Int32($0) : -2 }
+      let found = try gathered(tensor, path, places, width: width).map { Int32(exactly: $0) ?? -2 }
       guard width <= slots || places.isEmpty else { throw wrongShape(tensor, path, "(…, \(slots))") }
       chosen = places.indices.flatMap { n in
         found[n * width..<(n + 1) * width] + repeatElement(Int32(-1), count: slots - width)

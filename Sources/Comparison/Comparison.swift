@@ -39,65 +39,62 @@ public struct Comparison {
   ) throws -> ComparisonReport where Exact.Scalar == Double {
     let files = try ModelFolder(model)
     let input = try TraceBatch(contentsOf: batch, vocabulary: files.configuration.vocabulary, adapters: adapters.count)
-    let order = try traceTensors(files, input)
+    let (order, lists) = try traceTensors(files, input)
     let names = order.names
-    var candidate = try Candidate(path, names: CandidateNames(names, rules: rules))
-    candidate.filter(request.isIncluded)
-    guard !candidate.tensors.isEmpty else {
-      let some = candidate.unknown.prefix(3).joined(separator: ", ")
+    // What is left out of the report still is what the rest was computed from.
+    let candidate = try Candidate(path, names: CandidateNames(names, rules: rules))
+    guard candidate.tensors.keys.contains(where: request.isIncluded) else {
+      let some = candidate.unknown.prefix(3).map { presentable($0) }.joined(separator: ", ")
       throw CheckpointError(
         file: path, found: "nothing in common with a trace of \(model)\(some.isEmpty ? "" : "; it has \(some), …")",
         expected: "names as `mixlora trace --list` prints them; --map translates others")
     }
     let precision = request.precision ?? candidate.precision
     let steps = try stepsOf(candidate)
-    let evaluations = Self.evaluations(candidate)
-    var report: ComparisonReport?
-    for evaluation in evaluations {
+    var comparisons: [OracleComparison<Exact>] = []
+    var report = ComparisonReport(
+      tensors: [], reference: "the float64 oracle of \(model)", candidate: path, precision: precision)
+    for evaluation in Self.evaluations(candidate) {
       let backend = RoundingBackend(exact)
       let hasGradients = steps.count > 0 || candidate.tensors.keys.contains { $0.contains("grad.") }
       let decoder = try files.decoder(
         adapters: adapters.map { .folder($0) }, trainsBase: hasGradients && adapters.isEmpty, evaluation: evaluation,
         balanceLoss: balanceLoss, on: backend)
-      let oracle = OracleModel(decoder, input, on: backend)
-      var part = candidate
-      if report != nil {
-        part.filter { Self.isOnlyPerExpert($0) || $0.hasSuffix(".tokens") || $0.hasSuffix(".choice") || $0.contains(".experts.") }
+      var request = request
+      if !comparisons.isEmpty {
+        let isIncluded = request.isIncluded
+        request.isIncluded = { isIncluded($0) && Self.isOnlyPerExpert($0) }
       }
       let comparison = try OracleComparison(
-        oracle, part, request, precision, order,
+        OracleModel(decoder, input, on: backend), candidate, request, precision, order.reading(lists[evaluation] ?? []),
         OracleModel<Exact>.Steps(count: steps.count, learningRate: steps.learningRate, weightDecay: steps.weightDecay))
       try comparison.run(progress: progress)
-      var found = comparison.report(reference: "the float64 oracle of \(model)")
-      if let first = found.first, report?.first == nil {
-        progress("what may be the cause")
-        if let finder = try CauseFinder(comparison, first) {
-          found.causes = try finder.search()
-          if finder.isCut { found.notes.append("the search for causes ended after 20 s; not everything was tried") }
-        }
-        if let operation = try comparison.failingOperation(first) { try failing(operation) }
-      }
-      if report == nil {
-        report = found
-      } else {
-        report?.tensors.append(contentsOf: found.tensors.filter { Self.isOnlyPerExpert($0.name) })
-        report?.tensors.sort { order.position($0.name) < order.position($1.name) }
-        if report?.causes.isEmpty == true, let first = report?.first, Self.isOnlyPerExpert(first.name) { report?.causes = found.causes }
-      }
+      let found = comparison.report(reference: report.reference)
+      report.tensors += found.tensors
+      report.routing = report.routing ?? found.routing
+      comparisons.append(comparison)
     }
-    guard var report else { throw CheckpointError(file: path, found: "nothing", expected: "tensors of a trace") }
-    report.missing = Self.missing(names, candidate)
-    // Nothing of the candidate is passed over in silence: what this run did not form is told.
+    report.tensors.sort { order.position($0.name) < order.position($1.name) }
+    if let first = report.first, let comparison = comparisons.first(where: { $0.hasJudged(first.name) }) {
+      progress("what may be the cause")
+      if let finder = try CauseFinder(comparison, first) {
+        report.causes = try finder.search()
+        if finder.isCut { report.notes.append("the search for causes ended after 20 s; not everything was tried") }
+      }
+      if let operation = try comparison.failingOperation(first) { try failing(operation) }
+    }
+    report.missing = Self.missing(names, candidate).filter(request.isIncluded)
+    // Nothing of the candidate is passed over in silence: what no run formed is told.
     let judged = Set(report.tensors.map(\.name))
-    report.unknown = candidate.unknown + candidate.tensors.keys.filter { !judged.contains($0) }.sorted()
-    report.notes += notes(candidate, precision)
+    report.unknown = candidate.unknown + candidate.tensors.keys.filter { !judged.contains($0) && request.isIncluded($0) }.sorted()
+    report.notes += notes(candidate, precision) + absentGradients(report.missing, candidate)
     return report
   }
 
   // MARK: Names
 
   /// Every tensor of a trace of the model, whatever the evaluation, in the order of the run.
-  func traceTensors(_ files: ModelFolder, _ batch: TraceBatch) throws -> RunOrder {
+  func traceTensors(_ files: ModelFolder, _ batch: TraceBatch) throws -> (order: RunOrder, lists: [ExpertEvaluation: [Provenance]]) {
     let shape = ShapeBackend()
     let lists = try [ExpertEvaluation.sharedBase, .perExpert].map { evaluation in
       let decoder = try files.decoder(
@@ -106,7 +103,7 @@ public struct Comparison {
         batch.hasLabels || $0.phase == .forward && $0.operation != .loss && $0.operation != .balance
       }
     }
-    return RunOrder(lists[0], with: lists[1])
+    return (RunOrder(lists[0], with: lists[1]), [.sharedBase: lists[0], .perExpert: lists[1]])
   }
 
   private static func isOnlyPerExpert(_ name: String) -> Bool { name.contains(".experts.") && name.hasSuffix(".down_proj.output") }
@@ -123,7 +120,7 @@ public struct Comparison {
   private static func missing(_ names: [String], _ candidate: Candidate) -> [String] {
     func kind(_ name: String) -> String {
       let isModule = [".output", ".hidden", ".input", ".tokens", ".choice"].contains { name.hasSuffix($0) }
-      let phase = name.contains("grad.") ? "grad" : name.contains("after.") ? "after" : "forward"
+      let phase = ["grad.", "after.", "exp_avg"].first { name.contains($0) } ?? "forward"
       return "\(phase) \(isModule) \(name.contains(".experts."))"
     }
     let kinds = Set(candidate.tensors.keys.map(kind))
@@ -141,12 +138,23 @@ public struct Comparison {
       return value
     }
     let hasValues = candidate.tensors.keys.contains { $0.contains("after.") || $0.contains("exp_avg") }
+    if request.steps == nil, let length = candidate.tensors["loss_curve"]?.entry.shape.last, length > 10_000 {
+      throw CheckpointError(
+        file: candidate.path, place: .tensor("loss_curve"), found: "\(length) steps", expected: "at most 10000, or --steps N for fewer")
+    }
     let count = request.steps ?? candidate.tensors["loss_curve"]?.entry.shape.last ?? (hasValues ? 1 : 0)
     return (count, try request.learningRate ?? number("lr") ?? 1e-3, try request.weightDecay ?? number("weight_decay") ?? 0.01)
   }
 
   private func notes(_ candidate: Candidate, _ precision: Precision) -> [String] {
     var notes: [String] = []
+    let low = candidate.tensors.filter { $0.value.precision == precision }.keys.sorted()
+    let numbers = candidate.tensors.values.count { $0.precision != nil }
+    if request.precision == nil, low.count * 10 < numbers {
+      notes.append(
+        "everything is judged in \(precision.rawValue), which only \(low.count) of \(numbers) tensors are stored in (\(low.prefix(2).joined(separator: ", "))\(low.count > 2 ? ", …" : "")); --precision says otherwise"
+      )
+    }
     if request.precision == nil, precision == .float64 || precision == .float32 {
       let narrower: [Precision] = precision == .float64 ? [.float32] : [.bfloat16, .float16]
       for other in narrower where (try? Self.allFit(candidate, other)) == true {
@@ -156,6 +164,18 @@ public struct Comparison {
       }
     }
     return notes
+  }
+
+  /// Parameters without a gradient beside others that have one: perhaps none arrives.
+  private func absentGradients(_ missing: [String], _ candidate: Candidate) -> [String] {
+    func isParameter(_ name: String) -> Bool { name.contains("grad.") && (name.hasSuffix(".weight") || name.hasSuffix(".bias")) }
+    let absent = missing.filter(isParameter)
+    let present = candidate.tensors.keys.count(where: isParameter)
+    guard !absent.isEmpty, present > 0 else { return [] }
+    let names = absent.prefix(3).joined(separator: ", ")
+    return [
+      "no gradient of \(absent.count) parameters beside \(present) that have one: \(names)\(absent.count > 3 ? ", …" : ""); if they are trained, none arrives there"
+    ]
   }
 
   private static func allFit(_ candidate: Candidate, _ precision: Precision) throws -> Bool {

@@ -15,6 +15,7 @@ extension Comparison {
   ) throws -> ComparisonReport {
     let golden = try Candidate(reference, names: CandidateNames())
     var candidate = try Candidate(path, names: CandidateNames(golden.tensors.keys, rules: rules))
+    let precision = request.precision ?? max(candidate.precision, golden.precision)
     candidate.filter(request.isIncluded)
     let order = try TraceOrder.names(of: reference, among: golden)
     let common = order.filter { candidate.tensors[$0] != nil }
@@ -22,7 +23,6 @@ extension Comparison {
       throw CheckpointError(
         file: path, found: "nothing in common with \(reference)", expected: "tensors of the same names; --map translates")
     }
-    let precision = request.precision ?? max(candidate.precision, golden.precision)
     var report = ComparisonReport(tensors: [], reference: reference, candidate: path, precision: precision)
     for (number, name) in common.enumerated() {
       progress(number, common.count)
@@ -74,7 +74,7 @@ enum TraceOrder {
   static func names(of path: String, among golden: Candidate) throws -> [String] {
     let all = golden.tensors.keys.sorted()
     guard golden.metadata["order"] != nil, let trace = try? TraceFile(path: path) else {
-      return all.sorted { (RunPhase.rank($0), $0) < (RunPhase.rank($1), $1) }
+      return all.sorted { (RunPhase.place($0), $0) < (RunPhase.place($1), $1) }
     }
     let known = Set(trace.names)
     return trace.names.filter { golden.tensors[$0] != nil } + all.filter { !known.contains($0) }
@@ -93,27 +93,22 @@ enum RunPhase {
     }
   }
 
-  static func rank(_ name: String) -> Int { ["forward", "backward", "optimizer"].firstIndex(of: of(name)) ?? 0 }
-}
-
-/// ‖candidate − reference‖₂ and ‖reference‖₂.
-struct Distance {
-  var difference = 0.0
-  var norm = 0.0
-  var count = 0
-
-  init(of a: [Double], from b: [Double]) {
-    for i in b.indices {
-      let (x, y) = (a[i], b[i])
-      norm += y * y
-      if x == y || (x.isNaN && y.isNaN) { continue }
-      difference += (x - y) * (x - y)
-    }
-    difference = difference.isNaN ? .infinity : difference.squareRoot()
-    (norm, count) = (norm.squareRoot(), b.count)
+  /// Roughly where a tensor stands in a run, where no file says it: phase, layer, module.
+  static func place(_ name: String) -> Double {
+    let phase = of(name)
+    let rank = Double(["forward", "backward", "optimizer"].firstIndex(of: phase) ?? 0)
+    let modules = [
+      "input_layernorm", "q_proj", "k_proj", "v_proj", "rotated", "o_proj.input", "o_proj", "self_attn", "residual",
+      "post_attention_layernorm",
+      "moe_gate", "gate_proj", "up_proj", "hidden", "down_proj", "mlp",
+    ]
+    let layer = name.firstRange(of: "layers.").flatMap { Double(name[$0.upperBound...].prefix { $0 != "." }) }
+    let module = Double(modules.firstIndex { name.contains($0) } ?? modules.count) / Double(modules.count + 1)
+    let ends = ["embed_tokens", "model.norm", "lm_head", "router_logits", "logits", "loss", "aux_loss"]
+    let end = Double(ends.lastIndex { name.hasSuffix($0) || name.contains("\($0).") } ?? 0)
+    let forward = layer.map { 1 + $0 + module } ?? (name.contains("embed_tokens") ? 0 : 1e6 + end)
+    return rank * 1e8 + (phase == "backward" ? 1e7 - forward : forward)
   }
-
-  var relative: Double { difference == 0 ? 0 : norm > 0 ? difference / norm : .infinity }
 }
 
 private func max(_ a: Precision, _ b: Precision) -> Precision { a.unitRoundoff >= b.unitRoundoff ? a : b }

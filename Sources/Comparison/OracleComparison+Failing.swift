@@ -13,7 +13,8 @@ extension OracleComparison {
     guard let provenance = order[target.name] else { return nil }
     let inputs = provenance.inputs
     let wanted = Set([target.name] + inputs.map(\.name))
-    let run = try localRun(CauseFinder<Exact>.Trial()) { wanted.contains($0) }
+    let paths = Set(inputs.map { $0.name.hasPrefix("grad.") ? String($0.name.dropFirst("grad.".count)) : $0.name })
+    let run = try localRun(CauseFinder<Exact>.Trial(), seeing: paths) { wanted.contains($0) }
     guard let (ours, found) = run[target.name], let found else { return nil }
     let provenances = Provenances(model.decoder, hasBaseRows: true)
     func elementType(_ name: String) -> ElementType { candidate.tensors[name]?.entry.elementType ?? .float64 }
@@ -46,9 +47,37 @@ extension OracleComparison {
         }
       }
     }
+    let positions = model.packed.order.flatMap { n in model.batch.realColumns[n].map { Double($0) } }
+    read.append(.init(name: "positions", shape: [positions.count], values: positions, elementType: .int64))
+    let offsets = model.packed.plan.offsets.map { Double($0) }
+    read.append(.init(name: "sequence_offsets", shape: [offsets.count], values: offsets, elementType: .int64))
     return FailingOperation(
-      name: target.name, kind: target.kind, equation: target.equation, inputs: read, shape: shape(target.name, ours.count), expected: ours,
+      name: target.name, kind: target.kind, equation: target.equation, attributes: attributes, inputs: read,
+      shape: shape(target.name, ours.count), expected: ours,
       found: found, budget: target.localBudget ?? target.budget)
+  }
+}
+
+extension OracleComparison {
+  /// The numbers of the model that an equation may take, under their names in Hugging Face's and PEFT's files.
+  private var attributes: [(name: String, value: Double)] {
+    let c = model.decoder.configuration
+    var all: [(name: String, value: Double)] = [
+      ("num_attention_heads", Double(c.attention.heads)), ("num_key_value_heads", Double(c.attention.keyValueHeads)),
+      ("head_dim", Double(c.attention.headWidth)), ("attention_scale", c.attention.scale), ("rope_theta", c.rotary.base),
+      ("rms_norm_eps", c.norm.epsilon), ("norm_offset", c.norm.offset), ("hidden_size", Double(c.channels)),
+      ("embedding_scale", c.embeddingScale),
+    ]
+    if let softcap = c.attention.softcap { all.append(("attn_logit_softcapping", softcap)) }
+    if let softcap = c.head.softcap { all.append(("final_logit_softcapping", softcap)) }
+    if let window = c.attention.windows.compactMap({ $0 }).first { all.append(("sliding_window", Double(window))) }
+    if let owner = model.layout.owners.first {
+      all.append(("num_experts", Double(owner.mixture.experts)))
+      if case .topK(let k) = owner.mixture.policy { all.append(("top_k", Double(k))) }
+      if let loss = model.decoder.adapters[owner.number].balanceLoss { all.append(("router_aux_loss_coef", loss.coefficient)) }
+    }
+    if steps.count > 0 { all += [("lr", steps.learningRate), ("weight_decay", steps.weightDecay), ("steps", Double(steps.count))] }
+    return all
   }
 }
 

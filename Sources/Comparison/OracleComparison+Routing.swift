@@ -36,9 +36,11 @@ extension OracleComparison {
           guard shown.isFlip else { continue }
           layer.flips += 1
           let isExplained = !local.isFlip || local.margin <= local.budget
+          let isFirstUnexplained = !isExplained && layer.explained == layer.flips - 1
           if isExplained { layer.explained += 1 }
           // What is not explained is shown first, then the widest margin.
-          if !isExplained && layer.explained == layer.flips - 1 || shown.margin > (layer.widest?.margin ?? -1) {
+          let isShown = isExplained ? layer.flips == layer.explained : true
+          if isFirstUnexplained || isShown && shown.margin > (layer.widest?.margin ?? -1) {
             layer.widest = (
               places[n] / model.batch.columns, places[n] % model.batch.columns, shown.lost.first ?? -1, shown.gained.first ?? -1,
               shown.margin,
@@ -96,17 +98,21 @@ extension OracleComparison {
   }
 
   /// How far the logits are from the candidate's decision: the widest gap between an expert that was dropped and one that was taken; with
-  /// top-p, where only the number of experts differs, the distance of the sum from the threshold, in logits.
+  /// top-p, where the candidate stopped earlier or later in the same order, the distance of that sum from the threshold, in logits.
   fileprivate static func margin(_ z: [Double], _ lost: [Int], _ gained: [Int], _ policy: RoutingPolicy, _ own: [Int]) -> Double {
     if !lost.isEmpty, !gained.isEmpty {
       return max(0, (lost.map { z[$0] }.max() ?? 0) - (gained.map { z[$0] }.min() ?? 0))
     }
     guard case .topP(let threshold, let temperature) = policy else { return .infinity }
-    let p = probabilities(z).map { $0 / (temperature > 0 ? temperature : 1) }
-    let sum = own.dropLast(lost.count).reduce(0) { $0 + p[$1] }
-    let full = own.reduce(0) { $0 + p[$1] }
-    // ∂p/∂z is at most p (1 − p) ≤ 1/4 an expert: an error δ of every logit moves the sum by δ/2 at most.
-    return 2 * (lost.isEmpty ? abs(full - threshold) : min(abs(sum - threshold), abs(full - threshold)))
+    let t = temperature > 0 ? temperature : 1
+    let order = z.indices.sorted { (z[$1], $0) < (z[$0], $1) }
+    let count = own.count - lost.count + gained.count
+    guard count > 0, Set(order.prefix(count)) == Set(own).subtracting(lost).union(gained) else { return .infinity }
+    // The sum that the candidate stopped at, or the last one that it went on from.
+    let p = probabilities(z)
+    let sums = lost.isEmpty ? own.count..<count : count..<own.count
+    let farthest = sums.map { n in abs(order.prefix(n).reduce(0) { $0 + p[$1] / t } - threshold) }.max() ?? 0
+    return 2 * t * farthest  // ∂Σp/∂z is at most 1/2: an error δ of every logit moves the sum of p/t by δ/(2t) at most
   }
 
   /// Judgements of what the candidate has of decisions: `choice` and the experts' `tokens`.
@@ -156,17 +162,16 @@ extension OracleComparison {
 
   /// Whether the router's own logits are wrong on their input, which then explains the decisions.
   private func logitsAreWrong(_ gate: String) -> Bool {
-    guard let record = records["\(gate).output"] ?? records["router_logits"], let local = record.local else { return false }
-    let roundoff = precision.unitRoundoff
-    return local.difference > Self.budget(record.localRounding, norm: local.norm, count: local.count, roundoff: roundoff)
-      && candidate.tensors["\(gate).output"] != nil
+    let name = "\(gate).output"
+    return records[name].flatMap { judgement(name, $0) }?.verdict == .mismatch
   }
 
   private func tokensFollowChoice(_ name: String, _ gate: String, _ owner: TraceLayout<B>.Owner) -> Bool {
     let module = String(gate.dropLast(".moe_gate".count))
     guard let expert = Int(name.dropFirst("\(module).experts.".count).prefix { $0 != "." }),
-      let tokens = try? rows.tokens(module, expert), let choice = rows.choices["\(gate).choice"]
+      let tokens = try? rows.tokens(module, expert)
     else { return false }
+    guard let choice = rows.choices["\(gate).choice"] else { return true }  // nothing to follow
     let slots = owner.mixture.policy.slots(of: owner.mixture.experts)
     let places = Array(model.layout.places(of: owner))
     let own = places.indices.filter { choice[$0 * slots..<($0 + 1) * slots].contains(Int32(expert)) }.map { places[$0] }

@@ -19,7 +19,7 @@ extension OracleComparison {
   /// The report of all runs.
   func report(reference: String) -> ComparisonReport {
     let routing = routingAgreement()
-    var judgements = records.compactMap { name, record in judgement(name, record, routing) } + choiceJudgements(routing)
+    var judgements = records.compactMap { name, record in judgement(name, record) } + choiceJudgements(routing)
     judgements.sort { (order.position($0.name), $0.name) < (order.position($1.name), $1.name) }
     var report = ComparisonReport(tensors: judgements, reference: reference, candidate: candidate.path, precision: precision)
     settlePropagation(&report)
@@ -27,27 +27,28 @@ extension OracleComparison {
     return report
   }
 
-  private func judgement(_ name: String, _ record: Record, _ routing: RoutingAgreement?) -> TensorJudgement? {
+  func judgement(_ name: String, _ record: Record) -> TensorJudgement? {
     guard let local = record.local ?? record.whole ?? record.replayed else { return incomparable(name, record) }
     let roundoff = candidate.tensors[name]?.precision?.unitRoundoff ?? precision.unitRoundoff
-    let whole = record.whole ?? record.replayed ?? local
+    let whole = (request.replaysRouting ? record.replayed ?? record.whole : record.whole ?? record.replayed) ?? local
     func relative(_ absolute: Double, _ norm: Double) -> Double { absolute == 0 ? 0 : norm > 0 ? absolute / norm : .infinity }
     let localBudget = Self.budget(record.localRounding, norm: local.norm, count: local.count, roundoff: roundoff)
     let wholeBudget = max(Self.budget(record.wholeRounding, norm: whole.norm, count: whole.count, roundoff: roundoff), localBudget)
     var judgement = TensorJudgement(
       name: name, phase: record.phase, kind: order[name]?.operation.rawValue ?? "tensor", equation: order[name]?.equation ?? "",
-      shape: record.shape, error: whole.relative,
-      budget: relative(wholeBudget, whole.norm), metrics: record.metrics, verdict: .ok)
+      shape: record.shape, error: whole.relative, budget: relative(wholeBudget, whole.norm), metrics: record.metrics, verdict: .ok)
     judgement.localError = local.relative
     judgement.localBudget = relative(localBudget, local.norm)
+    /// Only a finite error within a finite budget passes.
+    func isWithin(_ error: Double, _ budget: Double) -> Bool { error.isFinite && budget.isFinite && error <= budget }
     let isLocallyRight: Bool
-    var isWhollyRight = whole.difference <= wholeBudget
+    var isWhollyRight = isWithin(whole.difference, wholeBudget)
     switch request.mode {
-    case .budget: isLocallyRight = local.difference <= localBudget
+    case .budget: isLocallyRight = isWithin(local.difference, localBudget) && !hasWrongRow(record, local, roundoff)
     case .referenceRatio:
       let ratio = request.relative ?? 2
-      isLocallyRight = local.difference <= ratio * record.localRounding.root + 2 * roundoff * local.norm
-      isWhollyRight = whole.difference <= ratio * record.wholeRounding.root + 2 * roundoff * whole.norm
+      isLocallyRight = isWithin(local.difference, ratio * record.localRounding.root + 2 * roundoff * local.norm)
+      isWhollyRight = isWithin(whole.difference, ratio * record.wholeRounding.root + 2 * roundoff * whole.norm)
     case .ulp:
       isLocallyRight = record.metrics.maxULP <= request.relative ?? 4
       isWhollyRight = isLocallyRight
@@ -58,15 +59,22 @@ extension OracleComparison {
       isLocallyRight = whole.difference == 0
       isWhollyRight = isLocallyRight
     }
-    if record.metrics.nonfinite > 0 || !local.difference.isFinite || !isLocallyRight {
+    if record.metrics.nonfinite > 0 || !isLocallyRight {
       judgement.verdict = .mismatch
     } else if !isWhollyRight {
       let replayed = record.replayed.map {
-        $0.difference <= max(wholeBudget, Self.budget(record.wholeRounding, norm: $0.norm, count: $0.count, roundoff: roundoff))
+        isWithin($0.difference, max(wholeBudget, Self.budget(record.wholeRounding, norm: $0.norm, count: $0.count, roundoff: roundoff)))
       }
       judgement.verdict = replayed == true ? .routing : .propagated
     }
     return judgement
+  }
+
+  /// Whether a single row is off by more than rounding makes of the worst one: a token among many hides in the norm of all.
+  private func hasWrongRow(_ record: Record, _ local: Distance, _ roundoff: Double) -> Bool {
+    guard let width = record.shape.last, width >= 8, local.count >= 4 * width, record.localRounding.samples > 0 else { return false }
+    let elements = Double(width * record.localRounding.samples)
+    return local.largestRow > 4 * (1 + 8 / elements.squareRoot()) * record.largestRounding + 4 * roundoff * local.largestRowNorm
   }
 
   /// Rows of an expert that serves other tokens than ours would, even with the candidate's decisions.

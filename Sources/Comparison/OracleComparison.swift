@@ -32,14 +32,17 @@ final class OracleComparison<Exact: Backend & MatrixFactorizing> where Exact.Sca
     var wholeRounding = MeanSquare()
     var localRounding = MeanSquare()
     var isUnderAllclose = true
-    var worstLocal: [Int] = []
+    /// The largest row of the local rounded runs' difference.
+    var largestRounding = 0.0
   }
 
   struct MeanSquare {
     var sum = 0.0
     var samples = 0
     var root: Double { samples == 0 ? 0 : (sum / Double(samples)).squareRoot() }
+    /// What left the finite numbers explains nothing.
     mutating func add(_ difference: Double) {
+      guard difference.isFinite else { return }
       sum += difference * difference
       samples += 1
     }
@@ -73,6 +76,8 @@ final class OracleComparison<Exact: Backend & MatrixFactorizing> where Exact.Sca
   /// Who takes the values instead of the records, and what is done otherwise, while a cause is looked for.
   var capture: ((_ name: String, _ values: [Double], _ theirs: () throws -> [Double]?) throws -> Void)?
   var trial: CauseFinder<Exact>.Trial?
+  /// Points that are seen although the candidate has nothing there.
+  var seenPaths: Set<String> = []
   /// Columns of what was captured.
   var widths: [String: Int] = [:]
   var othersCache: (name: String, values: [(name: String, values: [Double])])?
@@ -88,12 +93,17 @@ final class OracleComparison<Exact: Backend & MatrixFactorizing> where Exact.Sca
     needsBackward = candidate.tensors.keys.contains { $0.hasPrefix("grad.") || $0.contains(".grad.") } || steps.count > 0
   }
 
+  /// Whether a tensor was judged here.
+  func hasJudged(_ name: String) -> Bool {
+    records[name] != nil || name.hasSuffix(".choice") || name.hasSuffix(".tokens")
+  }
+
   // MARK: The runs
 
   /// Makes all runs; `progress` hears which one goes on.
   func run(progress: (String) -> Void) throws {
     // Of large tensors one sample says how far rounding goes; small models cost nothing, and have only small ones.
-    let samples = model.layout.places.count * model.decoder.configuration.channels > 1 << 13 ? 2 : 3
+    let samples = model.layout.places.count * model.decoder.configuration.channels > 1 << 13 ? 2 : 6
     progress("each operation on the candidate's inputs")
     try pass(.localExact, precision: nil, seed: 0)
     for sample in 1...samples {
@@ -146,7 +156,7 @@ final class OracleComparison<Exact: Backend & MatrixFactorizing> where Exact.Sca
     )
     var gateLogits: [String: [[Double]]] = [:]
     let hook = OracleHook<B>(
-      on: model.backend, { always.contains($0) || names.contains($0) },
+      on: model.backend, { always.contains($0) || names.contains($0) || self.seenPaths.contains($0) },
       see: { value in
         try self.see(value, pass)
         if value.phase == .forward, value.path.hasSuffix(".moe_gate.output"), let owner = self.model.layout.owner(ofPath: value.path) {
@@ -270,17 +280,20 @@ final class OracleComparison<Exact: Backend & MatrixFactorizing> where Exact.Sca
       record.shape = shape
       record.phase = RunPhase.of(name)
     }
+    if pass == .wholeExact, !values.allSatisfy(\.isFinite) {
+      throw NonFiniteValue("tensor \(name)", at: "the float64 oracle", "has a value that is not finite")
+    }
     if pass.isExact {
-      if pass != .wholeExact || !(request.replaysRouting) { ours[name] = values }
+      ours[name] = values
       if let found = try theirs(), found.count == values.count {
-        let distance = Distance(of: found, from: values)
+        let distance = Distance(of: found, from: values, width: shape.last ?? 1)
         switch pass {
         case .localExact: record.local = distance
         case .wholeExact: record.whole = distance
         case .replayedExact: record.replayed = distance
         default: break
         }
-        if pass == .wholeExact || (pass == .replayedExact && record.whole == nil) {
+        if pass == .wholeExact || (pass == .replayedExact && (record.whole == nil || request.replaysRouting)) {
           record.metrics = TensorMetrics(
             found, values, shape: [values.count / max(1, shape.last ?? 1), shape.last ?? 1],
             roundoff: candidate.tensors[name]?.precision?.unitRoundoff ?? precision.unitRoundoff, isLogits: name == "logits")
@@ -293,8 +306,13 @@ final class OracleComparison<Exact: Backend & MatrixFactorizing> where Exact.Sca
         }
       }
     } else if let exact = ours[name], exact.count == values.count {
-      let difference = Distance(of: values, from: exact).difference
-      if pass == .localRounded { record.localRounding.add(difference) } else { record.wholeRounding.add(difference) }
+      let distance = Distance(of: values, from: exact, width: shape.last ?? 1)
+      if pass == .localRounded {
+        record.localRounding.add(distance.difference)
+        if distance.largestRow.isFinite { record.largestRounding = max(record.largestRounding, distance.largestRow) }
+      } else {
+        record.wholeRounding.add(distance.difference)
+      }
     }
     records[name] = record
   }
@@ -302,6 +320,11 @@ final class OracleComparison<Exact: Backend & MatrixFactorizing> where Exact.Sca
   /// A packed row and column as the index in the trace's tensor.
   private func indexInTrace(_ index: [Int], _ name: String, _ shape: [Int]) -> [Int] {
     guard index.count == 2 else { return index }
+    if name.hasSuffix("router_logits"), let owner = model.layout.owners.first(where: { name == $0.prefix + "router_logits" }) {
+      let places = Array(model.layout.places(of: owner))
+      guard !places.isEmpty else { return index }
+      return [index[0] / places.count * model.batch.rows * model.batch.columns + places[index[0] % places.count], index[1]]
+    }
     if shape.count == 3 {
       let path = name.replacing("grad.", with: "", maxReplacements: 1)
       let places = Array(model.layout.places(ofPath: path, rows: rowsOf(name)))

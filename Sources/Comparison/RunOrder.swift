@@ -7,7 +7,7 @@ struct RunOrder {
   /// All names.
   let names: [String]
   private let positions: [String: Double]
-  private let provenances: [String: Provenance]
+  private var provenances: [String: Provenance]
 
   /// The order of one evaluation, with what only another one forms put in behind what it is formed from.
   init(_ list: [Provenance], with others: [Provenance]) {
@@ -31,6 +31,13 @@ struct RunOrder {
     }
     (self.positions, self.provenances) = (positions, provenances)
     names = positions.sorted { $0.value < $1.value }.map(\.key)
+  }
+
+  /// The same order, in which tensors come from where one evaluation takes them.
+  func reading(_ list: [Provenance]) -> RunOrder {
+    var order = self
+    for provenance in list { order.provenances[provenance.name] = provenance }
+    return order
   }
 
   /// Where a tensor stands.

@@ -26,6 +26,11 @@ extension TensorMetrics {
               if first < 0 { first = i }
               continue
             }
+            guard y.isFinite else {  // a number where the reference has none
+              nonfinite += 1
+              if first < 0 { first = i }
+              continue
+            }
             let d = abs(x - y)
             differences[i] = d
             sum += d
@@ -34,7 +39,7 @@ extension TensorMetrics {
             if d > maxAbsolute { (maxAbsolute, worst) = (d, i) }
             let size = abs(y)
             if d > maxRelative * size, size > 0 { maxRelative = d / size }
-            let ulp = twice * Self.binade(size)
+            let ulp = twice * Self.binade(size, roundoff)
             if d > maxULP * ulp { maxULP = d / ulp }
           }
         }
@@ -45,20 +50,23 @@ extension TensorMetrics {
     meanAbsolute = sum / Double(count)
     cosine = foundNorm > 0 && squares > 0 ? dot / (foundNorm.squareRoot() * norm) : foundNorm == squares ? 1 : 0
     if first < 0, maxAbsolute > 0 { first = differences.firstIndex { $0 > maxAbsolute / 10 } ?? worst }
-    if nonfinite > 0, first >= 0, !found[first].isFinite { worst = first }
+    if nonfinite > 0, first >= 0, !found[first].isFinite || !expected[first].isFinite { worst = first }
     worstIndex = Self.index(worst, shape)
     worstValues = (found[worst], expected[worst])
     firstIndex = first >= 0 ? Self.index(first, shape) : []
     // Percentiles are those of a regular sample of at most 65 536 numbers.
     let sample = Array(stride(from: 0, to: count, by: max(1, count / 65_536)))
     p99Absolute = Self.percentile99(sample.map { differences[$0] })
-    p99ULP = Self.percentile99(sample.map { differences[$0] / (twice * Self.binade(abs(expected[$0]))) })
+    p99ULP = Self.percentile99(sample.map { differences[$0] / (twice * Self.binade(abs(expected[$0]), roundoff)) })
     map = Self.map(differences, width: width)
     if isLogits, width > 1 { logits = Self.logits(found, expected, width: width) }
   }
 
-  /// The largest power of two that is at most x, at least float32's smallest normal number.
-  private static func binade(_ x: Double) -> Double { max(0x1p-126, Double(bitPattern: x.bitPattern & 0x7ff0_0000_0000_0000)) }
+  /// The largest power of two that is at most x, at least the smallest normal number of the element type.
+  private static func binade(_ x: Double, _ roundoff: Double) -> Double {
+    let smallest = roundoff == 0x1p-11 ? 0x1p-14 : roundoff == 0x1p-53 ? 0x1p-1022 : 0x1p-126
+    return max(smallest, Double(bitPattern: x.bitPattern & 0x7ff0_0000_0000_0000))
+  }
 
   private static func index(_ i: Int, _ shape: [Int]) -> [Int] {
     var (index, rest): ([Int], Int) = ([], i)

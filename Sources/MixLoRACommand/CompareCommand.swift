@@ -101,7 +101,8 @@ struct CompareCommand: ParsableCommand {
       }
       let given = [
         (batch != nil, "--batch"), (!adapter.isEmpty, "--adapter"), (steps != nil, "--steps"), (replayRouting, "--replay-routing"),
-        (genTest != nil, "--gen-test"),
+        (genTest != nil, "--gen-test"), (lr != nil, "--lr"),
+        (weightDecay != nil, "--weight-decay"),
       ]
       if let flag = given.first(where: \.0)?.1 { throw ValidationError("\(flag) goes with --model.") }
     }

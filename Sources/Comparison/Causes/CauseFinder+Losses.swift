@@ -124,14 +124,14 @@ extension CauseFinder {
     else { return }
     let (difference, noise) = (zip(found, ours).map(-), zip(rounded.ours, ours).map(-))
     let (d, n) = (Self.norm(difference), Self.norm(noise))
-    if d > 0, d <= 3 * n, n <= 30 * d {
-      causes.append(
-        (
-          Cause(
-            name: "low-precision",
-            text: "the error has the size that bfloat16 gives it: a part of the operation may run in lower precision", remaining: 0), 9
-        ))
-    }
+    // Rounding spreads over all elements, and leaves numbers that the narrow type has.
+    let largest = difference.map { abs($0) }.max() ?? 0
+    var narrow = found
+    Precision.bfloat16.round(&narrow)
+    let isNarrow = 20 * zip(narrow, found).count { $0 == $1 } > found.count
+    guard d > 0, d <= 3 * n, n <= 30 * d, largest * Double(ours.count).squareRoot() < 20 * d, isNarrow else { return }
+    let text = "the error has the size that bfloat16 gives it, and many of its numbers are bfloat16's: a part of it may run in that"
+    causes.append((Cause(name: "low-precision", text: text, remaining: target.localError ?? target.error), 9))
   }
 
   /// A factor in words: as a power, a root or a ratio of sizes of the model where it is one.

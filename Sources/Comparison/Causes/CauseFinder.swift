@@ -106,6 +106,7 @@ final class CauseFinder<Exact: Backend & MatrixFactorizing> where Exact.Scalar =
     let isLoss = target.name.hasSuffix("loss")
     if isLoss { return scalarLoss(c) }
     guard ours.count > 2 || target.phase == "optimizer" else { return }
+    guard abs(c - 1) > 1e-4 else { return }
     keep(ours.map { c * $0 }, "scale", rank: 1, "it is \(Self.spelled(c, comparison)) times what it should be")
   }
 
@@ -118,7 +119,7 @@ final class CauseFinder<Exact: Backend & MatrixFactorizing> where Exact.Scalar =
     var dot = 0.0
     for i in part.indices { dot += (found[i] - rest[i]) * part[i] }
     let c = dot / square
-    guard abs(c - 1) > 1e-9 else { return }
+    guard abs(c - 1) > 1e-3 else { return }
     let isMissing = abs(c) < 1e-3 || abs(c) * square.squareRoot() < tolerance
     keep(
       zip(rest, part).map { $0 + (isMissing ? 0 : c) * $1 }, isMissing ? missing : "scale", rank: rank,

@@ -12,9 +12,13 @@ extension OracleComparison {
   }
 
   /// Our values on the candidate's inputs of every tensor that is asked for.
-  func localRun(_ trial: CauseFinder<Exact>.Trial, _ isWanted: @escaping (String) -> Bool) throws -> [String: (
-    ours: [Double], found: [Double]?
-  )] {
+  ///
+  /// - Parameter paths: points that are seen although the candidate has nothing there.
+  func localRun(
+    _ trial: CauseFinder<Exact>.Trial, seeing paths: Set<String> = [], _ isWanted: @escaping (String) -> Bool
+  ) throws -> [String: (ours: [Double], found: [Double]?)] {
+    seenPaths = paths
+    defer { seenPaths = [] }
     var all: [String: (ours: [Double], found: [Double]?)] = [:]
     capture = { name, values, theirs in
       guard isWanted(name) else { return }

@@ -17,15 +17,10 @@ extension RoundingBackend {
     }
   }
 
-  /// The numbers of a frozen matrix: I W.
+  /// The numbers of a frozen matrix, row after row: those of an embedding that asks for each once.
   func decoded(_ matrix: Exact.FrozenMatrix) -> [Double] {
-    let n = matrix.shape.rows
-    var identity = [Double](repeating: 0, count: n * n)
-    for i in 0..<n { identity[i * n + i] = 1 }
-    var w = exact.empty(matrix.shape)
-    exact.gemm(
-      1, .dense(exact.upload(identity, Shape(n, n)), transposed: false), .frozen(matrix, transposed: false), 0, into: &w, rows: nil)
-    return (try? exact.download(w)) ?? []
+    let rows = exact.upload((0..<Int32(matrix.shape.rows)).map { $0 })
+    return (try? exact.download(exact.embedding(rows, .frozen(matrix, transposed: false)))) ?? []
   }
 
   /// A stack in which every expert has the matrices of another.

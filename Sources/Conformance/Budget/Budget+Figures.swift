@@ -31,7 +31,7 @@ extension Budget {
         self = isActivation ? .activationGradient : .parameterGradient
         return
       }
-      if parts.count > 1, parts.first == "after" {
+      if parts.count > 1, ["after", "exp_avg", "exp_avg_sq"].contains(parts.first) {
         self = .updated
         return
       }
