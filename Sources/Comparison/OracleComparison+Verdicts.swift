@@ -32,7 +32,8 @@ extension OracleComparison {
     let roundoff = candidate.tensors[name]?.precision?.unitRoundoff ?? precision.unitRoundoff
     let whole = (request.replaysRouting ? record.replayed ?? record.whole : record.whole ?? record.replayed) ?? local
     func relative(_ absolute: Double, _ norm: Double) -> Double { absolute == 0 ? 0 : norm > 0 ? absolute / norm : .infinity }
-    let localBudget = Self.budget(record.localRounding, norm: local.norm, count: local.count, roundoff: roundoff)
+    let localRounding = isFineLoss(name) ? record.fineRounding : record.localRounding
+    let localBudget = Self.budget(localRounding, norm: local.norm, count: local.count, roundoff: roundoff)
     let wholeBudget = max(Self.budget(record.wholeRounding, norm: whole.norm, count: whole.count, roundoff: roundoff), localBudget)
     var judgement = TensorJudgement(
       name: name, phase: record.phase, kind: order[name]?.operation.rawValue ?? "tensor", equation: order[name]?.equation ?? "",

@@ -31,6 +31,8 @@ final class OracleComparison<Exact: Backend & MatrixFactorizing> where Exact.Sca
     /// Mean squares of the rounded runs' ‖rounded − exact‖₂.
     var wholeRounding = MeanSquare()
     var localRounding = MeanSquare()
+    /// Of a loss that is stored in more bits than its run has: the local run in single precision.
+    var fineRounding = MeanSquare()
     var isUnderAllclose = true
     /// The largest row of the local rounded runs' difference.
     var largestRounding = 0.0
@@ -110,6 +112,9 @@ final class OracleComparison<Exact: Backend & MatrixFactorizing> where Exact.Sca
       progress("the same in \(precision.rawValue), \(sample) of \(samples)")
       try pass(.localRounded, precision: precision, seed: UInt64(sample))
     }
+    if candidate.tensors.keys.contains(where: isFineLoss) {
+      for sample in 1...samples { try pass(.localFine, precision: .float32, seed: UInt64(100 + sample)) }
+    }
     ours = [:]
     progress("the oracle by itself")
     try pass(.wholeExact, precision: nil, seed: 0)
@@ -126,8 +131,8 @@ final class OracleComparison<Exact: Backend & MatrixFactorizing> where Exact.Sca
   }
 
   enum Pass {
-    case localExact, localRounded, wholeExact, replayedExact, wholeRounded
-    var isLocal: Bool { self == .localExact || self == .localRounded }
+    case localExact, localRounded, localFine, wholeExact, replayedExact, wholeRounded
+    var isLocal: Bool { [.localExact, .localRounded, .localFine].contains(self) }
     var isExact: Bool { self == .localExact || self == .wholeExact || self == .replayedExact }
   }
 
@@ -255,11 +260,24 @@ final class OracleComparison<Exact: Backend & MatrixFactorizing> where Exact.Sca
     switch pass {
     case .localExact: logits.local = value.values
     case .localRounded: logits.localNoise = max(logits.localNoise, noise(logits.local))
+    case .localFine: break
     case .wholeExact: logits.whole = value.values
     case .replayedExact: logits.replayed = value.values
     case .wholeRounded: logits.wholeNoise = max(logits.wholeNoise, noise(logits.replayed.isEmpty ? logits.whole : logits.replayed))
     }
     gates[gate] = logits
+  }
+
+  /// Whether a tensor is a loss in single precision of a run in fewer bits, whose inputs are known: then it was summed in single precision.
+  func isFineLoss(_ name: String) -> Bool {
+    let roundoff = Precision.float32.unitRoundoff
+    guard precision.unitRoundoff > roundoff, name == "loss" || name == "aux_loss",
+      let stored = candidate.tensors[name]?.precision, stored.unitRoundoff <= roundoff
+    else { return false }
+    if name == "loss" { return rows.has("lm_head.output") || rows.has("logits") }
+    return model.layout.owners.allSatisfy { owner in
+      rows.has("\(owner.prefix)router_logits") || model.layout.gates(of: owner).allSatisfy { rows.has("\($0).output") }
+    }
   }
 
   private func traceShape(_ value: OracleHook<B>.Value) -> [Int] {
@@ -307,7 +325,9 @@ final class OracleComparison<Exact: Backend & MatrixFactorizing> where Exact.Sca
       }
     } else if let exact = ours[name], exact.count == values.count {
       let distance = Distance(of: values, from: exact, width: shape.last ?? 1)
-      if pass == .localRounded {
+      if pass == .localFine {
+        record.fineRounding.add(distance.difference)
+      } else if pass == .localRounded {
         record.localRounding.add(distance.difference)
         if distance.largestRow.isFinite { record.largestRounding = max(record.largestRounding, distance.largestRow) }
       } else {
