@@ -71,6 +71,7 @@ public struct Comparison {
       try comparison.run(progress: progress)
       let found = comparison.report(reference: report.reference)
       report.tensors += found.tensors
+      report.notes += found.notes
       report.routing = report.routing ?? found.routing
       comparisons.append(comparison)
     }
