@@ -36,6 +36,24 @@ struct StepText {
 
   func aligned(_ text: String, _ width: Int) -> String { text + String(repeating: " ", count: max(0, width - text.count)) }
 
+  /// A line of at most 80 columns, and below it, further in, what did not fit; cut at blanks. Scripts, which get all digits, read whole
+  /// lines.
+  func folded(_ line: String) -> [String] {
+    guard digits != nil, line.count > 80 else { return [line] }
+    let indent = String(repeating: " ", count: line.prefix { $0 == " " }.count)
+    var lines = [indent]
+    for word in line.dropFirst(indent.count).split(separator: " ", omittingEmptySubsequences: false) {
+      let last = lines[lines.count - 1]
+      let isFresh = last.allSatisfy { $0 == " " }
+      if !isFresh, last.count + 1 + word.count > 80 {
+        lines.append(indent + "  " + word)
+      } else {
+        lines[lines.count - 1] += (isFresh ? "" : " ") + word
+      }
+    }
+    return lines
+  }
+
   /// The index of the n-th element.
   func index(_ n: Int, _ shape: [Int]) -> [Int] {
     var (rest, index) = (n, [Int]())
@@ -60,7 +78,7 @@ struct StepText {
     } else {
       lines.append("  no rows")
     }
-    return lines
+    return lines.flatMap(folded)
   }
 
   private func rounded4(_ value: Double) -> String { value.isFinite && value != 0 ? rounded(value, 4) : "\(value)" }
@@ -117,6 +135,6 @@ struct StepText {
     for source in shown.flatMap(\.sources) where seen.insert("\(source.letter) \(source.name)").inserted {
       lines.append("  \(aligned(source.letter, 6)) \(source.name)")
     }
-    return lines
+    return lines.flatMap(folded)
   }
 }

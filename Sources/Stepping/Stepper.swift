@@ -61,7 +61,7 @@ public final class Stepper<B: Backend> {
       ("next [N], back [N]", "go on or back by N units (1); Enter repeats"),
       ("into, out", "smaller or larger units: model, block, layer, operation"),
       ("goto NAME", "go to a tensor"), ("where", "where you are, and how it is formed"), ("list [GLOB]", "the tensors of the run"),
-      ("print NAME[i,j]", "a number; without an index the tensor, without a name this one"),
+      ("print NAME[i,j]", "a number, or the tensor (by default this one)"),
       ("why NAME[i,j]", "the numbers that it is the sum or product of"),
       ("patch NAME[i,j] VALUE", "put another number there and run again"), ("unpatch", "take all patches back"),
       ("diff", "what the patches changed, point by point"), ("help, quit", ""),
@@ -95,7 +95,7 @@ public final class Stepper<B: Backend> {
       return .lines(here)
     case "list":
       try expect(0...1, "list [GLOB]")
-      return .lines(try list(arguments.first))
+      return .lines(try list(arguments.first).flatMap(text.folded))
     case "print":
       try expect(0...1, "print NAME[i,j]")
       return .lines(try show(named(arguments.first ?? "")))
@@ -111,9 +111,9 @@ public final class Stepper<B: Backend> {
       return .lines(["The run is as it was."])
     case "diff":
       try expect(0...0, "diff")
-      return .lines(difference())
+      return .lines(difference().flatMap(text.folded))
     case "help":
-      return .lines(Self.commands.map { text.aligned($0.usage, 24) + $0.text })
+      return .lines(Self.commands.map { text.aligned($0.usage, 24) + $0.text }.flatMap(text.folded))
     case "quit", "exit": return .quit
     default:
       throw CommandError(
@@ -250,7 +250,9 @@ public final class Stepper<B: Backend> {
       let changed = new.indices.filter { new[$0] != old[$0] && !(new[$0].isNaN && old[$0].isNaN) }
       guard let worst = changed.max(by: { abs(new[$0] - old[$0]) < abs(new[$1] - old[$1]) }) else { continue }
       let element = RunElement(name, text.index(worst, shape))
-      lines.append("\(element)  \(text.number(old[worst])) → \(text.number(new[worst]))  (\(changed.count) of \(new.count))")
+      let (from, to) = (text.number(old[worst]), text.number(new[worst]))
+      let change = from == to ? "\(from), by \(text.number(new[worst] - old[worst]))" : "\(from) → \(to)"
+      lines.append("\(element)  \(change)  (\(changed.count) of \(new.count))")
     }
     return lines.isEmpty ? ["Nothing differs."] : lines
   }
