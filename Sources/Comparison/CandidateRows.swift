@@ -28,7 +28,7 @@ final class CandidateRows<B: Backend> {
 
   // MARK: Values
 
-  /// The candidate's tensor for a point, or the one of the trace's outputs that is the same: `logits`, a layer of `router_logits`.
+  /// Whether the candidate has a tensor of this name.
   func has(_ name: String) -> Bool { candidate.tensors[name] != nil }
 
   /// The values of a point's rows; nil where the candidate has none, or none that can be laid beside ours.
@@ -105,7 +105,7 @@ final class CandidateRows<B: Backend> {
     guard let gate = choice("\(module).moe_gate.choice"), let owner = layout.owner(ofPath: path) else { return nil }
     let places = Array(layout.places(of: owner))
     let slots = owner.mixture.policy.slots(of: owner.mixture.experts)
-    let own = places.indices.filter { gate[$0 * slots..<($0 + 1) * slots].contains(Int32(expert)) }.map { places[$0] }
+    let own = Self.tokens(of: expert, in: gate, slots: slots).map { places[$0] }
     let rows = Dictionary(zip(tokens, 0...)) { first, _ in first }
     guard own.count == tokens.count, Set(own) == Set(tokens) else { return nil }  // another set of tokens: the routing's difference
     let (all, width) = (try tensor.values(), shape.columns)
@@ -113,6 +113,11 @@ final class CandidateRows<B: Backend> {
       let row = rows[place] ?? 0
       return all[row * width..<(row + 1) * width]
     }
+  }
+
+  /// The tokens that a decision (n,S) gives an expert.
+  static func tokens(of expert: Int, in choice: [Int32], slots: Int) -> [Int] {
+    (0..<choice.count / slots).filter { choice[$0 * slots..<($0 + 1) * slots].contains(Int32(expert)) }
   }
 
   /// Which places an expert's rows are; nil where the candidate does not say.

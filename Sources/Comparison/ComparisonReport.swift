@@ -138,7 +138,7 @@ public struct TensorMetrics: Sendable {
   public init() {}
 }
 
-/// How the candidate's routing decisions agree with the reference's on the candidate's own inputs.
+/// How the candidate's routing decisions agree with those of the oracle by itself and on the candidate's own inputs.
 public struct RoutingAgreement: Sendable {
   /// Of one router.
   public struct Layer: Sendable {
@@ -149,7 +149,8 @@ public struct RoutingAgreement: Sendable {
     /// Row r, column c: how many times the reference chose expert r where the candidate chose c, in the same place of the order; the
     /// diagonal agrees.
     public var matrix: [[Int]] = []
-    /// The flip with the widest margin: its token (b, t), the two experts, margin p(k) − p(k+1), and what rounding explains.
+    /// The flip with the widest margin, one that is not explained before others: its token (b, t), the two experts, the margin between
+    /// them in logits, and what rounding explains.
     public var widest: (row: Int, column: Int, reference: Int, candidate: Int, margin: Double, budget: Double)?
 
     /// Of a router.

@@ -39,7 +39,7 @@ extension OracleComparison {
           let isFirstUnexplained = !isExplained && layer.explained == layer.flips - 1
           if isExplained { layer.explained += 1 }
           // What is not explained is shown first, then the widest margin.
-          let isShown = isExplained ? layer.flips == layer.explained : true
+          let isShown = !isExplained || layer.flips == layer.explained
           if isFirstUnexplained || isShown && shown.margin > (layer.widest?.margin ?? -1) {
             layer.widest = (
               places[n] / model.batch.columns, places[n] % model.batch.columns, shown.lost.first ?? -1, shown.gained.first ?? -1,
@@ -90,7 +90,7 @@ extension OracleComparison {
     }
   }
 
-  private static func probabilities(_ z: [Double]) -> [Double] {
+  static func probabilities(_ z: [Double]) -> [Double] {
     let largest = z.max() ?? 0
     let e = z.map { Double.exp($0 - largest) }
     let sum = e.reduce(0, +)
@@ -163,7 +163,7 @@ extension OracleComparison {
   /// Whether the router's own logits are wrong on their input, which then explains the decisions.
   private func logitsAreWrong(_ gate: String) -> Bool {
     let name = "\(gate).output"
-    return records[name].flatMap { judgement(name, $0) }?.verdict == .mismatch
+    return records[name].map { judgement(name, $0) }?.verdict == .mismatch
   }
 
   private func tokensFollowChoice(_ name: String, _ gate: String, _ owner: TraceLayout<B>.Owner) -> Bool {
@@ -174,7 +174,7 @@ extension OracleComparison {
     guard let choice = rows.choices["\(gate).choice"] else { return true }  // nothing to follow
     let slots = owner.mixture.policy.slots(of: owner.mixture.experts)
     let places = Array(model.layout.places(of: owner))
-    let own = places.indices.filter { choice[$0 * slots..<($0 + 1) * slots].contains(Int32(expert)) }.map { places[$0] }
+    let own = CandidateRows<B>.tokens(of: expert, in: choice, slots: slots).map { places[$0] }
     return Set(own) == Set(tokens) && own.count == tokens.count
   }
 }

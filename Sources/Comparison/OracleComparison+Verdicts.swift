@@ -19,7 +19,7 @@ extension OracleComparison {
   /// The report of all runs.
   func report(reference: String) -> ComparisonReport {
     let routing = routingAgreement()
-    var judgements = records.compactMap { name, record in judgement(name, record) } + choiceJudgements(routing)
+    var judgements = records.map { name, record in judgement(name, record) } + choiceJudgements(routing)
     judgements.sort { (order.position($0.name), $0.name) < (order.position($1.name), $1.name) }
     var report = ComparisonReport(tensors: judgements, reference: reference, candidate: candidate.path, precision: precision)
     settlePropagation(&report)
@@ -27,7 +27,7 @@ extension OracleComparison {
     return report
   }
 
-  func judgement(_ name: String, _ record: Record) -> TensorJudgement? {
+  func judgement(_ name: String, _ record: Record) -> TensorJudgement {
     guard let local = record.local ?? record.whole ?? record.replayed else { return incomparable(name, record) }
     let roundoff = candidate.tensors[name]?.precision?.unitRoundoff ?? precision.unitRoundoff
     let whole = (request.replaysRouting ? record.replayed ?? record.whole : record.whole ?? record.replayed) ?? local
@@ -79,13 +79,11 @@ extension OracleComparison {
   }
 
   /// Rows of an expert that serves other tokens than ours would, even with the candidate's decisions.
-  private func incomparable(_ name: String, _ record: Record) -> TensorJudgement? {
-    var metrics = TensorMetrics()
-    metrics.count = 0
+  private func incomparable(_ name: String, _ record: Record) -> TensorJudgement {
     var judgement = TensorJudgement(
       name: name, phase: record.phase, kind: order[name]?.operation.rawValue ?? "tensor", equation: order[name]?.equation ?? "",
       shape: record.shape, error: .infinity, budget: 0,
-      metrics: metrics, verdict: .mismatch)
+      metrics: TensorMetrics(), verdict: .mismatch)
     judgement.localError = .infinity
     judgement.localBudget = 0
     return judgement

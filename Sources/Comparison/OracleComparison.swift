@@ -50,15 +50,6 @@ final class OracleComparison<Exact: Backend & MatrixFactorizing> where Exact.Sca
     }
   }
 
-  let model: OracleModel<Exact>
-  let rows: CandidateRows<B>
-  let request: ComparisonRequest
-  let precision: Precision
-  let order: RunOrder
-  let steps: OracleModel<Exact>.Steps
-  private(set) var records: [String: Record] = [:]
-  /// The exact values of the run that rounded runs are held against.
-  private var ours: [String: [Double]] = [:]
   /// A router's own logits (n,E) in the exact runs, and what rounding makes of one of them.
   struct GateLogits {
     /// On the candidate's input, before the candidate's take their place.
@@ -69,11 +60,21 @@ final class OracleComparison<Exact: Backend & MatrixFactorizing> where Exact.Sca
     var replayed: [Double] = []
     var wholeNoise = 0.0
   }
+
+  let model: OracleModel<Exact>
+  let rows: CandidateRows<B>
+  let request: ComparisonRequest
+  let precision: Precision
+  let order: RunOrder
+  let steps: OracleModel<Exact>.Steps
+  private(set) var records: [String: Record] = [:]
+  /// The exact values of the run that rounded runs are held against.
+  private var ours: [String: [Double]] = [:]
   /// By the router's path.
   private(set) var gates: [String: GateLogits] = [:]
   /// The decisions in force in the run that goes on.
   private var inForce: [String: [Int32]] = [:]
-  private(set) var ownChoices: [String: [Int32]] = [:]
+  private var ownChoices: [String: [Int32]] = [:]
   private let needsBackward: Bool
   /// Who takes the values instead of the records, and what is done otherwise, while a cause is looked for.
   var capture: ((_ name: String, _ values: [Double], _ theirs: () throws -> [Double]?) throws -> Void)?

@@ -91,7 +91,7 @@ extension CauseFinder {
         let choice = comparison.rows.choices["\(target.name[..<range.lowerBound]).moe_gate.choice"]
       else { continue }
       let slots = owner.mixture.policy.slots(of: owner.mixture.experts)
-      let tokens = model.layout.places.indices.filter { choice[$0 * slots..<($0 + 1) * slots].contains(Int32(expert)) }
+      let tokens = CandidateRows<B>.tokens(of: expert, in: choice, slots: slots)
       if tokens.count == rowCount { return tokens.flatMap { x[$0 * columns..<($0 + 1) * columns] } }
     }
     return nil

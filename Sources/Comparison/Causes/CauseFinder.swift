@@ -23,7 +23,7 @@ final class CauseFinder<Exact: Backend & MatrixFactorizing> where Exact.Scalar =
     var assignments: [(to: String, from: String)] = []
     /// Roles of trained tensors whose values are rounded to bfloat16.
     var rounded: [Parameter<B>.Role] = []
-    /// Whether everything is rounded to bfloat16.
+    /// What every operation rounds to; nil for not at all.
     var precision: Precision?
   }
 

@@ -116,11 +116,6 @@ extension OracleComparison {
   }
 
   static func softmax(_ z: [Double], _ width: Int) -> [Double] {
-    stride(from: 0, to: z.count, by: width).flatMap { begin in
-      let row = z[begin..<begin + width]
-      let largest = row.max() ?? 0
-      let sum = row.reduce(0) { $0 + Double.exp($1 - largest) }
-      return row.map { Double.exp($0 - largest) / sum }
-    }
+    stride(from: 0, to: z.count, by: width).flatMap { probabilities(Array(z[$0..<$0 + width])) }
   }
 }
