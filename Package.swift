@@ -112,7 +112,7 @@ let package = Package(
     .testTarget(name: "TracesTests", dependencies: ["CPUBackend", "Traces", "Training", "Conformance", "TestModels"]),
     .testTarget(name: "SteppingTests", dependencies: ["CPUBackend", "Stepping", "Traces", "Training", "Conformance", "TestModels"]),
     .testTarget(name: "CasesTests", dependencies: ["CPUBackend", "Checkpoints", "Decoders", "Layers", "Traces", "Conformance"]),
-    .testTarget(name: "ComparisonTests", dependencies: ["Checkpoints", "Conformance", "Comparison"]),
+    .testTarget(name: "ComparisonTests", dependencies: ["Checkpoints", "Conformance", "Comparison", "Decoders"]),
     .testTarget(name: "GenerationTests", dependencies: ["CPUBackend", "Generation", "Conformance", "TestModels"]),
     .testTarget(name: "EvaluationTests", dependencies: ["CPUBackend", "Evaluation", "TestModels"]),
     .testTarget(name: "TrainingTests", dependencies: ["MixLoRA", "CPUBackend", "Samples", "Training", "Conformance", "TestModels"]),

@@ -43,17 +43,21 @@ public struct Candidate: Sendable {
 
   /// Opens a candidate; `names` says what its names mean.
   ///
-  /// - Throws: `CheckpointError` for a file that is none of these, and for two tensors of one meaning.
+  /// - Throws: `CheckpointError` for a file that is none of these or has no tensors, and for two tensors of one meaning;
+  ///   `CandidateNames.RuleError` for a rule that gives a tensor a meaning that there is not.
   public init(_ path: String, names: CandidateNames) throws {
     self.path = path
     let sources = try Self.sources(path)
     metadata = sources.reduce(into: [:]) { all, source in
       for member in (source as? Safetensors)?.metadata.members ?? [] { all[member.key] = member.value.stringValue }
     }
+    guard sources.contains(where: { !$0.entries.isEmpty }) else {
+      throw CheckpointError(file: path, found: "no tensors", expected: "those of a run")
+    }
     (tensors, unknown) = ([:], [])
     for source in sources {
       for entry in source.entries {
-        guard let name = names.traceName(entry.name) else {
+        guard let name = try names.traceName(entry.name) else {
           unknown.append(entry.name)
           continue
         }
@@ -67,8 +71,14 @@ public struct Candidate: Sendable {
     }
   }
 
-  /// Forgets the tensors that a condition rejects.
-  public mutating func filter(_ isIncluded: (String) -> Bool) { tensors = tensors.filter { isIncluded($0.key) } }
+  /// No name is one of the other side's.
+  func nothingInCommon(with other: String, expected: String) -> CheckpointError {
+    let some = unknown.prefix(3).map { presentable($0) }.joined(separator: ", ")
+    return CheckpointError(
+      file: path,
+      found: "nothing in common with \(other)\(some.isEmpty ? "; it has no tensors" : "; it has \(some)\(unknown.count > 3 ? ", …" : "")")",
+      expected: "\(expected); --map translates others")
+  }
 
   /// The lowest precision that any tensor has.
   public var precision: Precision {
@@ -85,11 +95,17 @@ public struct Candidate: Sendable {
       }
       return all
     }
-    if try NumPyArrays.isArrays(path: path) { return [try NumPyArrays(path: path)] }
-    if path.hasSuffix(".safetensors") { return [try Safetensors(path: path)] }
-    // Safetensors files come under any name; PyTorch's are zip archives.
-    return try MappedFile(path: path).withBytes(in: 0..<min(2, MappedFile(path: path).size)) { Array($0) } == Array("PK".utf8)
-      ? [PyTorchFile(path: path)] : [Safetensors(path: path)]
+    func has(_ suffixes: String...) -> Bool { suffixes.contains { path.hasSuffix($0) } }
+    // A name that says what a file is is believed, so that a damaged one is told as what it should be.
+    if try has(".npz", ".npy") || NumPyArrays.isArrays(path: path) { return [try NumPyArrays(path: path)] }
+    if has(".safetensors") { return [try Safetensors(path: path)] }
+    if has(".pt", ".pth", ".bin") { return [try PyTorchFile(path: path)] }
+    let mapped = try MappedFile(path: path)
+    let start = try mapped.bytes(in: 0..<min(9, mapped.size))
+    if start.starts(with: "PK".utf8) { return [try PyTorchFile(path: path)] }
+    if start.last == UInt8(ascii: "{") { return [try Safetensors(path: path)] }
+    throw CheckpointError(
+      file: path, found: start.isEmpty ? "an empty file" : "the bytes \(start)", expected: "safetensors, .npz or .npy, or a PyTorch file")
   }
 }
 

@@ -1,3 +1,4 @@
+import Checkpoints
 import Decoders
 import Traces
 
@@ -12,11 +13,13 @@ public struct CandidateNames: Sendable {
   public struct Rule: @unchecked Sendable {  // a Regex is a value; the standard library has not marked it yet
     let pattern: Regex<AnyRegexOutput>
     let name: String
+    let text: String
 
     /// Reads `REGEX=NAME`; the last `=` parts them.
     ///
     /// - Throws: `RuleError` for text without `=` and for an expression that is none.
     public init(_ text: String) throws {
+      self.text = text
       guard let equals = text.lastIndex(of: "=") else { throw RuleError(rule: text, reason: "it has no '='") }
       do { pattern = try Regex(String(text[..<equals])) } catch {
         throw RuleError(rule: text, reason: "its regular expression is wrong: \(error)")
@@ -34,51 +37,89 @@ public struct CandidateNames: Sendable {
     }
   }
 
-  /// A rule that cannot be read.
+  /// A rule that cannot be read, or that means nothing.
   public struct RuleError: Error, CustomStringConvertible {
     /// The rule.
     public let rule: String
     /// What is wrong with it.
     public let reason: String
-    /// Both.
-    public var description: String { "--map '\(rule)': \(reason); expected 'REGEX=NAME'." }
+    /// What would be right.
+    public var expected = "'REGEX=NAME'"
+    /// All of it.
+    public var description: String { "--map '\(rule)': \(reason); expected \(expected)." }
   }
 
   private let known: Set<String>
   private let byKey: [String: String]
   private let rules: [Rule]
+  /// What GGUF files of the model's family call modules, and what Hugging Face does.
+  private let gguf: [String: String]
 
   /// Names that mean one of `known`, the names of a trace.
   public init(_ known: some Sequence<String>, rules: [Rule] = []) {
     self.known = Set(known)
     self.rules = rules
+    gguf = GGUFSpelling.modules(ofModelWith: self.known)
     var byKey: [String: String] = [:]
     var ambiguous: Set<String> = []
-    for name in self.known.sorted() where byKey.updateValue(name, forKey: Self.key(name)) != nil { ambiguous.insert(Self.key(name)) }
+    for name in self.known.sorted() {
+      let key = Self.key(name, gguf)
+      if byKey.updateValue(name, forKey: key) != nil { ambiguous.insert(key) }
+    }
     for key in ambiguous { byKey[key] = nil }
     self.byKey = byKey
   }
 
   /// Every name means itself: two files are compared without a model.
-  public init(rules: [Rule] = []) { (known, byKey, self.rules) = ([], [:], rules) }
+  public init(rules: [Rule] = []) { (known, byKey, self.rules, gguf) = ([], [:], rules, [:]) }
 
   /// The trace's name of a candidate's tensor; nil if there is none.
-  public func traceName(_ name: String) -> String? {
-    let name = rules.lazy.compactMap { $0.meaning(of: name) }.first ?? name
+  ///
+  /// - Throws: `RuleError` if a rule of the user's gives it a meaning that no trace has.
+  public func traceName(_ name: String) throws -> String? {
+    guard let (rule, meaning) = rules.lazy.compactMap({ rule in rule.meaning(of: name).map { (rule, $0) } }).first else {
+      return resolved(name)
+    }
+    if let name = resolved(meaning) { return name }
+    let near = known.map { (Self.distance($0, meaning), $0) }.sorted { $0 < $1 }.prefix(3).map(\.1)
+    throw RuleError(
+      rule: rule.text, reason: "\(presentable(name)) would be \(presentable(meaning)), which no tensor is called",
+      expected: "a name that there is, such as \(near.joined(separator: ", "))")
+  }
+
+  private func resolved(_ name: String) -> String? {
     if known.isEmpty || known.contains(name) { return name }
-    let key = Self.key(name)
+    let key = Self.key(name, gguf)
     return byKey[key] ?? byKey[key + ".output"] ?? byKey[key + ".weight"]
   }
 
+  /// How many characters are to be written, taken away or exchanged to make one name of the other (Levenshtein).
+  private static func distance(_ a: String, _ b: String) -> Int {
+    let (a, b) = (Array(a.utf8), Array(b.utf8.prefix(200)))
+    var row = Array(0...b.count)
+    for (i, x) in a.enumerated() {
+      var diagonal = row[0]
+      row[0] = i + 1
+      for (j, y) in b.enumerated() { (diagonal, row[j + 1]) = (row[j + 1], min(row[j] + 1, row[j + 1] + 1, diagonal + (x == y ? 0 : 1))) }
+    }
+    return row[b.count]
+  }
+
   /// What all spellings of a name have in common.
-  private static func key(_ name: String) -> String {
+  private static func key(_ name: String, _ gguf: [String: String]) -> String {
     var parts = name.split(separator: ".").map(String.init)
     var front: [String] = []
     while let first = parts.first, ["adapter", "grad", "after", "exp_avg", "exp_avg_sq"].contains(first) {
       front.append(parts.removeFirst())
       if first == "adapter", let number = parts.first, Int(number) != nil { front.append(parts.removeFirst()) }
     }
-    if parts.first == "blk" || ["token_embd", "output_norm", "output"].contains(parts.first ?? "") { parts = gguf(parts) }
+    if let first = parts.first, first == "blk" || GGUFSpelling.roots.values.contains(first) {
+      // `output` is the head at the front, and the end of a point's name elsewhere.
+      parts = parts.enumerated().flatMap { i, part -> [String] in
+        i == 0 && part == "blk"
+          ? ["layers"] : i > 0 && part == "output" ? [part] : gguf[part]?.split(separator: ".").map(String.init) ?? [part]
+      }
+    }
     parts.removeAll { wrappers.contains($0) }
     if let i = parts.firstIndex(where: { $0 == "lora_A" || $0 == "lora_B" }), parts.indices.contains(i + 1), parts[i + 1] != "weight" {
       parts.remove(at: i + 1)  // PEFT's name of the adapter
@@ -95,14 +136,4 @@ public struct CandidateNames: Sendable {
   private static let wrappers: Set = [
     "module", "_orig_mod", "base_model", "base_layer", "_fsdp_wrapped_module", "_checkpoint_wrapped_module",
   ]
-
-  private static func gguf(_ parts: [String]) -> [String] {
-    let modules = [
-      "attn_q": "self_attn.q_proj", "attn_k": "self_attn.k_proj", "attn_v": "self_attn.v_proj", "attn_output": "self_attn.o_proj",
-      "ffn_gate": "mlp.gate_proj", "ffn_up": "mlp.up_proj", "ffn_down": "mlp.down_proj", "attn_norm": "input_layernorm",
-      "ffn_norm": "post_attention_layernorm", "token_embd": "embed_tokens", "output_norm": "norm", "output": "lm_head", "blk": "layers",
-    ]
-    // `output` is the head at the front, and the end of a point's name elsewhere.
-    return parts.enumerated().map { i, part in i > 0 && part == "output" ? part : modules[part] ?? part }
-  }
 }

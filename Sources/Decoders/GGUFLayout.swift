@@ -37,23 +37,22 @@ struct GGUFLayout: TensorLayout {
 
   private let headWidth: Int
   private let isPermuted: Bool
+  private let modules: [String: String]
 
   init(_ configuration: DecoderConfiguration) {
     headWidth = configuration.attention.headWidth
     isPermuted = configuration.family.gguf?.rotatesNeighbors ?? false
+    modules = configuration.family.ggufModules
   }
 
   func name(_ modelName: String) -> String {
-    switch modelName {
-    case "model.embed_tokens.weight": return "token_embd.weight"
-    case "model.norm.weight": return "output_norm.weight"
-    case "lm_head.weight": return "output.weight"
-    default: break
-    }
     // model.layers.N.module….weight
     let parts = modelName.split(separator: ".", omittingEmptySubsequences: false)
+    if parts.count >= 2, parts.last == "weight", let root = GGUFSpelling.roots[parts.dropLast().joined(separator: ".")] {
+      return "\(root).weight"
+    }
     guard parts.count >= 5, parts[0] == "model", parts[1] == "layers", let kind = parts.last,
-      let module = Self.modules[parts[3..<parts.count - 1].joined(separator: ".")]
+      let module = modules[parts[3..<parts.count - 1].joined(separator: ".")]
     else { return modelName }
     return "blk.\(parts[2]).\(module).\(kind)"
   }
@@ -70,10 +69,27 @@ struct GGUFLayout: TensorLayout {
   }
 
   func mayGoUnread(_ name: String) -> Bool { name == Self.divisors }
+}
 
-  private static let modules = [
+/// What GGUF files call modules, from the families' own tables.
+package enum GGUFSpelling {
+  /// Modules outside of the layers.
+  package static let roots = ["model.embed_tokens": "token_embd", "model.norm": "output_norm", "lm_head": "output"]
+
+  /// Llama's modules of a layer, which most families have.
+  static let llama = [
     "input_layernorm": "attn_norm", "self_attn.q_proj": "attn_q", "self_attn.k_proj": "attn_k", "self_attn.v_proj": "attn_v",
     "self_attn.o_proj": "attn_output", "post_attention_layernorm": "ffn_norm", "mlp.gate_proj": "ffn_gate", "mlp.up_proj": "ffn_up",
     "mlp.down_proj": "ffn_down",
   ]
+
+  /// Hugging Face's paths by llama.cpp's spellings, in the family whose modules some names have, in either spelling.
+  package static func modules(ofModelWith names: some Sequence<String>) -> [String: String] {
+    let parts = Set(names.flatMap { $0.split(separator: ".") })
+    func known(_ family: any DecoderFamily) -> Int {
+      family.ggufModules.count { model, file in parts.contains(file[...]) || model.split(separator: ".").last.map(parts.contains) == true }
+    }
+    let family = DecoderFamilies.all.max { known($0) < known($1) } ?? Llama()  // the first of those that know as many
+    return Dictionary((roots.map { ($1, $0) } + family.ggufModules.map { ($1, $0) })) { first, _ in first }
+  }
 }

@@ -93,11 +93,11 @@ struct CompareCommand: ParsableCommand {
 
   func validate() throws {
     if model != nil {
-      guard files.count == 1 else { throw ValidationError("\(files.count) files, expected the candidate alone beside --model.") }
+      guard files.count == 1 else { throw ValidationError("\(counted(files.count, "file")), expected the candidate alone beside --model.") }
       guard batch != nil else { throw ValidationError("--model needs --batch, what the candidate ran.") }
     } else {
       guard files.count == 2 else {
-        throw ValidationError("\(files.count) file(s), expected a reference and a candidate, or --model and --batch.")
+        throw ValidationError("\(counted(files.count, "file")), expected a reference and a candidate, or --model and --batch.")
       }
       let given = [
         (batch != nil, "--batch"), (!adapter.isEmpty, "--adapter"), (steps != nil, "--steps"), (replayRouting, "--replay-routing"),
@@ -119,7 +119,8 @@ struct CompareCommand: ParsableCommand {
   func run() throws {
     for path in [html, junit].compactMap({ $0 }) { try AtomicFile.check(path) }
     let start = ContinuousClock.now
-    let (report, failing) = try compared()
+    let (report, failing): (ComparisonReport, FailingOperation?)
+    do { (report, failing) = try compared() } catch let error as CandidateNames.RuleError { throw UsageError("\(error)") }
     let seconds = (ContinuousClock.now - start) / .seconds(1)
     if let html { try AtomicFile.write(report.html, to: html) }
     if let junit { try AtomicFile.write(report.junit(seconds: seconds), to: junit) }
@@ -142,10 +143,7 @@ struct CompareCommand: ParsableCommand {
     request.precision = Conformance.Precision(rawValue: precision)
     (request.mode, request.relative, request.absolute) = (mode, rtol, atol)
     (request.replaysRouting, request.steps, request.learningRate, request.weightDecay) = (replayRouting, steps, lr, weightDecay)
-    let (only, ignore) = (only, ignore)
-    request.isIncluded = { name in
-      (only.isEmpty || only.contains { POSIX.matches(name, $0) }) && !ignore.contains { POSIX.matches(name, $0) }
-    }
+    (request.only, request.ignore) = (only, ignore)
     let isQuiet = common.quiet || !POSIX.isTerminal(.standardError)
     defer { if !isQuiet { writeError("\r\u{1B}[K") } }
     guard let model, let batch else {

@@ -43,6 +43,7 @@ enum Main {
       writeError("error: \(error.prompt == nil ? "" : "--")\(error)\n")
       POSIX.end(2)
     case is Interrupted: POSIX.end(130)
+    case let code as ExitCode: end(printed: code.rawValue)
     default:
       // Everything else is ArgumentParser's: help and version (0) or a usage error (its 64 is our 2).
       let message = MixLoRACommand.fullMessage(for: error)

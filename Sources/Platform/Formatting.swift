@@ -36,6 +36,9 @@ package func significant(_ value: Double) -> String {
   return (value < 0 ? "-" : "") + fixed(mantissa, 3) + "e\(exponent)"
 }
 
+/// So many of a thing: `1 tensor`, `2 tensors`.
+package func counted(_ count: Int, _ noun: String) -> String { "\(count) \(noun)\(count == 1 ? "" : "s")" }
+
 /// Text with blanks behind it up to a width.
 package func pad(_ text: String, _ width: Int) -> String { text + String(repeating: " ", count: max(0, width - text.count)) }
 /// Text with blanks before it up to a width.

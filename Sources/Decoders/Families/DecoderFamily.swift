@@ -32,6 +32,8 @@ protocol DecoderFamily: Sendable {
 
   /// How llama.cpp keeps the family; nil where reading its files is not built.
   var gguf: GGUFRules? { get }
+  /// What llama.cpp calls the modules of a block, by their paths here: known of families, too, whose files are not read.
+  var ggufModules: [String: String] { get }
 }
 
 /// What keys of `config.json` mean where they are absent, by the family's class in transformers 4.46.3. (Every family has 10000 for
@@ -106,4 +108,5 @@ extension DecoderFamily {
   }
 
   var gguf: GGUFRules? { nil }
+  var ggufModules: [String: String] { GGUFSpelling.llama }
 }

@@ -12,6 +12,10 @@ struct Gemma2: DecoderFamily {
   let architecture = "Gemma2ForCausalLM"
   let defaults = FamilyDefaults.gemma
   let activationKey = "hidden_activation"
+  let ggufModules = GGUFSpelling.llama.merging([
+    "post_attention_layernorm": "post_attention_norm", "pre_feedforward_layernorm": "ffn_norm",
+    "post_feedforward_layernorm": "post_ffw_norm",
+  ]) { $1 }
 
   func configuration(_ reader: JSONReader) throws -> DecoderConfiguration {
     var configuration = try DecoderConfiguration(common: reader, family: self)
