@@ -2,6 +2,7 @@ import Checkpoints
 import Conformance
 import Decoders
 import Layers
+import Platform
 import Tensors
 import Traces
 
@@ -13,7 +14,7 @@ final class CandidateRows<B: Backend> {
   private let backend: B
   /// The candidate's decisions by the path of the choice, (n,S) packed; only those that can be followed.
   private(set) var choices: [String: [Int32]] = [:]
-  /// Decisions that name no expert, or one twice: what was found.
+  /// By the path of the choice: decisions that name no expert, or one twice, in words.
   private(set) var wrongChoices: [String: String] = [:]
   /// Number among all real tokens of each place b·T + t.
   private let rank: [Int: Int]
@@ -120,9 +121,14 @@ final class CandidateRows<B: Backend> {
     (0..<choice.count / slots).filter { choice[$0 * slots..<($0 + 1) * slots].contains(Int32(expert)) }
   }
 
-  /// Which places an expert's rows are; nil where the candidate does not say.
-  func tokens(_ module: String, _ expert: Int) throws -> [Int]? {
-    try candidate.tensors["\(module).experts.\(expert).tokens"]?.values().map { Int(exactly: $0) ?? -1 }
+  /// Which places an expert's rows are, as the file has them; nil where it does not say.
+  func recordedTokens(_ module: String, _ expert: Int) throws -> [Double]? {
+    try candidate.tensors["\(module).experts.\(expert).tokens"]?.values()
+  }
+
+  /// The same, −1 for what is no place.
+  private func tokens(_ module: String, _ expert: Int) throws -> [Int]? {
+    try recordedTokens(module, expert)?.map { Int(exactly: $0) ?? -1 }
   }
 
   private func wrongShape(_ tensor: Candidate.Tensor, _ name: String, _ expected: String) -> CheckpointError {
@@ -139,28 +145,33 @@ final class CandidateRows<B: Backend> {
     let (experts, policy) = (owner.mixture.experts, owner.mixture.policy)
     let slots = policy.slots(of: experts)
     let places = Array(layout.places(of: owner))
+    let columns = layout.batch.columns
     var chosen: [Int32]?
     if let tensor = candidate.tensors[path] {
       let width = tensor.entry.shape.last ?? 0
-      let found = try gathered(tensor, path, places, width: width).map { Int32(exactly: $0) ?? -2 }
+      let found = try gathered(tensor, path, places, width: width)
       guard width <= slots || places.isEmpty else { throw wrongShape(tensor, path, "(…, \(slots))") }
+      for n in places.indices {
+        guard let fault = RecordedDecision.fault(inChoice: found[n * width..<(n + 1) * width], experts: experts) else { continue }
+        wrongChoices[path] = "\(path): the token in \(RecordedDecision.place(places[n], columns)) \(fault)"
+        return
+      }
       chosen = places.indices.flatMap { n in
-        found[n * width..<(n + 1) * width] + repeatElement(Int32(-1), count: slots - width)
+        found[n * width..<(n + 1) * width].map { Int32($0) } + repeatElement(Int32(-1), count: slots - width)
       }
     } else if let tokens = try allTokens(module, experts) {
       let row = Dictionary(zip(places, 0...)) { first, _ in first }
       var lists = [[Int32]](repeating: [], count: places.count)
       for (e, own) in tokens.enumerated() {
-        for place in own {
-          guard let n = row[place] else {
-            wrongChoices[path] = "expert \(e) has a row for token \(place), which is none"
-            return
-          }
-          lists[n].append(Int32(e))
+        if let fault = RecordedDecision.fault(inTokens: own, columns: columns, isToken: { row[$0] != nil }) {
+          wrongChoices[path] = "\(module).experts.\(e).tokens: \(fault)"
+          return
         }
+        for place in own { lists[row[Int(place)] ?? 0].append(Int32(e)) }
       }
       if let n = lists.firstIndex(where: { $0.count > slots }) {
-        wrongChoices[path] = "token \(places[n]) has \(lists[n].count) experts, expected at most \(slots)"
+        wrongChoices[path] =
+          "\(path): the token in \(RecordedDecision.place(places[n], columns)) has \(counted(lists[n].count, "expert")), expected at most \(slots)"
         return
       }
       chosen = lists.flatMap { $0 + repeatElement(Int32(-1), count: slots - $0.count) }
@@ -173,25 +184,13 @@ final class CandidateRows<B: Backend> {
           backend.choose(backend.softmax(backend.upload(logits.map { B.Scalar($0) }, Shape(places.count, experts))), policy))
       }
     }
-    guard let chosen else { return }
-    for n in places.indices {
-      let own = chosen[n * slots..<(n + 1) * slots].filter { $0 != -1 }
-      if let bad = own.first(where: { $0 < 0 || $0 >= Int32(experts) }) {
-        wrongChoices[path] = "token \(places[n]) chose expert \(bad) of \(experts)"
-        return
-      }
-      if Set(own).count != own.count {
-        wrongChoices[path] = "token \(places[n]) chose an expert twice: \(Array(own))"
-        return
-      }
-    }
     choices[path] = chosen
   }
 
-  private func allTokens(_ module: String, _ experts: Int) throws -> [[Int]]? {
-    var all: [[Int]] = []
+  private func allTokens(_ module: String, _ experts: Int) throws -> [[Double]]? {
+    var all: [[Double]] = []
     for e in 0..<experts {
-      guard let own = try tokens(module, e) else { return nil }
+      guard let own = try recordedTokens(module, e) else { return nil }
       all.append(own)
     }
     return all

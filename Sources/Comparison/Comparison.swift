@@ -2,6 +2,7 @@ import Checkpoints
 import Conformance
 import Decoders
 import Layers
+import Platform
 import Tensors
 import Traces
 
@@ -43,12 +44,10 @@ public struct Comparison {
     let names = order.names
     // What is left out of the report still is what the rest was computed from.
     let candidate = try Candidate(path, names: CandidateNames(names, rules: rules))
-    guard candidate.tensors.keys.contains(where: request.isIncluded) else {
-      let some = candidate.unknown.prefix(3).map { presentable($0) }.joined(separator: ", ")
-      throw CheckpointError(
-        file: path, found: "nothing in common with a trace of \(model)\(some.isEmpty ? "" : "; it has \(some), …")",
-        expected: "names as `mixlora trace --list` prints them; --map translates others")
+    guard !candidate.tensors.isEmpty else {
+      throw candidate.nothingInCommon(with: "a trace of \(model)", expected: "names as `mixlora trace --list` prints them")
     }
+    _ = try request.included(names.filter { candidate.tensors[$0] != nil }, of: path)
     let precision = request.precision ?? candidate.precision
     let steps = try stepsOf(candidate)
     var comparisons: [OracleComparison<Exact>] = []
@@ -61,24 +60,21 @@ public struct Comparison {
         adapters: adapters.map { .folder($0) }, trainsBase: hasGradients && adapters.isEmpty, evaluation: evaluation,
         balanceLoss: balanceLoss, on: backend)
       var request = request
-      if !comparisons.isEmpty {
-        let isIncluded = request.isIncluded
-        request.isIncluded = { isIncluded($0) && Self.isOnlyPerExpert($0) }
-      }
+      request.isOnlyPerExpert = !comparisons.isEmpty
       let comparison = try OracleComparison(
         OracleModel(decoder, input, on: backend), candidate, request, precision, order.reading(lists[evaluation] ?? []),
         OracleModel<Exact>.Steps(count: steps.count, learningRate: steps.learningRate, weightDecay: steps.weightDecay))
       try comparison.run(progress: progress)
       let found = comparison.report(reference: report.reference)
       report.tensors += found.tensors
-      report.notes += found.notes
+      report.notes += found.notes.filter { !report.notes.contains($0) }
       report.routing = report.routing ?? found.routing
       comparisons.append(comparison)
     }
     report.tensors.sort { order.position($0.name) < order.position($1.name) }
     if let first = report.first, let comparison = comparisons.first(where: { $0.hasJudged(first.name) }) {
       progress("what may be the cause")
-      if let finder = try CauseFinder(comparison, first) {
+      if let finder = try CauseFinder(comparison, first, in: report) {
         report.causes = try finder.search()
         if finder.isCut { report.notes.append("the search for causes ended after 20 s; not everything was tried") }
       }
@@ -107,7 +103,7 @@ public struct Comparison {
     return (RunOrder(lists[0], with: lists[1]), [.sharedBase: lists[0], .perExpert: lists[1]])
   }
 
-  private static func isOnlyPerExpert(_ name: String) -> Bool { name.contains(".experts.") && name.hasSuffix(".down_proj.output") }
+  static func isOnlyPerExpert(_ name: String) -> Bool { name.contains(".experts.") && name.hasSuffix(".down_proj.output") }
 
   /// The evaluations that form what the candidate has.
   private static func evaluations(_ candidate: Candidate) -> [ExpertEvaluation] {
@@ -153,7 +149,7 @@ public struct Comparison {
     let numbers = candidate.tensors.values.count { $0.precision != nil }
     if request.precision == nil, low.count * 10 < numbers {
       notes.append(
-        "everything is judged in \(precision.rawValue), which only \(low.count) of \(numbers) tensors are stored in (\(low.prefix(2).joined(separator: ", "))\(low.count > 2 ? ", …" : "")); --precision says otherwise"
+        "everything is judged in \(precision.rawValue), which only \(low.count) of \(counted(numbers, "tensor")) \(low.count == 1 ? "is" : "are") stored in (\(low.prefix(2).joined(separator: ", "))\(low.count > 2 ? ", …" : "")); --precision says otherwise"
       )
     }
     if request.precision == nil, precision == .float64 || precision == .float32 {
@@ -175,7 +171,7 @@ public struct Comparison {
     guard !absent.isEmpty, present > 0 else { return [] }
     let names = absent.prefix(3).joined(separator: ", ")
     return [
-      "no gradient of \(absent.count) parameters beside \(present) that have one: \(names)\(absent.count > 3 ? ", …" : ""); if they are trained, none arrives there"
+      "no gradient of \(counted(absent.count, "parameter")) beside \(present) that have one: \(names)\(absent.count > 3 ? ", …" : ""); if they are trained, none arrives there"
     ]
   }
 

@@ -32,6 +32,22 @@ public struct ComparisonReport: Sendable {
     (self.tensors, self.reference, self.candidate, self.precision) = (tensors, reference, candidate, precision)
     (missing, unknown, causes, notes) = ([], [], [], [])
   }
+
+  /// Behind several steps every number has gone through every parameter, so which rule was wrong is not seen tensor by tensor. What is
+  /// furthest outside of its budget is taken for the wrong one, and what stands before it for what follows; a loss that was right before
+  /// the first step is never taken for it.
+  mutating func settleOptimizer(steps: Int) {
+    let wrong = tensors.indices.filter { tensors[$0].verdict == .mismatch }
+    guard steps > 1, let first = wrong.first, tensors[first].phase == "optimizer" else { return }
+    func excess(_ i: Int) -> Double { tensors[i].ratio.isNaN ? .infinity : tensors[i].ratio }
+    let rules = wrong.filter { tensors[$0].name != "loss_curve" }
+    guard let worst = rules.max(by: { excess($0) < excess($1) }) else { return }
+    for i in wrong where i < worst {
+      let (metrics, budget) = (tensors[i].metrics, tensors[i].budget)
+      if tensors[i].name == "loss_curve", metrics.startDifference > budget * metrics.norm { return }
+      tensors[i].verdict = .propagated
+    }
+  }
 }
 
 /// How one tensor of the candidate compares with the reference.
@@ -70,6 +86,8 @@ public struct TensorJudgement: Sendable {
   public var metrics: TensorMetrics
   /// The judgement.
   public var verdict: Verdict
+  /// What its elements are held against instead of the budget; nil for the budget.
+  var rule: ElementRule?
 
   /// error / budget.
   public var ratio: Double { error == 0 ? 0 : error / budget }
@@ -127,6 +145,10 @@ public struct TensorMetrics: Sendable {
   public var maxULP = 0.0, p99ULP = 0.0
   /// Values that are not finite where the reference's are.
   public var nonfinite = 0
+  /// Values that are NaN, or the same infinity, on both sides: they are no difference.
+  public var nonfiniteOnBothSides = 0
+  /// The largest difference in the first column: of a loss curve, before any step.
+  var startDifference = 0.0
   /// ‖reference‖₂.
   public var norm = 0.0
   /// A small map of where the differences are, at most 32 × 32 of |candidate − reference| (largest of each cell), rows first.
@@ -176,9 +198,9 @@ public struct Cause: Sendable, Equatable {
   public var text: String
   /// A short name for machines: `rotary-pairs`.
   public var name: String
-  /// The error that remains with the transformation, ‖·‖₂ / ‖·‖₂, beside `localError` without it.
-  public var remaining: Double
+  /// The error that remains with the transformation, ‖·‖₂ / ‖·‖₂, beside `localError` without it; nil where nothing can be undone.
+  public var remaining: Double?
 
   /// A cause.
-  public init(name: String, text: String, remaining: Double) { (self.name, self.text, self.remaining) = (name, text, remaining) }
+  public init(name: String, text: String, remaining: Double?) { (self.name, self.text, self.remaining) = (name, text, remaining) }
 }

@@ -1,4 +1,6 @@
 /// How far a candidate's values are from the reference's, in the norm: of all of them, and of the worst row.
+///
+/// What is not finite on both sides in the same way is no difference, and not in the norm.
 struct Distance {
   /// ‖candidate − reference‖₂ and ‖reference‖₂.
   private(set) var difference = 0.0, norm = 0.0
@@ -6,6 +8,8 @@ struct Distance {
   private(set) var largestRow = 0.0, largestRowNorm = 0.0
   /// Elements.
   let count: Int
+  /// Whether the user's rule holds for every element; nil without one.
+  var agrees: Bool?
 
   /// - Precondition: as many values on both sides.
   init(of a: [Double], from b: [Double], width: Int = 0) {
@@ -18,7 +22,7 @@ struct Distance {
           var (d, n) = (0.0, 0.0)
           for i in begin..<min(begin + width, b.count) {
             let (x, y) = (a[i], b[i])
-            n += y * y
+            if y.isFinite { n += y * y }
             if x == y || (x.isNaN && y.isNaN) { continue }
             d += (x - y) * (x - y)
           }
@@ -36,4 +40,7 @@ struct Distance {
 
   /// ‖candidate − reference‖₂ / ‖reference‖₂.
   var relative: Double { difference == 0 ? 0 : norm > 0 ? difference / norm : .infinity }
+
+  /// Whether it is right: by the user's rule where there is one, else within a budget. Only a finite error within a finite budget passes.
+  func isWithin(_ budget: Double) -> Bool { agrees ?? (difference.isFinite && budget.isFinite && difference <= budget) }
 }

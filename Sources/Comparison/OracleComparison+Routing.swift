@@ -1,4 +1,5 @@
 import Conformance
+import Decoders
 import Layers
 import Tensors
 import Traces
@@ -8,9 +9,7 @@ extension OracleComparison {
   /// Our decisions beside the candidate's: those of the oracle by itself, and on the candidate's own input to each router.
   ///
   /// A decision that differs is a flip. It is explained if the oracle decides as the candidate did once it has the candidate's input (the
-  /// error came from before), or if the margin between the experts that changed places, in logits on that input, is at most
-  /// four times what rounding makes of a logit (COMPARE.md: at the first layer that flips, margin / largest error is at most 2 in theory
-  /// and 1.82 measured).
+  /// error came from before), or if the margin between the experts that changed places, in logits on that input, is within rounding.
   func routingAgreement() -> RoutingAgreement? {
     var layers: [RoutingAgreement.Layer] = []
     for owner in model.layout.owners {
@@ -22,31 +21,19 @@ extension OracleComparison {
           logits.whole.count == logits.local.count, theirs.count == places.count * slots
         else { continue }
         var layer = RoutingAgreement.Layer(path: gate)
-        layer.decisions = places.count
         layer.matrix = [[Int]](repeating: [Int](repeating: 0, count: experts), count: experts)
         for n in places.indices {
           let other = theirs[n * slots..<(n + 1) * slots].filter { $0 >= 0 }.map { Int($0) }
-          func flip(_ all: [Double], _ noise: Double) -> Flip {
-            Flip(Array(all[n * experts..<(n + 1) * experts]), other, owner.mixture.policy, noise: noise, roundoff: precision.unitRoundoff)
+          func flip(_ all: [Double], _ noise: Double) -> RoutingFlip {
+            let z = Array(all[n * experts..<(n + 1) * experts])
+            return RoutingFlip(
+              own: RoutingFlip.chosen(z, owner.mixture.policy), other: other, logits: z, policy: owner.mixture.policy, noise: noise,
+              roundoff: precision.unitRoundoff)
           }
           let (whole, local) = (flip(logits.whole, logits.wholeNoise), flip(logits.local, logits.localNoise))
-          let shown = local.isFlip ? local : whole
-          for e in shown.own where other.contains(e) { layer.matrix[e][e] += 1 }
-          for (r, c) in zip(shown.lost, shown.gained) { layer.matrix[r][c] += 1 }
-          guard shown.isFlip else { continue }
-          layer.flips += 1
-          let isExplained = !local.isFlip || local.margin <= local.budget
-          let isFirstUnexplained = !isExplained && layer.explained == layer.flips - 1
-          if isExplained { layer.explained += 1 }
-          // What is not explained is shown first, then the widest margin.
-          let isShown = !isExplained || layer.flips == layer.explained
-          if isFirstUnexplained || isShown && shown.margin > (layer.widest?.margin ?? -1) {
-            layer.widest = (
-              places[n] / model.batch.columns, places[n] % model.batch.columns, shown.lost.first ?? -1, shown.gained.first ?? -1,
-              shown.margin,
-              shown.budget
-            )
-          }
+          layer.add(
+            local.isFlip ? local : whole, isExplained: !local.isFlip || local.isWithin, row: places[n] / model.batch.columns,
+            column: places[n] % model.batch.columns)
         }
         layers.append(layer)
       }
@@ -54,65 +41,43 @@ extension OracleComparison {
     return layers.isEmpty ? nil : RoutingAgreement(layers: layers)
   }
 
-  /// A token's decision beside the candidate's.
-  private struct Flip {
-    let own: [Int]
-    /// Experts that the candidate dropped, and those that it took instead.
-    let lost: [Int], gained: [Int]
-    /// How far the logits are from the candidate's decision, and what rounding explains of that.
-    let margin: Double, budget: Double
-    var isFlip: Bool { !lost.isEmpty || !gained.isEmpty }
-
-    init(_ z: [Double], _ other: [Int], _ policy: RoutingPolicy, noise: Double, roundoff: Double) {
-      let own = OracleComparison.chosen(z, policy)
-      let (lost, gained) = (own.filter { !other.contains($0) }, other.filter { !own.contains($0) })
-      (self.own, self.lost, self.gained) = (own, lost, gained)
-      budget = 4 * max(noise, roundoff * (z.map { abs($0) }.max() ?? 0))
-      margin = lost.isEmpty && gained.isEmpty ? 0 : OracleComparison.margin(z, lost, gained, policy, own)
-    }
+  /// Replays the candidate's decisions in the passes behind the first step, of which no file has any.
+  ///
+  /// A decision that the candidate made otherwise it makes otherwise again as long as it stays as close: its margin at most four times the
+  /// widest of its router's flips in the first pass. Every other one is ours.
+  func laterHook(_ isFollowed: Bool) -> OracleHook<B> {
+    var logits: [String: [Double]] = [:]
+    let paths = isFollowed ? routerPaths : []
+    return OracleHook(
+      on: model.backend, paths.contains,
+      see: { if $0.phase == .forward { logits[$0.path] = $0.values } },
+      decide: { path, own in
+        let output = path.dropLast(".choice".count) + ".output"
+        guard let owner = self.model.layout.owner(ofPath: path), let theirs = self.rows.choices[path],
+          let first = self.firstLogits[String(output)], let later = logits[String(output)], theirs.count == own.count
+        else { return nil }
+        return self.replayed(own, theirs, first: first, later: later, owner.mixture)
+      })
   }
 
-  /// The experts that a policy picks, largest first, ties to the lower index.
-  static func chosen(_ z: [Double], _ policy: RoutingPolicy) -> [Int] {
-    let order = z.indices.sorted { (z[$1], $0) < (z[$0], $1) }
-    switch policy {
-    case .topK(let k): return Array(order.prefix(k))
-    case .topP(let threshold, let temperature):
-      let p = probabilities(z)
-      let t = temperature > 0 ? temperature : 1
-      var (sum, count) = (0.0, 0)
-      for e in order {
-        sum += p[e] / t
-        count += 1
-        if sum > threshold { break }
-      }
-      return Array(order.prefix(count))
+  private func replayed(
+    _ own: [Int32], _ theirs: [Int32], first: [Double], later: [Double], _ mixture: AdapterConfiguration.Mixture
+  ) -> [Int32] {
+    let (experts, slots) = (mixture.experts, mixture.policy.slots(of: mixture.experts))
+    func flip(_ n: Int, _ all: [Double], noise: Double) -> RoutingFlip {
+      let z = Array(all[n * experts..<(n + 1) * experts])
+      return RoutingFlip(
+        own: RoutingFlip.chosen(z, mixture.policy), other: theirs[n * slots..<(n + 1) * slots].filter { $0 >= 0 }.map { Int($0) },
+        logits: z,
+        policy: mixture.policy, noise: noise, roundoff: precision.unitRoundoff)
     }
-  }
-
-  static func probabilities(_ z: [Double]) -> [Double] {
-    let largest = z.max() ?? 0
-    let e = z.map { Double.exp($0 - largest) }
-    let sum = e.reduce(0, +)
-    return e.map { $0 / sum }
-  }
-
-  /// How far the logits are from the candidate's decision: the widest gap between an expert that was dropped and one that was taken; with
-  /// top-p, where the candidate stopped earlier or later in the same order, the distance of that sum from the threshold, in logits.
-  fileprivate static func margin(_ z: [Double], _ lost: [Int], _ gained: [Int], _ policy: RoutingPolicy, _ own: [Int]) -> Double {
-    if !lost.isEmpty, !gained.isEmpty {
-      return max(0, (lost.map { z[$0] }.max() ?? 0) - (gained.map { z[$0] }.min() ?? 0))
+    let flips = (0..<own.count / slots).map { flip($0, first, noise: 0) }
+    let widest = flips.lazy.filter(\.isFlip).map(\.margin).max() ?? 0
+    var choice = own
+    for n in flips.indices where flips[n].isFlip && flip(n, later, noise: widest).isWithin {
+      choice.replaceSubrange(n * slots..<(n + 1) * slots, with: theirs[n * slots..<(n + 1) * slots])
     }
-    guard case .topP(let threshold, let temperature) = policy else { return .infinity }
-    let t = temperature > 0 ? temperature : 1
-    let order = z.indices.sorted { (z[$1], $0) < (z[$0], $1) }
-    let count = own.count - lost.count + gained.count
-    guard count > 0, Set(order.prefix(count)) == Set(own).subtracting(lost).union(gained) else { return .infinity }
-    // The sum that the candidate stopped at, or the last one that it went on from.
-    let p = probabilities(z)
-    let sums = lost.isEmpty ? own.count..<count : count..<own.count
-    let farthest = sums.map { n in abs(order.prefix(n).reduce(0) { $0 + p[$1] / t } - threshold) }.max() ?? 0
-    return 2 * t * farthest  // ∂Σp/∂z is at most 1/2: an error δ of every logit moves the sum of p/t by δ/(2t) at most
+    return choice
   }
 
   /// Judgements of what the candidate has of decisions: `choice` and the experts' `tokens`.
@@ -134,21 +99,13 @@ extension OracleComparison {
   private func choiceJudgement(
     _ name: String, _ gate: String, _ owner: TraceLayout<B>.Owner, _ layer: RoutingAgreement.Layer?
   ) -> TensorJudgement {
-    let decisions = Double(max(1, layer?.decisions ?? 1))
-    let flips = Double(layer?.flips ?? 0)
-    var metrics = TensorMetrics()
-    metrics.count = layer?.decisions ?? 0
-    if let widest = layer?.widest {
-      metrics.worstIndex = [widest.row, widest.column]
-      metrics.worstValues = (Double(widest.candidate), Double(widest.reference))
-    }
     var judgement = TensorJudgement(
       name: name, phase: "forward", kind: order[name]?.operation.rawValue ?? "choice", equation: order[name]?.equation ?? "",
-      shape: candidate.tensors[name]?.entry.shape ?? [], error: flips / decisions, budget: Double(layer?.explained ?? 0) / decisions,
-      metrics: metrics, verdict: .ok)
-    judgement.localError = judgement.error
-    judgement.localBudget = judgement.budget
-    let isOfAnother = name.hasSuffix(".tokens") && !tokensFollowChoice(name, gate, owner)
+      shape: candidate.tensors[name]?.entry.shape ?? [], error: 0, budget: 0, metrics: TensorMetrics(), verdict: .ok)
+    judgement.takeDecisions(layer)
+    (judgement.localError, judgement.localBudget) = (judgement.error, judgement.budget)
+    let expert = name.hasSuffix(".tokens") ? Int(name.split(separator: ".").dropLast().last ?? "") : nil
+    let isOfAnother = expert.map { fault(inTokensOf: $0, gate, owner) != nil } ?? false
     if rows.wrongChoices["\(gate).choice"] != nil || isOfAnother {
       judgement.verdict = .mismatch
       judgement.error = max(judgement.error, 1)
@@ -166,15 +123,31 @@ extension OracleComparison {
     return records[name].map { judgement(name, $0) }?.verdict == .mismatch
   }
 
-  private func tokensFollowChoice(_ name: String, _ gate: String, _ owner: TraceLayout<B>.Owner) -> Bool {
+  /// What is wrong with the candidate's decisions, in words that name the row.
+  var decisionFaults: [String] {
+    let expertsTokens = model.layout.owners.flatMap { owner in
+      model.layout.gates(of: owner).flatMap { gate in
+        (0..<owner.mixture.experts).compactMap { fault(inTokensOf: $0, gate, owner) }
+      }
+    }
+    return rows.wrongChoices.sorted { $0.key < $1.key }.map(\.value) + expertsTokens
+  }
+
+  /// What is wrong with the tokens that the candidate gives an expert: tokens are of the batch, and those that its choice gives it.
+  private func fault(inTokensOf expert: Int, _ gate: String, _ owner: TraceLayout<B>.Owner) -> String? {
     let module = String(gate.dropLast(".moe_gate".count))
-    guard let expert = Int(name.dropFirst("\(module).experts.".count).prefix { $0 != "." }),
-      let tokens = try? rows.tokens(module, expert)
-    else { return false }
-    guard let choice = rows.choices["\(gate).choice"] else { return true }  // nothing to follow
-    let slots = owner.mixture.policy.slots(of: owner.mixture.experts)
+    guard let choice = rows.choices["\(gate).choice"], let tokens = (try? rows.recordedTokens(module, expert)) ?? nil else { return nil }
     let places = Array(model.layout.places(of: owner))
-    let own = CandidateRows<B>.tokens(of: expert, in: choice, slots: slots).map { places[$0] }
-    return Set(own) == Set(tokens) && own.count == tokens.count
+    let isToken = Set(places)
+    let name = "\(module).experts.\(expert).tokens"
+    if let fault = RecordedDecision.fault(inTokens: tokens, columns: model.batch.columns, isToken: isToken.contains) {
+      return "\(name): \(fault)"
+    }
+    let slots = owner.mixture.policy.slots(of: owner.mixture.experts)
+    let own = Set(CandidateRows<B>.tokens(of: expert, in: choice, slots: slots).map { places[$0] })
+    guard let other = own.symmetricDifference(tokens.map { Int($0) }).min() else { return nil }
+    let place = RecordedDecision.place(other, model.batch.columns)
+    return
+      "\(name): the token in \(place) \(own.contains(other) ? "is missing, though the candidate's own choice gives it" : "is there, though the candidate's own choice does not give it")"
   }
 }

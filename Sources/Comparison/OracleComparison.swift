@@ -33,7 +33,6 @@ final class OracleComparison<Exact: Backend & MatrixFactorizing> where Exact.Sca
     var localRounding = MeanSquare()
     /// Of a loss that is stored in more bits than its run has: the local run in single precision.
     var fineRounding = MeanSquare()
-    var isUnderAllclose = true
     /// The largest row of the local rounded runs' difference.
     var largestRounding = 0.0
   }
@@ -75,6 +74,8 @@ final class OracleComparison<Exact: Backend & MatrixFactorizing> where Exact.Sca
   /// The decisions in force in the run that goes on.
   private var inForce: [String: [Int32]] = [:]
   private var ownChoices: [String: [Int32]] = [:]
+  /// Every router's logits in the run's first pass, before the candidate's take their place.
+  var firstLogits: [String: [Double]] = [:]
   private let needsBackward: Bool
   /// Who takes the values instead of the records, and what is done otherwise, while a cause is looked for.
   var capture: ((_ name: String, _ values: [Double], _ theirs: () throws -> [Double]?) throws -> Void)?
@@ -86,6 +87,10 @@ final class OracleComparison<Exact: Backend & MatrixFactorizing> where Exact.Sca
   var othersCache: (name: String, values: [(name: String, values: [Double])])?
 
   var candidate: Candidate { rows.candidate }
+  /// What elements are held against; nil where norms are, against budgets.
+  var rule: ElementRule? { ElementRule(request) }
+  /// What the candidate's element type rounds by.
+  func roundoff(of name: String) -> Double { candidate.tensors[name]?.precision?.unitRoundoff ?? precision.unitRoundoff }
 
   init(
     _ model: OracleModel<Exact>, _ candidate: Candidate, _ request: ComparisonRequest, _ precision: Precision, _ order: RunOrder,
@@ -157,14 +162,13 @@ final class OracleComparison<Exact: Backend & MatrixFactorizing> where Exact.Sca
   func pass(_ pass: Pass, precision: Precision?, seed: UInt64) throws {
     inForce = [:]
     let followed = pass.isLocal || pass == .replayedExact || (pass == .wholeRounded && records.values.contains { $0.replayed != nil })
-    let (always, names) = (
-      Set(model.layout.owners.flatMap { model.layout.gates(of: $0).flatMap { [$0 + ".output", $0 + ".choice"] } }), wantedPaths
-    )
+    let (always, names) = (routerPaths, wantedPaths)
     var gateLogits: [String: [[Double]]] = [:]
     let hook = OracleHook<B>(
       on: model.backend, { always.contains($0) || names.contains($0) || self.seenPaths.contains($0) },
       see: { value in
         try self.see(value, pass)
+        if value.phase == .forward, value.path.hasSuffix(".moe_gate.output") { self.firstLogits[value.path] = value.values }
         if value.phase == .forward, value.path.hasSuffix(".moe_gate.output"), let owner = self.model.layout.owner(ofPath: value.path) {
           gateLogits[owner.prefix, default: []].append(value.values)
           if self.trial == nil { self.seeLogits(value, pass) }
@@ -189,7 +193,8 @@ final class OracleComparison<Exact: Backend & MatrixFactorizing> where Exact.Sca
         return choice
       })
     try model.run(
-      hook, precision: precision, seed: seed, backward: needsBackward, steps: steps, zeroedBranches: trial?.zeroedBranches,
+      hook, laterHook: laterHook(followed), precision: precision, seed: seed, backward: needsBackward, steps: steps,
+      zeroedBranches: trial?.zeroedBranches,
       assignments: trial?.assignments ?? [], rounded: trial?.rounded ?? [],
       gradient: { pass.isLocal && self.steps.count == 1 ? try self.theirGradient($0) : nil },
       emit: { name, shape, values in try self.judge(name, pass, shape, values) { try self.rows.values(name, shape: shape) } })
@@ -202,6 +207,10 @@ final class OracleComparison<Exact: Backend & MatrixFactorizing> where Exact.Sca
       }
     }
   }
+
+  /// Paths of the routers' logits and decisions.
+  private(set) lazy var routerPaths = Set(
+    model.layout.owners.flatMap { model.layout.gates(of: $0).flatMap { [$0 + ".output", $0 + ".choice"] } })
 
   /// Paths of the points that the candidate has, and of those that outputs of the trace are made of.
   private lazy var wantedPaths: Set<String> = {
@@ -305,7 +314,8 @@ final class OracleComparison<Exact: Backend & MatrixFactorizing> where Exact.Sca
     if pass.isExact {
       ours[name] = values
       if let found = try theirs(), found.count == values.count {
-        let distance = Distance(of: found, from: values, width: shape.last ?? 1)
+        var distance = Distance(of: found, from: values, width: shape.last ?? 1)
+        distance.agrees = rule?.agrees(found, values, roundoff: roundoff(of: name))
         switch pass {
         case .localExact: record.local = distance
         case .wholeExact: record.whole = distance
@@ -315,13 +325,9 @@ final class OracleComparison<Exact: Backend & MatrixFactorizing> where Exact.Sca
         if pass == .wholeExact || (pass == .replayedExact && (record.whole == nil || request.replaysRouting)) {
           record.metrics = TensorMetrics(
             found, values, shape: [values.count / max(1, shape.last ?? 1), shape.last ?? 1],
-            roundoff: candidate.tensors[name]?.precision?.unitRoundoff ?? precision.unitRoundoff, isLogits: name == "logits")
+            roundoff: roundoff(of: name), isLogits: name == "logits")
           record.metrics.worstIndex = indexInTrace(record.metrics.worstIndex, name, shape)
           record.metrics.firstIndex = indexInTrace(record.metrics.firstIndex, name, shape)
-          if request.mode == .allclose {
-            let (relative, absolute) = (request.relative ?? 1e-5, request.absolute ?? 1e-8)
-            record.isUnderAllclose = zip(found, values).allSatisfy { abs($0 - $1) <= absolute + relative * abs($1) }
-          }
         }
       }
     } else if let exact = ours[name], exact.count == values.count {

@@ -38,10 +38,12 @@ final class OracleModel<Exact: Backend & MatrixFactorizing> where Exact.Scalar =
   ///   - zeroedBranches: branches of modules whose name contains it add nothing.
   ///   - assignments: trained tensors that get the values of others.
   ///   - rounded: roles of trained tensors whose values are rounded to bfloat16.
+  ///   - laterHook: sees the passes behind the first step.
   ///   - gradient: replaces the gradient of a parameter's tensor before the first step; nil leaves it.
   ///   - emit: hears of every value that no hook sees, by its name.
   func run(
-    _ hook: any Hook<B>, precision: Precision?, seed: UInt64, backward: Bool, steps: Steps, zeroedBranches: String? = nil,
+    _ hook: any Hook<B>, laterHook: any Hook<B>, precision: Precision?, seed: UInt64, backward: Bool, steps: Steps,
+    zeroedBranches: String? = nil,
     assignments: [(to: String, from: String)] = [], rounded: [Parameter<B>.Role] = [],
     gradient: (_ name: String) throws -> [Double]?, emit: (_ name: String, _ shape: [Int], _ values: [Double]) throws -> Void
   ) throws {
@@ -85,7 +87,7 @@ final class OracleModel<Exact: Backend & MatrixFactorizing> where Exact.Scalar =
     var curve = [zip(losses.loss, losses.balance).map(+)]
     for step in 1..<steps.count {
       optimizer.step(step)
-      losses = try Self.losses(try decoder.gradients(of: packed, Run(backend)), on: backend)
+      losses = try Self.losses(try decoder.gradients(of: packed, Run(backend, hooks: [laterHook])), on: backend)
       curve.append(zip(losses.loss, losses.balance).map(+))
     }
     optimizer.step(steps.count)

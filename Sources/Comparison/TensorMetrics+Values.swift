@@ -12,21 +12,18 @@ extension TensorMetrics {
     let width = max(1, shape.last ?? 1)
     var (worst, first, sum, dot, foundNorm, squares) = (0, -1, 0.0, 0.0, 0.0, 0.0)
     var differences = [Double](repeating: 0, count: count)
-    let twice = 2 * roundoff
     found.withUnsafeBufferPointer { found in
       expected.withUnsafeBufferPointer { expected in
         differences.withUnsafeMutableBufferPointer { differences in
           for i in expected.indices {
             let (x, y) = (found[i], expected[i])
-            squares += y * y
-            guard x.isFinite else {
-              // The same infinity, or NaN where the reference has it too, is no difference.
-              if x == y || (x.isNaN && y.isNaN) { continue }
-              nonfinite += 1
-              if first < 0 { first = i }
-              continue
-            }
-            guard y.isFinite else {  // a number where the reference has none
+            if y.isFinite { squares += y * y }
+            guard x.isFinite, y.isFinite else {
+              // The same infinity, or NaN on both sides, is no difference.
+              if x == y || (x.isNaN && y.isNaN) {
+                nonfiniteOnBothSides += 1
+                continue
+              }
               nonfinite += 1
               if first < 0 { first = i }
               continue
@@ -34,12 +31,13 @@ extension TensorMetrics {
             let d = abs(x - y)
             differences[i] = d
             sum += d
+            if i % width == 0, d > startDifference { startDifference = d }
             dot += x * y
             foundNorm += x * x
             if d > maxAbsolute { (maxAbsolute, worst) = (d, i) }
             let size = abs(y)
             if d > maxRelative * size, size > 0 { maxRelative = d / size }
-            let ulp = twice * Self.binade(size, roundoff)
+            let ulp = Self.ulp(of: y, roundoff)
             if d > maxULP * ulp { maxULP = d / ulp }
           }
         }
@@ -57,15 +55,15 @@ extension TensorMetrics {
     // Percentiles are those of a regular sample of at most 65 536 numbers.
     let sample = Array(stride(from: 0, to: count, by: max(1, count / 65_536)))
     p99Absolute = Self.percentile99(sample.map { differences[$0] })
-    p99ULP = Self.percentile99(sample.map { differences[$0] / (twice * Self.binade(abs(expected[$0]), roundoff)) })
+    p99ULP = Self.percentile99(sample.map { differences[$0] / Self.ulp(of: expected[$0], roundoff) })
     map = Self.map(differences, width: width)
     if isLogits, width > 1 { logits = Self.logits(found, expected, width: width) }
   }
 
-  /// The largest power of two that is at most x, at least the smallest normal number of the element type.
-  private static func binade(_ x: Double, _ roundoff: Double) -> Double {
+  /// A unit in the last place at x: 2u times the largest power of two that is at most |x|, of the smallest normal number at least.
+  static func ulp(of x: Double, _ roundoff: Double) -> Double {
     let smallest = roundoff == 0x1p-11 ? 0x1p-14 : roundoff == 0x1p-53 ? 0x1p-1022 : 0x1p-126
-    return max(smallest, Double(bitPattern: x.bitPattern & 0x7ff0_0000_0000_0000))
+    return 2 * roundoff * max(smallest, Double(bitPattern: x.bitPattern & 0x7ff0_0000_0000_0000))
   }
 
   private static func index(_ i: Int, _ shape: [Int]) -> [Int] {

@@ -71,10 +71,45 @@ extension CauseFinder {
       (0, "the labels are not shifted: each token is asked for itself"),
       (2, "the labels are shifted twice: each token is asked for the one after the next"),
       (-1, "the labels are shifted the other way"),
-    ] { keep([mean(entropies(shift: shift).flatMap { $0 })], "label-shift", rank: 0, text) }
+    ] where !keep([mean(entropies(shift: shift).flatMap { $0 })], "label-shift", rank: 0, text) {
+      // With other labels a token of padding may be asked, whose logits nobody recorded; the gradient tells without it.
+      if let left = try? gradientLeft(shift: shift, logits) {
+        causes.append((Cause(name: "label-shift", text: "\(text), as the gradient of its logits shows", remaining: left), 0))
+      }
+    }
     keep(
       [mean(entropies(shift: 1).filter { !$0.isEmpty }.map(mean))], "loss-mean", rank: 1,
       "it is the mean of each row's mean instead of the mean over all labels")
+  }
+
+  /// What remains of the error of the logits' gradient with labels under a shift; nil where the candidate has none, or that does not explain it.
+  ///
+  /// (softmax(z) − onehot(label)) / n, with whatever n the candidate's own numbers show.
+  private func gradientLeft(shift: Int, _ logits: [Double]) throws -> Double? {
+    let name = "grad.lm_head.output"
+    guard let (ours, found) = try comparison.localValues(name, Trial()), let found, ours.count == logits.count else { return nil }
+    let (cap, vocabulary) = (model.decoder.head.softcap, logits.count / max(1, model.layout.places.count))
+    var expected = [Double](repeating: 0, count: logits.count)
+    var begin = 0
+    for number in model.packed.order {
+      let sequence = model.batch.sequences[number]
+      for t in sequence.ids.indices where sequence.labels.indices.contains(t + shift - 1) {
+        guard let label = sequence.labels[t + shift - 1] else { continue }
+        let row = (begin + t) * vocabulary..<(begin + t + 1) * vocabulary
+        let p = RoutingFlip.probabilities(Array(logits[row]))
+        for (j, i) in row.enumerated() {
+          let slope = cap.map { 1 - (logits[i] / $0) * (logits[i] / $0) } ?? 1
+          expected[i] = (p[j] - (j == Int(label) ? 1 : 0)) * slope
+        }
+      }
+      begin += sequence.ids.count
+    }
+    let square = expected.reduce(0) { $0 + $1 * $1 }
+    let scale = zip(found, expected).reduce(0) { $0 + $1.0 * $1.1 } / max(1e-300, square)
+    let difference = Self.norm(zip(found, expected).map { $0 - scale * $1 })
+    let budget = comparison.records[name].map { comparison.judgement(name, $0).localBudget ?? 0 } ?? 0
+    guard scale > 0, difference <= 2 * budget * Self.norm(found) else { return nil }
+    return difference / Self.norm(found)
   }
 
   private func balanceForms() {
@@ -131,7 +166,7 @@ extension CauseFinder {
     let isNarrow = 20 * zip(narrow, found).count { $0 == $1 } > found.count
     guard d > 0, d <= 3 * n, n <= 30 * d, largest * Double(ours.count).squareRoot() < 20 * d, isNarrow else { return }
     let text = "the error has the size that bfloat16 gives it, and many of its numbers are bfloat16's: a part of it may run in that"
-    causes.append((Cause(name: "low-precision", text: text, remaining: target.localError ?? target.error), 9))
+    causes.append((Cause(name: "low-precision", text: text, remaining: nil), 9))  // what was rounded away does not come back
   }
 
   /// A factor in words: as a power, a root or a ratio of sizes of the model where it is one.

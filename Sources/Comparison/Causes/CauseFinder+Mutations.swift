@@ -9,6 +9,10 @@ extension CauseFinder {
   typealias Idea = (mutation: Mutation, name: String, text: String)
 
   func mutations() throws {
+    if target.phase == "optimizer" {
+      for idea in optimizer { try keepRule(Trial(mutation: idea.mutation), idea.name, idea.text) }
+      return
+    }
     for idea in ideas {
       guard let values = try values(Trial(mutation: idea.mutation)), values != ours else { continue }
       keep(values, idea.name, rank: 0, idea.text)
@@ -17,7 +21,6 @@ extension CauseFinder {
 
   /// What may be wrong at the target; the mistakes of other places leave its value as it is.
   var ideas: [Idea] {
-    if target.phase == "optimizer" { return optimizer }
     var ideas: [Idea] = []
     let (name, isBackward) = (target.name, target.phase == "backward")
     let isWhole = ["logits", "loss", "aux_loss", "router_logits"].contains { name.hasSuffix($0) }

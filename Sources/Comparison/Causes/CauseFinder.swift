@@ -1,5 +1,6 @@
 import Conformance
 import Layers
+import Platform
 import Tensors
 import Traces
 
@@ -29,27 +30,36 @@ final class CauseFinder<Exact: Backend & MatrixFactorizing> where Exact.Scalar =
 
   let comparison: OracleComparison<Exact>
   let target: TensorJudgement
+  /// What else is wrong behind the optimizer's steps, where the target is: one rule forms all of it.
+  let companions: [TensorJudgement]
   /// The candidate's values of the tensor in our rows, and ours on its inputs.
   let found: [Double]
   let ours: [Double]
   private let width: Int
-  /// What may remain, ‖·‖₂: twice what rounding explains.
-  private let tolerance: Double
+  /// What may remain, ‖·‖₂: twice what rounding explains; and what is wrong without any idea.
+  private let tolerance: Double, error: Double
   private let deadline = ContinuousClock.now + .seconds(20)
   /// Whether ideas were left untried, because the runs of a large model take long.
   private(set) var isCut = false
+  /// What the right rule leaves behind the steps.
+  private var right: [String: (ours: [Double], found: [Double]?)]?
   var causes: [(cause: Cause, rank: Int)] = []
 
-  init?(_ comparison: OracleComparison<Exact>, _ target: TensorJudgement) throws {
+  init?(_ comparison: OracleComparison<Exact>, _ target: TensorJudgement, in report: ComparisonReport) throws {
     (self.comparison, self.target) = (comparison, target)
+    let isOptimizer = target.phase == "optimizer"
+    companions = report.tensors.filter { isOptimizer && $0.phase == "optimizer" && $0.verdict != .ok && $0.name != target.name }
     guard let (ours, theirs) = try comparison.localValues(target.name, Trial()), let found = theirs, ours.count == found.count,
       !ours.isEmpty, found.allSatisfy(\.isFinite)
     else { return nil }
     (self.ours, self.found) = (ours, found)
     width = max(1, target.shape.last ?? 1)
-    let norm = Self.norm(ours)
-    let budget = (target.localBudget ?? target.budget) * norm
-    tolerance = 2 * (budget.isFinite ? budget : 0) + 1e-300
+    (tolerance, error) = (Self.tolerance(target, ours), Self.distance(found, ours))
+  }
+
+  private static func tolerance(_ target: TensorJudgement, _ ours: [Double]) -> Double {
+    let budget = (target.localBudget ?? target.budget) * norm(ours)
+    return 2 * (budget.isFinite ? budget : 0) + 1e-300
   }
 
   static func norm(_ x: [Double]) -> Double { x.reduce(0) { $0 + $1 * $1 }.squareRoot() }
@@ -63,25 +73,49 @@ final class CauseFinder<Exact: Backend & MatrixFactorizing> where Exact.Scalar =
     try likeOthers()
     losses()
     rounding()
-    return causes.sorted { ($0.rank, $0.cause.remaining) < ($1.rank, $1.cause.remaining) }.map(\.cause).reduce(into: []) { list, cause in
+    return causes.sorted { ($0.rank, $0.cause.remaining ?? 0) < ($1.rank, $1.cause.remaining ?? 0) }.map(\.cause).reduce(into: []) {
+      list, cause in
       if !list.contains(where: { $0.name == cause.name && $0.text == cause.text }) { list.append(cause) }
     }
   }
 
   // MARK: Trying
 
-  /// Keeps an idea if it gives the candidate's numbers. The tolerance grows with numbers that are larger than ours.
+  /// Keeps an idea if it gives the candidate's numbers, and ours do not as well. The tolerance grows with numbers that are larger than ours.
   @discardableResult
   func keep(_ values: [Double], _ name: String, rank: Int = 0, _ text: @autoclosure () -> String) -> Bool {
-    guard values.count == found.count else { return false }
-    var difference = 0.0
-    for i in found.indices { difference += (found[i] - values[i]) * (found[i] - values[i]) }
-    difference = difference.squareRoot()
-    let size = max(1, Self.norm(values) / max(1e-300, Self.norm(ours)))
-    guard difference <= tolerance * size else { return false }
+    guard let difference = remaining(values, found, ours, tolerance), difference <= error / 2 else { return false }
     let norm = Self.norm(found)
     causes.append((Cause(name: name, text: text(), remaining: norm > 0 ? difference / norm : 0), rank))
     return true
+  }
+
+  /// ‖candidate − values‖₂ if values explain the candidate's numbers.
+  private func remaining(_ values: [Double], _ found: [Double], _ ours: [Double], _ tolerance: Double) -> Double? {
+    guard values.count == found.count else { return nil }
+    let difference = Self.distance(found, values)
+    let size = max(1, Self.norm(values) / max(1e-300, Self.norm(ours)))
+    return difference <= tolerance * size ? difference : nil
+  }
+
+  private static func distance(_ x: [Double], _ y: [Double]) -> Double {
+    x.indices.reduce(0) { $0 + (x[$1] - y[$1]) * (x[$1] - y[$1]) }.squareRoot()
+  }
+
+  /// Keeps an optimizer's rule; one that leaves other tensors behind the steps unexplained comes behind those that explain all, and says so.
+  func keepRule(_ trial: Trial, _ name: String, _ text: String) throws {
+    if ContinuousClock.now > deadline { isCut = true }
+    if isCut { return }
+    let names = Set(companions.map(\.name) + [target.name])
+    let mistaken = try comparison.localRun(trial) { names.contains($0) }
+    guard let values = mistaken[target.name]?.ours, values != ours else { return }
+    if right == nil { right = try comparison.localRun(Trial()) { names.contains($0) } }
+    let unexplained = companions.filter { companion in
+      guard let (ours, found) = right?[companion.name], let found, let values = mistaken[companion.name]?.ours else { return false }
+      return remaining(values, found, ours, Self.tolerance(companion, ours)) == nil
+    }
+    let rest = unexplained.isEmpty ? "" : " (\(counted(unexplained.count, "other tensor")) behind the steps not explained by it)"
+    keep(values, name, rank: unexplained.isEmpty ? 0 : 4, text + rest)
   }
 
   /// Our values under a trial; nil once the time for it is over.

@@ -53,11 +53,11 @@ extension ComparisonReport {
       let worst = first.metrics.worstValues
       if causes.isEmpty { rows.append(("probably", "no cause that was tried makes the error vanish")) }
       for (i, cause) in causes.enumerated() {
-        let left = "<small>with that undone, an error of \(brief(cause.remaining)) remains</small>"
+        let left = cause.remaining.map { "<small>with that undone, an error of \(brief($0)) remains</small>" } ?? ""
         rows.append((i == 0 ? "probably" : "or", "<strong>\(text(cause.text))</strong> \(left)"))
       }
       rows.append(("equation", "<code>\(text(first.equation))</code>"))
-      rows.append(("tensor", "<code>\(text(first.name))</code> \(first.sizes), \(first.metrics.count) values"))
+      rows.append(("tensor", "<code>\(text(first.name))</code> \(first.sizes), \(counted(first.metrics.count, "value"))"))
       if !first.metrics.worstIndex.isEmpty {
         rows.append(
           (
@@ -66,7 +66,7 @@ extension ComparisonReport {
           ))
       }
       if !first.metrics.firstIndex.isEmpty { rows.append(("first", "at \(first.metrics.firstIndex)")) }
-      if first.metrics.nonfinite > 0 { rows.append(("not finite", "\(first.metrics.nonfinite) values that are finite in the reference")) }
+      if first.metrics.nonfinite > 0 { rows.append(("not finite", "\(counted(first.metrics.nonfinite, "value")) on one side alone")) }
       if let logits = first.metrics.logits {
         let share = fixed(100 * logits.agreement, 1)
         rows.append(("logits", "same largest in \(share) % of rows, KL divergence \(brief(logits.divergence)) nats"))
@@ -127,7 +127,7 @@ extension ComparisonReport {
     let rest = routing.layers.count > shown.count ? "<p>… and \(routing.layers.count - shown.count) routers more.</p>" : ""
     return """
       <section><h2>Routing</h2>
-      <p>\(routing.flips) of \(routing.decisions) decisions differ, \(routing.explained) of them within rounding. A row is the expert that
+      <p>\(routing.flips) of \(counted(routing.decisions, "decision")) differ, \(routing.explained) of them within rounding. A row is the expert that
       the reference chose, a column the one that the candidate chose; the diagonal agrees. Two experts that are almost equally likely may
       change places by rounding: that is no bug.</p>
       <div class="flow">\(figures.joined(separator: "\n"))</div>\(rest)</section>

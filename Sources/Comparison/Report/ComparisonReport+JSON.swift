@@ -19,7 +19,10 @@ extension ComparisonReport {
       ("unknown", .array(unknown.map { JSON($0) })), ("routing", .optional(routing?.json)),
       // beyond the contract
       ("counts", .members(counts)),
-      ("cause_details", .array(causes.map { ["name": JSON($0.name), "text": JSON($0.text), "remaining": JSON($0.remaining)] })),
+      (
+        "cause_details",
+        .array(causes.map { ["name": JSON($0.name), "text": JSON($0.text), "remaining": .optional($0.remaining.map { JSON($0) })] })
+      ),
       ("notes", .array(notes.map { JSON($0) })), ("reference", JSON(reference)), ("candidate", JSON(candidate)),
       ("precision", JSON(precision.rawValue)),
     ])

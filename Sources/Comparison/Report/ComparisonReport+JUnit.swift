@@ -5,11 +5,13 @@ import Platform
 extension ComparisonReport {
   /// The report for continuous integration: JUnit's XML, a test case a tensor, a failure for each whose own operation is wrong.
   ///
-  /// `propagated` and `routing` are no failures: where a tensor is wrong, its own case says so.
+  /// `propagated` and `routing` are no failures: where a tensor is wrong, its own case says so. Where none is wrong itself and errors have
+  /// added up beyond the user's rule, what they added up in fails.
   /// - Parameter seconds: what the comparison took.
   public func junit(seconds: Double) -> String {
-    let cases = tensors.isEmpty ? [emptyCase] : tensors.map(\.junit)
-    let failures = tensors.isEmpty ? 1 : tensors.count { $0.verdict == .mismatch }
+    let failing: TensorJudgement.Verdict = first == nil ? .propagated : .mismatch
+    let cases = tensors.isEmpty ? [emptyCase] : tensors.map { $0.junit(failing) }
+    let failures = tensors.isEmpty ? 1 : tensors.count { $0.verdict == failing }
     let time = fixed(seconds, 3)
     return """
       <?xml version="1.0" encoding="UTF-8"?>
@@ -34,9 +36,9 @@ extension ComparisonReport {
 }
 
 extension TensorJudgement {
-  fileprivate var junit: String {
+  fileprivate func junit(_ failing: Verdict) -> String {
     let head = "<testcase name=\"\(xml(name))\" classname=\"compare.\(xml(phase)).\(xml(kind))\" time=\"0\""
-    guard verdict == .mismatch else {
+    guard verdict == failing else {
       return verdict == .ok ? head + "/>" : head + "><system-out>\(verdict.rawValue): error \(brief(error))</system-out></testcase>"
     }
     let worst = metrics.worstValues

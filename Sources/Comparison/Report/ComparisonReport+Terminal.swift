@@ -16,12 +16,14 @@ extension ComparisonReport {
     guard let worst = tensors.filter({ $0.verdict == .ok }).max(by: { $0.ratio < $1.ratio }) ?? tensors.first else {
       return "mismatch: nothing was compared"
     }
-    let judged = "\(tensors.count) tensors"
-    let differing = tensors.count { $0.verdict != .ok }
-    if differing == 0 {
-      return "match: \(judged), at most \(multiple(worst.ratio)) × what rounding explains (\(presentable(worst.name)))"
+    if let grown = tensors.first(where: { $0.verdict == .propagated }) {
+      return "mismatch: no operation, but errors add up: \(presentable(grown.name)), \(grown.excess)"
     }
-    return "match: \(judged), of which \(differing) differ because a decision within rounding fell the other way"
+    let judged = counted(tensors.count, "tensor")
+    let differing = tensors.count { $0.verdict != .ok }
+    if differing == 0 { return "match: \(judged), \(worst.closeness)" }
+    return
+      "match: \(judged), of which \(differing) \(differing == 1 ? "differs" : "differ") because a decision within rounding fell the other way"
   }
 
   /// The report for a person: the verdict first, what is probably wrong, where, a table of what is not right, a line a kind of tensor.
@@ -47,19 +49,22 @@ extension ComparisonReport {
     var lines: [String] = []
     for (i, cause) in causes.enumerated() {
       lines += wrapped(cause.text, first: i == 0 ? "  probably  " : "  or        ", rest: "            ")
-      lines.append("            (with that undone an error of \(significant(cause.remaining)) remains)")
+      if let remaining = cause.remaining {
+        lines.append("            (with that undone an error of \(significant(remaining)) remains)")
+      }
     }
     if causes.isEmpty { lines.append("  probably  no cause that was tried makes the error vanish") }
     lines += wrapped(first.equation, first: "  equation  ", rest: "            ")
     lines += wrapped(
-      "\(first.name) \(shape(first.shape)), \(metrics.count) values", first: "  tensor    ", rest: "            ")
-    lines.append("  error     \(significant(first.error)), rounding explains \(significant(first.budget))")
+      "\(first.name) \(shape(first.shape)), \(counted(metrics.count, "value"))", first: "  tensor    ", rest: "            ")
+    let explains = first.localBudget == nil ? "its budget is" : "rounding explains"
+    lines.append("  error     \(significant(first.error)), \(explains) \(significant(first.budget))")
     if let local = first.localError {
       lines.append(
         "  by itself \(significant(local)), rounding explains \(first.localBudget.map { significant($0) } ?? "–")  (on the candidate's inputs)"
       )
     }
-    if metrics.nonfinite > 0 { lines.append("  not finite \(metrics.nonfinite) values that are finite in the reference") }
+    if metrics.nonfinite > 0 { lines.append("  not finite \(counted(metrics.nonfinite, "value")) on one side alone") }
     if !metrics.worstIndex.isEmpty {
       lines.append(
         "  worst     at \(metrics.worstIndex): \(significant(metrics.worstValues.candidate)), expected \(significant(metrics.worstValues.reference))"
@@ -123,7 +128,9 @@ extension ComparisonReport {
 
   private var routingLines: [String] {
     guard let routing else { return [] }
-    var lines = ["", "routing    \(routing.flips) of \(routing.decisions) decisions differ, \(routing.explained) of them within rounding"]
+    var lines = [
+      "", "routing    \(routing.flips) of \(counted(routing.decisions, "decision")) differ, \(routing.explained) of them within rounding",
+    ]
     for layer in routing.layers where layer.flips > 0 {
       lines.append("  \(shortened(presentable(layer.path), 40)): \(layer.flips) of \(layer.decisions), \(layer.explained) within rounding")
       if let widest = layer.widest {
@@ -152,11 +159,20 @@ extension TensorJudgement {
 
   /// By how much it is wrong, in words: by itself where that is known and outside its budget.
   var excess: String {
-    if metrics.nonfinite > 0 { return "\(metrics.nonfinite) values are not finite" }
+    if metrics.nonfinite > 0 { return "\(counted(metrics.nonfinite, "value")) not finite on one side alone" }
+    if let rule { return "error \(brief(error)), not within \(rule.text)" }
     if let localError, let localRatio, !(localRatio <= 1) {
       return "error \(brief(localError)) is \(multiple(localRatio)) × what rounding explains"
     }
-    return "error \(brief(error)) is \(multiple(ratio)) × what rounding explains"
+    return "error \(brief(error)) is \(multiple(ratio)) × \(standard)"
+  }
+
+  /// What a ratio is a multiple of: without a model nobody has seen how rounding behaves in this run.
+  var standard: String { localBudget == nil ? "its budget" : "what rounding explains" }
+
+  /// How a match came out, in words.
+  fileprivate var closeness: String {
+    rule.map { "all within \($0.text)" } ?? "at most \(multiple(ratio)) × \(standard) (\(presentable(name)))"
   }
 }
 
