@@ -143,7 +143,7 @@ def clean(out, families=FAMILIES, seeds=SEEDS, small=False, only=None):
 RECORDED = """rotary-pairs rotary-position-of-keys-minus-one rotary-base-500000 q-rows-permuted o-weight-transposed gate-and-up-swapped q-bias-missing
  o-weights-rounded-to-bfloat16 branch-scale-missing-q branch-missing-of-expert-2-up experts-0-and-1-swapped-gate embedding-scale-missing norm-one-plus-weight
  residual-missing-mlp key-heads-tiled attention-scale-without-root mask-sees-the-next window-one-wider router-weights-unnormalized activation-gelu-for-silu
- labels-not-shifted loss-is-the-mean-of-rows balance-by-the-first-expert-alone softmax-backward-without-the-sum branch-left-out-of-backward-q
+ labels-not-shifted labels-shifted-twice loss-is-the-mean-of-rows balance-by-the-first-expert-alone softmax-backward-without-the-sum branch-left-out-of-backward-q
  norm-backward-without-second-term silu-derivative-without-second-term adamw-epsilon-inside-the-root adamw-l2-for-decay""".split()
 RECORDED_CLEAN = [("llama", 1, "float32", 0), ("llama", 1, "bfloat16", 1), ("llama", 1, "float16", 2), ("qwen2", 1, "bfloat16", 2), ("gemma", 1, "float32", 1),
                   ("gemma", 1, "bfloat16", 0), ("dynamic", 1, "float32", 2), ("top1", 1, "bfloat16", 3), ("lora", 1, "float16", 1), ("lora", 1, "float32", 2)]
@@ -158,6 +158,7 @@ def around(bug):
     else:
         names = r"residual|post_attention_layernorm|output|mlp\.output" if point.endswith("residual.output") and bug.phase == "backward" else ATTENTION_POINTS if "self_attn" in point or "input_layernorm" in point else MLP_POINTS
         names = rf"model\.layers\.{layer}\.({names})(\..*)?|mixlora\.layers\.{layer}\.({names}).*" + (rf"|model\.layers\.{layer - 1}\.output" if layer else r"|model\.embed_tokens.*")
+    if bug.name == "labels-shifted-twice": names += r"|grad\.lm_head.*"  # behind padding it takes logits that no record has
     return rf"loss|aux_loss|{GRADIENT if bug.phase == 'backward' else ''}({names})"
 
 

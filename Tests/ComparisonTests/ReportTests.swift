@@ -37,6 +37,23 @@ import Testing
     }
   }
 
+  @Test func whatCannotBeUndoneLeavesNoRemainder() throws {
+    var low = report
+    low.causes = [Cause(name: "low-precision", text: "a part of it may run in bfloat16", remaining: nil)]
+    #expect(report.text().contains("with that undone") && report.html.contains("with that undone"))
+    #expect(low.text().contains("a part of it may run in bfloat16") && !low.text().contains("undone") && !low.html.contains("undone"))
+    #expect(low.jsonLines.last?.contains(#""text":"a part of it may run in bfloat16","remaining":null"#) == true)
+  }
+
+  @Test func oneIsSingular() throws {
+    var one = ComparisonReport(tensors: [], reference: "a", candidate: "b", precision: .float32)
+    one.tensors = [report.tensors[0]]
+    one.tensors[0].metrics.count = 1
+    #expect(one.text().hasPrefix("match: 1 tensor, at most"))
+    one.tensors[0].verdict = .mismatch
+    #expect(one.text().contains("1 value\n"))
+  }
+
   /// A report whose every text is hostile, with figures that are no numbers.
   private var hostile: ComparisonReport {
     var report = SampleReport.make(layers: 2, experts: 2)

@@ -102,7 +102,8 @@ final class CauseFinder<Exact: Backend & MatrixFactorizing> where Exact.Scalar =
     x.indices.reduce(0) { $0 + (x[$1] - y[$1]) * (x[$1] - y[$1]) }.squareRoot()
   }
 
-  /// Keeps an optimizer's rule; one that leaves other tensors behind the steps unexplained comes behind those that explain all, and says so.
+  /// Keeps an optimizer's rule if it gives the candidate's numbers of everything behind the steps. A tenth of the other tensors may be left:
+  /// steps from gradients that are nearly zero carry rounding far.
   func keepRule(_ trial: Trial, _ name: String, _ text: String) throws {
     if ContinuousClock.now > deadline { isCut = true }
     if isCut { return }
@@ -114,8 +115,9 @@ final class CauseFinder<Exact: Backend & MatrixFactorizing> where Exact.Scalar =
       guard let (ours, found) = right?[companion.name], let found, let values = mistaken[companion.name]?.ours else { return false }
       return remaining(values, found, ours, Self.tolerance(companion, ours)) == nil
     }
-    let rest = unexplained.isEmpty ? "" : " (\(counted(unexplained.count, "other tensor")) behind the steps not explained by it)"
-    keep(values, name, rank: unexplained.isEmpty ? 0 : 4, text + rest)
+    guard 10 * unexplained.count <= companions.count else { return }
+    let rest = unexplained.isEmpty ? "" : "; \(counted(unexplained.count, "other tensor")) behind the steps not explained"
+    keep(values, name, rank: unexplained.isEmpty ? 0 : 1, text + rest)
   }
 
   /// Our values under a trial; nil once the time for it is over.

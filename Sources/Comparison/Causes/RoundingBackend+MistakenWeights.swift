@@ -103,7 +103,7 @@ extension RoundingBackend {
     for i in range {
       var gradient = g[i]
       if mistake == .coupledDecay { gradient += s.weightDecay * x[i] }
-      let decay = mistake == .decayWithoutRate ? s.weightDecay : s.learningRate * s.weightDecay
+      let decay = mistake == .decayWithoutRate ? s.weightDecay : abs(rate) * s.weightDecay  // goes with the rate, wherever the step goes
       let decaysFirst = ![.coupledDecay, .decayAfter, .noDecay].contains(mistake)
       if decaysFirst { x[i] *= 1 - decay }
       if mistake == .sgd {

@@ -51,12 +51,12 @@ extension ComparisonReport {
     var rows: [(String, String)] = []
     if let first {
       let worst = first.metrics.worstValues
-      if causes.isEmpty { rows.append(("probably", "no cause that was tried makes the error vanish")) }
+      if causes.isEmpty { rows.append(("probably", noCause)) }
       for (i, cause) in causes.enumerated() {
         let left = cause.remaining.map { "<small>with that undone, an error of \(brief($0)) remains</small>" } ?? ""
         rows.append((i == 0 ? "probably" : "or", "<strong>\(text(cause.text))</strong> \(left)"))
       }
-      rows.append(("equation", "<code>\(text(first.equation))</code>"))
+      if !first.equation.isEmpty { rows.append(("equation", "<code>\(text(first.equation))</code>")) }
       rows.append(("tensor", "<code>\(text(first.name))</code> \(first.sizes), \(counted(first.metrics.count, "value"))"))
       if !first.metrics.worstIndex.isEmpty {
         rows.append(

@@ -53,8 +53,8 @@ extension ComparisonReport {
         lines.append("            (with that undone an error of \(significant(remaining)) remains)")
       }
     }
-    if causes.isEmpty { lines.append("  probably  no cause that was tried makes the error vanish") }
-    lines += wrapped(first.equation, first: "  equation  ", rest: "            ")
+    if causes.isEmpty { lines += wrapped(noCause, first: "  probably  ", rest: "            ") }
+    if !first.equation.isEmpty { lines += wrapped(first.equation, first: "  equation  ", rest: "            ") }
     lines += wrapped(
       "\(first.name) \(shape(first.shape)), \(counted(metrics.count, "value"))", first: "  tensor    ", rest: "            ")
     let explains = first.localBudget == nil ? "its budget is" : "rounding explains"
@@ -78,6 +78,13 @@ extension ComparisonReport {
     return lines
   }
 
+  /// Why there is no cause.
+  var noCause: String {
+    first?.localBudget == nil
+      ? "not sought, and not known whether it is more than rounding of this run: give --model and --batch"
+      : "no cause that was tried makes the error vanish"
+  }
+
   private func notOK(_ paint: Paint) -> [String] {
     let wrong = tensors.filter { $0.verdict != .ok }
     if wrong.isEmpty { return [] }
@@ -94,6 +101,7 @@ extension ComparisonReport {
     let lines = table.text.split(separator: "\n").map(String.init)
     var result = [""] + lines.prefix(1) + zip(lines.dropFirst(), rows).map { paint.row($0, $1.verdict) }
     if wrong.count > rows.count { result.append("… and \(wrong.count - rows.count) more that are not ok; --json and --html have all") }
+    if wrong.allSatisfy({ $0.localBudget == nil }) { return result }
     return result + ["(× budget: of what rounding explains; own ×: the operation by itself)"]
   }
 
