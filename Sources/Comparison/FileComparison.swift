@@ -75,22 +75,23 @@ private struct FileComparison {
     }
     let rule = ElementRule(request)
     let budget = Budget.figure(of: name, in: precision) * (request.mode == .referenceRatio ? request.relative ?? 2 : 4)
-    func isWithin(_ rows: [Int]?) -> Bool {
-      let (x, y) = rows.map { (Self.rows($0, of: x, width), Self.rows($0, of: y, width)) } ?? (x, y)
+    func distance(_ x: [Double], _ y: [Double]) -> Distance {
       var distance = Distance(of: x, from: y)
       distance.agrees = rule?.agrees(x, y, roundoff: roundoff)
-      return distance.isWithin(budget * distance.norm)
+      return distance
     }
+    let whole = distance(x, y)
     var judgement = TensorJudgement(
       name: name, phase: RunPhase.of(name), kind: Budget.Kind(ofTensor: name).rawValue, equation: "", shape: ours.entry.shape,
-      error: Distance(of: x, from: y).relative, budget: budget, metrics: metrics, verdict: .ok)
+      error: whole.relative, budget: budget, metrics: metrics, verdict: .ok)
     judgement.rule = rule
     if metrics.nonfinite > 0 {
       judgement.verdict = .mismatch
-    } else if isWithin(nil) {
+    } else if whole.isWithin(budget * whole.norm) {
       if let pairing, !pairing.isComplete { judgement.verdict = pairing.isExplained ? .routing : .propagated }
-    } else if let rows = routing.unreached(name, rows: y.count / width, tokens: pairing?.tokens), isWithin(rows) {
-      judgement.verdict = .routing
+    } else if let rows = routing.unreached(name, rows: y.count / width, tokens: pairing?.tokens) {
+      let kept = distance(Self.rows(rows, of: x, width), Self.rows(rows, of: y, width))
+      judgement.verdict = kept.isWithin(budget * kept.norm) ? .routing : .mismatch
     } else {
       judgement.verdict = .mismatch
     }

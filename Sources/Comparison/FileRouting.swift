@@ -98,6 +98,13 @@ struct FileRouting {
     }
     let theirs = try Side(candidate, module, columns: columns) { place, _ in ours.experts[place] != nil }
     guard ours.isKnown, theirs.isKnown else { return }
+    if let choice = golden.tensors["\(path).choice"]?.entry.shape.dropLast(), let other = candidate.tensors["\(path).choice"],
+      choice.reduce(1, *) != other.entry.shape.dropLast().reduce(1, *)
+    {
+      throw CheckpointError(
+        file: other.source.file, place: .tensor(other.entry.name), found: "shape \(other.entry.shape)",
+        expected: "(\(choice.map { "\($0)" }.joined(separator: ", ")), …), as the reference has")
+    }
     var layer = RoutingAgreement.Layer(path: path)
     let position = positions["\(path).choice"] ?? positions.filter { $0.key.hasPrefix("\(module).experts.") }.values.min() ?? 0
     let noise = logits.map { Budget.figure(.product, in: precision) * rootMeanSquare($0.filter { $0 != 0 }) } ?? 0
@@ -132,7 +139,8 @@ struct FileRouting {
   // MARK: Decisions
 
   private func gate(of name: String) -> Gate? {
-    gates.first { name.hasPrefix("\($0.module).") || name.hasPrefix("grad.\($0.module).") || name.contains(".grad.\($0.module).") }
+    let path = name.replacing("grad.", with: "", maxReplacements: 1)
+    return gates.first { path.hasPrefix("\($0.module).") }
   }
 
   /// What is said of `choice` and `tokens`; nil for other tensors, and where a file does not say how it decided.

@@ -168,6 +168,7 @@ extension TensorJudgement {
   /// By how much it is wrong, in words: by itself where that is known and outside its budget.
   var excess: String {
     if metrics.nonfinite > 0 { return "\(counted(metrics.nonfinite, "value")) not finite on one side alone" }
+    if name.hasSuffix(".choice") || name.hasSuffix(".tokens") { return "decisions that rounding does not explain" }
     if let rule { return "error \(brief(error)), not within \(rule.text)" }
     if let localError, let localRatio, !(localRatio <= 1) {
       return "error \(brief(localError)) is \(multiple(localRatio)) × what rounding explains"
