@@ -17,14 +17,17 @@ struct FileRouting {
     var fault: String?
     let isKnown: Bool
 
-    init(_ file: Candidate, _ module: String, columns: Int, _ isReal: (_ place: Int, _ experts: [Int]) -> Bool) throws {
+    /// - Parameter experts: how many there are, or may be.
+    init(
+      _ file: Candidate, _ module: String, experts count: Int, columns: Int, _ isReal: (_ place: Int, _ experts: [Int]) -> Bool
+    ) throws {
       let (choice, prefix) = (file.tensors["\(module).moe_gate.choice"], "\(module).experts.")
       let recorded = file.tensors.keys.filter { $0.hasPrefix(prefix) && $0.hasSuffix(".tokens") }
       isKnown = choice != nil || !recorded.isEmpty
       for name in recorded.sorted() {
-        guard let expert = Int(name.dropFirst(prefix.count).prefix { $0 != "." }), let values = try file.tensors[name]?.values() else {
-          continue
-        }
+        guard let expert = Int(name.dropFirst(prefix.count).prefix { $0 != "." }), (0..<count).contains(expert),
+          let values = try file.tensors[name]?.values()
+        else { continue }
         fault = fault ?? RecordedDecision.fault(inTokens: values, columns: columns).map { "\(name): \($0)" }
         rows[expert] = values.map { Int(exactly: $0) ?? -1 }
         if choice == nil { for place in rows[expert] ?? [] { experts[place, default: []].append(expert) } }
@@ -33,9 +36,9 @@ struct FileRouting {
       let values = try choice.values()
       for place in 0..<values.count / width {
         let own = Array(values[place * width..<(place + 1) * width])
-        let chosen = own.map { Int(exactly: $0) ?? -2 }.filter { $0 != -1 }
+        let chosen = own.compactMap { Int(exactly: $0) }.filter((0..<count).contains)
         guard isReal(place, chosen) else { continue }
-        if let found = RecordedDecision.fault(inChoice: own) {
+        if let found = RecordedDecision.fault(inChoice: own, experts: count) {
           fault = fault ?? "\(module).moe_gate.choice: the token in \(RecordedDecision.place(place, columns)) \(found)"
         }
         experts[place] = chosen
@@ -57,6 +60,9 @@ struct FileRouting {
     let position: Int
   }
 
+  /// So many experts a router may have that shows no logits.
+  private static let mostExperts = 1024
+
   private var gates: [Gate] = []
   private var flips: [Flip] = []
   private let positions: [String: Int]
@@ -64,13 +70,13 @@ struct FileRouting {
 
   /// Reads the routing that both files have; `order` is that of the run.
   init(_ golden: Candidate, _ candidate: Candidate, _ order: [String], _ precision: Precision) throws {
-    positions = Dictionary(uniqueKeysWithValues: zip(order, 0...))
+    positions = Dictionary(zip(order, 0...)) { first, _ in first }
     // (B,T): of the logits, else of any router's decisions.
     let sizes = order.lazy.compactMap { name -> [Int]? in
-      guard name == "logits" || name.hasSuffix(".choice"), let shape = golden.tensors[name]?.entry.shape, shape.count == 3 else {
-        return nil
-      }
-      return Array(shape.prefix(2))
+      guard name == "logits" || name.hasSuffix(".choice"), let entry = golden.tensors[name]?.entry, entry.shape.count == 3,
+        entry.elementCount > 0
+      else { return nil }
+      return Array(entry.shape.prefix(2))
     }.first
     (tokens, columns) = (sizes.map { $0[0] * $0[1] } ?? 0, sizes.map { $0[1] } ?? 0)
     var modules: [String] = []
@@ -89,21 +95,23 @@ struct FileRouting {
     let logits = try logits(path, layer: number, golden)
     let width = logits.map { $0.count / max(1, tokens) } ?? 0
     func row(_ place: Int) -> ArraySlice<Double> {
-      guard let logits, (place + 1) * width <= logits.count, place >= 0 else { return [] }
+      guard let logits, width > 0, (0..<logits.count / width).contains(place) else { return [] }
       return logits[place * width..<(place + 1) * width]
     }
     // A trace is zero at padding: in the logits, and in a decision, which then has an expert twice.
-    let ours = try Side(golden, module, columns: columns) { place, experts in
+    let experts = width > 0 ? width : Self.mostExperts
+    let ours = try Side(golden, module, experts: experts, columns: columns) { place, experts in
       (logits == nil || row(place).contains { $0 != 0 }) && Set(experts).count == experts.count
     }
-    let theirs = try Side(candidate, module, columns: columns) { place, _ in ours.experts[place] != nil }
+    let theirs = try Side(candidate, module, experts: experts, columns: columns) { place, _ in ours.experts[place] != nil }
     guard ours.isKnown, theirs.isKnown else { return }
-    if let choice = golden.tensors["\(path).choice"]?.entry.shape.dropLast(), let other = candidate.tensors["\(path).choice"],
-      choice.reduce(1, *) != other.entry.shape.dropLast().reduce(1, *)
-    {
-      throw CheckpointError(
-        file: other.source.file, place: .tensor(other.entry.name), found: "shape \(other.entry.shape)",
-        expected: "(\(choice.map { "\($0)" }.joined(separator: ", ")), …), as the reference has")
+    if let choice = golden.tensors["\(path).choice"], let other = candidate.tensors["\(path).choice"] {
+      func rows(_ entry: TensorEntry) -> Int { entry.elementCount / max(1, entry.shape.last ?? 1) }
+      guard rows(choice.entry) == rows(other.entry) else {
+        throw CheckpointError(
+          file: other.source.file, place: .tensor(other.entry.name), found: "shape \(other.entry.shape)",
+          expected: "decisions of \(counted(rows(choice.entry), "token")), as the reference's \(choice.entry.shape) has")
+      }
     }
     var layer = RoutingAgreement.Layer(path: path)
     let position = positions["\(path).choice"] ?? positions.filter { $0.key.hasPrefix("\(module).experts.") }.values.min() ?? 0
@@ -124,9 +132,10 @@ struct FileRouting {
   private func logits(_ path: String, layer: Int, _ file: Candidate) throws -> [Double]? {
     if let own = file.tensors["\(path).output"], tokens > 0 { return try own.values() }
     let prefix = path.firstRange(of: "model.layers.").map { path[..<$0.lowerBound] } ?? ""
-    guard let all = file.tensors["\(prefix)router_logits"], let experts = all.entry.shape.last, tokens > 0 else { return nil }
+    guard let all = file.tensors["\(prefix)router_logits"], let experts = all.entry.shape.last, tokens > 0, all.entry.elementCount > 0
+    else { return nil }
     let size = tokens * experts
-    guard (layer + 1) * size <= all.entry.elementCount else { return nil }
+    guard layer < all.entry.elementCount / size else { return nil }
     return Array(try all.values()[layer * size..<(layer + 1) * size])
   }
 
@@ -147,7 +156,7 @@ struct FileRouting {
   func verdict(of name: String) -> (layer: RoutingAgreement.Layer, verdict: TensorJudgement.Verdict)? {
     guard name.hasSuffix(".moe_gate.choice") || name.hasSuffix(".tokens"), let gate = gate(of: name) else { return nil }
     let layer = gate.layer
-    if gate.theirs.fault != nil || !followsChoice(name, gate) { return (layer, .mismatch) }
+    if gate.ours.fault != nil || gate.theirs.fault != nil || !followsChoice(name, gate) { return (layer, .mismatch) }
     return (layer, layer.flips == 0 ? .ok : layer.flips == layer.explained ? .routing : .mismatch)
   }
 
@@ -197,7 +206,9 @@ struct FileRouting {
     let slots = values.count / tokens
     var ordered = values
     for (place, own) in gate.ours.experts {
-      guard let other = gate.theirs.experts[place], own.count <= slots, Set(own) == Set(other), (place + 1) * slots <= values.count else {
+      guard let other = gate.theirs.experts[place], own.count <= slots, own.count == other.count, Set(own) == Set(other),
+        (0..<tokens).contains(place)
+      else {
         continue
       }
       for (slot, expert) in own.enumerated() {

@@ -54,7 +54,8 @@ extension OracleComparison {
       decide: { path, own in
         let output = path.dropLast(".choice".count) + ".output"
         guard let owner = self.model.layout.owner(ofPath: path), let theirs = self.rows.choices[path],
-          let first = self.firstLogits[String(output)], let later = logits[String(output)], theirs.count == own.count
+          let first = self.firstLogits[String(output)], let later = logits[String(output)], theirs.count == own.count,
+          first.count == later.count
         else { return nil }
         return self.replayed(own, theirs, first: first, later: later, owner.mixture)
       })

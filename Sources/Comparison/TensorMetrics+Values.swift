@@ -31,7 +31,7 @@ extension TensorMetrics {
             let d = abs(x - y)
             differences[i] = d
             sum += d
-            if i % width == 0, d > startDifference { startDifference = d }
+            if d > startDifference, i % width == 0 { startDifference = d }
             dot += x * y
             foundNorm += x * x
             if d > maxAbsolute { (maxAbsolute, worst) = (d, i) }

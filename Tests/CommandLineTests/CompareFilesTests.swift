@@ -111,6 +111,28 @@ import Testing
     }
   }
 
+  @Test(arguments: [1e18, -7, 0.5, .nan, .infinity, 1e300])
+  func decisionsThatAreNoneNeverCrash(_ value: Double) throws {
+    let run = try ComparedRun()
+    let right = try run.trace("right.safetensors")
+    for part in [".moe_gate.choice", ".tokens"] {
+      let wrong = run.path("wrong.safetensors")
+      try? FileManager.default.removeItem(atPath: wrong)
+      try FileManager.default.copyItem(atPath: right, toPath: wrong)
+      try run.edit(wrong) { tensor in
+        if tensor.name.hasSuffix(part), !tensor.values.isEmpty {
+          tensor.values[0] = value
+          tensor.values[tensor.values.count - 1] = value
+        }
+        return true
+      }
+      for arguments in [[right, wrong], [wrong, right], run.model + [wrong]] {
+        let result = try Program.run(["compare"] + arguments + ["--json", "--quiet", "--threads", "1"])
+        #expect([1, 3].contains(result.code), "\(part): \(result.code) \(result.error)")
+      }
+    }
+  }
+
   @Test func whatIsNotFiniteOnBothSidesIsTold() throws {
     let run = try ComparedRun()
     let (golden, candidate) = (try run.trace("golden.safetensors"), try run.trace("candidate.safetensors"))

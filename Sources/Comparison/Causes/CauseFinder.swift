@@ -102,8 +102,8 @@ final class CauseFinder<Exact: Backend & MatrixFactorizing> where Exact.Scalar =
     x.indices.reduce(0) { $0 + (x[$1] - y[$1]) * (x[$1] - y[$1]) }.squareRoot()
   }
 
-  /// Keeps an optimizer's rule if it gives the candidate's numbers of everything behind the steps. A tenth of the other tensors may be left:
-  /// steps from gradients that are nearly zero carry rounding far.
+  /// Keeps an optimizer's rule that gives the candidate's numbers, those that explain more of what else stands behind the steps first. Large
+  /// steps carry rounding far, so not all has to be explained; what explains the target and hardly anything beside it is a coincidence.
   func keepRule(_ trial: Trial, _ name: String, _ text: String) throws {
     if ContinuousClock.now > deadline { isCut = true }
     if isCut { return }
@@ -115,9 +115,11 @@ final class CauseFinder<Exact: Backend & MatrixFactorizing> where Exact.Scalar =
       guard let (ours, found) = right?[companion.name], let found, let values = mistaken[companion.name]?.ours else { return false }
       return remaining(values, found, ours, Self.tolerance(companion, ours)) == nil
     }
-    guard 10 * unexplained.count <= companions.count else { return }
-    let rest = unexplained.isEmpty ? "" : "; \(counted(unexplained.count, "other tensor")) behind the steps not explained"
-    keep(values, name, rank: unexplained.isEmpty ? 0 : 1, text + rest)
+    let tenths = 10 * unexplained.count / max(1, companions.count)
+    guard tenths < 9 else { return }
+    let rest =
+      unexplained.isEmpty ? "" : "; \(unexplained.count) of \(counted(companions.count, "other tensor")) behind the steps not explained"
+    keep(values, name, rank: tenths, text + rest)
   }
 
   /// Our values under a trial; nil once the time for it is over.
