@@ -146,6 +146,9 @@ final class CandidateRows<B: Backend> {
     let slots = policy.slots(of: experts)
     let places = Array(layout.places(of: owner))
     let columns = layout.batch.columns
+    let logits =
+      try values("\(gate).output", path: gate + ".output", Shape(places.count, experts)) { _ in nil }
+      ?? routerLogits(owner, layer: layer, layers: layout.gates(of: owner).count)
     var chosen: [Int32]?
     if let tensor = candidate.tensors[path] {
       let width = tensor.entry.shape.last ?? 0
@@ -174,11 +177,10 @@ final class CandidateRows<B: Backend> {
           "\(path): the token in \(RecordedDecision.place(places[n], columns)) has \(counted(lists[n].count, "expert")), expected at most \(slots)"
         return
       }
+      // Tokens say nothing of the order of a token's experts, which its weights have: largest first.
+      if let logits { for n in lists.indices { lists[n].sort { logits[n * experts + Int($0)] > logits[n * experts + Int($1)] } } }
       chosen = lists.flatMap { $0 + repeatElement(Int32(-1), count: slots - $0.count) }
     } else {
-      let logits =
-        try values("\(gate).output", path: gate + ".output", Shape(places.count, experts)) { _ in nil }
-        ?? routerLogits(owner, layer: layer, layers: layout.gates(of: owner).count)
       if let logits, logits.allSatisfy(\.isFinite) {
         chosen = try backend.download(
           backend.choose(backend.softmax(backend.upload(logits.map { B.Scalar($0) }, Shape(places.count, experts))), policy))

@@ -16,6 +16,8 @@ struct FileRouting {
     /// What is wrong with them.
     var fault: String?
     let isKnown: Bool
+    /// Whether a token's experts stand in the order of its weights: tokens alone do not say.
+    let isOrdered: Bool
 
     /// - Parameter experts: how many there are, or may be.
     init(
@@ -23,7 +25,7 @@ struct FileRouting {
     ) throws {
       let (choice, prefix) = (file.tensors["\(module).moe_gate.choice"], "\(module).experts.")
       let recorded = file.tensors.keys.filter { $0.hasPrefix(prefix) && $0.hasSuffix(".tokens") }
-      isKnown = choice != nil || !recorded.isEmpty
+      (isKnown, isOrdered) = (choice != nil || !recorded.isEmpty, choice != nil)
       for name in recorded.sorted() {
         guard let expert = Int(name.dropFirst(prefix.count).prefix { $0 != "." }), (0..<count).contains(expert),
           let values = try file.tensors[name]?.values()
@@ -202,7 +204,9 @@ struct FileRouting {
 
   /// Values (B·T,K) in the order of the candidate's choices, put into that of the reference's; others as they are.
   func inOrder(_ values: [Double], of name: String) -> [Double] {
-    guard name.contains(".moe_gate.weights."), let gate = gate(of: name), tokens > 0, values.count % tokens == 0 else { return values }
+    guard name.contains(".moe_gate.weights."), let gate = gate(of: name), gate.ours.isOrdered, gate.theirs.isOrdered, tokens > 0,
+      values.count % tokens == 0
+    else { return values }
     let slots = values.count / tokens
     var ordered = values
     for (place, own) in gate.ours.experts {

@@ -31,6 +31,18 @@ import Testing
     #expect(wrong.tensors[name]?["worst_index"] == [JSON(rows - 1), 0])
   }
 
+  @Test(arguments: [".choice", ".tokens"])
+  func eitherWayOfRecordingADecisionWillDo(_ part: String) throws {
+    let run = try ComparedRun()
+    let (golden, candidate) = (try run.trace("golden.safetensors"), try run.trace("candidate.safetensors"))
+    try run.edit(candidate) { !$0.name.hasSuffix(part) }
+    for arguments in [[golden, candidate], [candidate, golden], run.model + [candidate]] {
+      let (code, last, tensors, error) = try run.compare(arguments)
+      #expect(code == 0 && last["routing"]?["flips"] == 0, "\(error) \(last)")
+      #expect(tensors.values.allSatisfy { $0["verdict"] == "ok" })
+    }
+  }
+
   @Test func anotherSetOfTokensIsTheRoutings() throws {
     let run = try ComparedRun()
     try run.tieExperts(1)
