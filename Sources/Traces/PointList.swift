@@ -20,9 +20,9 @@ public struct ListedPoint: Equatable, Sendable {
 extension Decoder where B == ShapeBackend {
   /// Every point of a run in its order, forward, then backward, then what a step of AdamW leaves, without computing anything.
   ///
-  /// - Throws: nothing of its own; a hook that fails.
+  /// - Throws: `UnknownBlock`.
   public func points() throws -> [ListedPoint] {
-    let provenances = Provenances(self)
+    let provenances = try Provenances(self)
     let lister = PointLister(adapters.map(\.configuration.mixture), provenances)
     let backend = ShapeBackend()
     // Two tokens for each adapter, of which one is labeled, and beside several two that the base alone serves.

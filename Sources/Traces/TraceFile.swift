@@ -69,7 +69,7 @@ public struct TraceFile {
     moments: TraceRecording<B>.Moments? = nil, update: (_ step: Int) -> Void, check: (TraceSummary) throws -> Void = { _ in }
   ) throws -> TraceSummary {
     let type: ElementType = MemoryLayout<B.Scalar>.size == 8 ? .float64 : .float32
-    let names = Provenances(decoder, hasBaseRows: batch.adapters.contains(nil)).all.map(\.name)
+    let names = try Provenances(decoder, hasBaseRows: batch.adapters.contains(nil)).all.map(\.name)
     var order = names
     return try SafetensorsStream.write(
       to: path, names: names,

@@ -111,7 +111,7 @@ import Traces
       let peer = try #require(PeerCase.all.first { $0.name == one.peer })
       let shapes = ShapeBackend()
       let decoder = try peer.decoder(evaluation: one.evaluation, trainsBase: one.trainsBase, on: shapes)
-      kinds.formUnion(Provenances(decoder).all.map(\.operation))
+      kinds.formUnion(try Provenances(decoder).all.map(\.operation))
     }
     #expect(kinds == Set(OperationKind.allCases), "\(Set(OperationKind.allCases).subtracting(kinds))")
   }

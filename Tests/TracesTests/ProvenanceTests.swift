@@ -1,13 +1,14 @@
 import CPUBackend
 import Checkpoints
 import Conformance
-import Decoders
 import Layers
 import Tensors
 import TestModels
 import Testing
 import Traces
 import Training
+
+@testable import Decoders
 
 /// Where every tensor of a trace comes from: complete, and of nothing that comes later.
 @Suite struct ProvenanceTests {
@@ -51,7 +52,7 @@ import Training
     let backend = CPUFloat(threads: 1)
     let decoder = try one.decoder(evaluation, on: backend)
     let batch = try one.input()
-    let provenances = Provenances(decoder, hasBaseRows: batch.adapters.contains(nil))
+    let provenances = try Provenances(decoder, hasBaseRows: batch.adapters.contains(nil))
     var request = TraceRequest()
     (request.backward, request.steps, request.activations) = (true, 1, { _ in true })
     let zeros = decoder.parameters.reduce(into: [ObjectIdentifier: Tensor<CPUFloat>]()) {
@@ -87,7 +88,7 @@ import Training
       let decoder = try Decoder(
         SmallModel.configuration, weights: InitialWeights(seed: 1, on: shapes),
         adapters: [AdapterSource(SmallModel.adapter(), InitialWeights(seed: 1, on: shapes))], evaluation: evaluation, on: shapes)
-      let all = Provenances(decoder).all
+      let all = try Provenances(decoder).all
       let read = Set(all.flatMap { $0.inputs.map(\.name) })
       let unread = all.filter { !read.contains($0.name) }.map(\.name)
       let ends = ["router_logits", "loss_curve", "grad.model.embed_tokens.output"]
@@ -108,5 +109,30 @@ import Training
     let found = trace.tensors.only("exp_avg.", "exp_avg_sq.")
     let agreement = Agreement(of: found, with: expected)
     #expect(agreement.count == 132 && agreement.holds(to: 1e-9), "\(agreement)")
+  }
+
+  /// A block of a kind that nobody has formulas of.
+  private struct OtherBlock<Inner: DecoderBlock>: DecoderBlock {
+    typealias B = Inner.B
+    let inner: Inner
+    var path: String { inner.path }
+    var linears: [Linear<B>] { inner.linears }
+    func forward(
+      _ x: Tensor<B>, _ batch: PackedBatch<B>, _ run: Run<B>, earlier: KeyValueCache<B>?
+    ) -> (y: Tensor<B>, cache: Inner.Cache) { inner.forward(x, batch, run, earlier: earlier) }
+    func backward(_ dy: consuming Tensor<B>, _ cache: consuming Inner.Cache, _ batch: PackedBatch<B>, _ run: Run<B>) -> Tensor<B> {
+      inner.backward(dy, cache, batch, run)
+    }
+  }
+
+  @Test func aBlockOfAnotherKindIsAnErrorThatNamesIt() throws {
+    let decoder = try Golden.decoder("topk", on: ShapeBackend())
+    let block = try #require(decoder.blocks[1] as? SequentialBlock<ShapeBackend>)
+    let other = Decoder(
+      configuration: decoder.configuration, adapters: decoder.adapters, base: decoder.base, embedding: decoder.embedding,
+      blocks: [decoder.blocks[0], OtherBlock(inner: block)], norm: decoder.norm, head: decoder.head)
+    let error = #expect(throws: UnknownBlock.self) { try Provenances(other) }
+    #expect(error?.path == "model.layers.1" && error?.description.contains("OtherBlock") == true)
+    #expect(throws: UnknownBlock.self) { try other.points() }
   }
 }

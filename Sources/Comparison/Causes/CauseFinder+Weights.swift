@@ -6,7 +6,7 @@ import Traces
 extension CauseFinder {
   func otherWeights() throws {
     guard let provenance = comparison.order[target.name], target.phase != "optimizer" else { return }
-    let provenances = Provenances(model.decoder, hasBaseRows: false)
+    let provenances = try Provenances(model.decoder, hasBaseRows: false)
     try frozenWeights(provenance, provenances)
     try trainedTensors(provenance, provenances)
     let roles: [(roles: [Parameter<B>.Role], text: String)] = [

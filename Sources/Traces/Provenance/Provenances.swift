@@ -16,6 +16,8 @@ public struct Provenances<B: Backend> {
   /// What is trained, by the names that the formulas have for it.
   public private(set) var trained: [String: TrainedTensor<B>] = [:]
   let decoder: Decoder<B>
+  /// The blocks; every family's are sequential so far.
+  public let blocks: [SequentialBlock<B>]
   let hasBaseRows: Bool
   private var index: [String: Int] = [:]
   private var names: [ObjectIdentifier: [String]] = [:]
@@ -27,8 +29,13 @@ public struct Provenances<B: Backend> {
   /// Of a trace of `decoder`.
   ///
   /// - Parameter hasBaseRows: whether some rows of the batch are served by no adapter; by default where there are several adapters.
-  public init(_ decoder: Decoder<B>, hasBaseRows: Bool? = nil) {
+  /// - Throws: `UnknownBlock` for a model with a block whose formulas are not here.
+  public init(_ decoder: Decoder<B>, hasBaseRows: Bool? = nil) throws {
     self.decoder = decoder
+    blocks = try decoder.blocks.map { block in
+      guard let sequential = block as? SequentialBlock<B> else { throw UnknownBlock(path: block.path, type: "\(type(of: block))") }
+      return sequential
+    }
     self.hasBaseRows = hasBaseRows ?? (decoder.adapters.count > 1)
     for (part, prefix) in decoder.namedParts {
       for tensor in part.tensors {
@@ -97,14 +104,6 @@ public struct Provenances<B: Backend> {
     Formula.Gate(path: router.path, adapter: router.adapter, experts: router.gate.shape.rows)
   }
 
-  /// The blocks; every family's are sequential so far.
-  var blocks: [SequentialBlock<B>] {
-    decoder.blocks.map { block in
-      guard let block = block as? SequentialBlock<B> else { trap("\(block.path): Provenances does not know this kind of block") }
-      return block
-    }
-  }
-
   /// What a block reads.
   func input(ofBlock layer: Int) -> String { (layer == 0 ? decoder.embedding.path : decoder.blocks[layer - 1].path) + ".output" }
 
@@ -132,6 +131,17 @@ public struct Provenances<B: Backend> {
         .update(weight: prefix + name, moment1: prefix + TraceNames.firstMoment + name, moment2: prefix + TraceNames.secondMoment + name))
     }
   }
+}
+
+/// A block of a kind that says nowhere what its values are formed of, so that a run of it cannot be traced.
+public struct UnknownBlock: Error, CustomStringConvertible {
+  /// Its path: `model.layers.3`.
+  public let path: String
+  /// Its type.
+  public let type: String
+
+  /// What is wrong, and what would be right.
+  public var description: String { "\(path): found a \(type), of which Provenances has no formulas; expected a SequentialBlock" }
 }
 
 /// What the names of an optimizer's results begin with, behind `adapter.<number>.` where there are several; the moments have torch's
