@@ -71,14 +71,18 @@ public struct TrainedTensor<B: Backend> {
   /// Sets this tensor's part of the parameter to `value`.
   ///
   /// - Precondition: `value` has the part's shape.
-  public func set(_ value: Tensor<B>, on backend: B) {
-    guard let part else { return backend.copy(value, into: &parameter.value) }
+  public func set(_ value: Tensor<B>, on backend: B) { copy(value, into: &parameter.value, backend) }
+
+  /// Sets this tensor's part of the parameter's gradient to `gradient`.
+  ///
+  /// - Precondition: `gradient` has the part's shape.
+  public func setGradient(_ gradient: Tensor<B>, on backend: B) { copy(gradient, into: &parameter.gradient, backend) }
+
+  private func copy(_ x: Tensor<B>, into whole: inout Tensor<B>, _ backend: B) {
+    guard let part else { return backend.copy(x, into: &whole) }
     switch part.axis {
-    case .rows:
-      backend.copy(value, into: &parameter.value, rows: part.expert * value.rowCount..<(part.expert + 1) * value.rowCount)
-    case .columns:
-      backend.copy(
-        value, into: &parameter.value, rows: nil, columns: part.expert * value.columnCount..<(part.expert + 1) * value.columnCount)
+    case .rows: backend.copy(x, into: &whole, rows: part.expert * x.rowCount..<(part.expert + 1) * x.rowCount)
+    case .columns: backend.copy(x, into: &whole, rows: nil, columns: part.expert * x.columnCount..<(part.expert + 1) * x.columnCount)
     }
   }
 }

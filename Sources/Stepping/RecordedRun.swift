@@ -13,6 +13,8 @@ public final class RecordedRun<B: Backend>: RunValues {
   public let batch: TraceBatch
   /// The names of its tensors in the order of the run.
   public let names: [String]
+  /// The first tensor with a value that is not finite; nil if there is none.
+  public let firstNonFinite: String?
   /// The settings of AdamW.
   public let optimizer: OptimizerNumbers
   private let decoder: Decoder<B>
@@ -33,7 +35,7 @@ public final class RecordedRun<B: Backend>: RunValues {
     in folder: String, on backend: B
   ) throws {
     (self.decoder, self.batch, self.backend, self.optimizer) = (decoder, batch, backend, optimizer)
-    provenances = Provenances(decoder, hasBaseRows: batch.adapters.contains(nil))
+    provenances = try Provenances(decoder, hasBaseRows: batch.adapters.contains(nil))
     var request = TraceRequest()
     request.activations = { _ in true }
     request.backward = batch.hasLabels && !decoder.trained.isEmpty
@@ -51,8 +53,9 @@ public final class RecordedRun<B: Backend>: RunValues {
       }
     }
     let path = "\(folder)/.mixlora-step-\(POSIX.processID)-\(UInt64.random(in: 0...UInt64.max))"
-    _ = try TraceFile.record(
+    let summary = try TraceFile.record(
       decoder, batch, request, to: path, patches: patches, on: backend, moments: { step.moments(of: $0) }, update: { step.step($0) })
+    firstNonFinite = summary.firstNonFinite
     defer { try? POSIX.removeFile(path) }
     file = try TraceFile(path: path)
     names = file.names
@@ -103,7 +106,7 @@ public final class RecordedRun<B: Backend>: RunValues {
 
   /// cos and sin of a rotary plane at a position.
   public func turn(plane: Int, position: Int) -> (cos: Double, sin: Double) {
-    guard let block = decoder.blocks.first as? SequentialBlock<B> else { return (1, 0) }
+    guard let block = provenances.blocks.first else { return (1, 0) }
     return block.attention.layer.rotary.turn(plane: plane, position: position, limit: batch.columns)
   }
 

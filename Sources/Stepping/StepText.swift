@@ -81,17 +81,19 @@ struct StepText {
     return lines.flatMap(folded)
   }
 
-  private func rounded4(_ value: Double) -> String { value.isFinite && value != 0 ? rounded(value, 4) : "\(value)" }
+  /// Four digits that count; a number of a token, an expert or a place whole.
+  private func rounded4(_ value: Double) -> String {
+    value.isFinite && (value != value.rounded() || abs(value) > 1e7) ? rounded(value, 4) : "\(value)"
+  }
 
   /// The first rows and columns.
-  func table(_ name: String, _ shape: [Int], _ values: [Double]) -> [String] {
-    var lines = ["\(name)  \(self.shape(shape))"]
-    let width = shape.last ?? 0
-    guard width > 0, !values.isEmpty else { return lines + ["  nothing"] }
-    let rows = values.count / width
-    for row in 0..<min(rows, corner) {
-      let shown = values[row * width..<row * width + min(width, corner)].map { aligned(rounded4($0), 10) }.joined(separator: " ")
-      let place = shape.count == 1 ? "" : "[\(index(row, shape.dropLast()).map(String.init).joined(separator: ","))] "
+  func table(_ name: String, _ shape: [Int], _ kind: String?, row: (_ number: Int) throws -> [Double]) rethrows -> [String] {
+    var lines = ["\(name)  \(self.shape(shape))\(kind.map { "  " + $0 } ?? "")"]
+    let (rows, width) = (shape.dropLast().reduce(1, *), shape.last ?? 0)
+    guard rows > 0, width > 0 else { return lines + ["  nothing"] }
+    for n in 0..<min(rows, corner) {
+      let shown = try row(n).prefix(corner).map { aligned(rounded4($0), 10) }.joined(separator: " ")
+      let place = shape.count == 1 ? "" : "[\(index(n, shape.dropLast()).map(String.init).joined(separator: ","))] "
       lines.append("  \(aligned(place, 8))\(shown)\(width > corner ? " …" : "")")
     }
     if rows > corner { lines.append("  … \(rows - corner) rows more") }
@@ -103,8 +105,16 @@ struct StepText {
   /// Terms that are shown at most.
   private let terms = 8
 
-  func lines(of explanation: Explanation) -> [String] {
-    var lines = ["\(explanation.element) = \(number(explanation.value))", "  " + explanation.equation]
+  func lines(of explanation: Explanation, isPatched: Bool) -> [String] {
+    var lines = ["\(explanation.element) = \(number(explanation.value))"]
+    if isPatched {
+      if case .choice = explanation.form {
+        lines.append("  patched; the run itself would choose by")
+      } else {
+        lines.append("  patched; the run itself would form \(number(explanation.recomputed)) by")
+      }
+    }
+    lines.append("  " + explanation.equation)
     switch explanation.form {
     case .nothing(let reason): lines.append("  0: \(reason)")
     case .choice(_, let candidates):

@@ -21,12 +21,12 @@ public final class Stepper<B: Backend> {
     case quit
   }
 
-  private let rerun: (_ patches: [Patch]) throws -> RecordedRun<B>
-  private let original: RecordedRun<B>
-  private var run: RecordedRun<B>
-  private var patches: [Patch] = []
+  let rerun: (_ patches: [Patch]) throws -> RecordedRun<B>
+  let original: RecordedRun<B>
+  var run: RecordedRun<B>
+  var patches: [Patch] = []
   private var walk: Walk
-  private let text: StepText
+  let text: StepText
 
   /// Runs the batch and stands at the first tensor.
   ///
@@ -45,6 +45,9 @@ public final class Stepper<B: Backend> {
     text = StepText(digits: digits)
   }
 
+  /// The first tensor of the run with a value that is not finite; nil if there is none.
+  public var firstNonFinite: String? { original.firstNonFinite }
+
   /// What is shown at the beginning.
   public var greeting: [String] {
     let batch = run.batch
@@ -60,8 +63,9 @@ public final class Stepper<B: Backend> {
     [
       ("next [N], back [N]", "go on or back by N units (1); Enter repeats"),
       ("into, out", "smaller or larger units: model, block, layer, operation"),
-      ("goto NAME", "go to a tensor"), ("where", "where you are, and how it is formed"), ("list [GLOB]", "the tensors of the run"),
-      ("print NAME[i,j]", "a number, or the tensor (by default this one)"),
+      ("goto NAME", "go to a tensor; to the first that reads a weight, input_ids or labels"),
+      ("where", "where you are, and how it is formed"), ("list [GLOB]", "the tensors of the run"),
+      ("print NAME[i,j]", "a number, or the tensor (by default this one); weights and the batch too"),
       ("why NAME[i,j]", "the numbers that it is the sum or product of"),
       ("patch NAME[i,j] VALUE", "put another number there and run again"), ("unpatch", "take all patches back"),
       ("diff", "what the patches changed, point by point"), ("help, quit", ""),
@@ -88,8 +92,7 @@ public final class Stepper<B: Backend> {
       return .lines(isDone ? here : ["There are no \(command == "into" ? "smaller" : "larger") units than \(walk.level.text)."])
     case "goto":
       try expect(1...1, "goto NAME")
-      walk.go(to: try position(of: arguments[0]))
-      return .lines(here)
+      return .lines(try go(to: arguments[0]) + here)
     case "where":
       try expect(0...0, "where")
       return .lines(here)
@@ -101,10 +104,10 @@ public final class Stepper<B: Backend> {
       return .lines(try show(named(arguments.first ?? "")))
     case "why":
       try expect(0...1, "why NAME[i,j]")
-      return .lines(text.lines(of: try Explainer(run).why(try element(named(arguments.first ?? "")))))
+      return .lines(try why(named(arguments.first ?? "")))
     case "patch":
       try expect(2...2, "patch NAME[i,j] VALUE")
-      return .lines(try patch(try element(arguments[0]), arguments[1]))
+      return .lines(try patch(try element(named(arguments[0])), arguments[1]))
     case "unpatch":
       try expect(0...0, "unpatch")
       (patches, run) = ([], original)
@@ -146,13 +149,20 @@ public final class Stepper<B: Backend> {
     return (moved < count ? [isForward ? "The run ends here." : "The run begins here."] : []) + here
   }
 
-  /// A name's place in the run; a module's is that of its output.
-  private func position(of name: String) throws -> Int {
-    if let position = run.names.firstIndex(of: name) ?? run.names.firstIndex(of: name + ".output") { return position }
-    throw unknown(name)
+  /// Goes to a tensor; to a module's output by the module's name, and to the first reader of what no run forms.
+  private func go(to name: String) throws -> [String] {
+    if let position = run.names.firstIndex(of: spelled(name)) {
+      walk.go(to: position)
+      return []
+    }
+    guard let given = given(name) else { throw unknown(name) }
+    let readers = run.names.indices.filter { n in run.provenance(of: run.names[n])?.inputs.contains { $0.name == name } ?? false }
+    guard let first = readers.first else { throw CommandError(description: "found '\(name)', \(given.kind) that nothing reads") }
+    walk.go(to: first)
+    return ["\(name)  \(text.shape(given.shape))  \(given.kind), read by \(readers.count) tensors, of which this is the first"]
   }
 
-  private func unknown(_ name: String) -> CommandError {
+  func unknown(_ name: String) -> CommandError {
     let last = name.split(separator: ".").last.map(String.init) ?? name
     let near = run.names.filter { $0.contains(last) }.prefix(3)
     return CommandError(
@@ -163,7 +173,7 @@ public final class Stepper<B: Backend> {
   /// What is meant by an index without a name, or by nothing: the tensor that the reader stands at.
   private func named(_ what: String) -> String { what.isEmpty || what.hasPrefix("[") ? run.names[walk.position] + what : what }
 
-  // MARK: Numbers
+  // MARK: Lists
 
   private func line(_ name: String) -> String {
     "  " + text.aligned(name, 52) + " " + text.aligned(text.shape(run.shape(of: name) ?? []), 14)
@@ -176,84 +186,5 @@ public final class Stepper<B: Backend> {
       throw CommandError(description: "found no tensor that matches '\(pattern ?? "*")'; expected a pattern such as 'model.layers.0.*'")
     }
     return names.map(line)
-  }
-
-  private func show(_ what: String) throws -> [String] {
-    guard let element = RunElement(parsing: what) else { throw CommandError(description: "found '\(what)'; expected NAME or NAME[i,j]") }
-    if element.index.isEmpty, let shape = run.shape(of: element.name), shape.reduce(1, *) != 1 {
-      return text.table(element.name, shape, run.values(of: element.name))
-    }
-    if run.shape(of: element.name) == nil, let shape = run.weightShape(element.name) { return [try weight(element, shape)] }
-    let one = try self.element(what)
-    return ["\(one) = \(text.number(Explainer(run).value(one.name, one.index)))"]
-  }
-
-  /// A weight, which formulas name: its sizes, or an element.
-  private func weight(_ element: RunElement, _ shape: [Int]) throws -> String {
-    if element.index.isEmpty { return "\(element)  \(text.shape(shape))  a weight; print \(element)[…] for a number" }
-    try requireInside(element.index, shape, "\(element)")
-    let row = try run.weightRow(element.name, shape.count == 1 ? 0 : element.index[0])
-    return "\(element) = \(text.number(row[element.index[shape.count - 1]]))"
-  }
-
-  private func requireInside(_ index: [Int], _ shape: [Int], _ what: String) throws {
-    guard index.count == shape.count, zip(index, shape).allSatisfy({ $0 < $1 }) else {
-      throw CommandError(
-        description: "found '\(what)'; expected an index inside \(text.shape(shape)), one number an axis, counted from 0")
-    }
-  }
-
-  /// An element that there is: `NAME[i,j]` of (B,T,C) is token i = b · T + t, and of a single number the name will do.
-  private func element(_ what: String) throws -> RunElement {
-    guard let element = RunElement(parsing: what) else { throw CommandError(description: "found '\(what)'; expected NAME[i,j]") }
-    guard let shape = run.shape(of: element.name) else { throw unknown(element.name) }
-    var index = element.index
-    if index.isEmpty, shape.allSatisfy({ $0 == 1 }) { index = shape.map { _ in 0 } }
-    if index.count == 2, shape.count == 3, shape[1] > 0 { index = [index[0] / shape[1], index[0] % shape[1], index[1]] }
-    try requireInside(index, shape, what)
-    return RunElement(element.name, index)
-  }
-
-  // MARK: Patches
-
-  private func patch(_ element: RunElement, _ number: String) throws -> [String] {
-    guard let value = Double(number) else { throw CommandError(description: "found '\(number)'; expected a number") }
-    guard let provenance = run.provenance(of: element.name), provenance.isPoint else {
-      throw CommandError(description: "found '\(element.name)', a result that nothing is formed of; expected a point of the run")
-    }
-    if case .choice(let p, _) = provenance.formula {
-      let experts = run.shape(of: p)?.last ?? 0
-      guard value == value.rounded(), value >= -1, value < Double(experts) else {
-        throw CommandError(description: "found '\(number)'; expected an expert, 0 to \(experts - 1), or -1 for none")
-      }
-    }
-    if case .nothing(let reason) = try Explainer(run).why(element).form {
-      throw CommandError(description: "found '\(element)', where nothing is: \(reason); expected an element of the run")
-    }
-    let before = Explainer(run).value(element.name, element.index)
-    let wanted = patches.filter { $0.name != element.name || $0.index != element.index } + [Patch(element.name, element.index, value)]
-    do { run = try rerun(wanted) } catch let error as PatchError { throw CommandError(description: error.description) }
-    patches = wanted
-    return ["\(element): \(text.number(before)) → \(text.number(value)); 'diff' shows what follows"]
-  }
-
-  /// Every tensor that differs from the run without patches, in the order of the run.
-  private func difference() -> [String] {
-    var lines: [String] = []
-    for name in run.names {
-      guard let shape = run.shape(of: name), let before = original.shape(of: name) else { continue }
-      if shape != before {
-        lines.append("\(name)  \(text.shape(before)) → \(text.shape(shape))")
-        continue
-      }
-      let (new, old) = (run.values(of: name), original.values(of: name))
-      let changed = new.indices.filter { new[$0] != old[$0] && !(new[$0].isNaN && old[$0].isNaN) }
-      guard let worst = changed.max(by: { abs(new[$0] - old[$0]) < abs(new[$1] - old[$1]) }) else { continue }
-      let element = RunElement(name, text.index(worst, shape))
-      let (from, to) = (text.number(old[worst]), text.number(new[worst]))
-      let change = from == to ? "\(from), by \(text.number(new[worst] - old[worst]))" : "\(from) → \(to)"
-      lines.append("\(element)  \(change)  (\(changed.count) of \(new.count))")
-    }
-    return lines.isEmpty ? ["Nothing differs."] : lines
   }
 }

@@ -23,6 +23,17 @@ public struct HookPoint: Sendable, CustomStringConvertible {
     self.equation = equation
   }
 
+  /// The point that a trace calls so: the inverse of ``description``.
+  public init(named name: String) {
+    let parts = name.split(separator: ".", maxSplits: 3)
+    if parts.count == 4, parts[0] == "adapter", parts[2] == "grad" {
+      self.init(path: "adapter.\(parts[1]).\(parts[3])", phase: .backward)
+    } else {
+      let isGradient = name.hasPrefix("grad.")
+      self.init(path: isGradient ? String(name.dropFirst("grad.".count)) : name, phase: isGradient ? .backward : .forward)
+    }
+  }
+
   /// The path, `grad.` in front of a gradient's; of what adapter I owns `adapter.I.grad.…`, as the gradients of its parameters.
   public var description: String {
     guard phase == .backward else { return path }

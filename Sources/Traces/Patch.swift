@@ -5,7 +5,7 @@ import Tensors
 public struct Patch: Equatable, Sendable {
   /// The point, by its name in a trace.
   public let name: String
-  /// The element: b, t and column; r and column of an expert's rows.
+  /// The element: b, t and column of a value of tokens; of an expert's rows and of parameters one number an axis.
   public let index: [Int]
   /// The number.
   public let value: Double
@@ -29,12 +29,7 @@ final class PatchHook<B: Backend>: Hook {
 
   init(_ patches: [Patch], _ layout: TraceLayout<B>, on backend: B) {
     self.patches = Dictionary(grouping: patches, by: \.name)
-    paths = Set(
-      patches.map { patch in
-        let parts = patch.name.split(separator: ".", maxSplits: 3).map(String.init)
-        if parts.count == 4, parts[0] == "adapter", parts[2] == "grad" { return "adapter.\(parts[1]).\(parts[3])" }
-        return patch.name.hasPrefix("grad.") ? String(patch.name.dropFirst(5)) : patch.name
-      })
+    paths = Set(patches.map { HookPoint(named: $0.name).path })
     (self.layout, self.backend) = (layout, backend)
   }
 
@@ -43,12 +38,19 @@ final class PatchHook<B: Backend>: Hook {
   func visit(_ value: inout Tensor<B>, at point: HookPoint) throws {
     guard let wanted = patches[point.description] else { return }
     var values = try backend.download(value)
-    let isExpert = point.path.contains(".experts.")
     for patch in wanted {
-      let row = isExpert ? patch.index[0] : try packedRow(patch, layout.places(ofPath: point.path, rows: value.shape.rows))
       let column = patch.index[patch.index.count - 1]
+      let row =
+        switch patch.index.count {
+        case 1: 0
+        case 2: patch.index[0]
+        default: try packedRow(patch, layout.places(ofPath: point.path, rows: value.shape.rows))
+        }
       guard row < value.shape.rows, column < value.shape.columns else {
         throw PatchError(description: "\(patch.name) has \(value.shape) now: there is no \(patch.index)")
+      }
+      guard B.Scalar(patch.value).isFinite else {
+        throw PatchError(description: "found \(patch.value) for \(patch.name), which \(B.Scalar.self) has not; expected a finite number")
       }
       values[row * value.shape.columns + column] = B.Scalar(patch.value)
     }
@@ -86,7 +88,7 @@ extension TraceRecording {
 }
 
 extension Provenance {
-  /// Whether a run passes it, so that it may be replaced and what comes after it follows; else it is a result, or another form of one.
+  /// Whether a run passes it on its way forward or back; else it is a result, or another form of one.
   public var isPoint: Bool {
     switch formula {
     case .logits, .routerLogits, .loss, .balance, .lossCurve, .tokens, .matrixGradient, .biasGradient, .gainGradient,
@@ -94,6 +96,20 @@ extension Provenance {
       false
     case .parts(let parts): if case .balance = parts[0].formula { false } else { true }
     default: true
+    }
+  }
+
+  /// Why no number of it can be replaced, and what can be; nil where one can: at a point, and in a parameter's gradient, from which a step
+  /// of the optimizer follows.
+  public var obstacle: String? {
+    switch formula {
+    case .matrixGradient, .biasGradient, .gainGradient, .embeddingGradient, .branchGradient: nil
+    case .logits(let z, _): "it is another form of \(z); patch that"
+    case .routerLogits: "it is a list of the routers' logits; patch those"
+    case .tokens(let choice, _): "it follows from \(choice) alone; patch that"
+    case .moment(_, let gradient): "AdamW forms moments and values in one operation; patch \(gradient), of which they are formed"
+    case .update, .lossCurve: "it is a last result, of which nothing is formed"
+    default: isPoint ? nil : "gradients are those of the loss, whatever its value is, so nothing would follow; patch what it is formed of"
     }
   }
 }

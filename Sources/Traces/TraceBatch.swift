@@ -24,6 +24,18 @@ public struct TraceBatch: Equatable, Sendable {
   private let ids: [Int64]
   private let labels: [Int64]?
 
+  /// A tensor of the batch by its name in the file, padding as the file has it; what was left out there is what stands for it. nil for
+  /// another name, and for labels where there are none.
+  public func tensor(_ name: String) -> (shape: [Int], values: [Int64])? {
+    switch name {
+    case "input_ids": return ([rows, columns], ids)
+    case "attention_mask": return ([rows, columns], realColumns.flatMap { real in (0..<columns).map { real.contains($0) ? 1 : 0 } })
+    case "labels": return labels.map { ([rows, columns], $0) }
+    case "adapter": return ([rows], adapters.map { Int64($0 ?? -1) })
+    default: return nil
+    }
+  }
+
   /// The same batch with other rows for the adapters.
   package func serving(_ adapters: [Int?]) -> TraceBatch {
     var batch = self

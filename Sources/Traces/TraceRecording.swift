@@ -30,7 +30,8 @@ public struct TraceRecording<B: Backend> {
   /// Runs, and hands every tensor that the contract names to `sink`.
   ///
   /// - Parameters:
-  ///   - hooks: who else sees the first pass, before it is recorded: what they replace is followed.
+  ///   - hooks: who else sees the first pass and the parameters' gradients that it leaves, before they are recorded: what they replace is
+  ///     followed. A parameter's gradient is met at the path that is its name.
   ///   - moments: what the optimizer keeps of a parameter; nil where no moments are asked for.
   ///   - update: makes one optimizer step, counted from 1, from the parameters' gradients.
   /// - Throws: what the device reports, and what `sink` throws.
@@ -42,6 +43,7 @@ public struct TraceRecording<B: Backend> {
       let hook = ActivationHook(layout, request, ledger, on: backend)
       try firstPass(hooks + [hook], hook, ledger)
       if batch.hasLabels, request.needsGradients {
+        try showGradients(to: hooks)
         if request.backward {
           try append(TraceNames.gradient, ledger) { $0.gradient }
         }
@@ -80,6 +82,21 @@ public struct TraceRecording<B: Backend> {
     try ledger.append("loss", [losses.count], losses, .output)
     try ledger.append("aux_loss", [balances.count], balances, .output)
     ledger.losses = [("loss", losses.map { Double($0) }), ("aux_loss", balances.map { Double($0) })]
+  }
+
+  /// Lets hooks see the parameters' gradients, or replace them; the last in the model is formed first.
+  private func showGradients(to hooks: [any Hook<B>]) throws {
+    for (part, prefix) in decoder.namedParts.reversed() {
+      for tensor in part.tensors.reversed() {
+        let point = HookPoint(path: prefix + tensor.name, phase: .backward)
+        for hook in hooks where hook.listens(to: point.path) {
+          let formed = tensor.view(of: tensor.parameter.gradient)
+          var gradient = formed
+          try hook.visit(&gradient, at: point)
+          if gradient.storage !== formed.storage || gradient.offset != formed.offset { tensor.setGradient(gradient, on: backend) }
+        }
+      }
+    }
   }
 
   /// The optimizer's steps: the loss before each, and what they leave.

@@ -59,7 +59,7 @@ import Traces
   @Test(arguments: [
     ("where\nnxt", "line 2", "nxt"), ("print nowhere[0,0]", "line 1", "nowhere"),
     ("next\n\nwhy model.norm.output[9,9,9]", "line 3", "9,9,9"),
-    ("patch logits[0,0,0] 1", "line 1", "logits"),
+    ("patch loss[0] 1", "line 1", "loss"),
   ])
   func whatAScriptCannotDoIsAUsageErrorWithItsLine(_ script: String, _ line: String, _ part: String) throws {
     let result = try Program.run(["step", "--script", "-"], input: script)

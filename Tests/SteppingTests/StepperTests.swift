@@ -79,15 +79,39 @@ import Traces
     #expect(throws: Stepper<CPUDouble>.CommandError.self) { try stepper.perform(command) }
   }
 
-  @Test func aWeightThatAFormulaNamesIsPrinted() throws {
+  @Test func whatARunReadsIsPrinted() throws {
     let weight = "model.layers.0.self_attn.q_proj.weight"
     let value = try run.weightRow(weight, 3)[5]
     #expect(try lines("print \(weight)[3,5]") == ["\(weight)[3,5] = \(value)"])
     #expect(try run.weightColumn(weight, 5)[3] == value)
-    #expect(try lines("print \(weight)").first?.contains("(16,16)") == true)
+    #expect(try lines("print \(weight)").first == "\(weight)  (16,16)  a weight")
+    #expect(try lines("print \(weight)").count == 8)
     #expect(throws: Stepper<CPUDouble>.CommandError.self) { try stepper.perform("print \(weight)[3,99]") }
     let gain = "model.norm.weight"
     #expect(try lines("print \(gain)[2]") == ["\(gain)[2] = \(try run.weightRow(gain, 0)[2])"])
+    #expect(try lines("why \(gain)[2]").last?.contains("a weight") == true)
+    let branch = "mixlora.layers.0.self_attn.q_proj.lora_A.weight"
+    #expect(try lines("print \(branch)[1,2]") == ["\(branch)[1,2] = \(try run.weightRow(branch, 1)[2])"])
+    let (real, sequence) = (run.batch.realColumns[1], run.batch.sequences[1])
+    #expect(try lines("print input_ids[1,\(real.lowerBound)]") == ["input_ids[1,\(real.lowerBound)] = \(sequence.ids[0]).0"])
+    let t = try #require(sequence.labels.firstIndex { $0 != nil })
+    #expect(
+      try lines("print labels[1,\(real.lowerBound + t + 1)]")
+        == ["labels[1,\(real.lowerBound + t + 1)] = \(sequence.labels[t]!).0"])
+    #expect(try lines("print attention_mask").first == "attention_mask  (\(run.batch.rows),\(run.batch.columns))  a tensor of the batch")
+    #expect(try lines("print adapter[0]") == ["adapter[0] = 0.0"])
+    #expect(throws: Stepper<CPUDouble>.CommandError.self) { try stepper.perform("print input_ids[9,0]") }
+  }
+
+  @Test(arguments: [
+    ("model.layers.0.self_attn.q_proj.weight", "model.layers.0.self_attn.q_proj.output", "a weight"),
+    ("mixlora.layers.1.mlp.moe_gate.weight", "model.layers.1.mlp.moe_gate.output", "a weight"),
+    ("input_ids", "model.embed_tokens.output", "a tensor of the batch"), ("labels", "loss", "a tensor of the batch"),
+  ])
+  func goingToWhatARunReadsIsGoingToItsFirstReader(_ name: String, _ reader: String, _ kind: String) throws {
+    let shown = try lines("goto \(name)")
+    #expect(shown[0].hasPrefix("\(name)  (") && shown[0].contains(kind), "\(shown)")
+    #expect(try Array(shown.dropFirst()) == lines("goto \(reader)"), "\(shown)")
   }
 
   @Test func listAndHelpAndQuit() throws {

@@ -13,10 +13,24 @@ extension Explainer {
   }
 
   /// Layer after layer, each row b · T + t.
-  func routerLogits(_ gates: [String], _ index: [Int]) -> Form {
+  private func routerLogit(_ gates: [String], _ index: [Int]) -> RunElement {
     let tokens = batch.rows * batch.columns
     let (layer, n) = (index[0] / tokens, index[0] % tokens)
-    return .sum([Term(factor("z", gates[layer], [n / batch.columns, n % batch.columns, index[1]]))])
+    return RunElement(gates[layer], [n / batch.columns, n % batch.columns, index[1]])
+  }
+
+  func routerLogits(_ gates: [String], _ index: [Int]) -> Form {
+    let logit = routerLogit(gates, index)
+    return .sum([Term(factor("z", logit.name, logit.index))])
+  }
+
+  /// The element whose number this one is by another name; itself, if it has a number of its own.
+  func original(of element: RunElement) -> RunElement {
+    switch run.provenance(of: element.name)?.formula {
+    case .logits(let z, softcap: nil): RunElement(z, element.index)
+    case .routerLogits(let gates): routerLogit(gates, element.index)
+    default: element
+    }
   }
 
   /// The label that a token predicts.
