@@ -96,7 +96,7 @@ public struct Comparison {
     let lists = try [ExpertEvaluation.sharedBase, .perExpert].map { evaluation in
       let decoder = try files.decoder(
         adapters: adapters.map { .folder($0) }, trainsBase: adapters.isEmpty, evaluation: evaluation, balanceLoss: balanceLoss, on: shape)
-      return Provenances(decoder, hasBaseRows: batch.adapters.contains(nil)).all.filter {
+      return try Provenances(decoder, hasBaseRows: batch.adapters.contains(nil)).all.filter {
         batch.hasLabels || $0.phase == .forward && $0.operation != .loss && $0.operation != .balance
       }
     }

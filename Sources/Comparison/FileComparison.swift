@@ -20,7 +20,7 @@ extension Comparison {
     let golden = try Candidate(reference, names: CandidateNames())
     let candidate = try Candidate(path, names: CandidateNames(golden.tensors.keys, rules: rules))
     let precision = request.precision ?? max(candidate.precision, golden.precision)
-    let order = try TraceOrder.names(of: reference, among: golden)
+    let order = RunOrder(of: golden).names
     let common = order.filter { candidate.tensors[$0] != nil }
     guard !common.isEmpty else { throw candidate.nothingInCommon(with: reference, expected: "tensors of the same names") }
     let routing = try FileRouting(golden, candidate, order, precision)
@@ -82,7 +82,7 @@ private struct FileComparison {
     }
     let whole = distance(x, y)
     var judgement = TensorJudgement(
-      name: name, phase: RunPhase.of(name), kind: Budget.Kind(ofTensor: name).rawValue, equation: "", shape: ours.entry.shape,
+      name: name, phase: RunOrder.phase(of: name).rawValue, kind: Budget.Kind(ofTensor: name).rawValue, equation: "", shape: ours.entry.shape,
       error: whole.relative, budget: budget, metrics: metrics, verdict: .ok)
     judgement.rule = rule
     if metrics.nonfinite > 0 {
@@ -139,53 +139,6 @@ private struct FileComparison {
       )
     }
     return notes
-  }
-}
-
-/// The order in which a reference file says that its tensors were formed.
-enum TraceOrder {
-  static func names(of path: String, among golden: Candidate) throws -> [String] {
-    let all = golden.tensors.keys.sorted()
-    guard golden.metadata["order"] != nil, let trace = try? TraceFile(path: path) else {
-      return all.sorted { (RunPhase.place($0), $0) < (RunPhase.place($1), $1) }
-    }
-    let known = Set(trace.names)
-    return trace.names.filter { golden.tensors[$0] != nil } + all.filter { !known.contains($0) }
-  }
-}
-
-/// When a tensor is formed, by its name.
-enum RunPhase {
-  static func of(_ name: String) -> String {
-    let parts = name.split(separator: ".")
-    let first = parts.first == "adapter" && parts.count > 2 ? parts[2] : parts.first ?? ""
-    switch first {
-    case "grad": return "backward"
-    case "after", "loss_curve", "exp_avg", "exp_avg_sq": return "optimizer"
-    default: return "forward"
-    }
-  }
-
-  /// The number of the layer that a tensor belongs to.
-  static func layer(of name: String) -> Int? {
-    name.firstRange(of: "layers.").flatMap { Int(name[$0.upperBound...].prefix { $0 != "." }) }
-  }
-
-  /// Roughly where a tensor stands in a run, where no file says it: phase, layer, module.
-  static func place(_ name: String) -> Double {
-    let phase = of(name)
-    let rank = Double(["forward", "backward", "optimizer"].firstIndex(of: phase) ?? 0)
-    let modules = [
-      "input_layernorm", "q_proj", "k_proj", "v_proj", "rotated", "o_proj.input", "o_proj", "self_attn", "residual",
-      "post_attention_layernorm",
-      "moe_gate", "gate_proj", "up_proj", "hidden", "down_proj", "mlp",
-    ]
-    let layer = layer(of: name).map { Double($0) }
-    let module = Double(modules.firstIndex { name.contains($0) } ?? modules.count) / Double(modules.count + 1)
-    let ends = ["embed_tokens", "model.norm", "lm_head", "router_logits", "logits", "loss", "aux_loss"]
-    let end = Double(ends.lastIndex { name.hasSuffix($0) || name.contains("\($0).") } ?? 0)
-    let forward = layer.map { 1 + $0 + module } ?? (name.contains("embed_tokens") ? 0 : 1e6 + end)
-    return rank * 1e8 + (phase == "backward" ? 1e7 - forward : forward)
   }
 }
 

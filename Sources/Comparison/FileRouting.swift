@@ -93,7 +93,7 @@ struct FileRouting {
   }
 
   private mutating func read(_ module: String, _ golden: Candidate, _ candidate: Candidate, _ precision: Precision) throws {
-    let (path, number) = ("\(module).moe_gate", RunPhase.layer(of: module) ?? 0)
+    let (path, number) = ("\(module).moe_gate", RunOrder.layer(of: module) ?? 0)
     let logits = try logits(path, layer: number, golden)
     let width = logits.map { $0.count / max(1, tokens) } ?? 0
     func row(_ place: Int) -> ArraySlice<Double> {
@@ -231,11 +231,11 @@ struct FileRouting {
   func unreached(_ name: String, rows: Int, tokens own: [Int]?) -> [Int]? {
     guard let position = positions[name], flips.contains(where: { $0.position < position }) else { return nil }
     let isOfTokens = own != nil || tokens > 0 && rows % tokens == 0
-    guard RunPhase.of(name) == "forward", isOfTokens, !name.hasSuffix("loss") else { return [] }
+    guard RunOrder.phase(of: name) == .forward, isOfTokens, !name.hasSuffix("loss") else { return [] }
     return (0..<rows).filter { row in
       let place = own?[row] ?? row % tokens
       let isStacked = own == nil && rows > tokens  // router_logits, layer by layer
-      let layer = isStacked ? row / tokens : RunPhase.layer(of: name) ?? .max
+      let layer = isStacked ? row / tokens : RunOrder.layer(of: name) ?? .max
       return !isReached(place, layer: layer, isStacked ? .max : position, isBefore: isStacked)
     }
   }

@@ -13,10 +13,10 @@ extension OracleComparison {
     guard let provenance = order[target.name] else { return nil }
     let inputs = provenance.inputs
     let wanted = Set([target.name] + inputs.map(\.name))
-    let paths = Set(inputs.map { $0.name.hasPrefix("grad.") ? String($0.name.dropFirst("grad.".count)) : $0.name })
+    let paths = Set(inputs.map { HookPoint(named: $0.name).path })
     let run = try localRun(CauseFinder<Exact>.Trial(), seeing: paths) { wanted.contains($0) }
     guard let (ours, found) = run[target.name], let found else { return nil }
-    let provenances = Provenances(model.decoder, hasBaseRows: true)
+    let provenances = try Provenances(model.decoder, hasBaseRows: true)
     func elementType(_ name: String) -> ElementType { candidate.tensors[name]?.entry.elementType ?? .float64 }
     func shape(_ name: String, _ count: Int) -> [Int] {
       let width = max(1, records[name]?.shape.last ?? widths[name] ?? count)

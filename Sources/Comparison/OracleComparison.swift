@@ -178,7 +178,9 @@ final class OracleComparison<Exact: Backend & MatrixFactorizing> where Exact.Sca
         if let silenced = self.trial?.silenced, silenced == name || Self.group(name) == silenced {
           return [Double](repeating: 0, count: shape.count)
         }
-        guard pass.isLocal, let values = try self.theirs(name, path, shape), values.allSatisfy(\.isFinite) else { return nil }
+        // Of several steps only the first begins with the gradients that the candidate has.
+        guard pass.isLocal, !self.isParameter(name) || self.steps.count == 1 else { return nil }
+        guard let values = try self.theirs(name, path, shape), values.allSatisfy(\.isFinite) else { return nil }
         return values
       },
       decide: { path, own in
@@ -196,7 +198,6 @@ final class OracleComparison<Exact: Backend & MatrixFactorizing> where Exact.Sca
       hook, laterHook: laterHook(followed), precision: precision, seed: seed, backward: needsBackward, steps: steps,
       zeroedBranches: trial?.zeroedBranches,
       assignments: trial?.assignments ?? [], rounded: trial?.rounded ?? [],
-      gradient: { pass.isLocal && self.steps.count == 1 ? try self.theirGradient($0) : nil },
       emit: { name, shape, values in try self.judge(name, pass, shape, values) { try self.rows.values(name, shape: shape) } })
     for owner in model.layout.owners {
       let name = owner.prefix + "router_logits"
@@ -213,23 +214,19 @@ final class OracleComparison<Exact: Backend & MatrixFactorizing> where Exact.Sca
     model.layout.owners.flatMap { model.layout.gates(of: $0).flatMap { [$0 + ".output", $0 + ".choice"] } })
 
   /// Paths of the points that the candidate has, and of those that outputs of the trace are made of.
-  private lazy var wantedPaths: Set<String> = {
-    var paths: Set<String> = ["lm_head.output"]
-    for name in candidate.tensors.keys {
-      if name.hasPrefix("grad.") {
-        paths.insert(String(name.dropFirst("grad.".count)))
-      } else if name.hasPrefix("adapter."), let range = name.firstRange(of: ".grad.") {
-        paths.insert(name[..<range.lowerBound] + "." + name[range.upperBound...])
-      } else {
-        paths.insert(name)
-      }
-    }
-    return paths
-  }()
+  private lazy var wantedPaths = Set(candidate.tensors.keys.map { HookPoint(named: $0).path } + ["lm_head.output"])
 
-  /// The candidate's values for a point.
+  /// Whether a value that a hook sees is the gradient of a parameter, whose rows are no tokens.
+  private func isParameter(_ name: String) -> Bool { order[name].map { !$0.isPoint } ?? false }
+
+  /// What the candidate has under a name.
+  private func given(_ name: String, _ path: String, _ shape: Shape) throws -> [Double]? {
+    isParameter(name) ? try rows.values(name, shape: shape.sizes) : try rows.values(name, path: path, shape) { self.inForce[$0] }
+  }
+
+  /// The candidate's values for a point, or the gradient of a parameter.
   private func theirs(_ name: String, _ path: String, _ shape: Shape) throws -> [Double]? {
-    if let values = try rows.values(name, path: path, shape, choice: { self.inForce[$0] }) { return values }
+    if let values = try given(name, path, shape) { return values }
     if name == "lm_head.output", model.decoder.head.softcap == nil {
       return try rows.values("logits", path: "logits", shape, choice: { _ in nil })
     }
@@ -242,15 +239,11 @@ final class OracleComparison<Exact: Backend & MatrixFactorizing> where Exact.Sca
     return nil
   }
 
-  private func theirGradient(_ name: String) throws -> [Double]? { try candidate.tensors[name]?.values() }
-
   // MARK: One value
 
   private func see(_ value: OracleHook<B>.Value, _ pass: Pass) throws {
     if rows.has(value.name) || capture != nil {
-      try judge(value.name, pass, traceShape(value), value.values) {
-        try self.rows.values(value.name, path: value.path, value.shape, choice: { self.inForce[$0] })
-      }
+      try judge(value.name, pass, traceShape(value), value.values) { try self.given(value.name, value.path, value.shape) }
     }
     guard value.name == "lm_head.output", rows.has("logits") else { return }
     var logits = value.values
@@ -291,8 +284,8 @@ final class OracleComparison<Exact: Backend & MatrixFactorizing> where Exact.Sca
   }
 
   private func traceShape(_ value: OracleHook<B>.Value) -> [Int] {
-    value.path.contains(".experts.")
-      ? [value.shape.rows, value.shape.columns] : [model.batch.rows, model.batch.columns, value.shape.columns]
+    value.path.contains(".experts.") || isParameter(value.name)
+      ? value.shape.sizes : [model.batch.rows, model.batch.columns, value.shape.columns]
   }
 
   private func judge(
@@ -306,7 +299,7 @@ final class OracleComparison<Exact: Backend & MatrixFactorizing> where Exact.Sca
     var record = records[name] ?? Record(order: records.count)
     if record.shape.isEmpty || pass == .wholeExact {
       record.shape = shape
-      record.phase = RunPhase.of(name)
+      record.phase = (order[name]?.phase ?? .forward).rawValue
     }
     if pass == .wholeExact, !values.allSatisfy(\.isFinite) {
       throw NonFiniteValue("tensor \(name)", at: "the float64 oracle", "has a value that is not finite")

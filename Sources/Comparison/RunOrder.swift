@@ -9,6 +9,12 @@ struct RunOrder {
   private let positions: [String: Double]
   private var provenances: [String: Provenance]
 
+  /// A list of names, of which no more is known.
+  init(_ names: [String]) {
+    (self.names, provenances) = (names, [:])
+    positions = Dictionary(uniqueKeysWithValues: names.enumerated().map { ($1, Double($0)) })
+  }
+
   /// The order of one evaluation, with what only another one forms put in behind what it is formed from.
   init(_ list: [Provenance], with others: [Provenance]) {
     var (positions, provenances): ([String: Double], [String: Provenance]) = ([:], [:])

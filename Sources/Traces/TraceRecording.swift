@@ -32,11 +32,12 @@ public struct TraceRecording<B: Backend> {
   /// - Parameters:
   ///   - hooks: who else sees the first pass and the parameters' gradients that it leaves, before they are recorded: what they replace is
   ///     followed. A parameter's gradient is met at the path that is its name.
+  ///   - laterHooks: who sees the passes behind the optimizer's first step.
   ///   - moments: what the optimizer keeps of a parameter; nil where no moments are asked for.
   ///   - update: makes one optimizer step, counted from 1, from the parameters' gradients.
   /// - Throws: what the device reports, and what `sink` throws.
   public func run(
-    hooks: [any Hook<B>] = [], moments: Moments? = nil, update: (_ step: Int) -> Void, to sink: Sink
+    hooks: [any Hook<B>] = [], laterHooks: [any Hook<B>] = [], moments: Moments? = nil, update: (_ step: Int) -> Void, to sink: Sink
   ) throws -> TraceSummary {
     try withoutActuallyEscaping(sink) { sink in
       let ledger = TraceLedger(sink)
@@ -47,7 +48,7 @@ public struct TraceRecording<B: Backend> {
         if request.backward {
           try append(TraceNames.gradient, ledger) { $0.gradient }
         }
-        if request.steps > 0 { try steps(moments, update, ledger) }
+        if request.steps > 0 { try steps(laterHooks, moments, update, ledger) }
       }
       return ledger.summary
     }
@@ -100,11 +101,13 @@ public struct TraceRecording<B: Backend> {
   }
 
   /// The optimizer's steps: the loss before each, and what they leave.
-  private func steps(_ moments: Moments?, _ update: (_ step: Int) -> Void, _ ledger: TraceLedger<B.Scalar>) throws {
+  private func steps(
+    _ hooks: [any Hook<B>], _ moments: Moments?, _ update: (_ step: Int) -> Void, _ ledger: TraceLedger<B.Scalar>
+  ) throws {
     var curves = [zip(ledger.losses[0].values, ledger.losses[1].values).map { B.Scalar($0) + B.Scalar($1) }]  // a row a step
     for step in 1..<request.steps {
       update(step)
-      let (losses, balances) = try downloaded(decoder.gradients(of: packed, Run(backend), recomputes: request.recomputes))
+      let (losses, balances) = try downloaded(decoder.gradients(of: packed, Run(backend, hooks: hooks), recomputes: request.recomputes))
       curves.append(zip(losses, balances).map(+))
     }
     update(request.steps)

@@ -105,8 +105,8 @@ extension CauseFinder {
     let numbers = Set(own.compactMap { name in name.firstRange(of: ".experts.").map { name[$0.upperBound...].prefix { $0 != "." } } })
     if own.isEmpty || numbers.count > 1 {
       // A sum over experts: the branches of all of them, expert for expert.
-      guard let layer = RunPhase.layer(of: target.name), target.name.contains(".mlp.") else { return }
-      own = all.filter { RunPhase.layer(of: $0) == layer && $0.contains(".experts.") }
+      guard let layer = RunOrder.layer(of: target.name), target.name.contains(".mlp.") else { return }
+      own = all.filter { RunOrder.layer(of: $0) == layer && $0.contains(".experts.") }
       return try exchangedExperts(own)
     }
     var tries = 0
@@ -158,7 +158,7 @@ extension CauseFinder {
   }
 
   private func isNear(_ name: String) -> Bool {
-    guard let a = RunPhase.layer(of: name), let b = RunPhase.layer(of: target.name) else { return true }
+    guard let a = RunOrder.layer(of: name), let b = RunOrder.layer(of: target.name) else { return true }
     return abs(a - b) <= 1
   }
 }

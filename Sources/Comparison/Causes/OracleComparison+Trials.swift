@@ -45,11 +45,11 @@ extension OracleComparison {
   /// The gradients that were formed shortly before a target, by which its own may come: experts' together.
   func sources(of target: TensorJudgement) -> [String] {
     guard let own = records[target.name]?.order else { return [] }
-    let layer = RunPhase.layer(of: target.name)
+    let layer = RunOrder.layer(of: target.name)
     let before = records.filter {
       $0.value.phase == "backward" && $0.value.order < own && !$0.key.contains("lora_") && !$0.key.hasSuffix(".weight")
     }
-    .filter { RunPhase.layer(of: $0.key) == layer || RunPhase.layer(of: $0.key) == layer.map { $0 + 1 } || layer == nil }
+    .filter { RunOrder.layer(of: $0.key) == layer || RunOrder.layer(of: $0.key) == layer.map { $0 + 1 } || layer == nil }
     .sorted { $0.value.order > $1.value.order }
     var groups: [String] = []
     for (name, _) in before where !groups.contains(Self.group(name)) { groups.append(Self.group(name)) }
@@ -74,11 +74,11 @@ extension OracleComparison {
   /// The values of all tensors of the same phase and width in the same layer and its neighbors, the candidate's where they are right.
   func others(like target: TensorJudgement) throws -> [(name: String, values: [Double])] {
     if let cache = othersCache, cache.name == target.name { return cache.values }
-    let layer = RunPhase.layer(of: target.name)
+    let layer = RunOrder.layer(of: target.name)
     let names = records.filter { name, record in
       record.phase == target.phase && record.shape.count == target.shape.count && record.shape.last == target.shape.last
         && !(order[name].map { $0.operation == .same && $0.inputs.contains { $0.name == target.name } } ?? false)
-        && (layer == nil || RunPhase.layer(of: name) == nil || abs((RunPhase.layer(of: name) ?? 0) - (layer ?? 0)) <= 1)
+        && (layer == nil || RunOrder.layer(of: name) == nil || abs((RunOrder.layer(of: name) ?? 0) - (layer ?? 0)) <= 1)
     }.map(\.key)
     let wanted = Set(names)
     let all = try localRun(CauseFinder<Exact>.Trial()) { wanted.contains($0) }
