@@ -11,6 +11,10 @@ struct CompareCommand: ParsableCommand {
   static let configuration = CommandConfiguration(
     commandName: "compare",
     abstract: "Judge another program's numbers: which operation went wrong first, is it rounding, what is it probably.",
+    usage: """
+      mixlora compare --model <path> --batch <file> [<options>] <candidate>
+      mixlora compare [<options>] <reference> <candidate>
+      """,
     discussion: """
       With --model the float64 oracle runs the batch itself, once more with the candidate's own numbers in the place of its own, and in \
       the candidate's precision for what rounding explains. So every operation is judged on the inputs that the candidate gave it, \
@@ -19,36 +23,28 @@ struct CompareCommand: ParsableCommand {
       The candidate has tensors under the names of `mixlora trace` (`trace --list` prints them), or as Hugging Face, PEFT, MoE-PEFT and \
       GGUF files spell them: a safetensors file or a folder of them, .npz, a folder of .npy, or a PyTorch file of a flat dictionary. \
       `mixlora capture-helper torch` prints what records a PyTorch model so. Whatever it has is judged; gradients, and as many optimizer \
-      steps as its loss_curve is long, run where it has them.
+      steps as its loss_curve is long, run where it has them, with the lr and weight_decay that its metadata names; --lr and \
+      --weight-decay override these.
 
       Exit status: 0 if everything agrees, or differs only because a routing decision fell the other way within rounding; 1 otherwise.
 
       Examples:
         mixlora compare --model m --adapter a --batch b.st mine.safetensors
-        mixlora compare --model m --adapter a --batch b.st mine.npz --html report.html --gen-test fix
-        mixlora compare golden.safetensors mine.safetensors --map 'net\\.(\\d+)\\.out=model.layers.$1.output'
+        mixlora compare --model m --adapter a --batch b.st mine.npz \\
+          --html report.html --gen-test fix
+        mixlora compare golden.safetensors mine.safetensors \\
+          --map 'net\\.(\\d+)\\.out=model.layers.$1.output'
       """)
 
   @Argument(help: ArgumentHelp("The candidate; in front of it a reference where there is no --model.", valueName: "file"))
   var files: [String]
 
-  @Option(help: ArgumentHelp("Hugging Face folder or GGUF file that the oracle runs.", valueName: "path"))
-  var model: String?
-
-  @Option(help: ArgumentHelp("Adapter folder. May repeat.", valueName: "folder"))
-  var adapter: [String] = []
-
-  @Option(help: ArgumentHelp("The batch that the candidate ran.", valueName: "file"))
-  var batch: String?
+  @OptionGroup var input: RunOptions
 
   @Option(help: ArgumentHelp("AdamW steps that the candidate made; default: as many as its loss_curve is long.", valueName: "n"))
   var steps: Int?
 
-  @Option(help: "Learning rate of the steps; default: what the candidate's metadata says, else 0.001.")
-  var lr: Double?
-
-  @Option(help: "Weight decay of the steps; default: what the candidate's metadata says, else 0.01.")
-  var weightDecay: Double?
+  @OptionGroup var step: StepOptions
 
   @Option(help: "What the candidate computes in: auto (the lowest that a tensor is stored in), float64, float32, bfloat16 or float16.")
   var precision = "auto"
@@ -74,9 +70,6 @@ struct CompareCommand: ParsableCommand {
   @Flag(help: "Run the oracle with the candidate's routing decisions from the start.")
   var replayRouting = false
 
-  @Option(help: "Form of the balance loss: pooledTopK is the authors' code, perLayerArgmax the paper's equations 8 and 9.")
-  var routerLoss = BalanceLossForm.pooledTopK
-
   @Option(help: ArgumentHelp("Write the report as one HTML page.", valueName: "file"))
   var html: String?
 
@@ -92,24 +85,25 @@ struct CompareCommand: ParsableCommand {
   @OptionGroup var common: CommonOptions
 
   func validate() throws {
-    if model != nil {
+    if input.model != nil {
       guard files.count == 1 else { throw ValidationError("\(counted(files.count, "file")), expected the candidate alone beside --model.") }
-      guard batch != nil else { throw ValidationError("--model needs --batch, what the candidate ran.") }
+      guard input.batch != nil else { throw ValidationError("--model needs --batch, what the candidate ran.") }
     } else {
       guard files.count == 2 else {
         throw ValidationError("\(counted(files.count, "file")), expected a reference and a candidate, or --model and --batch.")
       }
       let given = [
-        (batch != nil, "--batch"), (!adapter.isEmpty, "--adapter"), (steps != nil, "--steps"), (replayRouting, "--replay-routing"),
-        (genTest != nil, "--gen-test"), (lr != nil, "--lr"),
-        (weightDecay != nil, "--weight-decay"),
+        (input.batch != nil, "--batch"), (!input.adapter.isEmpty, "--adapter"), (steps != nil, "--steps"),
+        (replayRouting, "--replay-routing"),
+        (genTest != nil, "--gen-test"), (step.lr.isGiven, "--lr"),
+        (step.weightDecay.isGiven, "--weight-decay"),
       ]
       if let flag = given.first(where: \.0)?.1 { throw ValidationError("\(flag) goes with --model.") }
     }
     guard precision == "auto" || Conformance.Precision(rawValue: precision) != nil else {
       throw ValidationError("--precision is '\(precision)', expected auto, float64, float32, bfloat16 or float16.")
     }
-    for (name, value) in [("--lr", lr), ("--weight-decay", weightDecay), ("--rtol", rtol), ("--atol", atol)] {
+    for (name, value) in [("--rtol", rtol), ("--atol", atol)] {
       if let value, !value.isFinite || value < 0 { throw ValidationError("\(name) is \(value), expected a number ≥ 0.") }
     }
     if let steps, steps < 0 { throw ValidationError("--steps is \(steps), expected at least 0.") }
@@ -142,18 +136,19 @@ struct CompareCommand: ParsableCommand {
     var request = ComparisonRequest()
     request.precision = Conformance.Precision(rawValue: precision)
     (request.mode, request.relative, request.absolute) = (mode, rtol, atol)
-    (request.replaysRouting, request.steps, request.learningRate, request.weightDecay) = (replayRouting, steps, lr, weightDecay)
-    (request.only, request.ignore) = (only, ignore)
+    (request.replaysRouting, request.steps, request.only, request.ignore) = (replayRouting, steps, only, ignore)
+    if step.lr.isGiven { request.learningRate = step.lr.value }
+    if step.weightDecay.isGiven { request.weightDecay = step.weightDecay.value }
     let isQuiet = common.quiet || !POSIX.isTerminal(.standardError)
     defer { if !isQuiet { writeError("\r\u{1B}[K") } }
-    guard let model, let batch else {
+    guard let model = input.model, let batch = input.batch else {
       let report = try Comparison.report(of: files[1], reference: files[0], rules: rules(), request: request) { done, all in
         if !isQuiet, done % 16 == 0 { writeError("\r\u{1B}[K\(done) of \(all) tensors") }
       }
       return (report, nil)
     }
-    var comparison = Comparison(model: model, adapters: adapter, batch: batch)
-    (comparison.rules, comparison.request, comparison.balanceLoss) = (try rules(), request, routerLoss)
+    var comparison = Comparison(model: model, adapters: input.adapter, batch: batch)
+    (comparison.rules, comparison.request, comparison.balanceLoss) = (try rules(), request, input.routerLoss)
     var failing: FailingOperation?
     let report = try comparison.report(
       of: files[0], on: CPUDouble(threads: common.threadCount), progress: { if !isQuiet { writeError("\r\u{1B}[K\($0)") } },

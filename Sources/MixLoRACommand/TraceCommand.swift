@@ -13,6 +13,10 @@ struct TraceCommand: ParsableCommand {
   static let configuration = CommandConfiguration(
     commandName: "trace",
     abstract: "Run a batch forward (and backward) and write every result to a safetensors file.",
+    usage: """
+      mixlora trace --model <path> --batch <file> --out <file> [<options>]
+      mixlora trace --model <path> --list [<options>]
+      """,
     discussion: """
       The batch is a safetensors file: input_ids I64 (B,T); optional attention_mask I64 (B,T), one run of ones a row; \
       optional labels I64 (B,T), -100 where nothing is asked. A token's position is its column; column t counts when it \
@@ -46,17 +50,7 @@ struct TraceCommand: ParsableCommand {
         mixlora trace --model m --adapter a --list
       """)
 
-  @Option(
-    help: ArgumentHelp("Hugging Face folder (config.json and model.safetensors or a sharded index) or GGUF file.", valueName: "path"))
-  var model: String
-
-  @Option(
-    help: ArgumentHelp(
-      "MixLoRA or LoRA adapter folder: adapter_config.json and adapter_model.safetensors or .bin. May repeat.", valueName: "folder"))
-  var adapter: [String] = []
-
-  @Option(help: ArgumentHelp("Batch to run.", valueName: "file"))
-  var batch: String?
+  @OptionGroup var input: RunOptions
 
   @Option(help: ArgumentHelp("Where to write the trace.", valueName: "file"))
   var out: String?
@@ -79,11 +73,7 @@ struct TraceCommand: ParsableCommand {
   @Option(help: ArgumentHelp("Make N steps of AdamW and write the loss before each and the values after them.", valueName: "n"))
   var steps: Int?
 
-  @Option(help: "Learning rate of --steps.")
-  var lr = 1e-3
-
-  @Option(help: "Weight decay of --steps.")
-  var weightDecay = 0.01
+  @OptionGroup var step: StepOptions
 
   @Option(help: "Precision: float32 or float64.")
   var dtype = Precision.float32
@@ -94,33 +84,29 @@ struct TraceCommand: ParsableCommand {
   @Option(help: "How the experts are computed; equal up to rounding.")
   var evaluation = ExpertEvaluation.sharedBase
 
-  @Option(help: "Form of the balance loss: pooledTopK is the authors' code, perLayerArgmax the paper's equations 8 and 9.")
-  var routerLoss = BalanceLossForm.pooledTopK
-
   @Flag(help: "Form each block's caches again in backward: less memory, the same bits.")
   var recompute = false
 
   @OptionGroup var common: CommonOptions
 
   func validate() throws {
+    guard input.model != nil else { throw ValidationError("Missing expected argument '--model <path>'") }
     if list {
-      guard batch == nil, out == nil, !backward, !activations, steps == nil else {
+      guard input.batch == nil, out == nil, !backward, !activations, steps == nil else {
         throw ValidationError("--list runs nothing: it goes with --model, --adapter, --evaluation and --json alone.")
       }
     } else {
-      guard batch != nil else { throw ValidationError("Missing expected argument '--batch <file>'") }
+      guard input.batch != nil else { throw ValidationError("Missing expected argument '--batch <file>'") }
       guard out != nil else { throw ValidationError("Missing expected argument '--out <file>'") }
       guard !json else { throw ValidationError("--json goes with --list.") }
     }
     if let pattern, !activations { throw ValidationError("Unexpected argument '\(pattern)': a pattern belongs to --activations.") }
     if let steps, steps < 1 { throw ValidationError("--steps is \(steps), expected at least 1.") }
-    guard lr.isFinite, lr >= 0 else { throw ValidationError("--lr is \(lr), expected a number ≥ 0.") }
-    guard weightDecay.isFinite, weightDecay >= 0 else { throw ValidationError("--weight-decay is \(weightDecay), expected a number ≥ 0.") }
   }
 
   func run() throws {
-    let files = try ModelFolder(model)
-    guard let batch, let out else { return try printPoints(files) }
+    let files = try ModelFolder(input.model ?? "")
+    guard let batch = input.batch, let out else { return try printPoints(files) }
     switch dtype {
     case .float32: try run(files, batch, out, on: CPUFloat(threads: common.threadCount))
     case .float64: try run(files, batch, out, on: CPUDouble(threads: common.threadCount))
@@ -129,10 +115,7 @@ struct TraceCommand: ParsableCommand {
 
   /// The points of the model in the order of a run.
   private func printPoints(_ files: ModelFolder) throws {
-    let decoder = try files.decoder(
-      adapters: adapter.map { .folder($0) }, trainsBase: adapter.isEmpty, evaluation: evaluation, balanceLoss: routerLoss,
-      on: ShapeBackend())
-    let points = try decoder.points()
+    let points = try input.decoder(files, hasGradients: true, evaluation: evaluation, on: ShapeBackend()).points()
     let names = points.lazy.map(\.name.count).max() ?? 0
     for point in points {
       if json {
@@ -152,23 +135,21 @@ struct TraceCommand: ParsableCommand {
   private func run<B: Backend>(_ files: ModelFolder, _ batch: String, _ out: String, on backend: B) throws {
     try requireSafeOutput(batch, out)
     try AtomicFile.check(out)
-    let input = try TraceBatch(contentsOf: batch, vocabulary: files.configuration.vocabulary, adapters: adapter.count)
-    if !input.hasLabels, backward || steps != nil {
+    let tokens = try input.read(batch, files)
+    if !tokens.hasLabels, backward || steps != nil {
       throw UsageError("\(backward ? "--backward" : "--steps") needs labels; \(batch) has none.")
     }
-    let needsGradients = backward || steps != nil
-    let decoder = try files.decoder(
-      adapters: adapter.map { .folder($0) }, trainsBase: needsGradients && adapter.isEmpty, evaluation: evaluation,
-      balanceLoss: routerLoss, on: backend)
-    try decoder.requireRows(of: input, batch)
-    var optimizer = AdamW(steps == nil ? [] : decoder.parameters, learningRate: lr, weightDecay: weightDecay, on: backend)
+    let decoder = try input.decoder(files, hasGradients: backward || steps != nil, evaluation: evaluation, on: backend)
+    try decoder.requireRows(of: tokens, batch)
+    var optimizer = AdamW(
+      steps == nil ? [] : decoder.parameters, learningRate: step.lr.value, weightDecay: step.weightDecay.value, on: backend)
     var request = TraceRequest()
     request.recomputes = recompute
     if activations { request.activations = { path in pattern.map { POSIX.matches(path, $0) } ?? true } }
     request.backward = backward
     request.steps = steps ?? 0
     let trace = try TraceFile.record(
-      decoder, input, request, to: out, metadata: [("version", version)], on: backend, moments: { optimizer.moments(of: $0) },
+      decoder, tokens, request, to: out, metadata: [("version", version)], on: backend, moments: { optimizer.moments(of: $0) },
       update: { optimizer.step($0) },
       check: { summary in
         guard activations, !summary.hasActivations else { return }
@@ -184,26 +165,16 @@ struct TraceCommand: ParsableCommand {
   }
 }
 
-extension Decoder {
-  /// Throws where a batch has rows of the base alone, whose weights an adapter brings its own of.
-  func requireRows(of batch: TraceBatch, _ file: String) throws {
-    guard batch.adapters.contains(nil), adapters.contains(where: \.configuration.replacesBase) else { return }
-    throw CheckpointError(
-      file: file, place: .tensor("adapter"), found: "-1, rows of the base alone",
-      expected: "rows of the adapter, which brings weights in the place of the base's")
-  }
-}
-
 extension TraceCommand {
   /// Refuses to write over what it reads: the batch, or a file in the model's or adapter's folder.
   private func requireSafeOutput(_ batch: String, _ out: String) throws {
     func resolved(_ path: String) -> String? { try? POSIX.canonicalPath(path) }
     let folder = out.split(separator: "/", omittingEmptySubsequences: false).dropLast().joined(separator: "/")
     let parent = resolved(folder.isEmpty ? (out.hasPrefix("/") ? "/" : ".") : folder)
-    for (name, input) in [("--batch", batch), ("--model", model)] + adapter.map({ ("--adapter", $0) }) {
-      guard let real = resolved(input) else { continue }
+    for (name, read) in [("--batch", batch), ("--model", input.model ?? "")] + input.adapter.map({ ("--adapter", $0) }) {
+      guard let real = resolved(read) else { continue }
       guard real != resolved(out), real != parent else {
-        throw UsageError("--out \(out) would write into what \(name) reads, \(input); choose another place.")
+        throw UsageError("--out \(out) would write into what \(name) reads, \(read); choose another place.")
       }
     }
   }

@@ -13,6 +13,10 @@ struct StepCommand: ParsableCommand {
   static let configuration = CommandConfiguration(
     commandName: "step",
     abstract: "Walk through forward, backward and a step of AdamW, and ask of any number where it comes from.",
+    usage: """
+      mixlora step [<options>]
+      mixlora step --model <path> --batch <file> [<options>]
+      """,
     discussion: """
       Runs a batch once, as trace does, and keeps every tensor. Without --model it is the demo's base model with a small \
       MixLoRA adapter and two of the demo's tasks, all of which lie in the program.
@@ -30,29 +34,15 @@ struct StepCommand: ParsableCommand {
         echo 'why loss' | mixlora step --script -
       """)
 
-  @Option(help: ArgumentHelp("Hugging Face folder or GGUF file (default: the demo's base model).", valueName: "path"))
-  var model: String?
-
-  @Option(help: ArgumentHelp("Adapter folder. May repeat.", valueName: "folder"))
-  var adapter: [String] = []
-
-  @Option(help: ArgumentHelp("Batch to run, as for trace.", valueName: "file"))
-  var batch: String?
+  @OptionGroup var input: RunOptions
 
   @Option(help: "Precision: float64 or float32.")
   var dtype = Precision.float64
 
-  @Option(help: "Learning rate of the step of AdamW.")
-  var lr = 1e-3
-
-  @Option(help: "Weight decay of the step.")
-  var weightDecay = 0.01
+  @OptionGroup var step: StepOptions
 
   @Option(help: "How the experts are computed; equal up to rounding.")
   var evaluation = ExpertEvaluation.sharedBase
-
-  @Option(help: "Form of the balance loss, as for trace.")
-  var routerLoss = BalanceLossForm.pooledTopK
 
   @Option(help: ArgumentHelp("Commands from a file, or - for standard input.", valueName: "file"))
   var script: String?
@@ -60,10 +50,10 @@ struct StepCommand: ParsableCommand {
   @OptionGroup var common: CommonOptions
 
   func validate() throws {
-    if model == nil, batch != nil || !adapter.isEmpty { throw ValidationError("Missing expected argument '--model <path>'") }
-    if model != nil, batch == nil { throw ValidationError("Missing expected argument '--batch <file>'") }
-    guard lr.isFinite, lr >= 0 else { throw ValidationError("--lr is \(lr), expected a number ≥ 0.") }
-    guard weightDecay.isFinite, weightDecay >= 0 else { throw ValidationError("--weight-decay is \(weightDecay), expected a number ≥ 0.") }
+    if input.model == nil, input.batch != nil || !input.adapter.isEmpty {
+      throw ValidationError("Missing expected argument '--model <path>'")
+    }
+    if input.model != nil, input.batch == nil { throw ValidationError("Missing expected argument '--batch <file>'") }
   }
 
   func run() throws {
@@ -74,23 +64,24 @@ struct StepCommand: ParsableCommand {
   }
 
   private func run<B: Backend>(on backend: B) throws {
-    let (decoder, input) = try opened(on: backend)
+    let (decoder, tokens) = try opened(on: backend)
     var numbers = OptimizerNumbers()
-    (numbers.learningRate, numbers.weightDecay) = (lr, weightDecay)
+    (numbers.learningRate, numbers.weightDecay) = (step.lr.value, step.weightDecay.value)
     let isTalking = script == nil && POSIX.isTerminal(.standardInput) && POSIX.isTerminal(.standardOutput)
-    let stepper = try Stepper(decoder, input, optimizer: numbers, digits: isTalking ? 6 : nil, in: Machine.temporaryFolder, on: backend)
+    let stepper = try Stepper(decoder, tokens, optimizer: numbers, digits: isTalking ? 6 : nil, in: Machine.temporaryFolder, on: backend)
+    if let name = stepper.firstNonFinite { writeNotes(["\(name) is the first tensor with a value that is not finite"]) }
     if isTalking { try talk(stepper) } else { try play(stepper) }
   }
 
   private func opened<B: Backend>(on backend: B) throws -> (Decoder<B>, TraceBatch) {
-    guard let model, let batch else { return try StepLesson.open(evaluation: evaluation, balanceLoss: routerLoss, on: backend) }
+    guard let model = input.model, let batch = input.batch else {
+      return try StepLesson.open(evaluation: evaluation, balanceLoss: input.routerLoss, on: backend)
+    }
     let files = try ModelFolder(model)
-    let input = try TraceBatch(contentsOf: batch, vocabulary: files.configuration.vocabulary, adapters: adapter.count)
-    let decoder = try files.decoder(
-      adapters: adapter.map { .folder($0) }, trainsBase: input.hasLabels && adapter.isEmpty, evaluation: evaluation,
-      balanceLoss: routerLoss, on: backend)
-    try decoder.requireRows(of: input, batch)
-    return (decoder, input)
+    let tokens = try input.read(batch, files)
+    let decoder = try input.decoder(files, hasGradients: tokens.hasLabels, evaluation: evaluation, on: backend)
+    try decoder.requireRows(of: tokens, batch)
+    return (decoder, tokens)
   }
 
   // MARK: Commands

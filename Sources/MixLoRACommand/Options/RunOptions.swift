@@ -1,0 +1,63 @@
+import ArgumentParser
+import Checkpoints
+import Decoders
+import Layers
+import Tensors
+import Traces
+
+/// A batch and the model that runs it: what trace, step and compare have in common.
+struct RunOptions: ParsableArguments {
+  @Option(
+    help: ArgumentHelp("Hugging Face folder (config.json and model.safetensors or a sharded index) or GGUF file.", valueName: "path"))
+  var model: String?
+
+  @Option(
+    help: ArgumentHelp(
+      "MixLoRA or LoRA adapter folder: adapter_config.json and adapter_model.safetensors or .bin. May repeat.", valueName: "folder"))
+  var adapter: [String] = []
+
+  @Option(help: ArgumentHelp("Batch to run, the safetensors file that the help of trace describes.", valueName: "file"))
+  var batch: String?
+
+  @Option(help: "Form of the balance loss: pooledTopK is the authors' code, perLayerArgmax the paper's equations 8 and 9.")
+  var routerLoss = BalanceLossForm.pooledTopK
+
+  /// The batch, once its file is known to fit the model.
+  func read(_ batch: String, _ files: ModelFolder) throws -> TraceBatch {
+    try TraceBatch(contentsOf: batch, vocabulary: files.configuration.vocabulary, adapters: adapter.count)
+  }
+
+  /// The model with its adapters; without one the base is what may be trained.
+  func decoder<B: Backend>(
+    _ files: ModelFolder, hasGradients: Bool, evaluation: ExpertEvaluation, on backend: B
+  ) throws -> Decoder<B> {
+    try files.decoder(
+      adapters: adapter.map { .folder($0) }, trainsBase: hasGradients && adapter.isEmpty, evaluation: evaluation,
+      balanceLoss: routerLoss, on: backend)
+  }
+}
+
+/// The steps of AdamW that a run makes.
+struct StepOptions: ParsableArguments {
+  @Option(help: "Learning rate of the steps of AdamW.")
+  var lr = Setting(1e-3)
+
+  @Option(help: "Weight decay of the steps.")
+  var weightDecay = Setting(0.01)
+
+  func validate() throws {
+    for (name, value) in [("--lr", lr.value), ("--weight-decay", weightDecay.value)] {
+      guard value.isFinite, value >= 0 else { throw ValidationError("\(name) is \(value), expected a number ≥ 0.") }
+    }
+  }
+}
+
+extension Decoder {
+  /// Throws where a batch has rows of the base alone, whose weights an adapter brings its own of.
+  func requireRows(of batch: TraceBatch, _ file: String) throws {
+    guard batch.adapters.contains(nil), adapters.contains(where: \.configuration.replacesBase) else { return }
+    throw CheckpointError(
+      file: file, place: .tensor("adapter"), found: "-1, rows of the base alone",
+      expected: "rows of the adapter, which brings weights in the place of the base's")
+  }
+}
