@@ -15,9 +15,12 @@ struct StepText {
 
   /// A number.
   func number(_ value: Double) -> String {
-    guard let digits, value.isFinite, value != 0 else { return "\(value)" }
+    guard let digits, value.isFinite, value != 0 else { return all(value) }
     return rounded(value, digits)
   }
+
+  /// All digits; a NaN has no sign that would mean anything.
+  private func all(_ value: Double) -> String { value.isNaN ? "nan" : "\(value)" }
 
   /// A number to so many digits that count, as Swift writes it.
   private func rounded(_ value: Double, _ digits: Int) -> String {
@@ -83,7 +86,7 @@ struct StepText {
 
   /// Four digits that count; a number of a token, an expert or a place whole.
   private func rounded4(_ value: Double) -> String {
-    value.isFinite && (value != value.rounded() || abs(value) > 1e7) ? rounded(value, 4) : "\(value)"
+    value.isFinite && (value != value.rounded() || abs(value) > 1e7) ? rounded(value, 4) : all(value)
   }
 
   /// The first rows and columns.

@@ -92,4 +92,54 @@ import Traces
     #expect(lines[1].hasPrefix("model.norm.output[0,1,2]  ") && lines[2].hasPrefix("lm_head.output["))
     #expect(lines.contains("model.norm.output[0,1,2] = 3.0") && lines.last == "Nothing differs.")
   }
+
+  /// A walk shows where it begins, so a number that is none is no error, but it is told.
+  @Test func aNumberThatIsNotFiniteIsTold() throws {
+    let scratch = try Scratch()
+    let folder = try scratch.golden("topk")
+    let file = folder.appending(path: "adapter/adapter_model.safetensors")
+    var bytes = try Data(contentsOf: file)
+    bytes.replaceSubrange(bytes.count - 4..<bytes.count, with: [0, 0, 0xC0, 0x7F])  // NaN
+    try bytes.write(to: file)
+    let result = try Program.run(
+      ["step", "--model", folder.path + "/model", "--adapter", folder.path + "/adapter", "--batch", folder.path + "/batch.safetensors"]
+        + ["--script", "-"], input: "why loss\n")
+    #expect(result.code == 0 && result.output.hasPrefix("loss[0] = nan"), "\(result.output)")
+    #expect(result.error.hasPrefix("note: model.layers.1.") && result.error.contains("not finite"), "\(result.error)")
+  }
+
+  /// A walk shows where it begins, so a number that is none is no error, but it is told.
+  @Test func aNumberThatIsNotFiniteIsTold() throws {
+    let scratch = try Scratch()
+    let folder = try scratch.golden("topk")
+    let file = folder.appending(path: "model/model.safetensors")
+    var bytes = try Data(contentsOf: file)
+    bytes.replaceSubrange(bytes.count - 4..<bytes.count, with: [0, 0, 0xC0, 0x7F])  // the last of model.norm.weight
+    try bytes.write(to: file)
+    let result = try Program.run(
+      ["step", "--model", folder.path + "/model", "--adapter", folder.path + "/adapter", "--batch", folder.path + "/batch.safetensors"]
+        + ["--script", "-"], input: "why loss\n")
+    #expect(result.code == 0 && result.output.hasPrefix("loss[0] = nan") && !result.output.contains("-nan"), "\(result.output)")
+    #expect(result.error == "note: model.norm.output is the first tensor with a value that is not finite\n")
+  }
+
+  /// What is wrong with a batch is said with its file and tensor before anything runs.
+  @Test(arguments: [
+    ("input_ids", [4], [Int64(1), 2, 3, 4], "(B, T)"), ("input_ids", [0, 4], [], "at least one row"),
+    ("input_ids", [1, 2], [3, 1000], "1000"), ("input_ids", [1, 2], [3, -1], "-1"), ("labels", [1, 2], [3, 4], "input_ids"),
+  ])
+  func aBatchThatDoesNotFitIsAnErrorOfInput(_ tensor: String, _ shape: [Int], _ values: [Int64], _ part: String) throws {
+    let scratch = try Scratch()
+    let batch = scratch.url.path + "/batch.safetensors"
+    var entries = [try TensorEntry(name: tensor, elementType: .int64, shape: shape)]
+    if tensor != "input_ids" { entries.append(try TensorEntry(name: "input_ids", elementType: .int64, shape: [2, 2])) }
+    try SafetensorsWriter.write(to: batch, entries: entries) { entry, emit in
+      try (entry.name == tensor ? values : [1, 2, 3, 4]).withUnsafeBytes { try emit($0) }
+    }
+    var arguments = golden("topk")
+    arguments[5] = batch
+    let result = try Program.run(["step"] + arguments + ["--script", "-"], input: "where")
+    #expect(result.code == 3 && result.output.isEmpty)
+    #expect(result.error.contains(batch) && result.error.contains(tensor) && result.error.contains(part), "\(result.error)")
+  }
 }
