@@ -6,18 +6,20 @@ import Platform
 public struct FailingOperation: Sendable {
   /// What an operation reads.
   public struct Input: Sendable {
-    /// Its name in the equation or in the trace.
+    /// Its name in the trace.
     public var name: String
     /// Its sizes, outermost first.
     public var shape: [Int]
     /// Its values, row-major.
     public var values: [Double]
-    /// What the candidate keeps it in.
+    /// Whether they are whole numbers, or numbers of which bits.
     public var elementType: ElementType
+    /// Its letter in the equation, or what it says.
+    public var meaning: String
 
     /// An input.
-    public init(name: String, shape: [Int], values: [Double], elementType: ElementType) {
-      (self.name, self.shape, self.values, self.elementType) = (name, shape, values, elementType)
+    public init(name: String, shape: [Int], values: [Double], elementType: ElementType, meaning: String = "") {
+      (self.name, self.shape, self.values, self.elementType, self.meaning) = (name, shape, values, elementType, meaning)
     }
   }
 
@@ -37,6 +39,8 @@ public struct FailingOperation: Sendable {
   public var expected: [Double], found: [Double]
   /// What rounding explains of ‖found − expected‖₂ / ‖expected‖₂.
   public var budget: Double
+  /// What rounding explains of the norm of a single row's difference, where that of all rows hides the error; else nil.
+  public var rowBudget: Double?
 
   /// A call of an operation.
   public init(
@@ -94,15 +98,14 @@ public enum GeneratedTest {
     #filePath.split(separator: "/", omittingEmptySubsequences: false).dropLast(3).joined(separator: "/")
   }
 
-  /// Whole numbers as I64, what was kept in at most 24 bits as F32, which holds it exactly, all else as F64.
+  /// Whole numbers as I64, what F32 holds exactly as that, all else as F64.
   private static func write(_ tensors: [FailingOperation.Input], to path: String) throws {
     var values: [String: [Double]] = [:]
     let entries = try tensors.map { tensor in
       let type: ElementType =
         switch tensor.elementType {
-        case .float32, .float16, .bfloat16: .float32
         case .int64, .int32, .int16, .int8, .uint8, .uint16, .uint32, .bool: .int64
-        default: .float64
+        default: tensor.values.allSatisfy { Double(Float($0)) == $0 || !$0.isFinite } ? .float32 : .float64
         }
       let entry = try TensorEntry(name: tensor.name, elementType: type, shape: tensor.shape)
       guard entry.elementCount == tensor.values.count else {
@@ -127,10 +130,15 @@ public enum GeneratedTest {
     var attributes = JSON.Object()
     for (name, value) in operation.attributes { attributes[name] = JSON(value) }
     var outputs = JSON.Object()
-    outputs[operation.name] = ["budget": JSON(operation.budget)]
+    var output = JSON.Object()
+    output["budget"] = JSON(operation.budget)
+    if let budget = operation.rowBudget { output["row_budget"] = JSON(budget) }
+    outputs[operation.name] = .object(output)
+    var meanings = JSON.Object()
+    for input in operation.inputs { meanings[input.name] = JSON(input.meaning) }
     return [
       "case": 1, "operation": JSON(operation.kind), "equation": JSON(operation.equation), "attributes": .object(attributes),
-      "inputs": .array(operation.inputs.map { JSON($0.name) }), "outputs": .object(outputs),
+      "inputs": .array(operation.inputs.map { JSON($0.name) }), "meanings": .object(meanings), "outputs": .object(outputs),
     ]
   }
 
@@ -159,7 +167,9 @@ public enum GeneratedTest {
   }
 
   private static func source(_ operation: FailingOperation) -> String {
-    let inputs = operation.inputs.map { "///     \(presentable($0.name)) \($0.shape)" }.joined(separator: "\n")
+    let inputs = operation.inputs.map { input in
+      "///     \(presentable(input.name)) \(input.shape)\(input.meaning.isEmpty ? "" : "  " + presentable(input.meaning))"
+    }.joined(separator: "\n")
     let attributes = operation.attributes.map { "///     \(presentable($0.name)) = \($0.value)" }.joined(separator: "\n")
     let budget = operation.budget.isFinite ? operation.budget : 0  // where nothing is known, nothing is explained
     return """
@@ -169,7 +179,7 @@ public enum GeneratedTest {
       ///
       ///     \(presentable(operation.equation))
       ///
-      /// Inputs, row-major:
+      /// Inputs, row-major; rows are the real tokens of the batch in their order, and an expert's `tokens` are numbers of such rows:
       ///
       \(inputs)\(attributes.isEmpty ? "" : "\n" + attributes)
       @Suite struct OperationTests {
@@ -188,12 +198,29 @@ public enum GeneratedTest {
           let result = NamedTensors(Self.name, try candidate(tensors("inputs")), shape: \(operation.shape))
           #expect(result.matches(expected, within: .relative(\(budget))))
         }
-
+      \(rowTest(operation))
         private func tensors(_ file: String) throws -> NamedTensors {
           let folder = #filePath.split(separator: "/", omittingEmptySubsequences: false).dropLast().joined(separator: "/")
           return try NamedTensors(contentsOf: folder + "/case/" + file + ".safetensors")
         }
       }
+
+      """
+  }
+
+  /// Where the norm of all rows hides that one is wrong, a test of the worst.
+  private static func rowTest(_ operation: FailingOperation) -> String {
+    guard let budget = operation.rowBudget, let width = operation.shape.last else { return "" }
+    return """
+
+        /// A single row is off by no more than rounding makes of the worst one: in the norm of all rows it would not be seen.
+        @Test func everyRowIsRight() throws {
+          let (result, expected) = (try candidate(tensors("inputs")), try tensors("expected")[Self.name]!.values)
+          for begin in stride(from: 0, to: expected.count, by: \(width)) {
+            let squares = (begin..<begin + \(width)).map { (result[$0] - expected[$0]) * (result[$0] - expected[$0]) }
+            #expect(squares.reduce(0, +).squareRoot() <= \(budget), "row \\(begin / \(width))")
+          }
+        }
 
       """
   }

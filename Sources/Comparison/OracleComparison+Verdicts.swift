@@ -80,9 +80,14 @@ extension OracleComparison {
 
   /// Whether a single row is off by more than rounding makes of the worst one: a token among many hides in the norm of all.
   private func hasWrongRow(_ record: Record, _ local: Distance, _ roundoff: Double) -> Bool {
-    guard let width = record.shape.last, width >= 8, local.count >= 4 * width, record.localRounding.samples > 0 else { return false }
+    rowBudget(record, local, roundoff).map { local.largestRow > $0 } ?? false
+  }
+
+  /// What rounding explains of the norm of a single row's difference; nil where rows are too short or too few to tell.
+  func rowBudget(_ record: Record, _ local: Distance, _ roundoff: Double) -> Double? {
+    guard let width = record.shape.last, width >= 8, local.count >= 4 * width, record.localRounding.samples > 0 else { return nil }
     let elements = Double(width * record.localRounding.samples)
-    return local.largestRow > 4 * (1 + 8 / elements.squareRoot()) * record.largestRounding + 4 * roundoff * local.largestRowNorm
+    return 4 * (1 + 8 / elements.squareRoot()) * record.largestRounding + 4 * roundoff * local.largestRowNorm
   }
 
   /// Rows of an expert that serves other tokens than ours would, even with the candidate's decisions.

@@ -72,7 +72,7 @@ final class OracleComparison<Exact: Backend & MatrixFactorizing> where Exact.Sca
   /// By the router's path.
   private(set) var gates: [String: GateLogits] = [:]
   /// The decisions in force in the run that goes on.
-  private var inForce: [String: [Int32]] = [:]
+  private(set) var inForce: [String: [Int32]] = [:]
   private var ownChoices: [String: [Int32]] = [:]
   /// Every router's logits in the run's first pass, before the candidate's take their place.
   var firstLogits: [String: [Double]] = [:]
@@ -82,8 +82,8 @@ final class OracleComparison<Exact: Backend & MatrixFactorizing> where Exact.Sca
   var trial: CauseFinder<Exact>.Trial?
   /// Points that are seen although the candidate has nothing there.
   var seenPaths: Set<String> = []
-  /// Columns of what was captured.
-  var widths: [String: Int] = [:]
+  /// Sizes in a trace of what was captured.
+  var shapes: [String: [Int]] = [:]
   var othersCache: (name: String, values: [(name: String, values: [Double])])?
 
   var candidate: Candidate { rows.candidate }
@@ -243,9 +243,9 @@ final class OracleComparison<Exact: Backend & MatrixFactorizing> where Exact.Sca
 
   private func see(_ value: OracleHook<B>.Value, _ pass: Pass) throws {
     if rows.has(value.name) || capture != nil {
-      try judge(value.name, pass, traceShape(value), value.values) { try self.given(value.name, value.path, value.shape) }
+      try judge(value.name, pass, traceShape(value), value.values) { try self.theirs(value.name, value.path, value.shape) }
     }
-    guard value.name == "lm_head.output", rows.has("logits") else { return }
+    guard value.name == "lm_head.output", rows.has("logits") || capture != nil else { return }
     var logits = value.values
     if let cap = model.decoder.head.softcap { logits = logits.map { cap * Double.tanh($0 / cap) } }
     try judge("logits", pass, traceShape(value), logits) {
@@ -292,7 +292,7 @@ final class OracleComparison<Exact: Backend & MatrixFactorizing> where Exact.Sca
     _ name: String, _ pass: Pass, _ shape: [Int], _ values: [Double], theirs: () throws -> [Double]?
   ) throws {
     if let capture {
-      widths[name] = shape.last
+      shapes[name] = shape
       return try capture(name, values, theirs)
     }
     guard rows.has(name), request.isIncluded(name) else { return }

@@ -48,11 +48,11 @@ final class OracleModel<Exact: Backend & MatrixFactorizing> where Exact.Scalar =
   ) throws {
     backend.precision = precision
     backend.seed = seed
-    defer { backend.precision = nil }
-    for (part, values) in zip(decoder.trained, initialValues) {
-      backend.copy(values, into: &part.arena.values)
-      backend.fill(0, &part.arena.gradients)
+    defer {
+      backend.precision = nil
+      for (part, values) in zip(decoder.trained, initialValues) { backend.copy(values, into: &part.arena.values) }
     }
+    for part in decoder.trained { backend.fill(0, &part.arena.gradients) }
     if let zeroedBranches {
       for parameter in decoder.parameters where parameter.role == .b && (zeroedBranches.isEmpty || parameter.name.contains(zeroedBranches))
       {

@@ -119,13 +119,17 @@ struct CompareCommand: ParsableCommand {
     if let html { try AtomicFile.write(report.html, to: html) }
     if let junit { try AtomicFile.write(report.junit(seconds: seconds), to: junit) }
     if let genTest, let failing { try GeneratedTest.write(failing, to: genTest) }
+    if let genTest, failing == nil {
+      writeNotes([
+        report.first.map { "\(genTest) was not written: no single operation forms \($0.name) of numbers" }
+          ?? "\(genTest) was not written: no operation is wrong"
+      ])
+    }
     if json {
       for line in report.jsonLines { print(line) }
     } else {
       print(report.text(color: ComparisonReport.colorsOutput), terminator: "")
-      if let genTest {
-        print(failing == nil ? "test       nothing is wrong, so \(genTest) was not written" : "test       \(genTest): swift test")
-      }
+      if let genTest, failing != nil { print("test       \(genTest): swift test") }
     }
     if !report.matches { throw ExitCode(1) }
   }
