@@ -82,7 +82,8 @@ private struct FileComparison {
     }
     let whole = distance(x, y)
     var judgement = TensorJudgement(
-      name: name, phase: RunOrder.phase(of: name).rawValue, kind: Budget.Kind(ofTensor: name).rawValue, equation: "", shape: ours.entry.shape,
+      name: name, phase: RunOrder.phase(of: name).rawValue, kind: Budget.Kind(ofTensor: name).rawValue, equation: "",
+      shape: ours.entry.shape,
       error: whole.relative, budget: budget, metrics: metrics, verdict: .ok)
     judgement.rule = rule
     if metrics.nonfinite > 0 {
