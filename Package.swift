@@ -31,6 +31,9 @@ let optimized: [SwiftSetting] = [
   .unsafeFlags(["-O", "-wmo", "-num-threads", "2", "-disable-batch-mode"], .when(configuration: .debug))
 ]
 
+/// The emulator's kernels; with fused multiply-adds where the processor has them, because NVRTC forms them too.
+let hostKernelFlags = ["-O2", "-Wno-unused-function"] + (vectorFlags.isEmpty ? [] : ["-mfma"])
+
 let package = Package(
   name: "MixLoRA",
   platforms: [.macOS(.v15)],
@@ -62,6 +65,9 @@ let package = Package(
       swiftSettings: optimized + (vectorFlags.isEmpty ? [] : [.unsafeFlags(vectorFlags)]),
       // Debian has LAPACK's C interface in a library of its own; elsewhere it is in OpenBLAS.
       linkerSettings: [.linkedLibrary("lapacke", .when(platforms: [.linux]))]),
+    // The table of a GPU's functions and the text of its kernels; no header and no library of CUDA is needed to build it.
+    .target(name: "CCUDA", exclude: ["kernels"]),
+    .target(name: "CUDABackend", dependencies: ["Platform", "Tensors", "CCUDA"], swiftSettings: optimized),
     .target(name: "Layers", dependencies: ["Platform", "Tensors"]),
     .target(name: "Checkpoints", dependencies: ["JSON", "Platform", "Tensors"], swiftSettings: optimized),
     .target(name: "Decoders", dependencies: ["Layers", "Checkpoints"]),
@@ -94,6 +100,21 @@ let package = Package(
     .testTarget(name: "RuleTests"),
     .testTarget(name: "PlatformTests", dependencies: ["Platform"]),
     .testTarget(name: "CPUBackendTests", dependencies: ["Platform", "CPUBackend", "Conformance"]),
+    // The kernels on the processor, behind the table of a GPU: compiled for the host, with and without a watch over loads and stores.
+    .target(
+      name: "CUDAKernels", dependencies: ["CCUDA"], path: "Tests/CUDAKernels",
+      cxxSettings: [.headerSearchPath("../CUDAEmulator"), .unsafeFlags(hostKernelFlags)]),
+    .target(
+      name: "CUDAWatchedKernels", dependencies: ["CCUDA"], path: "Tests/CUDAWatchedKernels",
+      cxxSettings: [
+        .headerSearchPath("../CUDAEmulator"), .headerSearchPath("../CUDAKernels"),
+        .unsafeFlags(hostKernelFlags + ["-fsanitize-coverage=func,trace-pc-guard,trace-loads,trace-stores"]),
+      ]),
+    .target(
+      name: "CUDAEmulator", dependencies: ["CCUDA", "COpenBLAS", "CUDAKernels", "CUDAWatchedKernels"], path: "Tests/CUDAEmulator",
+      cxxSettings: [.headerSearchPath("."), .unsafeFlags(["-O2"])]),
+    .testTarget(
+      name: "CUDABackendTests", dependencies: ["CPUBackend", "CUDABackend", "CUDAEmulator", "Conformance"]),
     .testTarget(name: "ConformanceTests", dependencies: ["Platform", "CPUBackend", "Conformance"]),
     .target(name: "TestModels", dependencies: ["Decoders", "Traces", "Training", "Conformance"], path: "Tests/TestModels"),
     .testTarget(
@@ -118,5 +139,6 @@ let package = Package(
     .testTarget(name: "TrainingTests", dependencies: ["MixLoRA", "CPUBackend", "Samples", "Training", "Conformance", "TestModels"]),
   ],
   swiftLanguageModes: [.v6],
-  cLanguageStandard: .c2x
+  cLanguageStandard: .c2x,
+  cxxLanguageStandard: .cxx17
 )

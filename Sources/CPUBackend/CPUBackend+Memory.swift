@@ -141,7 +141,7 @@ extension CPUBackend {
   }
 
   /// Lets the pool hand a larger block to a smaller buffer from here on.
-  public func endWarmUp() { core.pool.isSettled = true }
+  public func endWarmUp() { core.pool.free.isSettled = true }
 
   /// Returns at once: operations of this backend are done when they return.
   public func synchronize() throws { core.waits += 1 }

@@ -110,7 +110,7 @@ struct Rows<Scalar> {
 extension CPUBackend {
   public var counters: Counters {
     var counters = Counters()
-    counters.poolMisses = core.pool.misses
+    counters.poolMisses = core.pool.free.misses
     counters.sharedCopies = core.sharedCopies
     counters.bytesToDevice = core.bytesToDevice
     counters.bytesToHost = core.bytesToHost

@@ -46,14 +46,14 @@ import Testing
 @Suite struct BufferPoolTests {
   @Test func aSizeClassIsTheLeastThatHoldsTheBytesAndWastesLessThanAQuarter() {
     for bytes in 0..<100_000 {
-      let sizeClass = BufferPool.sizeClass(bytes)
-      let size = BufferPool.byteCount(sizeClass)
-      guard size >= bytes, sizeClass == 0 || BufferPool.byteCount(sizeClass - 1) < bytes, bytes <= 256 || size * 4 <= bytes * 5 + 1024
+      let sizeClass = FreeBlocks<Int>.sizeClass(bytes)
+      let size = FreeBlocks<Int>.byteCount(sizeClass)
+      guard size >= bytes, sizeClass == 0 || FreeBlocks<Int>.byteCount(sizeClass - 1) < bytes, bytes <= 256 || size * 4 <= bytes * 5 + 1024
       else { return #expect(Bool(false), "\(bytes) bytes: class \(sizeClass) of \(size)") }
     }
     for exponent in 10..<45 {
       for bytes in [1 << exponent - 1, 1 << exponent, 1 << exponent + 1] {
-        #expect(BufferPool.byteCount(BufferPool.sizeClass(bytes)) >= bytes)
+        #expect(FreeBlocks<Int>.byteCount(FreeBlocks<Int>.sizeClass(bytes)) >= bytes)
       }
     }
   }
@@ -66,10 +66,10 @@ import Testing
     let second: Buffer<Double> = pool.buffer(500)
     #expect(UInt(bitPattern: second.pointer) == address)
     #expect(address % 64 == 0)
-    #expect(pool.misses == 1)
+    #expect(pool.free.misses == 1)
     let third: Buffer<Double> = pool.buffer(500)
     #expect(third.pointer != second.pointer)
-    #expect(pool.misses == 2)
+    #expect(pool.free.misses == 2)
   }
 
   @Test func theSecondRoundOfTheSameOperationsAllocatesNothing() {

@@ -1,0 +1,2 @@
+// Attention that never stores the scores, forward and backward.
+#include "mx.cuh"

@@ -1,0 +1,2 @@
+// Frozen matrices as they are stored: decoding, and products of few rows.
+#include "mx.cuh"

@@ -1,0 +1,2 @@
+// Products of matrices, by the program's own kernels.
+#include "mx.cuh"

@@ -1,0 +1,2 @@
+// RMS norms and rotary embedding: a block a row, a thread a pair.
+#include "mx.cuh"

@@ -1,0 +1,2 @@
+// AdamW, SGD and the clip factor.
+#include "mx.cuh"

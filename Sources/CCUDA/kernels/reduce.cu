@@ -1,0 +1,2 @@
+// Sums: of all elements, of columns, of rows.
+#include "mx.cuh"

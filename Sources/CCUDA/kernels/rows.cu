@@ -1,0 +1,2 @@
+// Tables, gathered and scattered rows, cross-entropy.
+#include "mx.cuh"

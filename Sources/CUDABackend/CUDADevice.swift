@@ -1,0 +1,72 @@
+import CCUDA
+
+/// What went wrong on a device, or why there is none.
+public struct CUDAError: Error, Equatable, CustomStringConvertible {
+  /// The sentence.
+  public let description: String
+
+  init(_ description: String) { self.description = description }
+}
+
+/// A device behind the table of its functions: a GPU, or the emulator of the tests.
+public final class CUDADevice {
+  let table: cuda_table
+  let handle: OpaquePointer
+  private var kernels: [KernelName: OpaquePointer] = [:]
+
+  private struct KernelName: Hashable {
+    let name: String
+    let isDouble: Bool
+  }
+
+  /// A device that was opened elsewhere.
+  public init(_ opened: cuda_opened) throws {
+    guard let table = opened.table, let handle = opened.device else { throw CUDAError("no device was opened") }
+    self.table = table.pointee
+    self.handle = handle
+  }
+
+  deinit { table.close(handle) }
+
+  /// What the device is called.
+  public var description: String { String(cString: table.describe(handle)) }
+
+  /// Throws what the device says after a call that failed.
+  func check(_ status: Int32) throws {
+    if status != 0 { throw CUDAError(String(cString: table.error(handle))) }
+  }
+
+  /// Enqueues a kernel with arguments by value, in the order of its parameters.
+  func launch<each Argument: BitwiseCopyable>(
+    _ name: String, isDouble: Bool, _ grid: cuda_grid, _ arguments: repeat each Argument
+  ) throws {
+    let kernel = try kernel(name, isDouble: isDouble)
+    var count = 0
+    for _ in repeat (each Argument).self { count += 1 }
+    let place = 32  // bytes of the largest argument
+    try withUnsafeTemporaryAllocation(byteCount: place * count, alignment: 16) { memory in
+      try withUnsafeTemporaryAllocation(of: cuda_argument.self, capacity: count) { list in
+        guard let base = memory.baseAddress, let first = list.baseAddress else { return }
+        var i = 0
+        for argument in repeat each arguments {
+          let size = MemoryLayout.size(ofValue: argument)
+          precondition(size <= place, "an argument of \(name) is too large")
+          withUnsafeBytes(of: argument) { (base + i * place).copyMemory(from: $0.baseAddress!, byteCount: size) }
+          list[i] = cuda_argument(value: UnsafeRawPointer(base + i * place), size: UInt32(size))
+          i += 1
+        }
+        try check(table.launch(handle, kernel, grid, first, Int32(count)))
+      }
+    }
+  }
+
+  private func kernel(_ name: String, isDouble: Bool) throws -> OpaquePointer {
+    let key = KernelName(name: name, isDouble: isDouble)
+    if let kernel = kernels[key] { return kernel }
+    var kernel: OpaquePointer?
+    try check(table.kernel(handle, name, isDouble, &kernel))
+    guard let kernel else { throw CUDAError("the device gave no kernel \(name)") }
+    kernels[key] = kernel
+    return kernel
+  }
+}

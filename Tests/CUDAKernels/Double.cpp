@@ -1,0 +1,3 @@
+#define MX_REAL double
+#define MX_IS_WATCHED false
+#include "Kernels.hpp"

@@ -1,0 +1,3 @@
+#define MX_REAL float
+#define MX_IS_WATCHED true
+#include "Kernels.hpp"

@@ -1,0 +1,1 @@
+// The kernels enroll themselves; nothing is called from outside.
