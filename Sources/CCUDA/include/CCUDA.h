@@ -82,6 +82,22 @@ struct cuda_opened {
   struct cuda_device *_Nullable device;
 };
 
+/// Which device, and where its libraries are.
+struct cuda_options {
+  /// The device's number.
+  int number;
+  /// Folders that are searched first, separated by colons, and their `lib`, `lib64` and `*/lib`; null for none.
+  const char *_Nullable path;
+  /// Where compiled kernels are kept; null to compile them each time.
+  const char *_Nullable cache;
+  /// Whether products of the vendor's library are used where it is found.
+  bool uses_library;
+};
+
+/// Opens a GPU: its driver, NVRTC, which compiles the kernels for it, and cuBLAS where there is one. If that fails, `why` says what
+/// was looked for and where.
+struct cuda_opened cuda_open(struct cuda_options, char *_Nonnull why, size_t why_size);
+
 /// Text of kernels, as NVRTC compiles it.
 struct cuda_source {
   const char *_Nonnull name;
