@@ -17,49 +17,44 @@ void cuda_say(struct cuda_text text, const char *format, ...) {
   va_end(arguments);
 }
 
-/// Opens the first of what a pattern of file names matches.
+/// Opens what a library beside it needs and asks for by its bare name.
+static void open_beside(const char *library, const char *name) {
+  char pattern[4096];
+  glob_t found;
+  snprintf(pattern, sizeof pattern, "%.*s/%s", (int)(strrchr(library, '/') - library), library, name);
+  if (glob(pattern, 0, NULL, &found) == 0) dlopen(found.gl_pathv[found.gl_pathc - 1], RTLD_NOW | RTLD_GLOBAL);
+  globfree(&found);
+}
+
+/// Opens the newest of the files that a pattern matches.
 static void *open_matching(const char *pattern, struct cuda_text tried) {
   glob_t found;
   void *library = NULL;
-  if (glob(pattern, GLOB_NOSORT, NULL, &found) == 0) {
-    for (size_t i = 0; i < found.gl_pathc && !library; i++) {
-      // NVRTC looks for its built-ins by a bare name, so they must be open before.
-      char builtins[4096];
-      const char *slash = strrchr(found.gl_pathv[i], '/');
-      if (slash && strstr(slash, "libnvrtc.so")) {
-        glob_t parts;
-        snprintf(builtins, sizeof builtins, "%.*s/libnvrtc-builtins.so*", (int)(slash - found.gl_pathv[i]), found.gl_pathv[i]);
-        if (glob(builtins, 0, NULL, &parts) == 0 && parts.gl_pathc > 0) dlopen(parts.gl_pathv[0], RTLD_NOW | RTLD_GLOBAL);
-        globfree(&parts);
-      }
-      if (slash && strstr(slash, "libcublas.so")) {
-        glob_t parts;
-        snprintf(builtins, sizeof builtins, "%.*s/libcublasLt.so*", (int)(slash - found.gl_pathv[i]), found.gl_pathv[i]);
-        if (glob(builtins, 0, NULL, &parts) == 0 && parts.gl_pathc > 0) dlopen(parts.gl_pathv[0], RTLD_NOW | RTLD_GLOBAL);
-        globfree(&parts);
-      }
-      library = dlopen(found.gl_pathv[i], RTLD_NOW | RTLD_LOCAL);
-      if (!library) cuda_say(tried, "  %s\n", dlerror());
-    }
-    globfree(&found);
-  } else {
-    cuda_say(tried, "  %s: nothing there\n", pattern);
+  if (glob(pattern, 0, NULL, &found)) cuda_say(tried, "  %s: nothing there\n", pattern);
+  for (size_t i = found.gl_pathc; i > 0 && !library; i--) {
+    const char *path = found.gl_pathv[i - 1];
+    if (strstr(path, "/libnvrtc.so")) open_beside(path, "libnvrtc-builtins.so*");
+    if (strstr(path, "/libcublas.so")) open_beside(path, "libcublasLt.so*");
+    library = dlopen(path, RTLD_NOW | RTLD_LOCAL);
+    if (!library) cuda_say(tried, "  %s\n", dlerror());
   }
+  globfree(&found);
   return library;
 }
 
-/// Opens a library by any of its names: in the user's folders, by the loader's own search, then where it usually is.
+/// Opens a library: in the user's folders, by the loader's own search, then where it usually is. `names` go from the newest to the
+/// plain one, which the files of all versions begin with.
 static void *open_library(const char *const *names, const char *path, const char *const *folders, struct cuda_text tried) {
   static const char *const inside[] = {"", "/lib", "/lib64", "/*/lib"};
   char pattern[4096];
   void *library = NULL;
+  const char *plain = names[0];
+  for (int n = 0; names[n]; n++) plain = names[n];
   for (const char *from = path; from && *from && !library;) {
     size_t length = strcspn(from, ":");
     for (size_t i = 0; i < sizeof inside / sizeof *inside && !library; i++) {
-      for (int n = 0; names[n] && !library; n++) {
-        snprintf(pattern, sizeof pattern, "%.*s%s/%s*", (int)length, from, inside[i], names[n]);
-        library = open_matching(pattern, tried);
-      }
+      snprintf(pattern, sizeof pattern, "%.*s%s/%s*", (int)length, from, inside[i], plain);
+      library = open_matching(pattern, tried);
     }
     from += length + (from[length] == ':');
   }
@@ -77,10 +72,8 @@ static void *open_library(const char *const *names, const char *path, const char
       folder += 1 + length;
       if (!value || !*value) continue;
     }
-    for (int n = 0; names[n] && !library; n++) {
-      snprintf(pattern, sizeof pattern, "%s%s/%s*", value, folder, names[n]);
-      library = open_matching(pattern, tried);
-    }
+    snprintf(pattern, sizeof pattern, "%s%s/%s*", value, folder, plain);
+    library = open_matching(pattern, tried);
   }
   return library;
 }

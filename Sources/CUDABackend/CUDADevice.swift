@@ -26,6 +26,31 @@ public final class CUDADevice {
     self.handle = handle
   }
 
+  /// A GPU of this machine: its driver, NVRTC, which compiles the kernels for it, and cuBLAS where there is one, all found when the
+  /// program runs.
+  ///
+  /// - Parameters:
+  ///   - number: which one, of those that `CUDA_VISIBLE_DEVICES` leaves.
+  ///   - path: folders that are searched before the usual ones, separated by colons: of a toolkit, or of Python's packages
+  ///     (`site-packages/nvidia`).
+  ///   - cache: where compiled kernels are kept; nil to compile them each time.
+  ///   - usesLibrary: whether products are cuBLAS's where it is found.
+  /// - Throws: `CUDAError`, which lists what was looked for and where.
+  public convenience init(number: Int = 0, path: String? = nil, cache: String? = nil, usesLibrary: Bool = true) throws {
+    let (opened, why) = withUnsafeTemporaryAllocation(of: CChar.self, capacity: 16_384) { text in
+      text.initialize(repeating: 0)
+      let opened = path.withOptionalCString { path in
+        cache.withOptionalCString { cache in
+          cuda_open(
+            cuda_options(number: Int32(clamping: number), path: path, cache: cache, uses_library: usesLibrary), text.baseAddress!, text.count)
+        }
+      }
+      return (opened, String(decoding: text.prefix { $0 != 0 }.map { UInt8(bitPattern: $0) }, as: UTF8.self))
+    }
+    guard opened.table != nil else { throw CUDAError(why.last == "\n" ? String(why.dropLast()) : why) }
+    try self.init(opened)
+  }
+
   deinit { table.close(handle) }
 
   /// What the device is called.
@@ -68,5 +93,13 @@ public final class CUDADevice {
     guard let kernel else { throw CUDAError("the device gave no kernel \(name)") }
     kernels[key] = kernel
     return kernel
+  }
+}
+
+extension String? {
+  /// The C string for as long as `body` runs; null for nil.
+  fileprivate func withOptionalCString<R>(_ body: (UnsafePointer<CChar>?) throws -> R) rethrows -> R {
+    guard let self else { return try body(nil) }
+    return try self.withCString { try body($0) }
   }
 }

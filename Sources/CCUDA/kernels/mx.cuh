@@ -13,8 +13,10 @@ typedef unsigned long long u64;
 typedef long long i64;
 #ifdef MX_DOUBLE
 typedef double real;
+extern "C" __device__ char mx_float64;  // tells a compiled text which one it is
 #else
 typedef float real;
+extern "C" __device__ char mx_float32;
 #endif
 #define MX_KERNEL extern "C" __global__ void
 /// A kernel for blocks of so many threads, which the compiler may rely on.
