@@ -14,7 +14,7 @@ struct emulator_options {
   uint64_t seed;
   /// Looks at every load and store: bounds, races between threads and blocks, shared memory that nobody wrote.
   bool is_watched;
-  /// Launches are counted and checked, and nothing is computed: what a step costs beside arithmetic.
+  /// Launches are counted and checked, and nothing is computed or moved, zeros come back: what a step costs beside arithmetic.
   bool is_idle;
   /// Products of the vendor's library are to be had: OpenBLAS stands for it, in its column-major words.
   bool has_products;
