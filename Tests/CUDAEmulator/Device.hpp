@@ -32,21 +32,17 @@ typedef MX_REAL real;
 #define blockDim (simt::view.block)
 #define gridDim (simt::view.grid)
 
-// A compiler that inlines or doubles one of these makes two places of one.
-#define MX_MEETING static __attribute__((noinline, noduplicate, convergent, unused))
+static inline void __syncthreads() { simt::barrier(); }
+static inline void __syncwarp(u32 mask = 0xffffffffu) { simt::exchange(mask, 0, (int)(simt::view.thread->number % 32)); }
 
-MX_MEETING void __syncthreads() { simt::barrier(__builtin_return_address(0)); }
-
+/// What lane `lane` brings, as bits of its type.
 template <class T>
-MX_MEETING T mx_exchange(u32 mask, T value, int lane) {
+static inline T mx_exchange(u32 mask, T value, int lane) {
   u64 bits = 0;
   memcpy(&bits, &value, sizeof value);
-  bits = simt::exchange(mask, bits, lane, __builtin_return_address(0));
+  bits = simt::exchange(mask, bits, lane);
   memcpy(&value, &bits, sizeof value);
   return value;
-}
-MX_MEETING void __syncwarp(u32 mask = 0xffffffffu) {
-  simt::exchange(mask, 0, (int)(simt::view.thread->number % 32), __builtin_return_address(0));
 }
 template <class T>
 static inline T __shfl_sync(u32 mask, T value, int lane) {

@@ -182,13 +182,14 @@ void *shared(size_t bytes) {
   return machine.sharedMemory;
 }
 
-void barrier(const void *site) {
+void barrier() {
   view.thread->state = atBarrier;
-  view.thread->site = site;
+  view.thread->site = __builtin_return_address(0);
   leave();
 }
 
-uint64_t exchange(unsigned mask, uint64_t value, int source, const void *site) {
+uint64_t exchange(unsigned mask, uint64_t value, int source) {
+  const void *site = __builtin_return_address(0);
   Thread &self = *view.thread;
   unsigned lane = self.number % 32, first = self.number - lane;
   Warp &warp = machine.warps[self.number / 32];

@@ -35,10 +35,13 @@ constexpr size_t sharedBytes = 48 << 10;
 
 /// The shared memory of this block, filled with ones when a block's first thread asks for it.
 void *shared(size_t bytes);
+// Where threads meet is the place that one of these is called from: a compiler that doubles a call would make two places of one.
+#define MX_MEETING __attribute__((noduplicate, convergent))
+
 /// Waits for all threads of the block.
-void barrier(const void *site);
+MX_MEETING void barrier();
 /// Waits for the lanes of `mask`; gives what lane `source` brought.
-uint64_t exchange(unsigned mask, uint64_t value, int source, const void *site);
+MX_MEETING uint64_t exchange(unsigned mask, uint64_t value, int source);
 
 /// A kernel as the emulator knows it.
 struct Kernel {
