@@ -85,7 +85,8 @@ extension CUDABackend {
     }
   }
 
-  private func upload(_ bytes: UnsafeRawBufferPointer, to storage: DeviceBuffer) {
+  /// Moves bytes to the device.
+  func upload(_ bytes: UnsafeRawBufferPointer, to storage: DeviceBuffer) {
     guard let base = bytes.baseAddress, bytes.count > 0 else { return }
     core.counters.bytesToDevice += bytes.count
     core.attempt { try core.device.check(core.device.table.upload(core.device.handle, storage.address, base, bytes.count)) }
@@ -138,21 +139,8 @@ extension CUDABackend {
   private func throwIndexError(_ word: UnsafePointer<Int32>) throws {
     if word[0] == 0 { return }
     let operation = IndexedOperation(rawValue: word[0]).map { "\($0)" } ?? "operation \(word[0])"
+    if word[2] < 0 { throw CUDAError("\(operation): index \(word[1]) is named twice") }
     throw CUDAError("\(operation): index \(word[1]), expected 0 ..< \(word[2])")
-  }
-
-  /// Decoded on the host.
-  public func freeze(_ bytes: UnsafeRawBufferPointer, _ format: WeightFormat, _ shape: Shape) -> CUDAMatrix<Self> {
-    core.operation { CUDAMatrix(dense: upload(bytes, format, shape)) }
-  }
-
-  /// The storage is shared.
-  public func freeze(_ tensor: Tensor<Self>) -> CUDAMatrix<Self> { CUDAMatrix(dense: tensor) }
-
-  /// The storage is shared.
-  public func vector(_ frozen: CUDAMatrix<Self>) -> Tensor<Self> {
-    guard frozen.shape.isVector else { trap("vector: the frozen weight is \(frozen.shape)") }
-    return frozen.dense
   }
 
   /// Lets the pool hand a larger block to a smaller buffer from here on.

@@ -10,6 +10,10 @@ import Testing
   static let written: Set = [
     "upload", "zeros", "empty", "fill", "copy", "sharing", "synchronize", "endWarmUp", "headRows", "add", "scale", "addBias", "scaleRows",
     "softcap", "gated", "gatedBackward", "dropout", "random",
+    "addColumnSums", "sum", "dot", "rowDots", "rmsNorm", "rmsNormBackward", "rmsNormWeightGradient", "rope", "embedding",
+    "addEmbeddingGradient", "crossEntropy", "gather", "addScattered", "clipFactor", "adamW", "sgd", "softmax", "choose", "route",
+    "routerBackward", "dispatch", "combine", "dispatchBlocks", "combineBlocks", "counters",
+    "gemm", "groupedGemm", "groupedOuter", "freeze", "freezeTensor", "vector",
   ]
 
   @Test(arguments: operations, [1, 2, 3] as [UInt64])

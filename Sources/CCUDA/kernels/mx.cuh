@@ -68,6 +68,7 @@ __device__ __forceinline__ float mx_tanh(float x) { return tanhf(x); }
 __device__ __forceinline__ double mx_tanh(double x) { return tanh(x); }
 __device__ __forceinline__ float mx_sqrt(float x) { return sqrtf(x); }
 __device__ __forceinline__ double mx_sqrt(double x) { return sqrt(x); }
+__device__ __forceinline__ real mx_infinity() { return (real)__uint_as_float(0x7f800000u); }
 
 /// Σ over the 32 lanes of a warp, in every lane: always the same tree.
 template <class T>
