@@ -59,7 +59,7 @@ static inline T __shfl_down_sync(u32 mask, T value, int distance) {
 }
 
 // Only the error word is ever written by several threads at once; those accesses nobody watches.
-static inline __attribute__((no_sanitize("coverage"), unused)) int atomicCAS(int *p, int expected, int value) {
+static __attribute__((noinline, no_sanitize("coverage"), unused)) int atomicCAS(int *p, int expected, int value) {
   int old = *p;
   if (old == expected) *p = value;
   return old;
