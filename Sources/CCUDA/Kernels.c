@@ -27,9 +27,6 @@ static const char attention[] = {
 static const char routing[] = {
 #embed "kernels/routing.cu"
     , 0};
-static const char grouped[] = {
-#embed "kernels/grouped.cu"
-    , 0};
 static const char expert[] = {
 #embed "kernels/expert.cu"
     , 0};
@@ -47,7 +44,6 @@ static const struct cuda_source sources[] = {
     {"optimizer.cu", optimizer},
     {"attention.cu", attention},
     {"routing.cu", routing},
-    {"grouped.cu", grouped},
     {"expert.cu", expert},
     {"encoded.cu", encoded},
 };

@@ -50,13 +50,6 @@ public final class CUDADouble: CUDABackend {
   public init(_ device: CUDADevice, isPoisoned: Bool = false) throws { core = try CUDACore(device, isPoisoned: isPoisoned) }
 }
 
-/// A frozen weight on the device.
-public struct CUDAMatrix<B: Backend>: FrozenMatrixShape {
-  let dense: Tensor<B>
-  /// Rows and columns, or the length of a vector.
-  public var shape: Shape { dense.shape }
-}
-
 /// An operation that reads indices, by the number that kernels report.
 enum IndexedOperation: Int32, CaseIterable {
   case copy = 1
@@ -82,6 +75,8 @@ final class CUDACore {
   /// Three integers: the operation that met an index out of range, the index, and the number that it must be below.
   let errorWord: DeviceBuffer
   var counters = Counters()
+  /// The most scalars that an encoded matrix is expanded into at a time: a whole weight of a model of 7 billion, 256 MiB of float32.
+  var expandedCount = 1 << 26
   /// Operations that have begun and not ended.
   private var depth = 0
   /// What went wrong first; thrown by the next wait.

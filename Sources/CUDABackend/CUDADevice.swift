@@ -74,9 +74,9 @@ public final class CUDADevice {
         guard let base = memory.baseAddress, let first = list.baseAddress else { return }
         var i = 0
         for argument in repeat each arguments {
-          let size = MemoryLayout.size(ofValue: argument)
+          let size = MemoryLayout.stride(ofValue: argument)  // as C counts a structure, with what pads its end
           precondition(size <= place, "an argument of \(name) is too large")
-          withUnsafeBytes(of: argument) { (base + i * place).copyMemory(from: $0.baseAddress!, byteCount: size) }
+          withUnsafeBytes(of: argument) { (base + i * place).copyMemory(from: $0.baseAddress!, byteCount: $0.count) }
           list[i] = cuda_argument(value: UnsafeRawPointer(base + i * place), size: UInt32(size))
           i += 1
         }

@@ -10,7 +10,6 @@ namespace {
 #include "../../Sources/CCUDA/kernels/optimizer.cu"
 #include "../../Sources/CCUDA/kernels/attention.cu"
 #include "../../Sources/CCUDA/kernels/routing.cu"
-#include "../../Sources/CCUDA/kernels/grouped.cu"
 #include "../../Sources/CCUDA/kernels/expert.cu"
 #include "../../Sources/CCUDA/kernels/encoded.cu"
 }  // namespace

@@ -1,2 +1,0 @@
-// Products of each expert's rows with its own matrix.
-#include "mx.cuh"
