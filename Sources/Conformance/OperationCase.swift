@@ -38,6 +38,9 @@ public struct OperationCase<B: Backend> {
   /// Operations that a backend may run in a lower precision than the others.
   private static var products: Set<String> { ["gemm", "attention", "attentionBackward", "groupedGemm", "groupedOuter"] }
 
+  /// Operations that a backend may do without; where it does, their cases are not run.
+  public static var optional: Set<String> { ["expertHidden", "expertHiddenBackward"] }
+
   /// Every case, gradient checks included.
   public static var all: [OperationCase] {
     var list = CaseList<B>()
@@ -55,6 +58,7 @@ public struct OperationCase<B: Backend> {
     list.addRandomness()
     list.addRouting()
     list.addExperts()
+    list.addFused()
     list.addOptimizers()
     list.addNaN()
     list.addRepetition()

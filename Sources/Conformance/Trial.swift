@@ -28,6 +28,7 @@ public struct Trial<B: Backend> {
   private var compared = 0
   private var comparedNaN = 0
   private var failures: [String] = []
+  private var missing: String?
   private var worst = (error: 0.0, bound: 0.0)
 
   /// A trial whose inputs depend on `name` alone, and on the precision unless they are the same `inEveryPrecision`.
@@ -48,6 +49,7 @@ public struct Trial<B: Backend> {
     if let first = failures.first {
       return .failed(failures.count == 1 ? first : "\(first) (and \(failures.count - 1) more)")
     }
+    if let missing { return .notRun(reason: missing) }
     if compared == 0 && !isEmpty { return .failed("nothing was compared") }
     if expectsNaN && comparedNaN == 0 { return .failed("the case is about NaN, but the definition gave none") }
     return .passed(error: worst.error, bound: worst.bound)
@@ -222,6 +224,9 @@ public struct Trial<B: Backend> {
     compared += 1
     if !condition { fail(message()) }
   }
+
+  /// Says that the backend has not what the case is about.
+  public mutating func cannotRun(_ reason: String) { missing = reason }
 
   /// An error that was computed elsewhere.
   public mutating func expect(_ name: String, error: Double, within bound: Double) {

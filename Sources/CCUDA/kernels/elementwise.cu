@@ -76,20 +76,6 @@ MX_KERNEL softcap(rows z, i64 count, int width, real cap) {
 }
 MX_ENTRY(softcap)
 
-/// Both activations are x σ(z) of a function z of x; with ½ (1 + tanh u) = σ(2u) that is GELU's form as well:
-///
-///     silu       z = x                              z′ = 1
-///     geluTanh   z = √(8/π) (x + 0.044715 x³)       z′ = √(8/π) (1 + 3 · 0.044715 x²)
-struct gate {
-  real sigma, slope;
-  __device__ __forceinline__ gate(real x, int is_gelu) {
-    const real root = (real)1.5957691216057308;
-    real z = is_gelu ? root * (x + (real)0.044715 * (x * x * x)) : x;
-    sigma = 1 / (1 + mx_exp(-z));
-    slope = is_gelu ? root * (1 + (real)0.134145 * (x * x)) : 1;
-  }
-};
-
 // h = act(a) ⊙ c.
 MX_KERNEL gated(rows a, rows c, rows h, i64 count, int width, int is_gelu) {
   MX_ELEMENT;

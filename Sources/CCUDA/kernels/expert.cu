@@ -1,2 +1,341 @@
-// The hidden rows of the experts in one pass, forward and backward.
+// The hidden rows of the experts in one pass forward and two backward; no (M,F) value is ever stored. For a token n, its experts k with
+// weights w_k, and q = W2ᵀ dy:
+//
+//     a_k = base1 + s B1_k t1_k      c_k = base3 + s B3_k t3_k      h_k = act(a_k) ⊙ c_k      g_k = m_k ⊙ h_k
+//     v = Σ_k w_k h_k                t2_k = A2_k g_k
+//     q_k = q + m_k ⊙ A2_kᵀ z_k      dw_k = ⟨q_k, h_k⟩              dh_k = w_k q_k
+//     da_k = dh_k ⊙ c_k ⊙ act′(a_k)  dbase1 = Σ_k da_k              dt1_k = s B1_kᵀ da_k      dB1_k = s Σ da_k t1_kᵀ      3 alike
+//     dc_k = dh_k ⊙ act(a_k)                                                                  dA2_k = Σ w_k z_k g_kᵀ
+//
+// A block has 64 columns of F, and thread (y, x) of 4 × 64 column x of them. It takes an expert's rows sixteen at a time, a thread four
+// of them. What sums over a token's experts has a block for a tile of tokens, which walks the experts in turn; what sums over an expert's
+// rows a block for the expert. Sums over F stop at the end of a block's columns, and are joined in their order.
 #include "mx.cuh"
+
+// Blocks of 256 threads, of which a multiprocessor is to hold two in single precision.
+#define MX_TWO_BLOCKS 256, 8 / sizeof(real)
+
+/// One of the three low-rank branches: t (M,r), and all experts' B (F,E·r) or A2 (E·r,F).
+struct expert_branch {
+  rows t, b;
+};
+
+/// Where an expert's rows begin, whose they are, and what they weigh.
+struct expert_plan {
+  const int *offsets, *token_of_row;
+  const real *weights;
+  int experts, tokens;
+};
+
+/// What the masks m_k are drawn from; a threshold of 0 drops nothing.
+struct expert_mask {
+  const int *samples, *positions;
+  u64 key;
+  u32 step, threshold;
+};
+
+/// Tokens of a tile: what fits into shared memory with two numbers for each of 64 columns.
+constexpr int expert_tokens = sizeof(real) == 4 ? 64 : 16;
+
+/// Operands of a branch, and a value of sixteen rows that is summed over columns or multiplied with their t.
+struct alignas(16) expert_stage {
+  real b[16][65], t[16][20], rows[16][65];
+};
+
+/// Sixteen rows of one expert from `first` on (`count` of them are there), and the 64 columns from `column` on.
+struct expert_part {
+  int expert, first, count, column, width;
+};
+
+/// b[i][x] of part of a branch's rank, from i = r0 on: of B (isAcross), or of A2. Zeros where there is none.
+template <bool isAcross>
+__device__ __forceinline__ void expert_stage_factor(expert_stage &stage, rows b, int rank, int r0, expert_part p) {
+#pragma unroll 2
+  for (int e = threadIdx.x; e < 16 * 64; e += 256) {
+    int i = isAcross ? e % 16 : e / 64, x = isAcross ? e / 16 : e % 64, row = p.expert * rank + r0 + i;
+    bool isThere = r0 + i < rank && p.column + x < p.width;
+    stage.b[i][x] = !isThere ? 0 : isAcross ? b[p.column + x][row] : b[row][p.column + x];
+  }
+}
+
+/// sum_u = Σ_i b_i t_ui of this thread's column and four rows.
+template <bool isAcross>
+__device__ __forceinline__ void expert_multiply(real (&sum)[4], expert_stage &stage, expert_branch branch, int rank, expert_part p) {
+  int x = threadIdx.x % 64, y = threadIdx.x / 64, n = threadIdx.x / 16, c = threadIdx.x % 16;
+  for (int u = 0; u < 4; u++) sum[u] = 0;
+  for (int r0 = 0; r0 < rank; r0 += 16) {
+    __syncthreads();
+    expert_stage_factor<isAcross>(stage, branch.b, rank, r0, p);
+    stage.t[n][c] = n < p.count && r0 + c < rank ? branch.t[p.first + n][r0 + c] : 0;
+    __syncthreads();
+    for (int i = 0; i < 16; i++) {
+      for (int u = 0; u < 4; u++) sum[u] += stage.b[i][x] * stage.t[4 * y + u][i];
+    }
+  }
+}
+
+/// y_mi += Σ_x rows_mx b_ix of sixteen rows, over this block's 64 columns; what was there counts unless `isFirst`.
+template <bool isAcross>
+__device__ __forceinline__ void expert_project(expert_stage &stage, rows b, int rank, expert_part p, rows y, bool isFirst) {
+  int n = threadIdx.x / 16, i = threadIdx.x % 16;
+  for (int r0 = 0; r0 < rank; r0 += 16) {
+    __syncthreads();
+    expert_stage_factor<isAcross>(stage, b, rank, r0, p);
+    __syncthreads();
+    real sum = 0;
+    for (int x = 0; x < 64; x++) sum += stage.rows[n][x] * stage.b[i][x];
+    if (n < p.count && r0 + i < rank) y[p.first + n][r0 + i] = isFirst ? sum : y[p.first + n][r0 + i] + sum;
+  }
+}
+
+/// 1 / (1 − p) or 0: an element of m_k.
+__device__ __forceinline__ real expert_kept(expert_mask mask, real factor, int token, int expert, int column) {
+  if (mask.threshold == 0) return 1;
+  philox p = philox_numbers(mask.step, mask.samples[token], mask.positions[token], column / 8, derived_key(mask.key, expert));
+  int word = column % 8 / 2;
+  u32 bits = word == 0 ? p.n[0] : word == 1 ? p.n[1] : word == 2 ? p.n[2] : p.n[3];
+  return (column % 2 ? bits >> 16 : bits & 0xffff) >= mask.threshold ? factor : 0;
+}
+
+/// The first of an expert's rows, among those from `low` to before `high`, whose token is at least `token`.
+__device__ __forceinline__ int expert_row(const int *token_of_row, int low, int high, int token) {
+  while (low < high) {
+    int middle = (low + high) / 2;
+    if (token_of_row[middle] < token) low = middle + 1;
+    else high = middle;
+  }
+  return low;
+}
+
+/// a_k and c_k of four rows of a column, and their tokens, −1 where there is none.
+struct expert_sums {
+  real a[4], c[4];
+  int token[4];
+
+  __device__ __forceinline__ void form(
+      expert_stage &stage, rows base1, rows base3, expert_branch one, expert_branch three, int rank1, int rank3, real scale1, real scale3,
+      expert_plan plan, expert_part p) {
+    int x = threadIdx.x % 64, y = threadIdx.x / 64;
+    expert_multiply<true>(a, stage, one, rank1, p);
+    expert_multiply<true>(c, stage, three, rank3, p);
+    for (int u = 0; u < 4; u++) {
+      token[u] = 4 * y + u < p.count && p.column + x < p.width ? plan.token_of_row[p.first + 4 * y + u] : -1;
+      if (token[u] < 0) continue;
+      a[u] = base1[token[u]][p.column + x] + scale1 * a[u];
+      c[u] = base3[token[u]][p.column + x] + scale3 * c[u];
+    }
+  }
+};
+
+struct alignas(16) expert_forward_tile {
+  expert_stage stage;
+  real v[expert_tokens][64];
+};
+
+// v = Σ_k w_k h_k, and A2_k g_k of a block's columns.
+MX_BOUNDED_KERNEL(MX_TWO_BLOCKS)
+expert_forward(
+    rows base1, rows base3, expert_branch one, expert_branch three, rows a2, expert_plan plan, expert_mask mask, rows v, rows t2,
+    i64 part_rows, int width, int rank1, int rank2, int rank3, real scale1, real scale3, real factor, int is_gelu) {
+  MX_SHARED(expert_forward_tile, tile);
+  int x = threadIdx.x % 64, y = threadIdx.x / 64, begin = blockIdx.x * expert_tokens;
+  int end = begin + expert_tokens < plan.tokens ? begin + expert_tokens : plan.tokens;
+  t2.base += blockIdx.y * part_rows * t2.stride;
+  for (int column = 64 * blockIdx.y; column < width; column += 64 * gridDim.y) {
+    for (int n = y; n < expert_tokens; n += 4) tile.v[n][x] = 0;
+    for (int e = 0; e < plan.experts; e++) {
+      int last = expert_row(plan.token_of_row, plan.offsets[e], plan.offsets[e + 1], end);
+      for (int first = expert_row(plan.token_of_row, plan.offsets[e], last, begin); first < last; first += 16) {
+        expert_part p{e, first, last - first < 16 ? last - first : 16, column, width};
+        expert_sums s;
+        __syncthreads();
+        s.form(tile.stage, base1, base3, one, three, rank1, rank3, scale1, scale3, plan, p);
+        for (int u = 0; u < 4; u++) {
+          int m = 4 * y + u;
+          real g = 0;
+          if (s.token[u] >= 0) {
+            real h = s.a[u] * gate(s.a[u], is_gelu).sigma * s.c[u], kept = expert_kept(mask, factor, s.token[u], e, column + x);
+            tile.v[s.token[u] - begin][x] += plan.weights[first + m] * h;
+            g = kept == 0 ? 0 : kept * h;
+          }
+          tile.stage.rows[m][x] = g;
+        }
+        expert_project<false>(tile.stage, a2, rank2, p, t2, column == 64 * blockIdx.y);
+      }
+    }
+    __syncthreads();
+    for (int n = y; begin + n < end; n += 4) {
+      if (column + x < width) v[begin + n][column + x] = tile.v[n][x];
+    }
+    __syncthreads();
+  }
+}
+MX_ENTRY(expert_forward)
+
+// y = α Σ of the parts that blocks have left; 0 in rows that nobody owns.
+MX_KERNEL expert_join(rows part, rows y, const int *pairs, i64 count, int width, int part_rows, int parts, real alpha) {
+  i64 i = mx_thread();
+  if (i >= count) return;
+  int m = (int)(i / width), j = (int)(i - (i64)m * width);
+  real sum = 0;
+  for (int k = 0; m < *pairs && k < parts; k++) sum += part[(i64)k * part_rows + m][j];
+  y[m][j] = alpha * sum;
+}
+MX_ENTRY(expert_join)
+
+/// The gradients of four rows of a column: ⟨q_k, h_k⟩ before it is summed, da_k, dc_k, and w_k g_k.
+struct expert_gradients {
+  real dw[4], da[4], dc[4], g[4];
+
+  __device__ __forceinline__ void form(
+      expert_stage &stage, const expert_sums &s, rows q, expert_branch two, int rank2, expert_plan plan, expert_mask mask, real factor,
+      int is_gelu, expert_part p) {
+    int x = threadIdx.x % 64, y = threadIdx.x / 64;
+    real back[4];
+    expert_multiply<false>(back, stage, two, rank2, p);
+    for (int u = 0; u < 4; u++) {
+      dw[u] = da[u] = dc[u] = g[u] = 0;
+      if (s.token[u] < 0) continue;
+      real w = plan.weights[p.first + 4 * y + u], kept = expert_kept(mask, factor, s.token[u], p.expert, p.column + x);
+      real qk = q[s.token[u]][p.column + x];
+      if (rank2 > 0 && kept != 0) qk += kept * back[u];
+      gate act(s.a[u], is_gelu);
+      real value = s.a[u] * act.sigma, h = value * s.c[u], dh = w * qk;
+      dw[u] = qk * h;
+      da[u] = dh * s.c[u] * (act.sigma + value * (1 - act.sigma) * act.slope);
+      dc[u] = dh * value;
+      g[u] = kept == 0 ? 0 : w * (kept * h);
+    }
+  }
+};
+
+struct alignas(16) expert_backward_tile {
+  expert_stage stage;
+  real da[expert_tokens][64], dc[expert_tokens][64];
+};
+
+// dbase1, dbase3, and B1_kᵀ da_k, B3_kᵀ dc_k, ⟨q_k, h_k⟩ of a block's columns.
+MX_BOUNDED_KERNEL(MX_TWO_BLOCKS)
+expert_backward(
+    rows q, rows base1, rows base3, expert_branch one, expert_branch two, expert_branch three, expert_plan plan, expert_mask mask, rows da,
+    rows dc, rows dt1, rows dt3, rows dw, i64 part_rows, int width, int rank1, int rank2, int rank3, real scale1, real scale3, real factor,
+    int is_gelu) {
+  MX_SHARED(expert_backward_tile, tile);
+  int x = threadIdx.x % 64, y = threadIdx.x / 64, begin = blockIdx.x * expert_tokens;
+  int end = begin + expert_tokens < plan.tokens ? begin + expert_tokens : plan.tokens;
+  dt1.base += blockIdx.y * part_rows * dt1.stride;
+  dt3.base += blockIdx.y * part_rows * dt3.stride;
+  dw.base += blockIdx.y * part_rows * dw.stride;
+  for (int column = 64 * blockIdx.y; column < width; column += 64 * gridDim.y) {
+    bool isFirst = column == 64 * (int)blockIdx.y;
+    for (int n = y; n < expert_tokens; n += 4) tile.da[n][x] = tile.dc[n][x] = 0;
+    for (int e = 0; e < plan.experts; e++) {
+      int last = expert_row(plan.token_of_row, plan.offsets[e], plan.offsets[e + 1], end);
+      for (int first = expert_row(plan.token_of_row, plan.offsets[e], last, begin); first < last; first += 16) {
+        expert_part p{e, first, last - first < 16 ? last - first : 16, column, width};
+        expert_sums s;
+        expert_gradients d;
+        __syncthreads();
+        s.form(tile.stage, base1, base3, one, three, rank1, rank3, scale1, scale3, plan, p);
+        d.form(tile.stage, s, q, two, rank2, plan, mask, factor, is_gelu, p);
+        for (int u = 0; u < 4; u++) {
+          tile.stage.rows[4 * y + u][x] = d.dw[u];
+          if (s.token[u] < 0) continue;
+          tile.da[s.token[u] - begin][x] += d.da[u];
+          tile.dc[s.token[u] - begin][x] += d.dc[u];
+        }
+        __syncthreads();
+        int n = threadIdx.x / 16;
+        real sum = 0;
+        for (int c = threadIdx.x % 16; c < 64; c += 16) sum += tile.stage.rows[n][c];
+        for (int distance = 8; distance > 0; distance >>= 1) sum += __shfl_xor_sync(0xffffffffu, sum, distance);
+        if (threadIdx.x % 16 == 0 && n < p.count) dw[first + n][0] = isFirst ? sum : dw[first + n][0] + sum;
+        __syncthreads();
+        for (int u = 0; u < 4; u++) tile.stage.rows[4 * y + u][x] = d.da[u];
+        expert_project<true>(tile.stage, one.b, rank1, p, dt1, isFirst);
+        __syncthreads();
+        for (int u = 0; u < 4; u++) tile.stage.rows[4 * y + u][x] = d.dc[u];
+        expert_project<true>(tile.stage, three.b, rank3, p, dt3, isFirst);
+      }
+    }
+    __syncthreads();
+    for (int n = y; begin + n < end; n += 4) {
+      if (column + x < width) da[begin + n][column + x] = tile.da[n][x], dc[begin + n][column + x] = tile.dc[n][x];
+    }
+    __syncthreads();
+  }
+}
+MX_ENTRY(expert_backward)
+
+/// Rows of one expert, whole: a value of 64 columns, and t of a rank up to R.
+template <int R>
+struct alignas(16) expert_outer_tile {
+  expert_stage stage;
+  real t[16][R];
+};
+
+/// sum_i += Σ_m rows_mx t_mi of this thread's column x, and of R/4 numbers of the rank.
+template <int R>
+__device__ __forceinline__ void expert_add_outer(
+    real (&sum)[R / 4], expert_outer_tile<R> &tile, const real (&value)[4], rows t, int rank, expert_part p) {
+  int x = threadIdx.x % 64, y = threadIdx.x / 64;
+  if (rank == 0) return;
+  __syncthreads();
+  for (int u = 0; u < 4; u++) tile.stage.rows[4 * y + u][x] = value[u];
+  for (int e = threadIdx.x; e < 16 * R; e += 256) {
+    int m = e / R, i = e % R;
+    tile.t[m][i] = m < p.count && i < rank ? t[p.first + m][i] : 0;
+  }
+  __syncthreads();
+  for (int m = 0; m < 16; m++) {
+    real value = tile.stage.rows[m][x];
+    for (int i = 0; i < R / 4; i++) sum[i] += value * tile.t[m][y * (R / 4) + i];
+  }
+}
+
+// dB1, dB3 and dA2 of one expert.
+template <int R>
+__device__ __forceinline__ void expert_outer(
+    expert_outer_tile<R> &tile, rows q, rows base1, rows base3, expert_branch one, expert_branch two, expert_branch three,
+    expert_plan plan, expert_mask mask, rows db1, rows da2, rows db3, int width, int rank1, int rank2, int rank3, real scale1, real scale3,
+    real factor, int is_gelu) {
+  int x = threadIdx.x % 64, y = threadIdx.x / 64, e = blockIdx.x, column = 64 * blockIdx.y;
+  real sum1[R / 4], sum2[R / 4], sum3[R / 4];
+  for (int i = 0; i < R / 4; i++) sum1[i] = sum2[i] = sum3[i] = 0;
+  int last = plan.offsets[e + 1];
+#pragma unroll 1
+  for (int first = plan.offsets[e]; first < last; first += 16) {
+    expert_part p{e, first, last - first < 16 ? last - first : 16, column, width};
+    expert_sums s;
+    expert_gradients d;
+    s.form(tile.stage, base1, base3, one, three, rank1, rank3, scale1, scale3, plan, p);
+    d.form(tile.stage, s, q, two, rank2, plan, mask, factor, is_gelu, p);
+    expert_add_outer<R>(sum1, tile, d.da, one.t, rank1, p);
+    expert_add_outer<R>(sum2, tile, d.g, two.t, rank2, p);
+    expert_add_outer<R>(sum3, tile, d.dc, three.t, rank3, p);
+  }
+  if (column + x >= width) return;
+  for (int i = 0; i < R / 4; i++) {
+    int r = y * (R / 4) + i;
+    if (r < rank1) db1[column + x][e * rank1 + r] += scale1 * sum1[i];
+    if (r < rank2) da2[e * rank2 + r][column + x] += sum2[i];
+    if (r < rank3) db3[column + x][e * rank3 + r] += scale3 * sum3[i];
+  }
+}
+
+// The kernels for ranks up to R.
+#define MX_EXPERT_OUTER(R)                                                                                                            \
+  MX_BOUNDED_KERNEL(MX_TWO_BLOCKS)                                                                                                              \
+  expert_outer_##R(                                                                                                                   \
+      rows q, rows base1, rows base3, expert_branch one, expert_branch two, expert_branch three, expert_plan plan, expert_mask mask, \
+      rows db1, rows da2, rows db3, int width, int rank1, int rank2, int rank3, real scale1, real scale3, real factor, int is_gelu) { \
+    MX_SHARED(expert_outer_tile<R>, tile);                                                                                            \
+    expert_outer<R>(                                                                                                                  \
+        tile, q, base1, base3, one, two, three, plan, mask, db1, da2, db3, width, rank1, rank2, rank3, scale1, scale3, factor,         \
+        is_gelu);                                                                                                                     \
+  }                                                                                                                                   \
+  MX_ENTRY(expert_outer_##R)
+
+MX_EXPERT_OUTER(16)
+MX_EXPERT_OUTER(32)
+MX_EXPERT_OUTER(64)

@@ -138,3 +138,17 @@ __device__ __forceinline__ u64 derived_key(u64 key, int index) {
   z = (z ^ (z >> 27)) * 0x94d049bb133111ebull;
   return z ^ (z >> 31);
 }
+
+/// Both activations are x σ(z) of a function z of x; with ½ (1 + tanh u) = σ(2u) that is GELU's form as well:
+///
+///     silu       z = x                              z′ = 1
+///     geluTanh   z = √(8/π) (x + 0.044715 x³)       z′ = √(8/π) (1 + 3 · 0.044715 x²)
+struct gate {
+  real sigma, slope;
+  __device__ __forceinline__ gate(real x, int is_gelu) {
+    const real root = (real)1.5957691216057308;
+    real z = is_gelu ? root * (x + (real)0.044715 * (x * x * x)) : x;
+    sigma = 1 / (1 + mx_exp(-z));
+    slope = is_gelu ? root * (1 + (real)0.134145 * (x * x)) : 1;
+  }
+};

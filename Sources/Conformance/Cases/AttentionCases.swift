@@ -6,7 +6,7 @@ extension CaseList {
     let forms: [(heads: Int, groups: Int, width: Int, offsets: [Int])] = [
       (2, 1, 4, [0]), (2, 1, 4, [0, 0]), (1, 1, 1, [0, 1]), (2, 2, 8, [0, 1]), (1, 1, 7, [0, 9]), (4, 2, 6, [0, 5, 5, 6, 13]),
       (4, 1, 8, [0, 3, 17]), (3, 3, 9, [0, 0, 8, 16]), (6, 2, 5, [0, 1, 2, 3]), (2, 2, 16, [0, 33]), (9, 3, 64, [0, 7, 7]),
-      (1, 1, 17, [0, 65]), (2, 1, 8, [0, 1, 131]),
+      (1, 1, 17, [0, 65]), (2, 1, 8, [0, 1, 131]), (2, 1, 100, [0, 3, 70]), (1, 1, 200, [0, 2, 37]),
     ]
     // A soft cap at which the scores of up to some ±4 bend, alone and with a window.
     let rules: [(window: Int?, cap: Double?)] = [(nil, nil), (1, nil), (2, nil), (5, nil), (64, nil), (70, nil), (nil, 1.5), (5, 1.5)]
@@ -47,6 +47,7 @@ extension CaseList {
     let forms: [(heads: Int, groups: Int, width: Int, offsets: [Int], keys: [Range<Int>])] = [
       (1, 1, 1, [0, 1], [0..<1]), (2, 1, 4, [0, 1], [3..<9]), (4, 2, 6, [0, 1, 2, 2, 3], [1..<8, 8..<9, 20..<30, 32..<65]),
       (3, 1, 5, [0, 5, 8, 8], [2..<14, 20..<23, 24..<24]), (2, 2, 8, [0, 70], [0..<140]), (9, 3, 64, [0, 2, 3], [70..<140, 0..<65]),
+      (2, 1, 40, [0, 1, 2], [60..<131, 1..<40]), (1, 1, 200, [0, 1], [2..<71]),
     ]
     let rules: [(window: Int?, cap: Double?)] = [(nil, nil), (1, nil), (5, nil), (64, nil), (5, 1.5)]
     for ((heads, groups, width, offsets, keys), (window, cap)) in forms.flatMap({ form in rules.map { (form, $0) } }) {

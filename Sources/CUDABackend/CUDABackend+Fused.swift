@@ -1,0 +1,156 @@
+import CCUDA
+import Tensors
+
+extension CUDABackend {
+  /// Nil for ranks above 64, whose sums a block cannot hold.
+  public func expertHidden(_ hidden: ExpertHidden<Self>, _ routing: Routing<Self>) -> ExpertHidden<Self>.Result? {
+    guard let stage = ExpertStage(hidden, routing, on: self) else { return nil }
+    return core.operation {
+      let (v, vs) = fresh(hidden.a.base.shape)
+      let part = empty(Shape(stage.parts * routing.rows, stage.rank2))
+      launch(
+        "expert_forward", blocks: stage.tiles, by: stage.parts, threads: 256, stage.base1, stage.base3, stage.one, stage.three,
+        stage.a2, stage.plan, stage.mask, vs, rows(part), Int64(routing.rows), stage.width, Int32(stage.rank1), Int32(stage.rank2),
+        Int32(stage.rank3), stage.scale1, stage.scale3, stage.factor, stage.activation)
+      return ExpertHidden.Result(v: v, t2: hidden.a2.map { _ in join(part, Shape(routing.rows, stage.rank2), 1, stage, routing) })
+    }
+  }
+
+  public func expertHiddenBackward(_ q: Tensor<Self>, z: Tensor<Self>?, _ hidden: ExpertHidden<Self>, _ routing: Routing<Self>)
+    -> ExpertHidden<Self>.Gradient?
+  {
+    guard var stage = ExpertStage(hidden, routing, on: self) else { return nil }
+    return core.operation {
+      requireShapes("expertHiddenBackward", ("q", q.shape, hidden.a.base.shape))
+      if let z, hidden.a2 != nil {
+        requireShapes("expertHiddenBackward", ("z", z.shape, Shape(routing.rows, stage.rank2)))
+      } else {
+        stage.rank2 = 0
+      }
+      let two = ExpertBranch(t: z.map { rows($0) } ?? .none, b: stage.a2)
+      let (da, das) = fresh(q.shape)
+      let (dc, dcs) = fresh(q.shape)
+      func part(_ width: Int) -> Tensor<Self> { empty(Shape(stage.parts * routing.rows, width)) }
+      let (dt1, dt3, dw) = (part(stage.rank1), part(stage.rank3), part(1))
+      launch(
+        "expert_backward", blocks: stage.tiles, by: stage.parts, threads: 256, rows(q), stage.base1, stage.base3, stage.one, two,
+        stage.three, stage.plan, stage.mask, das, dcs, rows(dt1), rows(dt3), rows(dw), Int64(routing.rows), stage.width,
+        Int32(stage.rank1), Int32(stage.rank2), Int32(stage.rank3), stage.scale1, stage.scale3, stage.factor, stage.activation)
+      let largest = max(stage.rank1, stage.rank2, stage.rank3)
+      if largest > 0 {
+        func gradient(_ parameter: Parameter<Self>?) -> DeviceRows { parameter.map { writable(&$0.gradient) } ?? .none }
+        let db1 = gradient(hidden.a.branch?.b)
+        let da2 = stage.rank2 > 0 ? gradient(hidden.a2) : .none
+        let db3 = gradient(hidden.c.branch?.b)
+        launch(
+          "expert_outer_\(largest <= 16 ? 16 : largest <= 32 ? 32 : 64)", blocks: routing.experts, by: stage.columnBlocks, threads: 256,
+          rows(q), stage.base1, stage.base3, stage.one, two, stage.three, stage.plan, stage.mask, db1, da2, db3, stage.width,
+          Int32(stage.rank1), Int32(stage.rank2), Int32(stage.rank3), stage.scale1, stage.scale3, stage.factor, stage.activation)
+      }
+      func joined(_ sum: ExpertSum<Self>, _ part: Tensor<Self>) -> Tensor<Self>? {
+        sum.branch.map { join(part, Shape(routing.rows, part.columnCount), Scalar($0.scale), stage, routing) }
+      }
+      return ExpertHidden.Gradient(
+        dw: join(dw, Shape(routing.rows), 1, stage, routing), a: (da, joined(hidden.a, dt1)), c: (dc, joined(hidden.c, dt3)))
+    }
+  }
+
+  /// The sum of what `stage.parts` blocks of columns have left of each row.
+  private func join(
+    _ part: Tensor<Self>, _ shape: Shape, _ alpha: Scalar, _ stage: ExpertStage<Self>, _ routing: Routing<Self>
+  ) -> Tensor<Self> {
+    let y = empty(shape)
+    let width = part.columnCount
+    launch(
+      "expert_join", over: shape.count, rows(part), DeviceRows(base: address(y), stride: Int64(width)),
+      address(routing.offsets[routing.experts..<routing.experts + 1]), Int64(shape.count), Int32(width), Int32(routing.rows),
+      Int32(stage.parts), alpha)
+    return y
+  }
+}
+
+/// One of the experts' branches as kernels see it; `struct expert_branch` of expert.cu.
+struct ExpertBranch: BitwiseCopyable {
+  let t: DeviceRows
+  let b: DeviceRows
+}
+
+/// `struct expert_plan` of expert.cu.
+struct ExpertPlan: BitwiseCopyable {
+  let offsets: cuda_address
+  let tokenOfRow: cuda_address
+  let weights: cuda_address
+  let experts: Int32
+  let tokens: Int32
+}
+
+/// `struct expert_mask` of expert.cu.
+struct ExpertMask: BitwiseCopyable {
+  let samples: cuda_address
+  let positions: cuda_address
+  let key: UInt64
+  let step: UInt32
+  let threshold: UInt32
+}
+
+/// What the kernels of the expert stage are told.
+private struct ExpertStage<B: CUDABackend> {
+  let base1: DeviceRows
+  let base3: DeviceRows
+  let one: ExpertBranch
+  let three: ExpertBranch
+  let a2: DeviceRows
+  let rank1: Int
+  var rank2: Int
+  let rank3: Int
+  let scale1: B.Scalar
+  let scale3: B.Scalar
+  let plan: ExpertPlan
+  let mask: ExpertMask
+  let factor: B.Scalar
+  let activation: Int32
+  let width: Int32
+  /// Tiles of tokens, `expert_tokens` of expert.cu each.
+  let tiles: Int
+  /// Blocks of 64 columns.
+  let columnBlocks: Int
+  /// Blocks that share the columns of a tile; each leaves a part of every sum over F. As many as keep a large device busy.
+  let parts: Int
+
+  /// Nil where a rank is above 64.
+  init?(_ hidden: ExpertHidden<B>, _ routing: Routing<B>, on backend: B) {
+    let (n, f) = (routing.tokens, hidden.a.base.columnCount)
+    func branch(_ sum: ExpertSum<B>) -> (ExpertBranch, rank: Int, scale: B.Scalar) {
+      requireShapes("expertHidden", ("a base", sum.base.shape, Shape(n, f)))
+      guard let (t, b, scale) = sum.branch else { return (ExpertBranch(t: .none, b: .none), 0, 0) }
+      let rank = t.columnCount
+      requireShapes("expertHidden", ("t", t.shape, Shape(routing.rows, rank)), ("B", b.shape, Shape(f, routing.experts * rank)))
+      return (ExpertBranch(t: backend.rows(t), b: backend.rows(b.value)), rank, B.Scalar(scale))
+    }
+    (one, rank1, scale1) = branch(hidden.a)
+    (three, rank3, scale3) = branch(hidden.c)
+    rank2 = hidden.a2.map { $0.shape.rows / routing.experts } ?? 0
+    if let a2 = hidden.a2 { requireShapes("expertHidden", ("A2", a2.shape, Shape(routing.experts * rank2, f))) }
+    if max(rank1, rank2, rank3) > 64 { return nil }
+    (base1, base3) = (backend.rows(hidden.a.base), backend.rows(hidden.c.base))
+    a2 = hidden.a2.map { backend.rows($0.value) } ?? .none
+    plan = ExpertPlan(
+      offsets: backend.address(routing.offsets), tokenOfRow: backend.address(routing.tokenOfRow),
+      weights: backend.address(routing.weights), experts: Int32(routing.experts), tokens: Int32(n))
+    let mask = hidden.mask.flatMap { DropoutMask<B.Scalar>($0.probability, width: f) }
+    if let mask, let (_, key, rows) = hidden.mask {
+      self.mask = ExpertMask(
+        samples: backend.address(rows.samples), positions: backend.address(rows.positions), key: key.bits,
+        step: UInt32(truncatingIfNeeded: rows.step), threshold: mask.threshold)
+    } else {
+      self.mask = ExpertMask(samples: 0, positions: 0, key: 0, step: 0, threshold: 0)
+    }
+    factor = mask?.factor ?? 1
+    activation = hidden.activation.number
+    width = Int32(f)
+    let tokens = B.Scalar.isDouble ? 16 : 64
+    tiles = (n + tokens - 1) / tokens
+    columnBlocks = (f + 63) / 64
+    parts = min(columnBlocks, max(1, 1024 / max(1, tiles)))
+  }
+}
