@@ -142,8 +142,8 @@ MX_BOUNDED_KERNEL(512) route(
 }
 MX_ENTRY(route)
 
-// The gradient of the logits: dz = p ⊙ (b − ⟨b, p⟩), and on the chosen dz_j += w_j (dw_j − Σ w dw) of top-K, or of top-P with dp = dw / divisor
-// dz += p ⊙ (dp − ⟨dp, p⟩). A divisor of 0 stands for top-K.
+// The gradient of the logits: dz = p ⊙ (b − ⟨b, p⟩), and of top-K, for which a divisor of 0 stands, dz_j += w_j (dw_j − Σ w dw) on the
+// chosen; of top-P, with dp = dw / divisor on the chosen, dz += p ⊙ (dp − ⟨dp, p⟩).
 MX_BOUNDED_KERNEL(256) router_backward(
     const real *dw, rows p, const real *balance, const real *weights, const int *row_of_slot, const int *choice, rows dz, int count,
     int experts, int slots, real divisor) {
