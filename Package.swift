@@ -86,14 +86,13 @@ let package = Package(
     .target(
       name: "MixLoRA",
       dependencies: [
-        "Platform", "Tensors", "CPUBackend", "Layers", "Checkpoints", "Decoders", "Tokenization", "Samples", "Evaluation", "Training",
-        "Generation",
-        "Traces", "Stepping", "Conformance", "Comparison",
+        "Platform", "Tensors", "CPUBackend", "CUDABackend", "Layers", "Checkpoints", "Decoders", "Tokenization", "Samples", "Evaluation",
+        "Training", "Generation", "Traces", "Stepping", "Conformance", "Comparison",
       ]),
     .executableTarget(
       name: "MixLoRACommand",
       dependencies: [
-        "CEmbedded", "Platform", "CPUBackend", "Decoders", "Tokenization", "Samples", "Evaluation", "Training", "Generation", "Traces",
+        "CEmbedded", "Platform", "CPUBackend", "CUDABackend", "Decoders", "Tokenization", "Samples", "Evaluation", "Training", "Generation", "Traces",
         "Stepping", "Conformance", "Comparison",
         .product(name: "ArgumentParser", package: "swift-argument-parser"),
       ]),

@@ -78,7 +78,8 @@ final class CUDACore {
   /// The most scalars that an encoded matrix is expanded into at a time: a whole weight of a model of 7 billion, 256 MiB of float32.
   var expandedCount = 1 << 26
   /// Operations that have begun and not ended.
-  private var depth = 0
+  var depth = 0
+  var profile: Profile?
   /// What went wrong first; thrown by the next wait.
   private var failure: CUDAError?
 
@@ -87,14 +88,6 @@ final class CUDACore {
     pool = DevicePool(device, isPoisoned: isPoisoned)
     errorWord = try pool.buffer(12)
     try device.check(device.table.upload(device.handle, errorWord.address, [Int32](repeating: 0, count: 3), 12))
-  }
-
-  /// Counts an operation, in which others may be called.
-  func operation<R>(_ body: () throws -> R) rethrows -> R {
-    depth += 1
-    defer { depth -= 1 }
-    if depth == 1 { counters.operations += 1 }
-    return try body()
   }
 
   /// Does something on the device, and remembers what failed first.

@@ -1,5 +1,6 @@
 // One import for everything: `import MixLoRA`.
 @_exported import CPUBackend
+@_exported import CUDABackend
 @_exported import Checkpoints
 @_exported import Comparison
 @_exported import Conformance

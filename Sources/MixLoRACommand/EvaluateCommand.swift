@@ -1,5 +1,4 @@
 import ArgumentParser
-import CPUBackend
 import Checkpoints
 import Decoders
 import Evaluation
@@ -10,7 +9,7 @@ import Tokenization
 import Training
 
 /// Asks a model the questions of the paper's tasks, or measures its loss on a file.
-struct EvaluateCommand: ParsableCommand {
+struct EvaluateCommand: ComputingCommand {
   static let configuration = CommandConfiguration(
     commandName: "evaluate",
     abstract: "Measure how well a model answers the paper's tasks, or predicts a file.",
@@ -44,6 +43,7 @@ struct EvaluateCommand: ParsableCommand {
   @OptionGroup var sampling: SampleOptions
   @Flag(help: "Print one JSON object for each adapter, and task.")
   var json = false
+  @OptionGroup var device: DeviceOptions
   @OptionGroup var common: CommonOptions
 
   func validate() throws {
@@ -66,8 +66,11 @@ struct EvaluateCommand: ParsableCommand {
     if let name = isFolder ? sampling.firstGiven : task != nil ? "--task" : split.isGiven ? "--split" : nil {
       throw UsageError("\(name) goes with a \(isFolder ? "file" : "folder of tasks"); \(data) is \(isFolder ? "a folder" : "none").")
     }
-    let backend = CPUFloat(threads: common.threadCount)
-    try isFolder ? answerTasks(on: backend) : measureLoss(on: backend)
+    try compute()
+  }
+
+  func compute<B: ProfilingBackend>(on backend: B) throws {
+    try MappedFile.isFolder(data) ? answerTasks(on: backend) : measureLoss(on: backend)
   }
 
   /// The loss of each adapter on a file.

@@ -2,11 +2,6 @@ import Platform
 
 /// What this process may use, and what it used.
 enum Machine {
-  /// The name that the processor gives itself.
-  static var processorName: String {
-    POSIX.processorBrand ?? POSIX.value(of: "model name", in: "/proc/cpuinfo") ?? "unknown processor"
-  }
-
   /// Whether the processor has AVX2 and FMA; nil where it is no x86 or does not say.
   static var hasAVX2: Bool? {
     guard let flags = POSIX.value(of: "flags", in: "/proc/cpuinfo")?.split(separator: " ") else { return nil }

@@ -1,4 +1,5 @@
 import ArgumentParser
+import CUDABackend
 import Checkpoints
 import Generation
 import Platform
@@ -33,6 +34,9 @@ enum Main {
     case let error as CheckpointError:
       writeError("error: \(error)\n")
       POSIX.end(error.isSystemFailure ? 5 : 3)
+    case is GPUError, is CUDAError:
+      writeError("error: \(error)\n")
+      POSIX.end(5)
     case is UsageError, is InputError, is NonFiniteValue:
       writeError("error: \(error)\n")
       POSIX.end(error is UsageError ? 2 : error is InputError ? 3 : 4)

@@ -1,5 +1,4 @@
 import ArgumentParser
-import CPUBackend
 import Checkpoints
 import Decoders
 import Layers
@@ -9,7 +8,7 @@ import Traces
 import Training
 
 /// Runs one batch through a model and writes what came out, tensor by tensor.
-struct TraceCommand: ParsableCommand {
+struct TraceCommand: ComputingCommand {
   static let configuration = CommandConfiguration(
     commandName: "trace",
     abstract: "Run a batch forward (and backward) and write every result to a safetensors file.",
@@ -78,15 +77,13 @@ struct TraceCommand: ParsableCommand {
   @Option(help: "Precision: float32 or float64.")
   var dtype = Precision.float32
 
-  @Option(help: "Where to compute: cpu.")
-  var backend = Device.cpu
-
   @Option(help: "How the experts are computed; equal up to rounding.")
   var evaluation = ExpertEvaluation.sharedBase
 
   @Flag(help: "Form each block's caches again in backward: less memory, the same bits.")
   var recompute = false
 
+  @OptionGroup var device: DeviceOptions
   @OptionGroup var common: CommonOptions
 
   func validate() throws {
@@ -105,16 +102,12 @@ struct TraceCommand: ParsableCommand {
   }
 
   func run() throws {
-    let files = try ModelFolder(input.model ?? "")
-    guard let batch = input.batch, let out else { return try printPoints(files) }
-    switch dtype {
-    case .float32: try run(files, batch, out, on: CPUFloat(threads: common.threadCount))
-    case .float64: try run(files, batch, out, on: CPUDouble(threads: common.threadCount))
-    }
+    list ? try printPoints() : try compute(in: dtype)
   }
 
   /// The points of the model in the order of a run.
-  private func printPoints(_ files: ModelFolder) throws {
+  private func printPoints() throws {
+    let files = try ModelFolder(input.model ?? "")
     let points = try input.decoder(files, hasGradients: true, evaluation: evaluation, on: ShapeBackend()).points()
     let names = points.lazy.map(\.name.count).max() ?? 0
     for point in points {
@@ -132,7 +125,9 @@ struct TraceCommand: ParsableCommand {
     }
   }
 
-  private func run<B: Backend>(_ files: ModelFolder, _ batch: String, _ out: String, on backend: B) throws {
+  func compute<B: ProfilingBackend>(on backend: B) throws {
+    guard let batch = input.batch, let out else { return }
+    let files = try ModelFolder(input.model ?? "")
     try requireSafeOutput(batch, out)
     try AtomicFile.check(out)
     let tokens = try input.read(batch, files)

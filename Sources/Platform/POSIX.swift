@@ -161,14 +161,14 @@ extension POSIX {
     #endif
   }
 
-  /// The name that Darwin gives the processor; nil elsewhere.
-  public static var processorBrand: String? {
+  /// The name that the processor gives itself.
+  public static var processorName: String {
     #if canImport(Darwin)
       var name = [CChar](repeating: 0, count: 256)
       var size = name.count - 1
       if sysctlbyname("machdep.cpu.brand_string", &name, &size, nil, 0) == 0 { return String(cString: name) }
     #endif
-    return nil
+    return value(of: "model name", in: "/proc/cpuinfo") ?? "unknown processor"
   }
 
   /// Name and release of the system, and the kind of machine.

@@ -10,6 +10,8 @@ import Testing
     "Tensors": [],
     "COpenBLAS": [],
     "CPUBackend": ["Platform", "Tensors", "COpenBLAS"],
+    "CUDABackend": ["Platform", "Tensors", "CCUDA"],
+    "CCUDA": [],
     "Layers": ["Platform", "Tensors"],
     "Checkpoints": ["JSON", "Platform", "Tensors"],
     "Decoders": ["Layers", "Checkpoints"],
@@ -22,8 +24,8 @@ import Testing
     "Stepping": ["Platform", "Traces", "Training"],
     "Conformance": ["Platform", "Decoders", "Traces"],
     "Comparison": ["Training", "Conformance"],
-    "MixLoRA": ["Platform", "CPUBackend", "Generation", "Stepping", "Comparison"],
-    "MixLoRACommand": ["CEmbedded", "Platform", "CPUBackend", "Generation", "Stepping", "Comparison"],
+    "MixLoRA": ["Platform", "CPUBackend", "CUDABackend", "Generation", "Stepping", "Comparison"],
+    "MixLoRACommand": ["CEmbedded", "Platform", "CPUBackend", "CUDABackend", "Generation", "Stepping", "Comparison"],
   ]
   /// Modules from outside, and who may import them.
   static let outside: [String: [String]] = [
@@ -88,7 +90,7 @@ import Testing
       var isBackend = false
       for (n, line) in file.lines.enumerated() {
         if let first = line.first, first.isLetter {
-          isBackend = line.hasPrefix("extension CPUBackend") || line.hasPrefix("extension NaiveBackend") || line.contains(": Backend")
+          isBackend = line.hasPrefix("extension CPUBackend") || line.hasPrefix("extension CUDABackend") || line.hasPrefix("extension NaiveBackend") || line.contains(": Backend")
         }
         let text = line.drop(while: \.isWhitespace)
         guard text.hasPrefix("public ") || text.hasPrefix("@inlinable public ") else { continue }

@@ -1,5 +1,4 @@
 import ArgumentParser
-import CPUBackend
 import Checkpoints
 import Decoders
 import Layers
@@ -9,11 +8,11 @@ import Training
 /// Measurements.
 struct BenchCommand: ParsableCommand {
   static let configuration = CommandConfiguration(
-    commandName: "bench", abstract: "Measure speed and memory on this machine.", subcommands: [BenchTrainCommand.self])
+    commandName: "bench", abstract: "Measure speed and memory on this machine.", subcommands: [BenchTrainCommand.self, BenchFeedForwardCommand.self, BenchOperationsCommand.self])
 }
 
 /// Times training steps of a MixLoRA adapter, beside the frozen products that no implementation can do without.
-struct BenchTrainCommand: ParsableCommand {
+struct BenchTrainCommand: ComputingCommand {
   static let configuration = CommandConfiguration(
     commandName: "train",
     abstract: "Time training steps of a MixLoRA adapter on a Llama-type model.",
@@ -60,6 +59,7 @@ struct BenchTrainCommand: ParsableCommand {
   @Flag(help: "Print one JSON object.")
   var json = false
 
+  @OptionGroup var device: DeviceOptions
   @OptionGroup var common: CommonOptions
 
   enum Method: String, ExpressibleByArgument, CaseIterable {
@@ -85,9 +85,9 @@ struct BenchTrainCommand: ParsableCommand {
     return recipe
   }
 
-  func run() throws { try run(on: CPUFloat(threads: common.threadCount)) }
+  func run() throws { try compute() }
 
-  private func run<B: ProfilingBackend>(on backend: B) throws {
+  func compute<B: ProfilingBackend>(on backend: B) throws {
     let (recipe, configuration) = (recipe, try ModelFolder.configuration(model))
     let decoder: Decoder<B>
     if randomWeights {

@@ -1,4 +1,3 @@
-import CPUBackend
 import Checkpoints
 import Decoders
 import Layers
@@ -32,22 +31,18 @@ struct TrainingBench<B: ProfilingBackend> {
       if index > 0 { times.append(time) }
     }
     let operations = backend.stopProfile().map { (name: $0.name, calls: $0.calls / steps, seconds: $0.seconds / Double(steps)) }
-    let peak = POSIX.peakResidentBytes
-    let floor =
-      [ProductThreading.rows, .library].map { way in
-        backend.productThreading = way
-        return median((0..<4).map { _ in frozenProducts() }.dropFirst())
-      }.min() ?? .infinity
-    backend.productThreading = .rows
+    let peak = backend.peakBytes
+    let floors = try backend.withEachWayOfProducts { median(try (0..<4).map { _ in try frozenProducts() }.dropFirst()) }
     return BenchResult(
-      tokens: batch.tokens, threads: backend.threadCount, steps: times, floorSeconds: floor, floorFlops: flops, peakResidentBytes: peak,
-      counters: counters, operations: operations)
+      machine: backend.machineName, tokens: batch.tokens, threads: backend.threadCount, steps: times,
+      floorSeconds: floors.min() ?? .infinity, floorFlops: flops, peakBytes: peak, counters: counters, operations: operations)
   }
 
   private func step(_ number: Int, _ optimizer: inout AdamW<B>) throws -> BenchStep {
     var last = POSIX.seconds
     var seconds: [TrainingStep<B>.Phase: Double] = [:]
     let result = try training.run([batch], number: number, &optimizer) { phase in
+      try? backend.synchronize()  // what failed, the download below throws
       let now = POSIX.seconds
       (seconds[phase], last) = (now - last, now)
     }
@@ -56,15 +51,17 @@ struct TrainingBench<B: ProfilingBackend> {
   }
 
   /// Seconds of the step's frozen products alone, forward and the gradient of their inputs.
-  private func frozenProducts() -> Double {
+  private func frozenProducts() throws -> Double {
     var seconds = 0.0
     for (weight, rows) in decoder.blockMatrices.map({ ($0, batch.tokens) }) + [(decoder.head.weight, batch.labels(of: 0).count)] {
       let x = backend.zeros(Shape(rows, weight.shape.columns))
       let dy = backend.zeros(Shape(rows, weight.shape.rows))
       var (y, dx) = (backend.empty(dy.shape), backend.empty(x.shape))
+      try backend.synchronize()
       let start = POSIX.seconds
       backend.gemm(1, x.operand, weight.T, 0, into: &y, rows: nil)
       backend.gemm(1, dy.operand, weight.operand, 0, into: &dx, rows: nil)
+      try backend.synchronize()
       seconds += POSIX.seconds - start
     }
     return seconds
@@ -77,7 +74,8 @@ struct TrainingBench<B: ProfilingBackend> {
   }
 }
 
-private func median(_ values: some Sequence<Double>) -> Double {
+/// The middle one, or the mean of the two in the middle; NaN of none.
+func median(_ values: some Sequence<Double>) -> Double {
   let sorted = values.sorted()
   guard !sorted.isEmpty else { return .nan }
   return sorted.count % 2 == 1 ? sorted[sorted.count / 2] : (sorted[sorted.count / 2 - 1] + sorted[sorted.count / 2]) / 2
@@ -93,12 +91,13 @@ struct BenchStep {
 
 /// What was measured.
 struct BenchResult {
+  let machine: String
   let tokens: Int
   let threads: Int
   let steps: [BenchStep]
   let floorSeconds: Double
   let floorFlops: Double
-  let peakResidentBytes: Int
+  let peakBytes: Int
   let counters: Counters
   let operations: [(name: String, calls: Int, seconds: Double)]
 }
@@ -114,7 +113,7 @@ extension BenchResult {
     var object = JSON.Object()
     object["tokens_per_second"] = JSON(tokensPerSecond)
     object["step_seconds_median"] = JSON(stepSeconds)
-    object["peak_resident_bytes"] = JSON(peakResidentBytes)
+    object["peak_resident_bytes"] = JSON(peakBytes)
     object["floor_tokens_per_second"] = JSON(floorTokensPerSecond)
     object["floor_gflops"] = JSON(floorFlops / floorSeconds * 1e-9)
     object["floor_ratio"] = JSON(floorRatio)
@@ -134,11 +133,11 @@ extension BenchResult {
 
   func text(phases: Bool) -> String {
     var lines = [
-      "\(Machine.processorName), \(threads) thread\(threads == 1 ? "" : "s"), OpenBLAS \(OpenBLAS.coreType)",
+      machine,
       "step      \(fixed(stepSeconds, 3)) s median of \(steps.count)   \(fixed(tokensPerSecond, 1)) tokens/s",
       "floor     \(fixed(floorSeconds, 3)) s frozen products   \(fixed(floorTokensPerSecond, 1)) tokens/s at \(fixed(floorFlops / floorSeconds * 1e-9, 0)) GFLOP/s",
       "ratio     \(fixed(floorRatio, 3)) of the floor, forward + backward",
-      "memory    \(fixed(Double(peakResidentBytes) / 1_073_741_824, 2)) GiB peak   \(counters.poolMisses) pool misses, \(counters.sharedCopies) shared copies a step",
+      "memory    \(fixed(Double(peakBytes) / 1_073_741_824, 2)) GiB peak   \(counters.poolMisses) pool misses, \(counters.sharedCopies) shared copies a step",
     ]
     if phases {
       lines.append("forward   \(fixed(median(steps.map(\.forward)), 3)) s, to the rows that the head reads")

@@ -1,4 +1,3 @@
-import CPUBackend
 import Checkpoints
 import Evaluation
 import Generation

@@ -1,10 +1,10 @@
 import ArgumentParser
-import CPUBackend
 import Checkpoints
+import Tensors
 import Training
 
 /// Shows MixLoRA learning several tasks at once beside plain LoRA, from nothing but this program.
-struct DemoCommand: ParsableCommand {
+struct DemoCommand: ComputingCommand {
   static let configuration = CommandConfiguration(
     commandName: "demo",
     abstract: "Watch MixLoRA and plain LoRA learn six tasks at once; needs no files and no network.",
@@ -28,13 +28,16 @@ struct DemoCommand: ParsableCommand {
   var steps = DemoSettings.steps
   @Flag(help: "Print one JSON object at the end and nothing else.")
   var json = false
+  @OptionGroup var device: DeviceOptions
   @OptionGroup var common: CommonOptions
 
   func validate() throws {
     guard steps >= 1 else { throw ValidationError("--steps is \(steps), expected at least 1.") }
   }
 
-  func run() throws { try Demo(self, out: folder()).run(on: CPUFloat(threads: common.threadCount)) }
+  func run() throws { try compute() }
+
+  func compute<B: ProfilingBackend>(on backend: B) throws { try Demo(self, out: folder()).run(on: backend) }
 
   /// The folder to write to: the one asked for, which must be empty or new, or the first free name.
   private func folder() throws -> String {

@@ -1,4 +1,5 @@
 import CPUBackend
+import CUDABackend
 import Checkpoints
 import Conformance
 import Decoders
@@ -10,25 +11,39 @@ extension Doctor {
   /// What is computed, against what must come out.
   var numberChecks: [DoctorCheck] {
     [
-      DoctorCheck("operations in float64") { operations(CPUDouble(threads: threads)) },
-      DoctorCheck("operations in float32") { operations(CPUFloat(threads: threads)) },
+      DoctorCheck("operations in float64") { operations(CPUDouble(threads: threads), seconds: Self.secondsOfOperations) },
+      DoctorCheck("operations in float32") { operations(CPUFloat(threads: threads), seconds: Self.secondsOfOperations) },
       DoctorCheck("float32 against float64") {
         Self.result(ConformanceReport(CPUFloat(threads: threads), against: CPUDouble(threads: threads)), "programs agree to rounding")
       },
-      DoctorCheck("gradient of a model", gradient),
+      DoctorCheck("gradient of a model") { try gradient(on: CPUDouble(threads: threads)) },
       DoctorCheck("LAPACK", singularValues),
     ]
   }
 
+  /// The same on a GPU, every case of it: there is no other place where its kernels are tried on its own arithmetic.
+  var gpuChecks: [DoctorCheck] {
+    [
+      DoctorCheck("GPU") { .ok(try GPU.open().description) },
+      DoctorCheck("operations in float64") { operations(try CUDADouble(GPU.open()), seconds: .infinity) },
+      DoctorCheck("operations in float32") { operations(try CUDAFloat(GPU.open()), seconds: .infinity) },
+      DoctorCheck("float32 against float64") {
+        Self.result(
+          ConformanceReport(try CUDAFloat(GPU.open()), against: CPUDouble(threads: threads)), "programs agree with the CPU's to rounding")
+      },
+      DoctorCheck("gradient of a model") { try gradient(on: CUDADouble(GPU.open())) },
+    ]
+  }
+
   /// Every operation's cases in turn, one of each operation after the other, until the time is over.
-  private func operations<B: Backend>(_ backend: B) -> DoctorCheck.Result {
+  private func operations<B: Backend>(_ backend: B, seconds: Double) -> DoctorCheck.Result {
     let cases = OperationCase<B>.all
     // Gradient checks of single operations are about the definitions, not about this machine.
     var queues = OperationCase<B>.operations.filter { $0 != "gradient" }.map { name in cases.filter { $0.operation == name }[...] }
     var count = queues.reduce(0) { $0 + $1.count }
     var entries: [ConformanceReport.Entry] = []
     var tried: Set<String> = []
-    let end = POSIX.seconds + Self.secondsOfOperations
+    let end = POSIX.seconds + seconds
     // The first case of each always runs: an operation that nobody tried is not one that works.
     while entries.isEmpty || POSIX.seconds < end, queues.contains(where: { !$0.isEmpty }) {
       let isFirst = entries.isEmpty
@@ -59,7 +74,7 @@ extension Doctor {
   }
 
   /// A small model with biases, grouped heads and experts, all values random: finite differences give its gradient.
-  private func gradient() throws -> DoctorCheck.Result {
+  private func gradient<B: Backend>(on backend: B) throws -> DoctorCheck.Result where B.Scalar == Double {
     let configuration = try DecoderConfiguration(
       [
         "model_type": "llama", "hidden_size": 12, "intermediate_size": 19, "num_hidden_layers": 2, "num_attention_heads": 3,
@@ -67,7 +82,6 @@ extension Doctor {
       ], file: "the doctor's model")
     let lora = AdapterConfiguration.LoRA(rank: 2, alpha: 5)
     let adapter = AdapterConfiguration(lora: lora, mixture: .init(experts: 4, expertsPerToken: 2, lora: lora))
-    let backend = CPUDouble(threads: threads)
     let weights = RandomWeights(seed: 7, on: backend)
     let decoder = try Decoder(configuration, weights: weights, adapters: [AdapterSource(adapter, weights)], on: backend)
     let sequences = [

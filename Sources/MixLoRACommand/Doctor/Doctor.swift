@@ -6,6 +6,8 @@ import Tensors
 /// The checks of `mixlora doctor`. What depends on the machine stands here, what depends on numbers in `Doctor+Numbers`.
 struct Doctor {
   let threads: Int
+  /// Where numbers are computed.
+  var device = Device.cpu
 
   var checks: [DoctorCheck] {
     [
@@ -18,7 +20,7 @@ struct Doctor {
       DoctorCheck("temporary folder") { try folder(Machine.temporaryFolder) },
       DoctorCheck("OpenBLAS", openBLAS),
       DoctorCheck("speed", speed),
-    ] + numberChecks
+    ] + (device == .cpu ? numberChecks : gpuChecks)
   }
 
   private static var build: String {
@@ -31,7 +33,7 @@ struct Doctor {
 
   /// Whether this program's own kernels run here, and whether they could be faster.
   private func processor() -> DoctorCheck.Result {
-    let kernels = "\(Machine.processorName); our kernels are built \(OpenBLAS.kernelsUseAVX2 ? "with" : "without") AVX2"
+    let kernels = "\(POSIX.processorName); our kernels are built \(OpenBLAS.kernelsUseAVX2 ? "with" : "without") AVX2"
     switch (Machine.hasAVX2, OpenBLAS.kernelsUseAVX2) {
     case (false?, true): return .fail(kernels + ", which this processor lacks: build here, or with MIXLORA_NO_AVX2=1")
     case (true?, false): return .ok(kernels + ", which this processor has: build here without MIXLORA_NO_AVX2 for faster ones")

@@ -12,17 +12,23 @@ struct DoctorCommand: ParsableCommand {
       operations of the float64 and the float32 backend with their naive definitions; what does not fit into the few seconds that \
       they get is counted, and nothing compared is a failure. It takes less than 20 s. Exit code 0 without a failure, else 1.
 
+      With --backend cuda every case runs on the GPU, which takes a minute, and without one the command ends with exit code 5 and a list \
+      of what was looked for. MIXLORA_CUDA_PATH names folders with the driver's, NVRTC's and cuBLAS's libraries, separated by colons \
+      (a toolkit, or Python's site-packages/nvidia); MIXLORA_CUDA_PRODUCTS=own leaves cuBLAS out.
+
       --json: an object a line with check, status (ok, fail or not run) and detail.
       """)
 
   @Flag(help: "Print one JSON object a line.")
   var json = false
 
+  @OptionGroup var device: DeviceOptions
   @OptionGroup var common: CommonOptions
 
   func run() throws {
+    if device.backend == .cuda { _ = try GPU.open() }
     var failures = 0
-    for check in Doctor(threads: common.threadCount).checks {
+    for check in Doctor(threads: common.threadCount, device: device.backend).checks {
       let result = check.run()
       failures += result.status == .fail ? 1 : 0
       print(json ? result.json(check.name).serialized() : result.text(check.name))

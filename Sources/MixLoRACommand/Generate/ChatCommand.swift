@@ -1,11 +1,10 @@
 import ArgumentParser
-import CPUBackend
 import Generation
 import Platform
 import Tensors
 
 /// A conversation with a model.
-struct ChatCommand: ParsableCommand {
+struct ChatCommand: ComputingCommand {
   static let configuration = CommandConfiguration(
     commandName: "chat",
     abstract: "Talk with a model.",
@@ -21,11 +20,12 @@ struct ChatCommand: ParsableCommand {
       """)
 
   @OptionGroup var options: GenerationOptions
+  @OptionGroup var device: DeviceOptions
   @OptionGroup var common: CommonOptions
 
-  func run() throws { try run(on: CPUFloat(threads: common.threadCount)) }
+  func run() throws { try compute() }
 
-  private func run<B: Backend>(on backend: B) throws {
+  func compute<B: ProfilingBackend>(on backend: B) throws {
     let model = try LoadedModel(options.model, adapter: options.adapter, on: backend)
     writeNotes(model.notes)
     let conversation = try model.chat(options.settings, options.chat)

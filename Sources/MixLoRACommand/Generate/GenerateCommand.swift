@@ -1,12 +1,11 @@
 import ArgumentParser
-import CPUBackend
 import Checkpoints
 import Generation
 import Platform
 import Tensors
 
 /// Continues texts.
-struct GenerateCommand: ParsableCommand {
+struct GenerateCommand: ComputingCommand {
   static let configuration = CommandConfiguration(
     commandName: "generate",
     abstract: "Let a model continue texts.",
@@ -39,6 +38,7 @@ struct GenerateCommand: ParsableCommand {
   var chat = false
   @Flag(help: "Print one JSON object for each prompt.")
   var json = false
+  @OptionGroup var device: DeviceOptions
   @OptionGroup var common: CommonOptions
 
   func validate() throws {
@@ -47,9 +47,9 @@ struct GenerateCommand: ParsableCommand {
     }
   }
 
-  func run() throws { try run(on: CPUFloat(threads: common.threadCount)) }
+  func run() throws { try compute() }
 
-  private func run<B: Backend>(on backend: B) throws {
+  func compute<B: ProfilingBackend>(on backend: B) throws {
     let model = try LoadedModel(options.model, adapter: options.adapter, on: backend)
     writeNotes(model.notes)
     var output = TextOutput(streams: POSIX.isTerminal(.standardOutput) && !json, prompts: prompt.count)

@@ -11,11 +11,6 @@ enum Precision: String, ExpressibleByArgument, CaseIterable {
   case float64
 }
 
-/// Where a run computes.
-enum Device: String, ExpressibleByArgument, CaseIterable {
-  case cpu
-}
-
 extension AdapterConfiguration.Initialization: ExpressibleByArgument {}
 extension BalanceLossForm: ExpressibleByArgument {}
 extension EncodedSample.LossColumns: ExpressibleByArgument {}

@@ -1,5 +1,4 @@
 import ArgumentParser
-import CPUBackend
 import Checkpoints
 import Decoders
 import Layers
@@ -9,7 +8,7 @@ import Tensors
 import Traces
 
 /// A walk through a run, number by number.
-struct StepCommand: ParsableCommand {
+struct StepCommand: ComputingCommand {
   static let configuration = CommandConfiguration(
     commandName: "step",
     abstract: "Walk through forward, backward and a step of AdamW, and ask of any number where it comes from.",
@@ -47,6 +46,7 @@ struct StepCommand: ParsableCommand {
   @Option(help: ArgumentHelp("Commands from a file, or - for standard input.", valueName: "file"))
   var script: String?
 
+  @OptionGroup var device: DeviceOptions
   @OptionGroup var common: CommonOptions
 
   func validate() throws {
@@ -56,14 +56,9 @@ struct StepCommand: ParsableCommand {
     if input.model != nil, input.batch == nil { throw ValidationError("Missing expected argument '--batch <file>'") }
   }
 
-  func run() throws {
-    switch dtype {
-    case .float32: try run(on: CPUFloat(threads: common.threadCount))
-    case .float64: try run(on: CPUDouble(threads: common.threadCount))
-    }
-  }
+  func run() throws { try compute(in: dtype) }
 
-  private func run<B: Backend>(on backend: B) throws {
+  func compute<B: ProfilingBackend>(on backend: B) throws {
     let (decoder, tokens) = try opened(on: backend)
     var numbers = OptimizerNumbers()
     (numbers.learningRate, numbers.weightDecay) = (step.lr.value, step.weightDecay.value)

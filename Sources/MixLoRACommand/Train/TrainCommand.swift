@@ -1,5 +1,4 @@
 import ArgumentParser
-import CPUBackend
 import Checkpoints
 import Decoders
 import Layers
@@ -8,7 +7,7 @@ import Tensors
 import Training
 
 /// Fine-tunes a model with an adapter, or trains all of it.
-struct TrainCommand: ParsableCommand {
+struct TrainCommand: ComputingCommand {
   static let configuration = CommandConfiguration(
     commandName: "train",
     abstract: "Fine-tune a model with a MixLoRA or LoRA adapter, or train all of it.",
@@ -108,6 +107,7 @@ struct TrainCommand: ParsableCommand {
   var config: String?
   @Flag(help: "Print one JSON object at the end.")
   var json = false
+  @OptionGroup var device: DeviceOptions
   @OptionGroup var common: CommonOptions
 
   /// What the parser says of an option that must be there; this one may stand in a configuration instead.
@@ -122,15 +122,15 @@ struct TrainCommand: ParsableCommand {
   }
 
   func run() throws {
-    var recipe = try recipe()
+    let recipe = try recipe()
     guard !recipe.data.isEmpty else { throw UsageError(Self.missingData) }
     // Bits depend on the threads, so a resumed run has those that it was started with.
-    let threads = recipe.threads ?? (resume ? TrainingCheckpoint.threads(ofRunIn: out) : nil) ?? common.threadCount
-    recipe.threads = threads
-    try run(recipe, on: CPUFloat(threads: threads))
+    try compute(threads: recipe.threads ?? (resume ? TrainingCheckpoint.threads(ofRunIn: out) : nil))
   }
 
-  private func run<B: Backend>(_ recipe: TrainingRecipe, on backend: B) throws {
+  func compute<B: ProfilingBackend>(on backend: B) throws {
+    var recipe = try recipe()
+    recipe.threads = backend.threadCount
     try requireOwnDump(recipe)
     try Machine.requireMemory(for: recipe)
     let run = try TrainingRun(recipe, out: dryRun && !resume ? nil : out, resumes: resume, on: backend, note: writeNote)

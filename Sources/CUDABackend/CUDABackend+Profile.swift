@@ -1,0 +1,45 @@
+import Platform
+import Tensors
+
+extension CUDACore {
+  /// Runs an operation of `Backend`: counts it, and times it while a profile runs. What it calls inside is a part of it.
+  ///
+  /// - Parameter name: the operation's, which the compiler gives as `add(_:_:into:rows:)`.
+  func operation<R>(_ name: StaticString = #function, _ body: () throws -> R) rethrows -> R {
+    depth += 1
+    defer { depth -= 1 }
+    if depth > 1 { return try body() }
+    counters.operations += 1
+    guard profile != nil else { return try body() }
+    settle()
+    let start = POSIX.seconds
+    defer {
+      settle()
+      profile?.add(name, seconds: POSIX.seconds - start)
+    }
+    return try body()
+  }
+
+  /// Waits for the device, which nobody counts.
+  private func settle() { attempt { try device.check(device.table.synchronize(device.handle)) } }
+}
+
+extension CUDABackend {
+  public var machineName: String { core.device.description }
+
+  public var threadCount: Int { 1 }
+
+  public var peakBytes: Int { core.pool.allocatedBytes }
+
+  public func withEachWayOfProducts<R>(_ body: () throws -> R) rethrows -> [R] { [try body()] }
+
+  public func startProfile() { core.profile = Profile() }
+
+  public func stopProfile() -> [OperationTime] {
+    defer { core.profile = nil }
+    return (core.profile?.operations ?? []).map { $0.named(String($0.name.prefix { $0 != "(" })) }
+  }
+}
+
+extension CUDAFloat: ProfilingBackend {}
+extension CUDADouble: ProfilingBackend {}

@@ -1,0 +1,111 @@
+import Checkpoints
+import Decoders
+import Layers
+import Platform
+import Tensors
+
+/// Times a model's first feed-forward on random rows, and the frozen products in it.
+struct FeedForwardBench<B: ProfilingBackend> {
+  private let layer: FeedForward<B>
+  private let batch: PackedBatch<B>
+  private let backend: B
+  private let seed: UInt64
+  private let parameters: [Parameter<B>]
+
+  /// What was measured, in seconds.
+  struct Result {
+    let machine: String
+    let shape: (tokens: Int, channels: Int, hidden: Int)
+    let forward: Double
+    let backward: Double
+    let floor: Double
+    let operations: Int
+  }
+
+  /// - Precondition: the model's blocks are sequential.
+  init(_ decoder: Decoder<B>, rows: Int, seed: UInt64, on backend: B) throws {
+    guard let block = decoder.blocks.first as? SequentialBlock<B> else {
+      throw UsageError("bench ffn times the feed-forward of sequential blocks; this model has others.")
+    }
+    layer = block.feedForward.layer
+    batch = PackedBatch([PackedSequence(ids: [Int32](repeating: 0, count: rows), labels: [Int32?](repeating: nil, count: rows))], on: backend)
+    parameters = decoder.parameters
+    self.backend = backend
+    self.seed = seed
+  }
+
+  func measure(repeats: Int) throws -> Result {
+    let (rows, channels) = (batch.tokens, layer.frozen.down.weight.shape.rows)
+    let key = RandomKey(seed: seed)
+    let x = backend.random(Shape(rows, channels), .normal(deviation: 1), key.derived("x", "bench"))
+    let dy = backend.random(Shape(rows, channels), .normal(deviation: 1), key.derived("dy", "bench"))
+    var (forward, backward): ([Double], [Double]) = ([], [])
+    var operations = 0
+    for index in 0...repeats {  // the first fills the pool and is not counted
+      let run = Run(backend, training: TrainingPass(key: key, step: index + 1))
+      let before = backend.counters
+      try backend.synchronize()
+      let start = POSIX.seconds
+      let (_, cache) = layer.forward(x, batch, run)
+      try backend.synchronize()
+      let middle = POSIX.seconds
+      _ = layer.backward(dy, cache, batch, run)
+      try backend.synchronize()
+      let end = POSIX.seconds
+      operations = (backend.counters - before).operations
+      try run.finish()
+      if index == 0 { continue }
+      forward.append(middle - start)
+      backward.append(end - middle)
+    }
+    let floors = try backend.withEachWayOfProducts { median(try (0..<4).map { _ in try frozenProducts(x, dy) }.dropFirst()) }
+    return Result(
+      machine: backend.machineName, shape: (rows, channels, layer.frozen.down.weight.shape.columns), forward: median(forward),
+      backward: median(backward), floor: floors.min() ?? .infinity, operations: operations)
+  }
+
+  /// Seconds of the three frozen products, forward and the gradient of their inputs.
+  private func frozenProducts(_ x: Tensor<B>, _ dy: Tensor<B>) throws -> Double {
+    let (gate, up, down) = (layer.frozen.gate.weight, layer.frozen.up.weight, layer.frozen.down.weight)
+    try backend.synchronize()
+    let start = POSIX.seconds
+    let base1 = backend.matmul(x, gate.T)
+    _ = backend.matmul(x, up.T)
+    _ = backend.matmul(base1, down.T)
+    let q = backend.matmul(dy, down)
+    var dx = backend.matmul(q, gate)
+    backend.addProduct(1, q, up, into: &dx)
+    try backend.synchronize()
+    return POSIX.seconds - start
+  }
+}
+
+extension FeedForwardBench.Result {
+  private var ratio: Double { floor / (forward + backward) }
+  private var flops: Double { 12 * Double(shape.tokens) * Double(shape.channels) * Double(shape.hidden) }
+
+  func json() -> String {
+    var object = JSON.Object()
+    object["machine"] = JSON(machine)
+    object["tokens"] = JSON(shape.tokens)
+    object["channels"] = JSON(shape.channels)
+    object["hidden"] = JSON(shape.hidden)
+    object["forward_seconds"] = JSON(forward)
+    object["backward_seconds"] = JSON(backward)
+    object["floor_seconds"] = JSON(floor)
+    object["floor_gflops"] = JSON(flops / floor * 1e-9)
+    object["floor_ratio"] = JSON(ratio)
+    object["operations"] = JSON(operations)
+    return JSON.object(object).serialized()
+  }
+
+  func text() -> String {
+    """
+    \(machine)
+    forward   \(fixed(1000 * forward, 2)) ms
+    backward  \(fixed(1000 * backward, 2)) ms
+    floor     \(fixed(1000 * floor, 2)) ms frozen products at \(fixed(flops / floor * 1e-9, 0)) GFLOP/s
+    ratio     \(fixed(ratio, 3)) of the floor, \(operations) operations
+    """
+  }
+}

@@ -1,0 +1,69 @@
+import ArgumentParser
+import CPUBackend
+import CUDABackend
+import Platform
+import Tensors
+
+/// Where a command computes.
+struct DeviceOptions: ParsableArguments {
+  @Option(help: "Where to compute: cpu, or cuda, an NVIDIA GPU.")
+  var backend = Device.cpu
+}
+
+/// Where a run computes.
+enum Device: String, ExpressibleByArgument, CaseIterable {
+  case cpu
+  case cuda
+}
+
+/// A command that computes, on what the user chooses.
+protocol ComputingCommand: ParsableCommand {
+  var device: DeviceOptions { get }
+  var common: CommonOptions { get }
+  /// Does the work.
+  func compute<B: ProfilingBackend>(on backend: B) throws
+}
+
+extension ComputingCommand {
+  /// Does the work on the device that was chosen.
+  ///
+  /// - Parameter threads: those of the processor; nil for what the options say.
+  func compute(in precision: Precision = .float32, threads: Int? = nil) throws {
+    let threads = threads ?? common.threadCount
+    switch (device.backend, precision) {
+    case (.cpu, .float32): try compute(on: CPUFloat(threads: threads))
+    case (.cpu, .float64): try compute(on: CPUDouble(threads: threads))
+    case (.cuda, .float32): try compute(on: CUDAFloat(GPU.open()))
+    case (.cuda, .float64): try compute(on: CUDADouble(GPU.open()))
+    }
+  }
+}
+
+/// The GPU, as the environment describes it.
+enum GPU {
+  /// Opens it: `MIXLORA_CUDA_PATH` has folders of its libraries, `MIXLORA_CUDA_PRODUCTS=own` leaves cuBLAS out. Compiled kernels are kept
+  /// in the user's cache.
+  ///
+  /// - Throws: `CUDAError`, which lists what was looked for and where.
+  static func open() throws -> CUDADevice {
+    do {
+      return try CUDADevice(
+        path: POSIX.environment("MIXLORA_CUDA_PATH"), cache: cache, usesLibrary: POSIX.environment("MIXLORA_CUDA_PRODUCTS") != "own")
+    } catch let error as CUDAError {
+      throw GPUError(description: "--backend cuda: \(error)")
+    }
+  }
+
+  /// Where compiled kernels are kept; nil where the user has no home.
+  private static var cache: String? {
+    for (name, below) in [("XDG_CACHE_HOME", "/mixlora/kernels"), ("HOME", "/.cache/mixlora/kernels")] {
+      if let folder = POSIX.environment(name), folder.hasPrefix("/") { return folder + below }
+    }
+    return nil
+  }
+}
+
+/// There is no GPU to compute on, and why; exit code 5.
+struct GPUError: Error, CustomStringConvertible {
+  let description: String
+}
