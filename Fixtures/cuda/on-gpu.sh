@@ -120,7 +120,7 @@ ffn() {
 steps() { gpu bench train --random-weights --model "$fixtures/smollm2-shape" --steps 8 --phases; }
 moe_peft() {
   python3 -c 'import torch, moe_peft; assert torch.cuda.is_available()' 2>/dev/null || skip "no Python with torch, moe_peft and a GPU"
-  python3 "$fixtures/cuda/peers.py" "$fixtures/smollm2-shape"
+  python3 "$fixtures/cuda/peers.py" "$fixtures/smollm2-shape" --binary "$binary"
 }
 
 export fixtures out binary
