@@ -114,7 +114,7 @@ private struct ExpertStage<B: CUDABackend> {
   let tiles: Int
   /// Blocks of 64 columns.
   let columnBlocks: Int
-  /// Blocks that share the columns of a tile; each leaves a part of every sum over F. As many as keep a large device busy.
+  /// Blocks that share the columns of a tile; each leaves a part of every sum over F.
   let parts: Int
 
   /// Nil where a rank is above 64.
@@ -151,6 +151,6 @@ private struct ExpertStage<B: CUDABackend> {
     let tokens = B.Scalar.isDouble ? 16 : 64
     tiles = (n + tokens - 1) / tokens
     columnBlocks = (f + 63) / 64
-    parts = min(columnBlocks, max(1, 1024 / max(1, tiles)))
+    parts = min(columnBlocks, max(1, backend.core.expertBlocks / max(1, tiles)))
   }
 }

@@ -160,6 +160,7 @@ struct emulator_counts emulator_counts(cuda_device *device) {
   struct emulator_counts counts = device->counts;
   counts.bytes_read = device->watch.bytesRead;
   counts.bytes_written = device->watch.bytesWritten;
+  counts.bytes_touched = device->watch.bytesTouched;
   return counts;
 }
 

@@ -65,6 +65,8 @@ void Watch::access(uintptr_t address, unsigned bytes, bool isStore) {
   for (size_t i = (address - memory->base) / 2; i <= (address - memory->base + bytes - 1) / 2; i++) {
     Cell &cell = memory->cells[i];
     uintptr_t place = memory->base + 2 * i;
+    bool isFirst = (isStore || cell.loadEpoch < launchEpoch) && cell.storeEpoch < launchEpoch;
+    if (!isShared && isFirst) bytesTouched += 2;
     if (isStore) {
       if (!isOrdered(cell.storeEpoch, cell.storer, isShared)) report("two threads store without a barrier between", *memory, place);
       if (!isOrdered(cell.loadEpoch, cell.loader, isShared) || !isOrdered(cell.otherEpoch, cell.other, isShared)) {

@@ -13,7 +13,7 @@ namespace simt {
 /// of them a store, that no barrier orders. The order in which the threads ran does not matter for that.
 class Watch {
  public:
-  uint64_t bytesRead = 0, bytesWritten = 0;
+  uint64_t bytesRead = 0, bytesWritten = 0, bytesTouched = 0;
 
   /// The bytes from `base` on are memory of the device; no more, if there are none.
   void allow(uintptr_t base, size_t bytes);

@@ -87,17 +87,21 @@ __device__ __forceinline__ void attention_scores(real (&s)[I][2], rows a, int na
   }
 }
 
-/// Which column of a result a thread's c-th is: four neighbours at a time, so that a warp reads whole lines.
+/// Columns of a result that a thread has side by side, so that it reads them at once and a warp whole lines.
+template <int W>
+constexpr int attention_neighbours = W / 16 < 4 ? W / 16 : 4;
+
+/// Which column of a result a thread's c-th is.
 template <int W>
 __device__ __forceinline__ int attention_column(int c) {
-  constexpr int neighbours = W / 16 < 4 ? W / 16 : 4;
+  constexpr int neighbours = attention_neighbours<W>;
   return c / neighbours * (16 * neighbours) + threadIdx.x % 16 * neighbours + c % neighbours;
 }
 
 /// out_i += Σ_j p_ij x_j over `nx` ≤ 32 rows of x.
 template <int I, int W>
 __device__ __forceinline__ void attention_sum(real (&out)[I][W / 16], const real (*p)[36], rows x, int nx, int width, real *stage) {
-  constexpr int staged = 2048 / W < 32 ? 2048 / W : 32;
+  constexpr int staged = 2048 / W < 32 ? 2048 / W : 32, neighbours = attention_neighbours<W>;
   int y = threadIdx.x / 16;
   for (int j0 = 0; j0 < nx; j0 += staged) {
     __syncthreads();
@@ -110,8 +114,9 @@ __device__ __forceinline__ void attention_sum(real (&out)[I][W / 16], const real
         for (int i = 0; i < I; i++) ps[i][u] = p[y + 16 * i][j0 + j + u];
       }
       for (int u = 0; u < 4; u++) {
+        const real *values = stage + (j + u) * W + attention_column<W>(0);
         for (int c = 0; c < W / 16; c++) {
-          real value = stage[(j + u) * W + attention_column<W>(c)];
+          real value = values[c / neighbours * (16 * neighbours) + c % neighbours];
           for (int i = 0; i < I; i++) out[i][c] += ps[i][u] * value;
         }
       }

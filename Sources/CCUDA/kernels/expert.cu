@@ -12,8 +12,8 @@
 // rows a block for the expert. Sums over F stop at the end of a block's columns, and are joined in their order.
 #include "mx.cuh"
 
-// Blocks of 256 threads, of which a multiprocessor is to hold two in single precision.
-#define MX_TWO_BLOCKS 256, 8 / sizeof(real)
+// Blocks of 256 threads, of which a multiprocessor is to hold two in single precision if ranks are at most 32.
+#define MX_RANKS(R) 256, R <= 32 ? 8 / sizeof(real) : 1
 
 /// One of the three low-rank branches: t (M,r), and all experts' B (F,E·r) or A2 (E·r,F).
 struct expert_branch {
@@ -37,9 +37,10 @@ struct expert_mask {
 /// Tokens of a tile: what fits into shared memory with two numbers for each of 64 columns.
 constexpr int expert_tokens = sizeof(real) == 4 ? 64 : 16;
 
-/// Operands of a branch, and a value of sixteen rows that is summed over columns or multiplied with their t.
+/// Operands of a branch, a value of sixteen rows that is summed over columns or multiplied with their t, and whose rows they are.
 struct alignas(16) expert_stage {
-  real b[16][65], t[16][20], rows[16][65];
+  real b[16][65], t[16][20], rows[16][65], weight[16];
+  int token[16];
 };
 
 /// Sixteen rows of one expert from `first` on (`count` of them are there), and the 64 columns from `column` on.
@@ -115,11 +116,17 @@ struct expert_sums {
   __device__ __forceinline__ void form(
       expert_stage &stage, rows base1, rows base3, expert_branch one, expert_branch three, int rank1, int rank3, real scale1, real scale3,
       expert_plan plan, expert_part p) {
-    int x = threadIdx.x % 64, y = threadIdx.x / 64;
+    int x = threadIdx.x % 64, y = threadIdx.x / 64, row = threadIdx.x;
+    __syncthreads();
+    if (row < 16) {
+      stage.token[row] = row < p.count ? plan.token_of_row[p.first + row] : -1;
+      stage.weight[row] = row < p.count ? plan.weights[p.first + row] : 0;
+    }
+    __syncthreads();
     expert_multiply<true>(a, stage, one, rank1, p);
     expert_multiply<true>(c, stage, three, rank3, p);
     for (int u = 0; u < 4; u++) {
-      token[u] = 4 * y + u < p.count && p.column + x < p.width ? plan.token_of_row[p.first + 4 * y + u] : -1;
+      token[u] = p.column + x < p.width ? stage.token[4 * y + u] : -1;
       if (token[u] < 0) continue;
       a[u] = base1[token[u]][p.column + x] + scale1 * a[u];
       c[u] = base3[token[u]][p.column + x] + scale3 * c[u];
@@ -133,7 +140,7 @@ struct alignas(16) expert_forward_tile {
 };
 
 // v = Σ_k w_k h_k, and A2_k g_k of a block's columns.
-MX_BOUNDED_KERNEL(MX_TWO_BLOCKS)
+MX_BOUNDED_KERNEL(MX_RANKS(16))
 expert_forward(
     rows base1, rows base3, expert_branch one, expert_branch three, rows a2, expert_plan plan, expert_mask mask, rows v, rows t2,
     i64 part_rows, int width, int rank1, int rank2, int rank3, real scale1, real scale3, real factor, int is_gelu) {
@@ -148,14 +155,13 @@ expert_forward(
       for (int first = expert_row(plan.token_of_row, plan.offsets[e], last, begin); first < last; first += 16) {
         expert_part p{e, first, last - first < 16 ? last - first : 16, column, width};
         expert_sums s;
-        __syncthreads();
         s.form(tile.stage, base1, base3, one, three, rank1, rank3, scale1, scale3, plan, p);
         for (int u = 0; u < 4; u++) {
           int m = 4 * y + u;
           real g = 0;
           if (s.token[u] >= 0) {
             real h = s.a[u] * gate(s.a[u], is_gelu).sigma * s.c[u], kept = expert_kept(mask, factor, s.token[u], e, column + x);
-            tile.v[s.token[u] - begin][x] += plan.weights[first + m] * h;
+            tile.v[s.token[u] - begin][x] += tile.stage.weight[m] * h;
             g = kept == 0 ? 0 : kept * h;
           }
           tile.stage.rows[m][x] = g;
@@ -188,15 +194,15 @@ struct expert_gradients {
   real dw[4], da[4], dc[4], g[4];
 
   __device__ __forceinline__ void form(
-      expert_stage &stage, const expert_sums &s, rows q, expert_branch two, int rank2, expert_plan plan, expert_mask mask, real factor,
-      int is_gelu, expert_part p) {
+      expert_stage &stage, const expert_sums &s, rows q, expert_branch two, int rank2, expert_mask mask, real factor, int is_gelu,
+      expert_part p) {
     int x = threadIdx.x % 64, y = threadIdx.x / 64;
     real back[4];
     expert_multiply<false>(back, stage, two, rank2, p);
     for (int u = 0; u < 4; u++) {
       dw[u] = da[u] = dc[u] = g[u] = 0;
       if (s.token[u] < 0) continue;
-      real w = plan.weights[p.first + 4 * y + u], kept = expert_kept(mask, factor, s.token[u], p.expert, p.column + x);
+      real w = stage.weight[4 * y + u], kept = expert_kept(mask, factor, s.token[u], p.expert, p.column + x);
       real qk = q[s.token[u]][p.column + x];
       if (rank2 > 0 && kept != 0) qk += kept * back[u];
       gate act(s.a[u], is_gelu);
@@ -215,7 +221,7 @@ struct alignas(16) expert_backward_tile {
 };
 
 // dbase1, dbase3, and B1_kᵀ da_k, B3_kᵀ dc_k, ⟨q_k, h_k⟩ of a block's columns.
-MX_BOUNDED_KERNEL(MX_TWO_BLOCKS)
+MX_BOUNDED_KERNEL(MX_RANKS(16))
 expert_backward(
     rows q, rows base1, rows base3, expert_branch one, expert_branch two, expert_branch three, expert_plan plan, expert_mask mask, rows da,
     rows dc, rows dt1, rows dt3, rows dw, i64 part_rows, int width, int rank1, int rank2, int rank3, real scale1, real scale3, real factor,
@@ -235,9 +241,8 @@ expert_backward(
         expert_part p{e, first, last - first < 16 ? last - first : 16, column, width};
         expert_sums s;
         expert_gradients d;
-        __syncthreads();
         s.form(tile.stage, base1, base3, one, three, rank1, rank3, scale1, scale3, plan, p);
-        d.form(tile.stage, s, q, two, rank2, plan, mask, factor, is_gelu, p);
+        d.form(tile.stage, s, q, two, rank2, mask, factor, is_gelu, p);
         for (int u = 0; u < 4; u++) {
           tile.stage.rows[4 * y + u][x] = d.dw[u];
           if (s.token[u] < 0) continue;
@@ -309,7 +314,7 @@ __device__ __forceinline__ void expert_outer(
     expert_sums s;
     expert_gradients d;
     s.form(tile.stage, base1, base3, one, three, rank1, rank3, scale1, scale3, plan, p);
-    d.form(tile.stage, s, q, two, rank2, plan, mask, factor, is_gelu, p);
+    d.form(tile.stage, s, q, two, rank2, mask, factor, is_gelu, p);
     expert_add_outer<R>(sum1, tile, d.da, one.t, rank1, p);
     expert_add_outer<R>(sum2, tile, d.g, two.t, rank2, p);
     expert_add_outer<R>(sum3, tile, d.dc, three.t, rank3, p);
@@ -325,7 +330,7 @@ __device__ __forceinline__ void expert_outer(
 
 // The kernels for ranks up to R.
 #define MX_EXPERT_OUTER(R)                                                                                                            \
-  MX_BOUNDED_KERNEL(MX_TWO_BLOCKS)                                                                                                              \
+  MX_BOUNDED_KERNEL(MX_RANKS(R))                                                                                                              \
   expert_outer_##R(                                                                                                                   \
       rows q, rows base1, rows base3, expert_branch one, expert_branch two, expert_branch three, expert_plan plan, expert_mask mask, \
       rows db1, rows da2, rows db3, int width, int rank1, int rank2, int rank3, real scale1, real scale3, real factor, int is_gelu) { \

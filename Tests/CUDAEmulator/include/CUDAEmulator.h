@@ -28,6 +28,8 @@ struct emulator_counts {
   uint64_t launches, uploads, downloads;
   /// Bytes of device memory that kernels read and wrote; 0 unless watched.
   uint64_t bytes_read, bytes_written;
+  /// The same, where a launch's loads of one place, and its stores to it, count once: what a cache large enough would move.
+  uint64_t bytes_touched;
 };
 struct emulator_counts emulator_counts(struct cuda_device *_Nonnull);
 
