@@ -168,7 +168,7 @@ extension LoRAExperts {
     run.backend.add(1, masked(run.backend.groupedMatmul(1, z, lora2.aOfRow, routing), routing, batch, run), into: &qk)
   }
 
-  // MARK: In one pass, where the backend has one (here `NaiveBackend` alone) and nobody observes what lies between
+  // MARK: In one pass, where the backend has one (the definitions and GPUs have) and nobody observes what lies between
 
   private func fusedHidden(
     _ base1: Tensor<B>, _ base3: Tensor<B>, _ t1: Tensor<B>?, _ t3: Tensor<B>?, _ frozen: GatedLinears<B>, _ routing: Routing<B>,
