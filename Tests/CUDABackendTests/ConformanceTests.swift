@@ -13,7 +13,7 @@ import Testing
     "addColumnSums", "sum", "dot", "rowDots", "rmsNorm", "rmsNormBackward", "rmsNormWeightGradient", "rope", "embedding",
     "addEmbeddingGradient", "crossEntropy", "gather", "addScattered", "clipFactor", "adamW", "sgd", "softmax", "choose", "route",
     "routerBackward", "dispatch", "combine", "dispatchBlocks", "combineBlocks", "counters",
-    "attention", "attentionBackward", "expertHidden", "expertHiddenBackward",
+    "attention", "attentionBackward", "expertHidden", "expertHiddenBackward", "NaN", "repetition", "gradient",
     "gemm", "groupedGemm", "groupedOuter", "freeze", "freezeTensor", "vector",
   ]
 
