@@ -92,7 +92,8 @@ let package = Package(
     .executableTarget(
       name: "MixLoRACommand",
       dependencies: [
-        "CEmbedded", "Platform", "CPUBackend", "CUDABackend", "Decoders", "Tokenization", "Samples", "Evaluation", "Training", "Generation", "Traces",
+        "CEmbedded", "Platform", "CPUBackend", "CUDABackend", "Decoders", "Tokenization", "Samples", "Evaluation", "Training", "Generation",
+        "Traces",
         "Stepping", "Conformance", "Comparison",
         .product(name: "ArgumentParser", package: "swift-argument-parser"),
       ]),
@@ -113,7 +114,10 @@ let package = Package(
       name: "CUDAEmulator", dependencies: ["CCUDA", "COpenBLAS", "CUDAKernels", "CUDAWatchedKernels"], path: "Tests/CUDAEmulator",
       cxxSettings: [.headerSearchPath("."), .unsafeFlags(["-O2"])]),
     .testTarget(
-      name: "CUDABackendTests", dependencies: ["CPUBackend", "CUDABackend", "CUDAEmulator", "Conformance"]),
+      name: "CUDABackendTests",
+      dependencies: [
+        "CPUBackend", "CUDABackend", "CUDAEmulator", "Decoders", "Traces", "Training", "Conformance", "TestModels",
+      ]),
     .testTarget(name: "ConformanceTests", dependencies: ["Platform", "CPUBackend", "Conformance"]),
     .target(name: "TestModels", dependencies: ["Decoders", "Traces", "Training", "Conformance"], path: "Tests/TestModels"),
     .testTarget(

@@ -20,7 +20,9 @@ final class BufferPool {
     let (block, sizeClass) = free.take(count * MemoryLayout<Element>.stride) {
       .allocate(byteCount: $0, alignment: FreeBlocks<UnsafeMutableRawPointer>.unit)
     }
-    if isPoisoned { block.initializeMemory(as: UInt8.self, repeating: 0xff, count: FreeBlocks<UnsafeMutableRawPointer>.byteCount(sizeClass)) }
+    if isPoisoned {
+      block.initializeMemory(as: UInt8.self, repeating: 0xff, count: FreeBlocks<UnsafeMutableRawPointer>.byteCount(sizeClass))
+    }
     return Buffer(block.bindMemory(to: Element.self, capacity: count), count, sizeClass, self)
   }
 }

@@ -42,7 +42,8 @@ public final class CUDADevice {
       let opened = path.withOptionalCString { path in
         cache.withOptionalCString { cache in
           cuda_open(
-            cuda_options(number: Int32(clamping: number), path: path, cache: cache, uses_library: usesLibrary), text.baseAddress!, text.count)
+            cuda_options(number: Int32(clamping: number), path: path, cache: cache, uses_library: usesLibrary), text.baseAddress!,
+            text.count)
         }
       }
       return (opened, String(decoding: text.prefix { $0 != 0 }.map { UInt8(bitPattern: $0) }, as: UTF8.self))

@@ -90,7 +90,9 @@ import Testing
       var isBackend = false
       for (n, line) in file.lines.enumerated() {
         if let first = line.first, first.isLetter {
-          isBackend = line.hasPrefix("extension CPUBackend") || line.hasPrefix("extension CUDABackend") || line.hasPrefix("extension NaiveBackend") || line.contains(": Backend")
+          isBackend =
+            line.hasPrefix("extension CPUBackend") || line.hasPrefix("extension CUDABackend") || line.hasPrefix("extension NaiveBackend")
+            || line.contains(": Backend")
         }
         let text = line.drop(while: \.isWhitespace)
         guard text.hasPrefix("public ") || text.hasPrefix("@inlinable public ") else { continue }

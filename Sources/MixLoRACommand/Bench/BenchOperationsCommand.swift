@@ -44,7 +44,8 @@ struct BenchOperationsCommand: ComputingCommand {
   }
 
   func run() throws {
-    try Machine.requireMemory(4 * Double(hidden * channels + 8 * tokens * (hidden + channels)), for: "the rows", input: "--tokens, --hidden")
+    try Machine.requireMemory(
+      4 * Double(hidden * channels + 8 * tokens * (hidden + channels)), for: "the rows", input: "--tokens, --hidden")
     try compute()
   }
 
@@ -62,7 +63,9 @@ struct BenchOperationsCommand: ComputingCommand {
       let time = median(seconds)
       let (rate, unit) = timed.flops > 0 ? (timed.flops / time * 1e-9, "GFLOP/s") : (timed.bytes / time * 1e-9, "GB/s")
       if json {
-        let line: JSON = ["operation": JSON(timed.name), "seconds": JSON(time), timed.flops > 0 ? "gflops" : "gigabytes_per_second": JSON(rate)]
+        let line: JSON = [
+          "operation": JSON(timed.name), "seconds": JSON(time), timed.flops > 0 ? "gflops" : "gigabytes_per_second": JSON(rate),
+        ]
         print(line.serialized())
       } else {
         print(pad(timed.name, 34) + padLeft(fixed(1e6 * time, 1), 12) + " µs" + padLeft(fixed(rate, 1), 10) + " " + unit)
@@ -96,7 +99,9 @@ struct BenchOperationsCommand: ComputingCommand {
     var (y, branch) = (b.empty(Shape(n, f)), b.empty(Shape(n, r)))
     return [
       Timed(name: "gemm x Wᵀ (\(n),\(c)) (\(c),\(f))", flops: product) { b.gemm(1, x.operand, w.T, 0, into: &y, rows: nil) },
-      Timed(name: "gemm x Aᵀ (\(n),\(c)) (\(c),\(r))", flops: 2 * Double(n * c * r)) { b.gemm(1, x.operand, a.T, 0, into: &branch, rows: nil) },
+      Timed(name: "gemm x Aᵀ (\(n),\(c)) (\(c),\(r))", flops: 2 * Double(n * c * r)) {
+        b.gemm(1, x.operand, a.T, 0, into: &branch, rows: nil)
+      },
       Timed(name: "rmsNorm (\(n),\(c))", bytes: 2 * rows * Double(c)) { _ = b.rmsNorm(x, weight, offset: 0, epsilon: 1e-5) },
       Timed(name: "gated (\(n),\(f))", bytes: 3 * rows * Double(f)) { _ = b.gated(.silu, h, h2) },
       Timed(name: "gatedBackward (\(n),\(f))", bytes: 5 * rows * Double(f)) { _ = b.gatedBackward(.silu, h, h, h2) },

@@ -8,7 +8,8 @@ import Training
 /// Measurements.
 struct BenchCommand: ParsableCommand {
   static let configuration = CommandConfiguration(
-    commandName: "bench", abstract: "Measure speed and memory on this machine.", subcommands: [BenchTrainCommand.self, BenchFeedForwardCommand.self, BenchOperationsCommand.self])
+    commandName: "bench", abstract: "Measure speed and memory on this machine.",
+    subcommands: [BenchTrainCommand.self, BenchFeedForwardCommand.self, BenchOperationsCommand.self])
 }
 
 /// Times training steps of a MixLoRA adapter, beside the frozen products that no implementation can do without.

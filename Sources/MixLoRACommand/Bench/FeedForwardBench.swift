@@ -28,7 +28,8 @@ struct FeedForwardBench<B: ProfilingBackend> {
       throw UsageError("bench ffn times the feed-forward of sequential blocks; this model has others.")
     }
     layer = block.feedForward.layer
-    batch = PackedBatch([PackedSequence(ids: [Int32](repeating: 0, count: rows), labels: [Int32?](repeating: nil, count: rows))], on: backend)
+    batch = PackedBatch(
+      [PackedSequence(ids: [Int32](repeating: 0, count: rows), labels: [Int32?](repeating: nil, count: rows))], on: backend)
     parameters = decoder.parameters
     self.backend = backend
     self.seed = seed
