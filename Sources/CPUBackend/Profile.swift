@@ -33,12 +33,15 @@ extension CPUCore {
 }
 
 extension CPUBackend {
+  /// The processor, its threads and OpenBLAS's kernels.
   public var machineName: String {
     "\(POSIX.processorName), \(threadCount) thread\(threadCount == 1 ? "" : "s"), OpenBLAS \(OpenBLAS.coreType)"
   }
 
+  /// The caller's included.
   public var threadCount: Int { core.threads.threads }
 
+  /// The process's resident memory.
   public var peakBytes: Int { POSIX.peakResidentBytes }
 
   /// First our threads, then OpenBLAS's, which are a setting of the whole process.
@@ -53,8 +56,10 @@ extension CPUBackend {
     return [ours, try body()]
   }
 
+  /// Begins to count.
   public func startProfile() { core.profile = Profile() }
 
+  /// Ends the count.
   public func stopProfile() -> [OperationTime] {
     defer { core.profile = nil }
     return core.profile?.operations ?? []

@@ -25,16 +25,22 @@ extension CUDACore {
 }
 
 extension CUDABackend {
+  /// The device, and with what it was opened.
   public var machineName: String { core.device.description }
 
+  /// One thread enqueues.
   public var threadCount: Int { 1 }
 
+  /// The pool's blocks on the device.
   public var peakBytes: Int { core.pool.allocatedBytes }
 
+  /// There is one way.
   public func withEachWayOfProducts<R>(_ body: () throws -> R) rethrows -> [R] { [try body()] }
 
+  /// Begins to count; each operation is waited for from here on.
   public func startProfile() { core.profile = Profile() }
 
+  /// Ends the count.
   public func stopProfile() -> [OperationTime] {
     defer { core.profile = nil }
     return (core.profile?.operations ?? []).map { $0.named(String($0.name.prefix { $0 != "(" })) }

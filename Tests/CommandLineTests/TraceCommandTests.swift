@@ -61,8 +61,19 @@ import Traces
     #expect(wrong.code == 3 && wrong.error.contains("general.architecture"), "\(wrong.error)")
   }
 
+  /// Where there is a GPU the run goes through, and that is what is seen.
+  @Test func withoutAGPUTheMessageListsWhatWasLookedFor() throws {
+    let scratch = try Scratch()
+    let folder = try scratch.golden("topk")
+    let result = try Program.run(arguments(folder) + ["--backend", "cuda"])
+    if result.code == 0 { return print("a GPU is there: its absence was not tried") }
+    #expect(result.code == 5)
+    #expect(result.error.hasPrefix("error: --backend cuda: ") && result.error.contains("looked for"), "\(result.error)")
+    #expect(!FileManager.default.fileExists(atPath: folder.path + "/out.safetensors"))
+  }
+
   @Test(arguments: [
-    (["--steps", "0"], "--steps is 0"), (["--backend", "cuda"], "cuda"), (["--evaluation", "fast"], "fast"),
+    (["--steps", "0"], "--steps is 0"), (["--backend", "tpu"], "tpu"), (["--evaluation", "fast"], "fast"),
     (["--dtype", "float16"], "float16"), (["model.*"], "--activations"), (["--router-loss", "none"], "--router-loss"),
     (["--mystery"], "--mystery"), (["--activations", "no.such.path"], "no.such.path"), (["--lr", "nan"], "--lr"),
     (["--backward", "--activations", "no.such.path"], "no.such.path"),

@@ -82,13 +82,14 @@ import Traces
     try expectSinglePrecision(peer, Fixture.tensors(peer.float64), includingSteps: peer.mixture?.expertsPerToken != 1)
   }
 
-  /// Limits are four times the worst error that was measured, as in `GoldenTests`:
+  /// Limits are four times the worst error that was measured, as in `GoldenTests`, with OpenBLAS's kernels for Prescott, Sandybridge,
+  /// Haswell, Zen and SkylakeX (AVX-512), which sum in different orders:
   ///
-  ///                        worst     in                           median of the cases
-  ///     first pass         6.8e-6    lora-qwen2-rslora                 1.3e-6
-  ///     curve of losses    1.5e-7    lora-qwen2-rslora                 0.8e-7
-  ///     after three steps  1.7e-6    llama-dynamic-temperature         3.2e-7
-  ///     … of biases on k   1.1e-5    qwen2-base
+  ///                        worst     in                           with                 median of the cases
+  ///     first pass         6.8e-6    lora-qwen2-rslora            Haswell                   1.3e-6
+  ///     curve of losses    1.5e-7    lora-qwen2-rslora            Haswell                   0.8e-7
+  ///     after three steps  8.2e-6    mistral-window               SkylakeX                  3.2e-7
+  ///     … of biases on k   5.7e-5    qwen2-yarn-base              SkylakeX
   ///
   /// In the planes that turn slowly a bias on k moves all scores of a row almost alike: its gradient there is a thousandth of the others',
   /// little of it above rounding, and AdamW divides it by its own root.
@@ -103,9 +104,9 @@ import Traces
     func isBiasOnK(_ name: String) -> Bool { name.hasSuffix("k_proj.bias") }
     let (after, expectedAfter) = (trace.tensors.only("after."), expected.only("after."))
     let values = Agreement(of: after.filter { !isBiasOnK($0.name) }, with: expectedAfter.filter { !isBiasOnK($0.name) })
-    #expect(values.holds(to: 6.8e-6), "\(peer): \(values)")
+    #expect(values.holds(to: 3.3e-5), "\(peer): \(values)")
     let biases = Agreement(of: after.filter { isBiasOnK($0.name) }, with: expectedAfter.filter { isBiasOnK($0.name) })
-    #expect(biases.count == 0 ? biases.worst == 0 : biases.holds(to: 4.4e-5), "\(peer): \(biases)")
+    #expect(biases.count == 0 ? biases.worst == 0 : biases.holds(to: 2.3e-4), "\(peer): \(biases)")
   }
 
   /// Several adapters over one base: every loss, gradient and value after three steps under the contract's names.
