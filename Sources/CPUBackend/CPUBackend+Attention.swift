@@ -162,20 +162,6 @@ extension CPUBackend {
     for j in Scalar.lanes(visible) { ds[j] = p[j] * (ds[j] - delta) * slope[j] }
   }
 
-  private func requireAttention(
-    _ operation: StaticString, _ q: Tensor<Self>, _ k: Tensor<Self>, _ v: Tensor<Self>, _ plan: SequencePlan<Self>, _ form: AttentionForm
-  ) {
-    let (n, h, g, d) = (plan.rows, form.heads, form.keyValueHeads, form.headWidth)
-    let p = plan.keyRows == nil ? n : k.rowCount
-    guard g > 0, h % g == 0 else { trap("\(operation): \(h) query heads over \(g) key and value heads") }
-    requireShapes(operation, ("q", q.shape, Shape(n, h * d)), ("k", k.shape, Shape(p, g * d)), ("v", v.shape, Shape(p, g * d)))
-    if let window = form.window, window < 1 { trap("\(operation): a window of \(window) rows") }
-    if let cap = form.softcap, !(cap > 0) { trap("\(operation): a soft cap of \(cap)") }
-    if let keys = plan.keyRows, !keys.allSatisfy({ $0.lowerBound >= 0 && $0.upperBound <= p }) {
-      trap("\(operation): keys in rows \(keys) of \(p)")
-    }
-  }
-
   /// Zeros in a row of `keys` scores outside those that are visible.
   @inline(__always)
   private func clear(_ row: UnsafeMutablePointer<Scalar>, _ keys: Int, except visible: Range<Int>) {

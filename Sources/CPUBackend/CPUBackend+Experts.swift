@@ -168,9 +168,4 @@ extension CPUBackend {
   private func block(_ e: Int, of experts: Int, _ stack: Matrix<Scalar>, _ axis: StackAxis, _ shape: Shape) -> Matrix<Scalar> {
     axis == .rows ? stack.from(row: e * (shape.rows / experts)) : stack.from(column: e * (shape.columns / experts))
   }
-
-  private func requireRows(_ operation: StaticString, _ x: Tensor<Self>, _ weights: Tensor<Self>?, _ routing: Routing<Self>) {
-    requireShapes(operation, ("x", x.shape, Shape(routing.rows, x.columnCount)))
-    if let weights { requireShapes(operation, ("weights", weights.shape, Shape(routing.rows))) }
-  }
 }

@@ -26,15 +26,6 @@ extension CPUBackend {
     return value.isFinite ? value : nil
   }
 
-  /// The elements of `range`, all of them without one.
-  private func part(_ operation: StaticString, _ x: Tensor<Self>, _ range: Range<Int>?) -> Range<Int> {
-    guard let range else { return 0..<x.columnCount }
-    guard x.shape.isVector, range.lowerBound >= 0, range.upperBound <= x.columnCount else {
-      trap("\(operation): elements \(range) of x \(x.shape)")
-    }
-    return range
-  }
-
   public func adamW(
     _ x: inout Tensor<Self>, gradient: Tensor<Self>, factor: Tensor<Self>?, _ m: inout Tensor<Self>, _ v: inout Tensor<Self>,
     _ settings: AdamWSettings, range: Range<Int>?

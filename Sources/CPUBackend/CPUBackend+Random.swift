@@ -28,21 +28,13 @@ extension CPUBackend {
     }
   }
 
-  private func requireIdentity(_ identity: RowIdentity<Self>, _ rows: Int) {
-    guard identity.samples.count == rows, identity.positions.count == rows else {
-      trap("dropout: \(identity.samples.count) samples and \(identity.positions.count) positions for \(rows) rows")
-    }
-  }
-
   /// The masked rows of x; `stream` gives a row's generator and the token whose numbers it has, nil for a row that is nobody's.
   @inline(__always)
   private func masked(
     _ x: Tensor<Self>, _ probability: Double, _ identity: RowIdentity<Self>, _ stream: (Int) -> (PhiloxVector, Int)?
   ) -> Tensor<Self> {
-    guard probability >= 0, probability < 1 else { trap("dropout: probability \(probability), expected 0 ..< 1") }
-    let threshold = UInt32((probability * 0x1p16).rounded())
-    if threshold == 0 { return x }
-    let scale = Scalar(1 / (1 - Double(threshold) * 0x1p-16))
+    guard let mask = DropoutMask<Scalar>(probability) else { return x }
+    let (threshold, scale) = (mask.threshold, mask.factor)
     let (y, ys) = fresh(x.shape)
     let xs = rows(x)
     let (sample, position) = (integers(identity.samples), integers(identity.positions))

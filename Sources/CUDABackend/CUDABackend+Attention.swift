@@ -44,6 +44,7 @@ extension CUDABackend {
       launch(
         "attention_keys_\(tile.width)", blocks: blocks(plan, tile.keys), by: form.keyValueHeads, threads: 256, rows(dy), rows(q), rows(k),
         rows(v), rows(logSumExp), deltas, dks, dvs, sequences, scale, cap)
+      withExtendedLifetime(delta) {}
       return (dq, dk, dv)
     }
   }
@@ -55,20 +56,13 @@ extension CUDABackend {
   private func attentionTile(
     _ operation: StaticString, _ q: Tensor<Self>, _ k: Tensor<Self>, _ v: Tensor<Self>, _ plan: SequencePlan<Self>, _ form: AttentionForm
   ) -> (DeviceSequences, AttentionTile) {
-    let (n, h, g, d) = (plan.rows, form.heads, form.keyValueHeads, form.headWidth)
-    let p = plan.keyRows == nil ? n : k.rowCount
-    guard g > 0, h % g == 0 else { trap("\(operation): \(h) query heads over \(g) key and value heads") }
-    requireShapes(operation, ("q", q.shape, Shape(n, h * d)), ("k", k.shape, Shape(p, g * d)), ("v", v.shape, Shape(p, g * d)))
-    if let window = form.window, window < 1 { trap("\(operation): a window of \(window) rows") }
-    if let cap = form.softcap, !(cap > 0) { trap("\(operation): a soft cap of \(cap)") }
-    if let keys = plan.keyRows, !keys.allSatisfy({ $0.lowerBound >= 0 && $0.upperBound <= p }) {
-      trap("\(operation): keys in rows \(keys) of \(p)")
-    }
+    requireAttention(operation, q, k, v, plan, form)
+    let d = form.headWidth
     guard let tile = AttentionTile.all.first(where: { d <= $0.width }) else {
       trap("\(operation): heads of \(d) columns, on a device at most 256")
     }
     let sequences = DeviceSequences(
-      plan: address(plan.onDevice), count: Int32(plan.sequences), group: Int32(h / g), width: Int32(d),
+      plan: address(plan.onDevice), count: Int32(plan.sequences), group: Int32(form.heads / form.keyValueHeads), width: Int32(d),
       window: Int32(clamping: form.window ?? .max))
     return (sequences, tile)
   }

@@ -53,9 +53,4 @@ extension CUDABackend {
 
   /// Where the number of rows is that belong to somebody: the last offset.
   func pairs(_ routing: Routing<Self>) -> cuda_address { address(routing.offsets[routing.experts..<routing.experts + 1]) }
-
-  func requireRows(_ operation: StaticString, _ x: Tensor<Self>, _ weights: Tensor<Self>?, _ routing: Routing<Self>) {
-    requireShapes(operation, ("x", x.shape, Shape(routing.rows, x.columnCount)))
-    if let weights { requireShapes(operation, ("weights", weights.shape, Shape(routing.rows))) }
-  }
 }

@@ -63,7 +63,7 @@ extension CUDABackend {
     let width = part.columnCount
     launch(
       "expert_join", over: shape.count, rows(part), DeviceRows(base: address(y), stride: Int64(width)),
-      address(routing.offsets[routing.experts..<routing.experts + 1]), Int64(shape.count), Int32(width), Int32(routing.rows),
+      pairs(routing), Int64(shape.count), Int32(width), Int32(routing.rows),
       Int32(stage.parts), alpha)
     return y
   }
@@ -137,7 +137,7 @@ private struct ExpertStage<B: CUDABackend> {
     plan = ExpertPlan(
       offsets: backend.address(routing.offsets), tokenOfRow: backend.address(routing.tokenOfRow),
       weights: backend.address(routing.weights), experts: Int32(routing.experts), tokens: Int32(n))
-    let mask = hidden.mask.flatMap { DropoutMask<B.Scalar>($0.probability, width: f) }
+    let mask = hidden.mask.flatMap { DropoutMask<B.Scalar>($0.probability) }
     if let mask, let (_, key, rows) = hidden.mask {
       self.mask = ExpertMask(
         samples: backend.address(rows.samples), positions: backend.address(rows.positions), key: key.bits,

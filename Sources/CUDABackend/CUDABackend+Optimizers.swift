@@ -54,15 +54,6 @@ extension CUDABackend {
     return address(factor)
   }
 
-  /// The elements of `range`, all of them without one.
-  private func part(_ operation: StaticString, _ x: Tensor<Self>, _ range: Range<Int>?) -> Range<Int> {
-    guard let range else { return 0..<x.columnCount }
-    guard x.shape.isVector, range.lowerBound >= 0, range.upperBound <= x.columnCount else {
-      trap("\(operation): elements \(range) of x \(x.shape)")
-    }
-    return range
-  }
-
   private func columns(_ rows: DeviceRows, _ range: Range<Int>) -> DeviceRows {
     rows.from(row: 0, column: range.lowerBound, of: Scalar.self)
   }

@@ -4,11 +4,12 @@ extension CUDABackend {
   public func dropout(_ x: Tensor<Self>, _ probability: Double, _ key: RandomKey, _ identity: RowIdentity<Self>) -> Tensor<Self> {
     core.operation {
       requireIdentity(identity, x.rowCount)
-      guard let mask = DropoutMask<Scalar>(probability, width: x.columnCount) else { return x }
+      guard let mask = DropoutMask<Scalar>(probability) else { return x }
       let (y, ys) = fresh(x.shape)
-      let count = x.rowCount * mask.blocks
+      let blocks = (x.columnCount + 7) / 8  // of random numbers of a row
+      let count = x.rowCount * blocks
       launch(
-        "dropout", over: count, rows(x), ys, address(identity.samples), address(identity.positions), Int64(count), Int32(mask.blocks),
+        "dropout", over: count, rows(x), ys, address(identity.samples), address(identity.positions), Int64(count), Int32(blocks),
         Int32(x.columnCount), UInt32(truncatingIfNeeded: identity.step), key.bits, mask.threshold, mask.factor)
       return y
     }
@@ -20,21 +21,16 @@ extension CUDABackend {
     core.operation {
       requireShapes("dropout", ("x", x.shape, Shape(routing.rows, x.columnCount)))
       requireIdentity(identity, routing.tokens)
-      guard let mask = DropoutMask<Scalar>(probability, width: x.columnCount) else { return x }
+      guard let mask = DropoutMask<Scalar>(probability) else { return x }
       let (y, ys) = fresh(x.shape)
-      let count = x.rowCount * mask.blocks
+      let blocks = (x.columnCount + 7) / 8  // of random numbers of a row
+      let count = x.rowCount * blocks
       launch(
         "dropout_routed", over: count, rows(x), ys, address(identity.samples), address(identity.positions), address(routing.choice),
-        address(routing.tokenOfRow), address(routing.slotOfRow), address(routing.offsets[routing.experts..<routing.experts + 1]),
-        Int64(count), Int32(mask.blocks), Int32(x.columnCount), UInt32(truncatingIfNeeded: identity.step), key.bits, mask.threshold,
+        address(routing.tokenOfRow), address(routing.slotOfRow), pairs(routing),
+        Int64(count), Int32(blocks), Int32(x.columnCount), UInt32(truncatingIfNeeded: identity.step), key.bits, mask.threshold,
         mask.factor)
       return y
-    }
-  }
-
-  private func requireIdentity(_ identity: RowIdentity<Self>, _ rows: Int) {
-    guard identity.samples.count == rows, identity.positions.count == rows else {
-      trap("dropout: \(identity.samples.count) samples and \(identity.positions.count) positions for \(rows) rows")
     }
   }
 
@@ -50,24 +46,5 @@ extension CUDABackend {
       launch("random_numbers", over: (shape.count + 3) / 4, address(y), Int64(shape.count), size, isNormal, key.bits)
       return y
     }
-  }
-}
-
-/// What a dropout kernel is told about its mask.
-struct DropoutMask<Scalar: BinaryFloatingPoint> {
-  /// A number below it drops its element.
-  let threshold: UInt32
-  /// What is kept is multiplied with it.
-  let factor: Scalar
-  /// Blocks of random numbers of a row: one for 8 columns.
-  let blocks: Int
-
-  /// Nil if nothing is dropped.
-  init?(_ probability: Double, width: Int) {
-    guard probability >= 0, probability < 1 else { trap("dropout: probability \(probability), expected 0 ..< 1") }
-    threshold = UInt32((probability * 0x1p16).rounded())
-    if threshold == 0 { return nil }
-    factor = Scalar(1 / (1 - Double(threshold) * 0x1p-16))
-    blocks = (width + 7) / 8
   }
 }
