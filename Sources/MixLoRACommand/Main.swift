@@ -34,8 +34,8 @@ enum Main {
     case let error as CheckpointError:
       writeError("error: \(error)\n")
       POSIX.end(error.isSystemFailure ? 5 : 3)
-    case is GPUError, is CUDAError:
-      writeError("error: \(error)\n")
+    case is CUDAError:
+      writeError("error: --backend cuda: \(error)\n")
       POSIX.end(5)
     case is UsageError, is InputError, is NonFiniteValue:
       writeError("error: \(error)\n")

@@ -20,15 +20,8 @@ struct BenchFeedForwardCommand: ComputingCommand {
         mixlora bench ffn --channels 4096 --hidden 11008 --tokens 2048 --backend cuda
       """)
 
-  @Option(help: "Channels C of the model.")
-  var channels = 2048
-  @Option(help: "Hidden width F.")
-  var hidden = 5632
-  @Option(help: "Tokens N.")
-  var tokens = 512
+  @OptionGroup var block: BlockOptions
   @OptionGroup var branches: BranchOptions
-  @Option(help: "Timed runs.")
-  var repeats = 5
   @Option(help: "Seed of all random numbers.")
   var seed: UInt64 = 42
   @Flag(help: "Print one JSON object.")
@@ -36,13 +29,7 @@ struct BenchFeedForwardCommand: ComputingCommand {
   @OptionGroup var device: DeviceOptions
   @OptionGroup var common: CommonOptions
 
-  func validate() throws {
-    for (name, value) in [("--channels", channels), ("--hidden", hidden), ("--tokens", tokens), ("--repeats", repeats)] {
-      guard (1...1_000_000).contains(value) else { throw ValidationError("\(name) is \(value), expected 1 to 1000000.") }
-    }
-    guard channels % 64 == 0 else { throw ValidationError("--channels is \(channels), expected a multiple of 64, the width of a head.") }
-    try validating { try recipe.checkAdapter() }
-  }
+  func validate() throws { try validating { try recipe.checkAdapter() } }
 
   private var recipe: TrainingRecipe {
     var recipe = TrainingRecipe()
@@ -52,22 +39,22 @@ struct BenchFeedForwardCommand: ComputingCommand {
   }
 
   func run() throws {
-    try Machine.requireMemory(4 * 5 * Double(channels * hidden), for: "the weights", input: "--channels, --hidden")
+    try requireMemory(4 * 5 * Double(block.channels * block.hidden), for: "the weights", input: "--channels, --hidden")
     try compute()
   }
 
   func compute<B: ProfilingBackend>(on backend: B) throws {
     let configuration = try DecoderConfiguration(
       [
-        "model_type": "llama", "hidden_size": JSON(channels), "intermediate_size": JSON(hidden), "num_hidden_layers": 1,
-        "num_attention_heads": JSON(channels / 64), "num_key_value_heads": JSON(channels / 64), "vocab_size": 8,
+        "model_type": "llama", "hidden_size": JSON(block.channels), "intermediate_size": JSON(block.hidden), "num_hidden_layers": 1,
+        "num_attention_heads": JSON(block.channels / 64), "num_key_value_heads": JSON(block.channels / 64), "vocab_size": 8,
       ], file: "the options")
     let initial = InitialWeights(seed: seed, on: backend)
     let decoder = try Decoder(
       configuration, weights: initial, adapters: recipe.adapterConfiguration.map { [AdapterSource($0, initial)] } ?? [],
       evaluation: recipe.evaluation, on: backend)
-    let bench = try FeedForwardBench(decoder, rows: tokens, seed: seed, on: backend)
-    let result = try bench.measure(repeats: repeats)
+    let bench = try FeedForwardBench(decoder, rows: block.tokens, seed: seed, on: backend)
+    let result = try bench.measure(repeats: block.repeats)
     print(json ? result.json() : result.text())
   }
 }

@@ -17,35 +17,26 @@ struct BenchOperationsCommand: ComputingCommand {
         mixlora bench ops --channels 4096 --hidden 11008 --tokens 2048 --backend cuda --json
       """)
 
-  @Option(help: "Channels C.")
-  var channels = 576
-  @Option(help: "Hidden width F.")
-  var hidden = 1536
-  @Option(help: "Tokens N.")
-  var tokens = 512
+  @OptionGroup var block: BlockOptions
   @Option(help: "Tokens of a sequence.")
   var length = 256
   @Option(help: "Rank r of a branch.")
   var rank = 16
-  @Option(help: "Timed runs.")
-  var repeats = 7
   @Flag(help: "Print one JSON object a line.")
   var json = false
   @OptionGroup var device: DeviceOptions
   @OptionGroup var common: CommonOptions
 
   func validate() throws {
-    for (name, value) in [
-      ("--channels", channels), ("--hidden", hidden), ("--tokens", tokens), ("--length", length), ("--rank", rank), ("--repeats", repeats),
-    ] {
+    for (name, value) in [("--length", length), ("--rank", rank)] {
       guard (1...1_000_000).contains(value) else { throw ValidationError("\(name) is \(value), expected 1 to 1000000.") }
     }
-    guard channels % 64 == 0 else { throw ValidationError("--channels is \(channels), expected a multiple of 64, the width of a head.") }
   }
 
   func run() throws {
-    try Machine.requireMemory(
-      4 * Double(hidden * channels + 8 * tokens * (hidden + channels)), for: "the rows", input: "--tokens, --hidden")
+    let (n, c, f) = (block.tokens, block.channels, block.hidden)
+    try requireMemory(
+      4 * Double(c * f + 8 * n * (c + f)), for: "the rows", input: "--tokens, --hidden")
     try compute()
   }
 
@@ -53,7 +44,7 @@ struct BenchOperationsCommand: ComputingCommand {
     if !json { print(backend.machineName) }
     for timed in operations(on: backend) {
       var seconds: [Double] = []
-      for index in 0...repeats {
+      for index in 0...block.repeats {
         try backend.synchronize()
         let start = POSIX.seconds
         timed.body()
@@ -82,7 +73,7 @@ struct BenchOperationsCommand: ComputingCommand {
   }
 
   private func operations<B: ProfilingBackend>(on b: B) -> [Timed] {
-    let (n, c, f, r, size) = (tokens, channels, hidden, rank, Double(MemoryLayout<B.Scalar>.size))
+    let (n, c, f, r, size) = (block.tokens, block.channels, block.hidden, rank, Double(MemoryLayout<B.Scalar>.size))
     func random(_ rows: Int, _ columns: Int, _ seed: UInt64) -> Tensor<B> {
       b.random(Shape(rows, columns), .normal(deviation: 1), RandomKey(seed: seed))
     }

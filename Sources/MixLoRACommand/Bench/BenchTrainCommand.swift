@@ -92,7 +92,7 @@ struct BenchTrainCommand: ComputingCommand {
     let (recipe, configuration) = (recipe, try ModelFolder.configuration(model))
     let decoder: Decoder<B>
     if randomWeights {
-      try Machine.requireMemory(4 * configuration.parameterCount, for: "the weights", input: model + "/config.json")
+      try requireMemory(4 * configuration.parameterCount, for: "the weights", input: model + "/config.json")
       let initial = InitialWeights(seed: seed, on: backend)
       decoder = try Decoder(
         configuration, weights: initial, adapters: recipe.adapterConfiguration.map { [AdapterSource($0, initial)] } ?? [],

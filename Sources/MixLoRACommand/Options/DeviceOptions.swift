@@ -25,6 +25,11 @@ protocol ComputingCommand: ParsableCommand {
 }
 
 extension ComputingCommand {
+  /// Refuses what this process cannot hold; what a GPU cannot hold, it says itself.
+  func requireMemory(_ bytes: Double, for what: String, input: String) throws {
+    if device.backend == .cpu { try Machine.requireMemory(bytes, for: what, input: input) }
+  }
+
   /// Does the work on the device that was chosen.
   ///
   /// - Parameter threads: those of the processor; nil for what the options say.
@@ -46,12 +51,8 @@ enum GPU {
   ///
   /// - Throws: `CUDAError`, which lists what was looked for and where.
   static func open() throws -> CUDADevice {
-    do {
-      return try CUDADevice(
-        path: POSIX.environment("MIXLORA_CUDA_PATH"), cache: cache, usesLibrary: POSIX.environment("MIXLORA_CUDA_PRODUCTS") != "own")
-    } catch let error as CUDAError {
-      throw GPUError(description: "--backend cuda: \(error)")
-    }
+    try CUDADevice(
+      path: POSIX.environment("MIXLORA_CUDA_PATH"), cache: cache, usesLibrary: POSIX.environment("MIXLORA_CUDA_PRODUCTS") != "own")
   }
 
   /// Where compiled kernels are kept; nil where the user has no home.
@@ -61,9 +62,4 @@ enum GPU {
     }
     return nil
   }
-}
-
-/// There is no GPU to compute on, and why; exit code 5.
-struct GPUError: Error, CustomStringConvertible {
-  let description: String
 }

@@ -132,7 +132,7 @@ struct TrainCommand: ComputingCommand {
     var recipe = try recipe()
     recipe.threads = backend.threadCount
     try requireOwnDump(recipe)
-    try Machine.requireMemory(for: recipe)
+    try requireMemory(for: recipe)
     let run = try TrainingRun(recipe, out: dryRun && !resume ? nil : out, resumes: resume, on: backend, note: writeNote)
     if !dryRun { try run.prepare() }
     if let dumpBatches { try run.writeBatches(to: dumpBatches) }
@@ -212,9 +212,9 @@ struct TrainCommand: ComputingCommand {
   }
 }
 
-extension Machine {
+extension TrainCommand {
   /// Refuses a run whose drawn weights or new adapter, with gradients and moments, are more than this process can hold.
-  fileprivate static func requireMemory(for recipe: TrainingRecipe) throws {
+  private func requireMemory(for recipe: TrainingRecipe) throws {
     let files = try ModelFolder(recipe.model, newUnder: recipe.method == .full ? recipe.seed : nil)
     if files.isNew {
       try requireMemory(16 * files.configuration.parameterCount, for: "the weights", input: recipe.model + "/config.json")

@@ -1,0 +1,20 @@
+import ArgumentParser
+
+/// The sizes of one block, and how often it is timed: what `bench ffn` and `bench ops` have in common.
+struct BlockOptions: ParsableArguments {
+  @Option(help: "Channels C of the model.")
+  var channels = 2048
+  @Option(help: "Hidden width F.")
+  var hidden = 5632
+  @Option(help: "Tokens N.")
+  var tokens = 512
+  @Option(help: "Timed runs.")
+  var repeats = 5
+
+  func validate() throws {
+    for (name, value) in [("--channels", channels), ("--hidden", hidden), ("--tokens", tokens), ("--repeats", repeats)] {
+      guard (1...1_000_000).contains(value) else { throw ValidationError("\(name) is \(value), expected 1 to 1000000.") }
+    }
+    guard channels % 64 == 0 else { throw ValidationError("--channels is \(channels), expected a multiple of 64, the width of a head.") }
+  }
+}
