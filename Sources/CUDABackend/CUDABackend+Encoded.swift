@@ -28,12 +28,8 @@ extension CUDABackend {
     return tensor
   }
 
-  /// 128, which is enough for a product to run at full speed; 1024 where the head must be expanded first, as long as their logits
-  /// are no more than 2²⁶ numbers.
-  public func headRows(_ weight: Weight<Self>) -> Int {
-    guard case .frozen(let matrix) = weight, case .encoded = matrix.contents else { return 128 }
-    return max(128, min(1024, (1 << 26) / max(1, matrix.shape.rows) / 128 * 128))
-  }
+  /// 1024, as long as their logits are no more than 2²⁶ numbers: with fewer the head is read too often to keep a device busy.
+  public func headRows(_ weight: Weight<Self>) -> Int { max(128, min(1024, (1 << 26) / max(1, weight.shape.rows) / 128 * 128)) }
 
   /// The rows of a frozen table that `ids` names.
   func decodedRows(_ table: EncodedMatrix, _ ids: Indices<Self>) -> Tensor<Self> {
@@ -76,6 +72,7 @@ extension CUDABackend {
         multiply(alpha, a.from(column: start, of: Scalar.self), factor, beta, c, m, n, range.count)  // a part of every sum
         beta = 1
       }
+      withExtendedLifetime(block) {}  // what a product takes from the pool meanwhile is other memory
     }
   }
 

@@ -13,11 +13,13 @@ extension CUDABackend {
         "gemm", ("b", Shape(b.shape.rows, n), Shape(k, n)), ("the destination in c", Shape(range.count, c.columnCount), Shape(m, n)))
       let cs = writable(&c).from(row: range.lowerBound, column: 0, of: Scalar.self)
       let (left, isLeftTransposed) = dense(a)
+      defer { withExtendedLifetime(left) {} }
       let factor = FactorMatrix(rows: rows(left), isTransposed: isLeftTransposed)
       if case .frozen(let frozen, let transposed) = b, case .encoded(let encoded) = frozen.contents {
         return multiply(alpha, factor, encoded, isTransposed: transposed, beta, cs, m, n, k)
       }
       let (right, isRightTransposed) = dense(b)
+      defer { withExtendedLifetime(right) {} }
       multiply(alpha, factor, FactorMatrix(rows: rows(right), isTransposed: isRightTransposed), beta, cs, m, n, k)
     }
   }

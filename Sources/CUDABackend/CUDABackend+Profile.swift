@@ -43,7 +43,7 @@ extension CUDABackend {
   /// Ends the count.
   public func stopProfile() -> [OperationTime] {
     defer { core.profile = nil }
-    return (core.profile?.operations ?? []).map { $0.named(String($0.name.prefix { $0 != "(" })) }
+    return core.profile?.operations ?? []
   }
 }
 

@@ -51,7 +51,7 @@ public final class CUDADouble: CUDABackend {
 }
 
 /// An operation that reads indices, by the number that kernels report.
-enum IndexedOperation: Int32, CaseIterable {
+enum IndexedOperation: Int32 {
   case copy = 1
   case rope, embedding, addEmbeddingGradient, crossEntropy, gather, addScattered, route
 }

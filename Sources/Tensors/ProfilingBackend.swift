@@ -22,9 +22,6 @@ public struct OperationTime: Equatable, Sendable {
   public let calls: Int
   /// Seconds in all calls.
   public let seconds: Double
-
-  /// The same under another name.
-  public func named(_ name: String) -> OperationTime { OperationTime(name: name, calls: calls, seconds: seconds) }
 }
 
 /// Calls and seconds of each operation, as they are counted.
@@ -34,9 +31,9 @@ public struct Profile {
   /// Nothing counted.
   public init() {}
 
-  /// A call of an operation.
+  /// A call of an operation, by its name or by the compiler's, with the labels of its arguments.
   public mutating func add(_ name: StaticString, seconds: Double) {
-    let name = "\(name)"
+    let name = String("\(name)".prefix { $0 != "(" })
     let sum = times[name] ?? (0, 0)
     times[name] = (sum.calls + 1, sum.seconds + seconds)
   }

@@ -163,11 +163,3 @@ struct emulator_counts emulator_counts(cuda_device *device) {
   counts.bytes_touched = device->watch.bytesTouched;
   return counts;
 }
-
-const char *emulator_kernel(int index) {
-  int i = 0;
-  for (const simt::Kernel &kernel : kernels()) {
-    if (!kernel.isDouble && !kernel.isWatched && i++ == index) return kernel.name;
-  }
-  return nullptr;
-}

@@ -132,7 +132,6 @@ MX_BOUNDED_KERNEL(128) product_few(rows a, encoded b, rows c, int m, int n, int 
   sum += __shfl_xor_sync(0xffffffffu, sum, 1);
   sum += __shfl_xor_sync(0xffffffffu, sum, 2);
   if (t % 4 > 0 || i >= m || first + o >= n) return;
-  real *y = c[i] + first + o;
-  *y = beta == 0 ? alpha * sum : alpha * sum + beta * *y;
+  store(c[i] + first + o, sum, alpha, beta);
 }
 MX_ENTRY(product_few)

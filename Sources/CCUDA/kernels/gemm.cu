@@ -118,9 +118,6 @@ struct tile {
   }
 };
 
-/// y ← α sum + β y; with β = 0, y is not read.
-__device__ __forceinline__ void store(real *y, real sum, real alpha, real beta) { *y = beta == 0 ? alpha * sum : alpha * sum + beta * *y; }
-
 /// Large products: as many elements a thread as registers hold.
 typedef tile<sizeof(real) == 4 ? 128 : 64, 8, sizeof(real) == 4 ? 8 : 4> large;
 /// Others: four groups of threads share the terms of a small tile out, so that few and thin tiles keep a device busy.

@@ -70,6 +70,9 @@ __device__ __forceinline__ float mx_sqrt(float x) { return sqrtf(x); }
 __device__ __forceinline__ double mx_sqrt(double x) { return sqrt(x); }
 __device__ __forceinline__ real mx_infinity() { return (real)__uint_as_float(0x7f800000u); }
 
+/// y ← α sum + β y; with β = 0, y is not read.
+__device__ __forceinline__ void store(real *y, real sum, real alpha, real beta) { *y = beta == 0 ? alpha * sum : alpha * sum + beta * *y; }
+
 /// Σ over the 32 lanes of a warp, in every lane: always the same tree.
 template <class T>
 __device__ __forceinline__ T warp_sum(T x) {

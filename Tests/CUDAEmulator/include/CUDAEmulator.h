@@ -33,9 +33,6 @@ struct emulator_counts {
 };
 struct emulator_counts emulator_counts(struct cuda_device *_Nonnull);
 
-/// The names of all kernels, in the order of their texts: the `index`-th, null behind the last.
-const char *_Nullable emulator_kernel(int index);
-
 #ifdef __cplusplus
 }
 #endif
