@@ -19,7 +19,7 @@ extension CUDABackend {
     }
   }
 
-  /// δ first, then dq by tiles of queries, then dk and dv by tiles of keys.
+  /// δ and dq by tiles of queries, then dk and dv by tiles of keys.
   public func attentionBackward(
     _ dy: Tensor<Self>, _ q: Tensor<Self>, _ k: Tensor<Self>, _ v: Tensor<Self>, output: Tensor<Self>, logSumExp: Tensor<Self>,
     _ plan: SequencePlan<Self>, _ form: AttentionForm
@@ -36,11 +36,8 @@ extension CUDABackend {
       let (delta, deltas) = fresh(logSumExp.shape)
       let (scale, cap) = (Scalar(form.scale), Scalar(form.softcap ?? 0))
       launch(
-        "attention_delta", over: 32 * delta.shape.count, rows(dy), rows(output), deltas, Int64(delta.shape.count), Int32(form.heads),
-        Int32(form.headWidth))
-      launch(
         "attention_queries_\(tile.width)", blocks: blocks(plan, tile.queries), by: form.heads, threads: 256, rows(dy), rows(q), rows(k),
-        rows(v), rows(logSumExp), deltas, dqs, sequences, scale, cap)
+        rows(v), rows(output), rows(logSumExp), deltas, dqs, sequences, scale, cap)
       launch(
         "attention_keys_\(tile.width)", blocks: blocks(plan, tile.keys), by: form.keyValueHeads, threads: 256, rows(dy), rows(q), rows(k),
         rows(v), rows(logSumExp), deltas, dks, dvs, sequences, scale, cap)

@@ -8,11 +8,13 @@ extension CUDABackend {
     return core.operation {
       let (v, vs) = fresh(hidden.a.base.shape)
       let part = empty(Shape(stage.parts * routing.rows, stage.rank2))
+      let t2 = hidden.a2.map { _ in empty(Shape(routing.rows, stage.rank2)) }
       launch(
         "expert_forward", blocks: stage.tiles, by: stage.parts, threads: 256, stage.base1, stage.base3, stage.one, stage.three,
         stage.a2, stage.plan, stage.mask, vs, rows(part), Int64(routing.rows), stage.width, Int32(stage.rank1), Int32(stage.rank2),
         Int32(stage.rank3), stage.scale1, stage.scale3, stage.factor, stage.activation)
-      return ExpertHidden.Result(v: v, t2: hidden.a2.map { _ in join(part, Shape(routing.rows, stage.rank2), 1, stage, routing) })
+      join(part, [(t2, 1)], stage, routing)
+      return ExpertHidden.Result(v: v, t2: t2)
     }
   }
 
@@ -30,12 +32,14 @@ extension CUDABackend {
       let two = ExpertBranch(t: z.map { rows($0) } ?? .none, b: stage.a2)
       let (da, das) = fresh(q.shape)
       let (dc, dcs) = fresh(q.shape)
-      func part(_ width: Int) -> Tensor<Self> { empty(Shape(stage.parts * routing.rows, width)) }
-      let (dt1, dt3, dw) = (part(stage.rank1), part(stage.rank3), part(1))
+      func sums(_ sum: ExpertSum<Self>) -> Tensor<Self>? { sum.branch.map { empty($0.t.shape) } }
+      let (dt1, dt3, dw) = (sums(hidden.a), sums(hidden.c), empty(Shape(routing.rows, 1)))
+      let part = empty(Shape(stage.parts * routing.rows, stage.rank1 + stage.rank3 + 1))
       launch(
         "expert_backward", blocks: stage.tiles, by: stage.parts, threads: 256, rows(q), stage.base1, stage.base3, stage.one, two,
-        stage.three, stage.plan, stage.mask, das, dcs, rows(dt1), rows(dt3), rows(dw), Int64(routing.rows), stage.width,
-        Int32(stage.rank1), Int32(stage.rank2), Int32(stage.rank3), stage.scale1, stage.scale3, stage.factor, stage.activation)
+        stage.three, stage.plan, stage.mask, das, dcs, rows(part), Int64(routing.rows), stage.width, Int32(stage.rank1),
+        Int32(stage.rank2), Int32(stage.rank3), stage.scale1, stage.scale3, stage.factor, stage.activation)
+      join(part, [(dt1, stage.scale1), (dt3, stage.scale3), (dw, 1)], stage, routing)
       let largest = max(stage.rank1, stage.rank2, stage.rank3)
       if largest > 0 {
         func gradient(_ parameter: Parameter<Self>?) -> DeviceRows { parameter.map { writable(&$0.gradient) } ?? .none }
@@ -47,25 +51,22 @@ extension CUDABackend {
           rows(q), stage.base1, stage.base3, stage.one, two, stage.three, stage.plan, stage.mask, db1, da2, db3, stage.width,
           Int32(stage.rank1), Int32(stage.rank2), Int32(stage.rank3), stage.scale1, stage.scale3, stage.factor, stage.activation)
       }
-      func joined(_ sum: ExpertSum<Self>, _ part: Tensor<Self>) -> Tensor<Self>? {
-        sum.branch.map { join(part, Shape(routing.rows, part.columnCount), Scalar($0.scale), stage, routing) }
-      }
-      return ExpertHidden.Gradient(
-        dw: join(dw, Shape(routing.rows), 1, stage, routing), a: (da, joined(hidden.a, dt1)), c: (dc, joined(hidden.c, dt3)))
+      return ExpertHidden.Gradient(dw: dw.asVector, a: (da, dt1), c: (dc, dt3))
     }
   }
 
-  /// The sum of what `stage.parts` blocks of columns have left of each row.
+  /// Sums up what `stage.parts` blocks of columns have left of each row: the columns of up to three results, each with its factor.
   private func join(
-    _ part: Tensor<Self>, _ shape: Shape, _ alpha: Scalar, _ stage: ExpertStage<Self>, _ routing: Routing<Self>
-  ) -> Tensor<Self> {
-    let y = empty(shape)
-    let width = part.columnCount
+    _ part: Tensor<Self>, _ results: [(y: Tensor<Self>?, alpha: Scalar)], _ stage: ExpertStage<Self>, _ routing: Routing<Self>
+  ) {
+    func result(_ i: Int) -> ExpertResult<Scalar> {
+      guard i < results.count, let y = results[i].y else { return ExpertResult(y: .none, width: 0, alpha: 0) }
+      return ExpertResult(y: rows(y), width: Int32(y.columnCount), alpha: results[i].alpha)
+    }
+    let count = routing.rows * part.columnCount
     launch(
-      "expert_join", over: shape.count, rows(part), DeviceRows(base: address(y), stride: Int64(width)),
-      pairs(routing), Int64(shape.count), Int32(width), Int32(routing.rows),
-      Int32(stage.parts), alpha)
-    return y
+      "expert_join", over: count, rows(part), result(0), result(1), result(2), pairs(routing), Int64(count), Int32(part.columnCount),
+      Int32(routing.rows), Int32(stage.parts))
   }
 }
 
@@ -82,6 +83,13 @@ struct ExpertPlan: BitwiseCopyable {
   let weights: cuda_address
   let experts: Int32
   let tokens: Int32
+}
+
+/// `struct expert_result` of expert.cu.
+struct ExpertResult<Scalar: CUDAScalar>: BitwiseCopyable {
+  let y: DeviceRows
+  let width: Int32
+  let alpha: Scalar
 }
 
 /// `struct expert_mask` of expert.cu.

@@ -40,22 +40,25 @@ public struct BalanceLoss<B: Backend>: Sendable {
     let tokens = Double(loads.reduce(0) { $0 + $1.tokens })  // L·N
     guard tokens > 0 else { return (backend.zeros(Shape(1)), loads.map { _ in backend.zeros(Shape(experts)) }) }
     let coefficient = weight * coefficient
-    var balances: [Tensor<B>] = []
     switch form {
     case .pooledTopK:
-      var balance = backend.zeros(Shape(experts))  // (E)
-      for load in loads { backend.add(coefficient * Double(experts) / (tokens * tokens), load.counts, into: &balance) }
-      balances = loads.map { _ in balance }
-    case .perLayerArgmax:
+      var (balance, importance) = (backend.zeros(Shape(experts)), backend.zeros(Shape(experts)))  // (E)
       for load in loads {
-        var balance = backend.zeros(Shape(experts))  // (E)
+        backend.add(coefficient * Double(experts) / (tokens * tokens), load.counts, into: &balance)
+        backend.addColumnSums(load.probabilities, weights: nil, into: &importance)
+      }
+      return (backend.dot(balance, importance), loads.map { _ in balance })
+    case .perLayerArgmax:
+      var (loss, balances) = (backend.zeros(Shape(1)), [Tensor<B>]())
+      for load in loads {
+        var (balance, importance) = (backend.zeros(Shape(experts)), backend.zeros(Shape(experts)))  // (E)
         backend.add(coefficient * Double(experts) / (tokens * Double(load.tokens)), load.firstCounts, into: &balance)
+        backend.addColumnSums(load.probabilities, weights: nil, into: &importance)
+        backend.add(1, backend.dot(balance, importance), into: &loss)
         balances.append(balance)
       }
+      return (loss, balances)
     }
-    var loss = backend.zeros(Shape(1))
-    for (load, balance) in zip(loads, balances) { backend.add(1, backend.dot(balance, load.importance), into: &loss) }
-    return (loss, balances)
   }
 }
 

@@ -58,12 +58,10 @@ public struct Router<B: Backend> {
     var choice = backend.choose(p, policy)  // (N·S)
     run.hook(choice: &choice, path, "choice", "the experts of the largest p")
     let routing = weighted(backend.route(p, choice: choice, policy), run)  // (M)  rows ordered by expert
-    var importance = backend.zeros(Shape(gate.shape.rows))  // (E)
-    backend.addColumnSums(p, weights: nil, into: &importance)
     run.report(
       RouterLoad(
         path: path, adapter: adapter, tokens: routing.tokens, counts: routing.counts, firstCounts: routing.firstCounts,
-        importance: importance))
+        probabilities: p))
     return Cache(x: x, p: p, routing: routing)
   }
 

@@ -92,16 +92,16 @@ public struct RouterLoad<B: Backend> {
   public let counts: Tensor<B>
   /// Tokens whose first choice is each expert: (E).
   public let firstCounts: Tensor<B>
-  /// Σ_n p_n: (E).
-  public let importance: Tensor<B>
+  /// p: (N,E).
+  public let probabilities: Tensor<B>
 
   /// The load of a router.
-  public init(path: String, adapter: Int, tokens: Int, counts: Tensor<B>, firstCounts: Tensor<B>, importance: Tensor<B>) {
+  public init(path: String, adapter: Int, tokens: Int, counts: Tensor<B>, firstCounts: Tensor<B>, probabilities: Tensor<B>) {
     self.path = path
     self.adapter = adapter
     self.tokens = tokens
     self.counts = counts
     self.firstCounts = firstCounts
-    self.importance = importance
+    self.probabilities = probabilities
   }
 }

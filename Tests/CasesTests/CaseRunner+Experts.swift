@@ -72,12 +72,10 @@ extension CaseRunner {
       let values = input.values[layer * tokens * experts..<(layer + 1) * tokens * experts]
       let p = backend.softmax(backend.upload(values.map { B.Scalar($0) }, Shape(tokens, experts)))
       let routing = backend.route(p, choice: backend.choose(p, policy), policy)
-      var importance = backend.zeros(Shape(experts))
-      backend.addColumnSums(p, weights: nil, into: &importance)
       plans.append((p, routing))
       loads.append(
         RouterLoad(
-          path: "\(layer)", adapter: 0, tokens: tokens, counts: routing.counts, firstCounts: routing.firstCounts, importance: importance))
+          path: "\(layer)", adapter: 0, tokens: tokens, counts: routing.counts, firstCounts: routing.firstCounts, probabilities: p))
     }
     let (loss, balances) = BalanceLoss<B>(form, coefficient: try folder.number("coefficient")).forward(loads, Run(backend))
     try give("loss", loss)

@@ -7,7 +7,8 @@
 //
 // A block of 16 × 16 threads has a tile of 16 I rows and 32 columns of S, thread (y, x) its rows y + 16 i and its columns x and
 // x + 16; of a result it has the same rows, and W/16 of at most W columns of the head. A tile lies within one sequence: what belongs to
-// another is never read. dQ has a block for every tile of queries, dK and dV for every tile of keys, which walks all heads that read it.
+// another is never read. δ and dQ have a block for every tile of queries, then dK and dV for every tile of keys, which walks all heads
+// that read it.
 #include "mx.cuh"
 
 /// The sequences of a batch, the query heads that read one head of keys, the width of a head, and how many rows a query sees.
@@ -261,18 +262,6 @@ __device__ __forceinline__ void attend_row(
   }
 }
 
-// δ_i = ⟨dO_i, O_i⟩ of every row and head: a warp each.
-MX_BOUNDED_KERNEL(256) attention_delta(rows dy, rows o, rows delta, i64 count, int heads, int width) {
-  i64 i = mx_thread() / 32;
-  if (i >= count) return;
-  int n = (int)(i / heads), head = (int)(i % heads), lane = threadIdx.x % 32;
-  real sum = 0;
-  for (int c = lane; c < width; c += 32) sum += dy[n][head * width + c] * o[n][head * width + c];
-  sum = warp_sum(sum);
-  if (lane == 0) delta[n][head] = sum;
-}
-MX_ENTRY(attention_delta)
-
 /// P and dS of a pair from ⟨q, k⟩ and dP; zeros where the query does not see the key.
 __device__ __forceinline__ void attention_pair(real &s, real &dp, bool isSeen, real lse, real delta, real scale, real cap) {
   real slope, p = isSeen ? mx_exp(attention_capped(scale * s, cap, slope) - lse) : 0;
@@ -280,10 +269,10 @@ __device__ __forceinline__ void attention_pair(real &s, real &dp, bool isSeen, r
   dp = isSeen ? scale * (p * (dp - delta) * slope) : 0;
 }
 
-// dQ of a tile of queries.
+// δ and dQ of a tile of queries.
 template <int I, int W>
 __device__ __forceinline__ void attend_queries(
-    attention_tile<I> &t, rows dy, rows q, rows k, rows v, rows lse, rows delta, rows dq, sequences s, real scale, real cap) {
+    attention_tile<I> &t, rows dy, rows q, rows k, rows v, rows o, rows lse, rows delta, rows dq, sequences s, real scale, real cap) {
   attention_place at;
   if (!at.find(s, 16 * I, gridDim.x - 1 - blockIdx.x)) return;
   int head = blockIdx.y, x = threadIdx.x % 16, y = threadIdx.x / 16;
@@ -292,8 +281,14 @@ __device__ __forceinline__ void attend_queries(
   dy = attention_part(dy, row, head * s.width);
   k = attention_part(k, at.key, head / s.group * s.width);
   v = attention_part(v, at.key, head / s.group * s.width);
+  o = attention_part(o, row, head * s.width);
   real out[I][W / 16];
   for (int i = 0; i < I; i++) {
+    int m = y + 16 * i;
+    real center = 0;
+    for (int c = x; c < s.width && m < nq; c += 16) center += dy[m][c] * o[m][c];
+    for (int d = 8; d > 0; d >>= 1) center += __shfl_xor_sync(0xffffffffu, center, d);
+    if (x == 0 && m < nq) delta[row + m][head] = center;  // all threads read it there: registers are full
     for (int c = 0; c < W / 16; c++) out[i][c] = 0;
   }
   for (int j0 = attention_lowest(at.first, s.window); j0 < end; j0 += 32) {
@@ -377,9 +372,9 @@ __device__ __forceinline__ void attend_keys(
   MX_ENTRY(attention_row_##W)                                                                                                  \
   MX_BOUNDED_KERNEL(MX_TILE(W))                                                                                                       \
   attention_queries_##W(                                                                                                       \
-      rows dy, rows q, rows k, rows v, rows lse, rows delta, rows dq, sequences s, real scale, real cap) {                     \
+      rows dy, rows q, rows k, rows v, rows o, rows lse, rows delta, rows dq, sequences s, real scale, real cap) {             \
     MX_SHARED(attention_tile<I>, tile);                                                                                        \
-    attend_queries<I, W>(tile, dy, q, k, v, lse, delta, dq, s, scale, cap);                                                    \
+    attend_queries<I, W>(tile, dy, q, k, v, o, lse, delta, dq, s, scale, cap);                                                 \
   }                                                                                                                            \
   MX_ENTRY(attention_queries_##W)                                                                                              \
   MX_BOUNDED_KERNEL(MX_TILE(W))                                                                                                       \

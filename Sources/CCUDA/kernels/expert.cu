@@ -178,14 +178,26 @@ expert_forward(
 }
 MX_ENTRY(expert_forward)
 
-// y = α Σ of the parts that blocks have left; 0 in rows that nobody owns.
-MX_KERNEL expert_join(rows part, rows y, const int *pairs, i64 count, int width, int part_rows, int parts, real alpha) {
+/// Columns of a sum over F: y = α Σ of what blocks have left.
+struct expert_result {
+  rows y;
+  int width;
+  real alpha;
+};
+
+// Joins the parts that blocks have left of sums over F, the columns of up to three results side by side; 0 in rows that nobody owns.
+MX_KERNEL expert_join(
+    rows part, expert_result first, expert_result second, expert_result third, const int *pairs, i64 count, int width, int part_rows,
+    int parts) {
   i64 i = mx_thread();
   if (i >= count) return;
   int m = (int)(i / width), j = (int)(i - (i64)m * width);
   real sum = 0;
   for (int k = 0; m < *pairs && k < parts; k++) sum += part[(i64)k * part_rows + m][j];
-  y[m][j] = alpha * sum;
+  int after = j - first.width, last = after - second.width;
+  if (after < 0) first.y[m][j] = first.alpha * sum;
+  else if (last < 0) second.y[m][after] = second.alpha * sum;
+  else third.y[m][last] = third.alpha * sum;
 }
 MX_ENTRY(expert_join)
 
@@ -220,18 +232,15 @@ struct alignas(16) expert_backward_tile {
   real da[expert_tokens][64], dc[expert_tokens][64];
 };
 
-// dbase1, dbase3, and B1_kᵀ da_k, B3_kᵀ dc_k, ⟨q_k, h_k⟩ of a block's columns.
+// dbase1, dbase3, and side by side B1_kᵀ da_k, B3_kᵀ dc_k, ⟨q_k, h_k⟩ of a block's columns.
 MX_BOUNDED_KERNEL(MX_RANKS(16))
 expert_backward(
     rows q, rows base1, rows base3, expert_branch one, expert_branch two, expert_branch three, expert_plan plan, expert_mask mask, rows da,
-    rows dc, rows dt1, rows dt3, rows dw, i64 part_rows, int width, int rank1, int rank2, int rank3, real scale1, real scale3, real factor,
-    int is_gelu) {
+    rows dc, rows part, i64 part_rows, int width, int rank1, int rank2, int rank3, real scale1, real scale3, real factor, int is_gelu) {
   MX_SHARED(expert_backward_tile, tile);
   int x = threadIdx.x % 64, y = threadIdx.x / 64, begin = blockIdx.x * expert_tokens;
   int end = begin + expert_tokens < plan.tokens ? begin + expert_tokens : plan.tokens;
-  dt1.base += blockIdx.y * part_rows * dt1.stride;
-  dt3.base += blockIdx.y * part_rows * dt3.stride;
-  dw.base += blockIdx.y * part_rows * dw.stride;
+  rows dt1 = {part[blockIdx.y * part_rows], part.stride}, dt3 = {dt1.base + rank1, part.stride}, dw = {dt3.base + rank3, part.stride};
   for (int column = 64 * blockIdx.y; column < width; column += 64 * gridDim.y) {
     bool isFirst = column == 64 * (int)blockIdx.y;
     for (int n = y; n < expert_tokens; n += 4) tile.da[n][x] = tile.dc[n][x] = 0;
