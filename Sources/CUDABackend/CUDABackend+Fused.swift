@@ -2,18 +2,18 @@ import CCUDA
 import Tensors
 
 extension CUDABackend {
-  /// Nil for ranks above 64, whose sums a block cannot hold.
   public func expertHidden(_ hidden: ExpertHidden<Self>, _ routing: Routing<Self>) -> ExpertHidden<Self>.Result? {
-    guard let stage = ExpertStage(hidden, routing, on: self) else { return nil }
-    return core.operation {
+    core.operation {
+      let stage = ExpertStage(hidden, routing, on: self)
       let (v, vs) = fresh(hidden.a.base.shape)
-      let part = empty(Shape(stage.parts * routing.rows, stage.rank2))
+      let parts = stage.parts(of: stage.tiles)
+      let sums = empty(Shape(parts * routing.rows, stage.rank2))
       let t2 = hidden.a2.map { _ in empty(Shape(routing.rows, stage.rank2)) }
       launch(
-        "expert_forward", blocks: stage.tiles, by: stage.parts, threads: 256, stage.base1, stage.base3, stage.one, stage.three,
-        stage.a2, stage.plan, stage.mask, vs, rows(part), Int64(routing.rows), stage.width, Int32(stage.rank1), Int32(stage.rank2),
+        "expert_forward", blocks: stage.tiles, by: parts, threads: 256, stage.base1, stage.base3, stage.one, stage.three,
+        stage.a2, stage.plan, stage.mask, vs, rows(sums), Int64(routing.rows), stage.width, Int32(stage.rank1), Int32(stage.rank2),
         Int32(stage.rank3), stage.scale1, stage.scale3, stage.factor, stage.activation)
-      join(part, [(t2, 1)], stage, routing)
+      join(sums, parts, [(t2, 1)], routing)
       return ExpertHidden.Result(v: v, t2: t2)
     }
   }
@@ -21,8 +21,8 @@ extension CUDABackend {
   public func expertHiddenBackward(_ q: Tensor<Self>, z: Tensor<Self>?, _ hidden: ExpertHidden<Self>, _ routing: Routing<Self>)
     -> ExpertHidden<Self>.Gradient?
   {
-    guard var stage = ExpertStage(hidden, routing, on: self) else { return nil }
-    return core.operation {
+    core.operation {
+      var stage = ExpertStage(hidden, routing, on: self)
       requireShapes("expertHiddenBackward", ("q", q.shape, hidden.a.base.shape))
       if let z, hidden.a2 != nil {
         requireShapes("expertHiddenBackward", ("z", z.shape, Shape(routing.rows, stage.rank2)))
@@ -32,41 +32,42 @@ extension CUDABackend {
       let two = ExpertBranch(t: z.map { rows($0) } ?? .none, b: stage.a2)
       let (da, das) = fresh(q.shape)
       let (dc, dcs) = fresh(q.shape)
-      func sums(_ sum: ExpertSum<Self>) -> Tensor<Self>? { sum.branch.map { empty($0.t.shape) } }
-      let (dt1, dt3, dw) = (sums(hidden.a), sums(hidden.c), empty(Shape(routing.rows, 1)))
-      let part = empty(Shape(stage.parts * routing.rows, stage.rank1 + stage.rank3 + 1))
+      func result(_ sum: ExpertSum<Self>) -> Tensor<Self>? { sum.branch.map { empty($0.t.shape) } }
+      let (dt1, dt3, dw) = (result(hidden.a), result(hidden.c), empty(Shape(routing.rows, 1)))
+      let (groups, tilesOfGroup) = stage.groups
+      let parts = stage.parts(of: groups)
+      let sums = empty(Shape(parts * routing.rows, stage.rank1 + stage.rank3 + 1))
+      let factorRows = routing.experts * (stage.rank1 + stage.rank2 + stage.rank3)
+      let outer = empty(Shape(groups * factorRows, q.columnCount))
       launch(
-        "expert_backward", blocks: stage.tiles, by: stage.parts, threads: 256, rows(q), stage.base1, stage.base3, stage.one, two,
-        stage.three, stage.plan, stage.mask, das, dcs, rows(part), Int64(routing.rows), stage.width, Int32(stage.rank1),
-        Int32(stage.rank2), Int32(stage.rank3), stage.scale1, stage.scale3, stage.factor, stage.activation)
-      join(part, [(dt1, stage.scale1), (dt3, stage.scale3), (dw, 1)], stage, routing)
-      let largest = max(stage.rank1, stage.rank2, stage.rank3)
-      if largest > 0 {
-        func gradient(_ parameter: Parameter<Self>?) -> DeviceRows { parameter.map { writable(&$0.gradient) } ?? .none }
-        let db1 = gradient(hidden.a.branch?.b)
-        let da2 = stage.rank2 > 0 ? gradient(hidden.a2) : .none
-        let db3 = gradient(hidden.c.branch?.b)
-        launch(
-          "expert_outer_\(largest <= 16 ? 16 : largest <= 32 ? 32 : 64)", blocks: routing.experts, by: stage.columnBlocks, threads: 256,
-          rows(q), stage.base1, stage.base3, stage.one, two, stage.three, stage.plan, stage.mask, db1, da2, db3, stage.width,
-          Int32(stage.rank1), Int32(stage.rank2), Int32(stage.rank3), stage.scale1, stage.scale3, stage.factor, stage.activation)
-      }
+        "expert_backward", blocks: groups, by: parts, threads: 256, rows(q), stage.base1, stage.base3, stage.one, two, stage.three,
+        stage.plan, stage.mask, das, dcs, rows(sums), rows(outer), Int64(routing.rows), Int32(tilesOfGroup * stage.tileTokens),
+        stage.width, Int32(stage.rank1), Int32(stage.rank2), Int32(stage.rank3), stage.scale1, stage.scale3, stage.factor,
+        stage.activation)
+      join(sums, parts, [(dt1, stage.scale1), (dt3, stage.scale3), (dw, 1)], routing)
+      func gradient(_ parameter: Parameter<Self>?) -> DeviceRows { parameter.map { writable(&$0.gradient) } ?? .none }
+      let (db1, da2, db3) = (gradient(hidden.a.branch?.b), gradient(hidden.a2), gradient(hidden.c.branch?.b))
+      let count = factorRows * q.columnCount
+      launch(
+        "expert_add", over: count, rows(outer), db1, da2, db3, Int64(count), stage.width, Int32(routing.experts), Int32(stage.rank1),
+        Int32(stage.rank2), Int32(stage.rank3), stage.scale1, stage.scale3, Int32(groups))
+      withExtendedLifetime(outer) {}
       return ExpertHidden.Gradient(dw: dw.asVector, a: (da, dt1), c: (dc, dt3))
     }
   }
 
-  /// Sums up what `stage.parts` blocks of columns have left of each row: the columns of up to three results, each with its factor.
+  /// Joins what each of `parts` blocks of columns has left of every row's sums: the columns of up to three results, with their factors.
   private func join(
-    _ part: Tensor<Self>, _ results: [(y: Tensor<Self>?, alpha: Scalar)], _ stage: ExpertStage<Self>, _ routing: Routing<Self>
+    _ sums: Tensor<Self>, _ parts: Int, _ results: [(y: Tensor<Self>?, alpha: Scalar)], _ routing: Routing<Self>
   ) {
     func result(_ i: Int) -> ExpertResult<Scalar> {
       guard i < results.count, let y = results[i].y else { return ExpertResult(y: .none, width: 0, alpha: 0) }
       return ExpertResult(y: rows(y), width: Int32(y.columnCount), alpha: results[i].alpha)
     }
-    let count = routing.rows * part.columnCount
+    let count = routing.rows * sums.columnCount
     launch(
-      "expert_join", over: count, rows(part), result(0), result(1), result(2), pairs(routing), Int64(count), Int32(part.columnCount),
-      Int32(routing.rows), Int32(stage.parts))
+      "expert_join", over: count, rows(sums), result(0), result(1), result(2), pairs(routing), Int64(count), Int32(sums.columnCount),
+      Int32(routing.rows), Int32(parts))
   }
 }
 
@@ -118,15 +119,16 @@ private struct ExpertStage<B: CUDABackend> {
   let factor: B.Scalar
   let activation: Int32
   let width: Int32
-  /// Tiles of tokens, `expert_tokens` of expert.cu each.
+  /// Tokens of a tile, `expert_tokens` of expert.cu.
+  let tileTokens = B.Scalar.isDouble ? 16 : 64
+  /// Tiles of tokens.
   let tiles: Int
-  /// Blocks of 64 columns.
-  let columnBlocks: Int
-  /// Blocks that share the columns of a tile; each leaves a part of every sum over F.
-  let parts: Int
+  /// Tiles of 64 columns.
+  let columnTiles: Int
+  /// Blocks that are wanted.
+  let blocks: Int
 
-  /// Nil where a rank is above 64.
-  init?(_ hidden: ExpertHidden<B>, _ routing: Routing<B>, on backend: B) {
+  init(_ hidden: ExpertHidden<B>, _ routing: Routing<B>, on backend: B) {
     let (n, f) = (routing.tokens, hidden.a.base.columnCount)
     func branch(_ sum: ExpertSum<B>) -> (ExpertBranch, rank: Int, scale: B.Scalar) {
       requireShapes("expertHidden", ("a base", sum.base.shape, Shape(n, f)))
@@ -139,7 +141,6 @@ private struct ExpertStage<B: CUDABackend> {
     (three, rank3, scale3) = branch(hidden.c)
     rank2 = hidden.a2.map { $0.shape.rows / routing.experts } ?? 0
     if let a2 = hidden.a2 { requireShapes("expertHidden", ("A2", a2.shape, Shape(routing.experts * rank2, f))) }
-    if max(rank1, rank2, rank3) > 64 { return nil }
     (base1, base3) = (backend.rows(hidden.a.base), backend.rows(hidden.c.base))
     a2 = hidden.a2.map { backend.rows($0.value) } ?? .none
     plan = ExpertPlan(
@@ -156,9 +157,23 @@ private struct ExpertStage<B: CUDABackend> {
     factor = mask?.factor ?? 1
     activation = hidden.activation.number
     width = Int32(f)
-    let tokens = B.Scalar.isDouble ? 16 : 64
-    tiles = (n + tokens - 1) / tokens
-    columnBlocks = (f + 63) / 64
-    parts = min(columnBlocks, max(1, backend.core.expertBlocks / max(1, tiles)))
+    tiles = (n + tileTokens - 1) / tileTokens
+    columnTiles = (f + 63) / 64
+    blocks = backend.core.expertBlocks
+  }
+
+  /// How many blocks share the columns of each of `groups` of tokens: no more than keep a device busy, for each leaves a part of every
+  /// sum over F.
+  func parts(of groups: Int) -> Int {
+    let walk = max(1, (columnTiles * groups + blocks - 1) / blocks)  // tiles of columns of one block
+    return (columnTiles + walk - 1) / walk
+  }
+
+  /// How many groups of tokens have blocks of their own in backward, and tiles of each: no more than keep a device busy, or one for 1024
+  /// tokens, for each leaves a part of every sum over an expert's rows, and these are as large as the factors.
+  var groups: (count: Int, tiles: Int) {
+    let wanted = max(blocks / max(1, columnTiles), tiles * tileTokens / 1024, 1)
+    let size = (tiles + wanted - 1) / wanted
+    return (size == 0 ? 0 : (tiles + size - 1) / size, size)
   }
 }

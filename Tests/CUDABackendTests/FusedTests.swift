@@ -46,37 +46,27 @@ import Testing
     )
   }
 
-  /// As it is where there are more tokens than a device has room for: sums over F then have one part.
-  @Test func blocksThatWalkSeveralTilesOfColumnsMeetEveryBound() throws {
-    let backend = try CUDAFloat(EmulatedDevice.open(seed: 2), isPoisoned: true)
-    backend.core.expertBlocks = 1
-    let report = ConformanceReport(backend, operations: ["expertHidden", "expertHiddenBackward"])
-    #expect(report.isPassed && report.notRun.isEmpty, "\(report)")
-  }
-
-  /// Ranks beyond 64 have no pass in either direction, so that the layer's lines run.
-  @Test func ranksThatABlockCannotHoldHaveNoPass() throws {
-    let backend = try CUDAFloat(EmulatedDevice.open(), isPoisoned: true)
-    let p = backend.softmax(backend.zeros(Shape(3, 2)))
-    let routing = backend.route(p, choice: backend.choose(p, .topK(1)), .topK(1))
-    for (rank, isThere) in [(64, true), (65, false)] {
-      let sum = ExpertSum(base: backend.zeros(Shape(3, 5)), branch: nil)
-      let a2 = Parameter("A2", backend.zeros(Shape(2 * rank, 5)), on: backend)
-      let hidden = ExpertHidden(activation: .silu, a: sum, c: sum, a2: a2, mask: nil)
-      #expect((backend.expertHidden(hidden, routing) != nil) == isThere)
-      let z = backend.zeros(Shape(3, rank))
-      #expect((backend.expertHiddenBackward(backend.zeros(Shape(3, 5)), z: z, hidden, routing) != nil) == isThere)
+  /// As it is where a device has no room for more blocks: each walks several tiles of columns and, backward, of tokens.
+  @Test func blocksThatWalkSeveralTilesMeetEveryBound() throws {
+    func check<B: CUDABackend>(_ backend: B) {
+      backend.core.expertBlocks = 1
+      let report = ConformanceReport(backend, operations: ["expertHidden", "expertHiddenBackward"])
+      #expect(report.isPassed && report.notRun.isEmpty, "\(report)")
     }
+    check(try CUDAFloat(EmulatedDevice.open(seed: 2), isPoisoned: true))
+    check(try CUDADouble(EmulatedDevice.open(seed: 2), isPoisoned: true))
   }
 
-  /// Bases and q are read, v, da and dc written, once by a kernel: 3 words forward, 5 backward, and 3 for what sums over an expert's rows.
-  /// All else grows with the rank: factors and their gradients by E r / N, t, z and the parts of sums over F by r / F.
-  @Test(arguments: [Size(n: 128, f: 128, e: 4, r: 2), Size(n: 192, f: 128, e: 8, r: 16)])
-  func aStageMovesElevenWordsAndWhatRanksAdd(_ size: Size) throws {
+  /// Bases and q are read, v, da and dc written, once by a kernel: 3 words forward, 5 backward. All else grows with the rank. Per E r / N:
+  /// factors are read by each pass, their gradients joined from one sum for every 64 tokens. Per r / F: t and z, and the parts of sums
+  /// over F, one for every 64 columns.
+  @Test(arguments: [Size(n: 256, f: 128, e: 4, r: 2), Size(n: 192, f: 128, e: 8, r: 16)])
+  func aStageMovesEightWordsAndWhatRanksAdd(_ size: Size) throws {
     let (n, f, e, r) = (Double(size.n), Double(size.f), Double(size.e), Double(size.r))
-    let parts = (f / 64).rounded(.up)
-    let expected = 11 + 15 * e * r / n + 2 / f * (9 * r + 2 * parts * r + (2 * r + 1) * (2 * parts + 1))
+    let (groups, parts) = ((n / 64).rounded(.up), (f / 64).rounded(.up))
+    let expected = 8 + (6 + 6 * (groups + 1)) * e * r / n + 2 / f * (5 * r + (r + 2 * r + 1) * (2 * parts + 1))
     let words = try Self.words(size)
-    #expect(words.once > 11 && words.once < 1.05 * expected, "\(size): \(words), expected \(expected)")
+    #expect(words.once > 8 && words.once < 1.05 * expected, "\(size): \(words), expected \(expected)")
+    if r == 2 { #expect(words.once <= 10) }  // what ranks add at the width of a real model
   }
 }

@@ -1,4 +1,4 @@
-// The hidden rows of the experts in one pass forward and two backward; no (M,F) value is ever stored. For a token n, its experts k with
+// The hidden rows of the experts in one pass forward and one backward; no (M,F) value is ever stored. For a token n, its experts k with
 // weights w_k, and q = W2ᵀ dy:
 //
 //     a_k = base1 + s B1_k t1_k      c_k = base3 + s B3_k t3_k      h_k = act(a_k) ⊙ c_k      g_k = m_k ⊙ h_k
@@ -7,13 +7,14 @@
 //     da_k = dh_k ⊙ c_k ⊙ act′(a_k)  dbase1 = Σ_k da_k              dt1_k = s B1_kᵀ da_k      dB1_k = s Σ da_k t1_kᵀ      3 alike
 //     dc_k = dh_k ⊙ act(a_k)                                                                  dA2_k = Σ w_k z_k g_kᵀ
 //
-// A block has 64 columns of F, and thread (y, x) of 4 × 64 column x of them. It takes an expert's rows sixteen at a time, a thread four
-// of them. What sums over a token's experts has a block for a tile of tokens, which walks the experts in turn; what sums over an expert's
-// rows a block for the expert. Sums over F stop at the end of a block's columns, and are joined in their order.
+// A block has 64 columns of F, and thread (y, x) of 4 × 64 column x of them. It takes tokens a tile at a time and walks the tile's
+// experts in turn, an expert's rows sixteen at a time, a thread four of them. What sums over a token's experts stays in shared memory
+// as long as the tile does. Sums over F stop at the end of a block's columns and sums over an expert's rows at the end of its tokens;
+// what blocks have left of them is joined in their order.
 #include "mx.cuh"
 
-// Blocks of 256 threads, of which a multiprocessor is to hold two in single precision if ranks are at most 32.
-#define MX_RANKS(R) 256, R <= 32 ? 8 / sizeof(real) : 1
+// Blocks of 256 threads, of which a multiprocessor is to hold two in single precision.
+#define MX_EXPERTS 256, 8 / sizeof(real)
 
 /// One of the three low-rank branches: t (M,r), and all experts' B (F,E·r) or A2 (E·r,F).
 struct expert_branch {
@@ -37,10 +38,11 @@ struct expert_mask {
 /// Tokens of a tile: what fits into shared memory with two numbers for each of 64 columns.
 constexpr int expert_tokens = sizeof(real) == 4 ? 64 : 16;
 
-/// Operands of a branch, a value of sixteen rows that is summed over columns or multiplied with their t, and whose rows they are.
+/// Operands of a branch, a value of sixteen rows that is summed over columns or multiplied with their t, and of each row its token,
+/// its weight and which elements its mask keeps, a bit each.
 struct alignas(16) expert_stage {
   real b[16][65], t[16][20], rows[16][65], weight[16];
-  int token[16];
+  int token[16], kept[16][8];
 };
 
 /// Sixteen rows of one expert from `first` on (`count` of them are there), and the 64 columns from `column` on.
@@ -89,13 +91,38 @@ __device__ __forceinline__ void expert_project(expert_stage &stage, rows b, int 
   }
 }
 
-/// 1 / (1 − p) or 0: an element of m_k.
-__device__ __forceinline__ real expert_kept(expert_mask mask, real factor, int token, int expert, int column) {
-  if (mask.threshold == 0) return 1;
-  philox p = philox_numbers(mask.step, mask.samples[token], mask.positions[token], column / 8, derived_key(mask.key, expert));
-  int word = column % 8 / 2;
-  u32 bits = word == 0 ? p.n[0] : word == 1 ? p.n[1] : word == 2 ? p.n[2] : p.n[3];
-  return (column % 2 ? bits >> 16 : bits & 0xffff) >= mask.threshold ? factor : 0;
+/// Puts four rows of a column where all threads read them.
+__device__ __forceinline__ void expert_put(expert_stage &stage, const real (&value)[4]) {
+  __syncthreads();
+  for (int u = 0; u < 4; u++) stage.rows[threadIdx.x / 64 * 4 + u][threadIdx.x % 64] = value[u];
+}
+
+/// g_ix += Σ_m t_mi rows_mx of sixteen rows.
+__device__ __forceinline__ void expert_add_outer(expert_stage &stage, rows t, int rank, expert_part p, rows g) {
+  int x = threadIdx.x % 64, y = threadIdx.x / 64, n = threadIdx.x / 16, c = threadIdx.x % 16;
+  for (int r0 = 0; r0 < rank; r0 += 16) {
+    __syncthreads();
+    stage.t[n][c] = n < p.count && r0 + c < rank ? t[p.first + n][r0 + c] : 0;
+    __syncthreads();
+    real sum[4] = {0, 0, 0, 0};
+#pragma unroll 4
+    for (int m = 0; m < 16; m++) {
+      for (int u = 0; u < 4; u++) sum[u] += stage.t[m][4 * y + u] * stage.rows[m][x];
+    }
+    for (int u = 0; u < 4; u++) {
+      int i = r0 + 4 * y + u;
+      if (i < rank && p.column + x < p.width) g[i][p.column + x] += sum[u];
+    }
+  }
+}
+
+/// Which of a row's elements from column 8 b on m_k keeps: a bit each.
+__device__ __forceinline__ int expert_kept(expert_mask mask, int token, int expert, int b) {
+  if (mask.threshold == 0) return 255;
+  philox p = philox_numbers(mask.step, mask.samples[token], mask.positions[token], b, derived_key(mask.key, expert));
+  int bits = 0;
+  for (int i = 0; i < 8; i++) bits |= (i % 2 ? p.n[i / 2] >> 16 : p.n[i / 2] & 0xffff) >= mask.threshold ? 1 << i : 0;
+  return bits;
 }
 
 /// The first of an expert's rows, among those from `low` to before `high`, whose token is at least `token`.
@@ -108,25 +135,28 @@ __device__ __forceinline__ int expert_row(const int *token_of_row, int low, int 
   return low;
 }
 
-/// a_k and c_k of four rows of a column, and their tokens, −1 where there is none.
+/// a_k and c_k of four rows of a column, whether m_k keeps what is made of them, and their tokens, −1 where there is none.
 struct expert_sums {
   real a[4], c[4];
   int token[4];
+  bool isKept[4];
 
   __device__ __forceinline__ void form(
       expert_stage &stage, rows base1, rows base3, expert_branch one, expert_branch three, int rank1, int rank3, real scale1, real scale3,
-      expert_plan plan, expert_part p) {
-    int x = threadIdx.x % 64, y = threadIdx.x / 64, row = threadIdx.x;
+      expert_plan plan, expert_mask mask, expert_part p) {
+    int x = threadIdx.x % 64, y = threadIdx.x / 64, row = threadIdx.x / 8, b = threadIdx.x % 8;
     __syncthreads();
     if (row < 16) {
-      stage.token[row] = row < p.count ? plan.token_of_row[p.first + row] : -1;
-      stage.weight[row] = row < p.count ? plan.weights[p.first + row] : 0;
+      int own = row < p.count ? plan.token_of_row[p.first + row] : -1;
+      stage.kept[row][b] = own < 0 ? 0 : expert_kept(mask, own, p.expert, p.column / 8 + b);
+      if (b == 0) stage.token[row] = own, stage.weight[row] = own < 0 ? 0 : plan.weights[p.first + row];
     }
     __syncthreads();
     expert_multiply<true>(a, stage, one, rank1, p);
     expert_multiply<true>(c, stage, three, rank3, p);
     for (int u = 0; u < 4; u++) {
       token[u] = p.column + x < p.width ? stage.token[4 * y + u] : -1;
+      isKept[u] = stage.kept[4 * y + u][x / 8] >> x % 8 & 1;
       if (token[u] < 0) continue;
       a[u] = base1[token[u]][p.column + x] + scale1 * a[u];
       c[u] = base3[token[u]][p.column + x] + scale3 * c[u];
@@ -140,7 +170,7 @@ struct alignas(16) expert_forward_tile {
 };
 
 // v = Σ_k w_k h_k, and A2_k g_k of a block's columns.
-MX_BOUNDED_KERNEL(MX_RANKS(16))
+MX_BOUNDED_KERNEL(MX_EXPERTS)
 expert_forward(
     rows base1, rows base3, expert_branch one, expert_branch three, rows a2, expert_plan plan, expert_mask mask, rows v, rows t2,
     i64 part_rows, int width, int rank1, int rank2, int rank3, real scale1, real scale3, real factor, int is_gelu) {
@@ -155,14 +185,14 @@ expert_forward(
       for (int first = expert_row(plan.token_of_row, plan.offsets[e], last, begin); first < last; first += 16) {
         expert_part p{e, first, last - first < 16 ? last - first : 16, column, width};
         expert_sums s;
-        s.form(tile.stage, base1, base3, one, three, rank1, rank3, scale1, scale3, plan, p);
+        s.form(tile.stage, base1, base3, one, three, rank1, rank3, scale1, scale3, plan, mask, p);
         for (int u = 0; u < 4; u++) {
           int m = 4 * y + u;
           real g = 0;
           if (s.token[u] >= 0) {
-            real h = s.a[u] * gate(s.a[u], is_gelu).sigma * s.c[u], kept = expert_kept(mask, factor, s.token[u], e, column + x);
+            real h = s.a[u] * gate(s.a[u], is_gelu).sigma * s.c[u];
             tile.v[s.token[u] - begin][x] += tile.stage.weight[m] * h;
-            g = kept == 0 ? 0 : kept * h;
+            g = s.isKept[u] ? factor * h : 0;
           }
           tile.stage.rows[m][x] = g;
         }
@@ -206,23 +236,21 @@ struct expert_gradients {
   real dw[4], da[4], dc[4], g[4];
 
   __device__ __forceinline__ void form(
-      expert_stage &stage, const expert_sums &s, rows q, expert_branch two, int rank2, expert_mask mask, real factor, int is_gelu,
-      expert_part p) {
+      expert_stage &stage, const expert_sums &s, rows q, expert_branch two, int rank2, real factor, int is_gelu, expert_part p) {
     int x = threadIdx.x % 64, y = threadIdx.x / 64;
     real back[4];
     expert_multiply<false>(back, stage, two, rank2, p);
     for (int u = 0; u < 4; u++) {
       dw[u] = da[u] = dc[u] = g[u] = 0;
       if (s.token[u] < 0) continue;
-      real w = stage.weight[4 * y + u], kept = expert_kept(mask, factor, s.token[u], p.expert, p.column + x);
-      real qk = q[s.token[u]][p.column + x];
-      if (rank2 > 0 && kept != 0) qk += kept * back[u];
+      real w = stage.weight[4 * y + u], qk = q[s.token[u]][p.column + x];
+      if (rank2 > 0 && s.isKept[u]) qk += factor * back[u];
       gate act(s.a[u], is_gelu);
       real value = s.a[u] * act.sigma, h = value * s.c[u], dh = w * qk;
       dw[u] = qk * h;
       da[u] = dh * s.c[u] * (act.sigma + value * (1 - act.sigma) * act.slope);
       dc[u] = dh * value;
-      g[u] = kept == 0 ? 0 : w * (kept * h);
+      g[u] = s.isKept[u] ? w * (factor * h) : 0;
     }
   }
 };
@@ -232,124 +260,78 @@ struct alignas(16) expert_backward_tile {
   real da[expert_tokens][64], dc[expert_tokens][64];
 };
 
-// dbase1, dbase3, and side by side B1_kᵀ da_k, B3_kᵀ dc_k, ⟨q_k, h_k⟩ of a block's columns.
-MX_BOUNDED_KERNEL(MX_RANKS(16))
+// dbase1 and dbase3 of `group` tokens, and what a block has of sums: side by side B1_kᵀ da_k, B3_kᵀ dc_k and ⟨q_k, h_k⟩ of every row, and
+// below each other Σ t1_k da_kᵀ, Σ w_k z_k g_kᵀ and Σ t3_k dc_kᵀ of every expert.
+MX_BOUNDED_KERNEL(MX_EXPERTS)
 expert_backward(
     rows q, rows base1, rows base3, expert_branch one, expert_branch two, expert_branch three, expert_plan plan, expert_mask mask, rows da,
-    rows dc, rows part, i64 part_rows, int width, int rank1, int rank2, int rank3, real scale1, real scale3, real factor, int is_gelu) {
+    rows dc, rows sums, rows outer, i64 part_rows, int group, int width, int rank1, int rank2, int rank3, real scale1, real scale3,
+    real factor, int is_gelu) {
   MX_SHARED(expert_backward_tile, tile);
-  int x = threadIdx.x % 64, y = threadIdx.x / 64, begin = blockIdx.x * expert_tokens;
-  int end = begin + expert_tokens < plan.tokens ? begin + expert_tokens : plan.tokens;
-  rows dt1 = {part[blockIdx.y * part_rows], part.stride}, dt3 = {dt1.base + rank1, part.stride}, dw = {dt3.base + rank3, part.stride};
+  int x = threadIdx.x % 64, y = threadIdx.x / 64, ranks = rank1 + rank2 + rank3;
+  int limit = (blockIdx.x + 1) * group < plan.tokens ? (blockIdx.x + 1) * group : plan.tokens;
+  rows dt1 = {sums[blockIdx.y * part_rows], sums.stride}, dt3 = {dt1.base + rank1, sums.stride}, dw = {dt3.base + rank3, sums.stride};
+  outer.base = outer[(i64)blockIdx.x * plan.experts * ranks];
   for (int column = 64 * blockIdx.y; column < width; column += 64 * gridDim.y) {
     bool isFirst = column == 64 * (int)blockIdx.y;
-    for (int n = y; n < expert_tokens; n += 4) tile.da[n][x] = tile.dc[n][x] = 0;
-    for (int e = 0; e < plan.experts; e++) {
-      int last = expert_row(plan.token_of_row, plan.offsets[e], plan.offsets[e + 1], end);
-      for (int first = expert_row(plan.token_of_row, plan.offsets[e], last, begin); first < last; first += 16) {
-        expert_part p{e, first, last - first < 16 ? last - first : 16, column, width};
-        expert_sums s;
-        expert_gradients d;
-        s.form(tile.stage, base1, base3, one, three, rank1, rank3, scale1, scale3, plan, p);
-        d.form(tile.stage, s, q, two, rank2, mask, factor, is_gelu, p);
-        for (int u = 0; u < 4; u++) {
-          tile.stage.rows[4 * y + u][x] = d.dw[u];
-          if (s.token[u] < 0) continue;
-          tile.da[s.token[u] - begin][x] += d.da[u];
-          tile.dc[s.token[u] - begin][x] += d.dc[u];
+    for (int i = y; i < plan.experts * ranks; i += 4) {
+      if (column + x < width) outer[i][column + x] = 0;
+    }
+    for (int begin = blockIdx.x * group; begin < limit; begin += expert_tokens) {
+      int end = begin + expert_tokens < limit ? begin + expert_tokens : limit;
+      for (int n = y; n < expert_tokens; n += 4) tile.da[n][x] = tile.dc[n][x] = 0;
+      for (int e = 0; e < plan.experts; e++) {
+        int last = expert_row(plan.token_of_row, plan.offsets[e], plan.offsets[e + 1], end);
+        for (int first = expert_row(plan.token_of_row, plan.offsets[e], last, begin); first < last; first += 16) {
+          expert_part p{e, first, last - first < 16 ? last - first : 16, column, width};
+          expert_sums s;
+          expert_gradients d;
+          s.form(tile.stage, base1, base3, one, three, rank1, rank3, scale1, scale3, plan, mask, p);
+          d.form(tile.stage, s, q, two, rank2, factor, is_gelu, p);
+          for (int u = 0; u < 4; u++) {
+            tile.stage.rows[4 * y + u][x] = d.dw[u];
+            if (s.token[u] < 0) continue;
+            tile.da[s.token[u] - begin][x] += d.da[u];
+            tile.dc[s.token[u] - begin][x] += d.dc[u];
+          }
+          __syncthreads();
+          int n = threadIdx.x / 16;
+          real sum = 0;
+          for (int c = threadIdx.x % 16; c < 64; c += 16) sum += tile.stage.rows[n][c];
+          for (int distance = 8; distance > 0; distance >>= 1) sum += __shfl_xor_sync(0xffffffffu, sum, distance);
+          if (threadIdx.x % 16 == 0 && n < p.count) dw[first + n][0] = isFirst ? sum : dw[first + n][0] + sum;
+          rows of_expert = {outer[(i64)e * ranks], outer.stride};
+          expert_put(tile.stage, d.da);
+          expert_project<true>(tile.stage, one.b, rank1, p, dt1, isFirst);
+          expert_add_outer(tile.stage, one.t, rank1, p, of_expert);
+          expert_put(tile.stage, d.g);
+          expert_add_outer(tile.stage, two.t, rank2, p, {of_expert[rank1], outer.stride});
+          expert_put(tile.stage, d.dc);
+          expert_project<true>(tile.stage, three.b, rank3, p, dt3, isFirst);
+          expert_add_outer(tile.stage, three.t, rank3, p, {of_expert[rank1 + rank2], outer.stride});
         }
-        __syncthreads();
-        int n = threadIdx.x / 16;
-        real sum = 0;
-        for (int c = threadIdx.x % 16; c < 64; c += 16) sum += tile.stage.rows[n][c];
-        for (int distance = 8; distance > 0; distance >>= 1) sum += __shfl_xor_sync(0xffffffffu, sum, distance);
-        if (threadIdx.x % 16 == 0 && n < p.count) dw[first + n][0] = isFirst ? sum : dw[first + n][0] + sum;
-        __syncthreads();
-        for (int u = 0; u < 4; u++) tile.stage.rows[4 * y + u][x] = d.da[u];
-        expert_project<true>(tile.stage, one.b, rank1, p, dt1, isFirst);
-        __syncthreads();
-        for (int u = 0; u < 4; u++) tile.stage.rows[4 * y + u][x] = d.dc[u];
-        expert_project<true>(tile.stage, three.b, rank3, p, dt3, isFirst);
       }
+      __syncthreads();
+      for (int n = y; begin + n < end; n += 4) {
+        if (column + x < width) da[begin + n][column + x] = tile.da[n][x], dc[begin + n][column + x] = tile.dc[n][x];
+      }
+      __syncthreads();
     }
-    __syncthreads();
-    for (int n = y; begin + n < end; n += 4) {
-      if (column + x < width) da[begin + n][column + x] = tile.da[n][x], dc[begin + n][column + x] = tile.dc[n][x];
-    }
-    __syncthreads();
   }
 }
 MX_ENTRY(expert_backward)
 
-/// Rows of one expert, whole: a value of 64 columns, and t of a rank up to R.
-template <int R>
-struct alignas(16) expert_outer_tile {
-  expert_stage stage;
-  real t[16][R];
-};
-
-/// sum_i += Σ_m rows_mx t_mi of this thread's column x, and of R/4 numbers of the rank.
-template <int R>
-__device__ __forceinline__ void expert_add_outer(
-    real (&sum)[R / 4], expert_outer_tile<R> &tile, const real (&value)[4], rows t, int rank, expert_part p) {
-  int x = threadIdx.x % 64, y = threadIdx.x / 64;
-  if (rank == 0) return;
-  __syncthreads();
-  for (int u = 0; u < 4; u++) tile.stage.rows[4 * y + u][x] = value[u];
-  for (int e = threadIdx.x; e < 16 * R; e += 256) {
-    int m = e / R, i = e % R;
-    tile.t[m][i] = m < p.count && i < rank ? t[p.first + m][i] : 0;
-  }
-  __syncthreads();
-  for (int m = 0; m < 16; m++) {
-    real value = tile.stage.rows[m][x];
-    for (int i = 0; i < R / 4; i++) sum[i] += value * tile.t[m][y * (R / 4) + i];
-  }
+// dB1_k += s Σ da_k t1_kᵀ, dA2_k += Σ w_k z_k g_kᵀ and dB3_k += s Σ dc_k t3_kᵀ from what `groups` of blocks have left.
+MX_KERNEL expert_add(
+    rows outer, rows db1, rows da2, rows db3, i64 count, int width, int experts, int rank1, int rank2, int rank3, real scale1, real scale3,
+    int groups) {
+  i64 i = mx_thread();
+  if (i >= count) return;
+  int n = (int)(i / width), x = (int)(i - (i64)n * width), ranks = rank1 + rank2 + rank3, e = n / ranks, r = n % ranks;
+  real sum = 0;
+  for (int group = 0; group < groups; group++) sum += outer[(i64)group * experts * ranks + n][x];
+  if (r < rank1) db1[x][e * rank1 + r] += scale1 * sum;
+  else if (r < rank1 + rank2) da2[e * rank2 + r - rank1][x] += sum;
+  else db3[x][e * rank3 + r - rank1 - rank2] += scale3 * sum;
 }
-
-// dB1, dB3 and dA2 of one expert.
-template <int R>
-__device__ __forceinline__ void expert_outer(
-    expert_outer_tile<R> &tile, rows q, rows base1, rows base3, expert_branch one, expert_branch two, expert_branch three,
-    expert_plan plan, expert_mask mask, rows db1, rows da2, rows db3, int width, int rank1, int rank2, int rank3, real scale1, real scale3,
-    real factor, int is_gelu) {
-  int x = threadIdx.x % 64, y = threadIdx.x / 64, e = blockIdx.x, column = 64 * blockIdx.y;
-  real sum1[R / 4], sum2[R / 4], sum3[R / 4];
-  for (int i = 0; i < R / 4; i++) sum1[i] = sum2[i] = sum3[i] = 0;
-  int last = plan.offsets[e + 1];
-#pragma unroll 1
-  for (int first = plan.offsets[e]; first < last; first += 16) {
-    expert_part p{e, first, last - first < 16 ? last - first : 16, column, width};
-    expert_sums s;
-    expert_gradients d;
-    s.form(tile.stage, base1, base3, one, three, rank1, rank3, scale1, scale3, plan, p);
-    d.form(tile.stage, s, q, two, rank2, mask, factor, is_gelu, p);
-    expert_add_outer<R>(sum1, tile, d.da, one.t, rank1, p);
-    expert_add_outer<R>(sum2, tile, d.g, two.t, rank2, p);
-    expert_add_outer<R>(sum3, tile, d.dc, three.t, rank3, p);
-  }
-  if (column + x >= width) return;
-  for (int i = 0; i < R / 4; i++) {
-    int r = y * (R / 4) + i;
-    if (r < rank1) db1[column + x][e * rank1 + r] += scale1 * sum1[i];
-    if (r < rank2) da2[e * rank2 + r][column + x] += sum2[i];
-    if (r < rank3) db3[column + x][e * rank3 + r] += scale3 * sum3[i];
-  }
-}
-
-// The kernels for ranks up to R.
-#define MX_EXPERT_OUTER(R)                                                                                                            \
-  MX_BOUNDED_KERNEL(MX_RANKS(R))                                                                                                              \
-  expert_outer_##R(                                                                                                                   \
-      rows q, rows base1, rows base3, expert_branch one, expert_branch two, expert_branch three, expert_plan plan, expert_mask mask, \
-      rows db1, rows da2, rows db3, int width, int rank1, int rank2, int rank3, real scale1, real scale3, real factor, int is_gelu) { \
-    MX_SHARED(expert_outer_tile<R>, tile);                                                                                            \
-    expert_outer<R>(                                                                                                                  \
-        tile, q, base1, base3, one, two, three, plan, mask, db1, da2, db3, width, rank1, rank2, rank3, scale1, scale3, factor,         \
-        is_gelu);                                                                                                                     \
-  }                                                                                                                                   \
-  MX_ENTRY(expert_outer_##R)
-
-MX_EXPERT_OUTER(16)
-MX_EXPERT_OUTER(32)
-MX_EXPERT_OUTER(64)
+MX_ENTRY(expert_add)
