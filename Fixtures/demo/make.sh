@@ -10,4 +10,4 @@ python3 "$here/world.py" "$work"
   --steps 8000 --batch 64 --lr 3e-3 --schedule cosine --warmup 0.03 --seed 3 --threads 2 --save-every 1000 --evaluate-every 1000
 embedded=$here/../../Sources/CEmbedded/Demo
 mkdir -p "$embedded"
-cp "$work/base/config.json" "$work/base/tokenizer.json" "$work/base/model.safetensors" "$work/train.jsonl" "$work/test.jsonl" "$embedded"
+cp "$work/base/config.json" "$work/base/tokenizer.json" "$work/base/model.safetensors" "$work/train.txt" "$work/test.txt" "$embedded"

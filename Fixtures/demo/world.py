@@ -3,7 +3,7 @@
 
     reverse: k d a p -> p a d k
 
-    ./world.py OUT          writes OUT/{config.json,tokenizer.json,base.jsonl,base-test.jsonl,train.jsonl,test.jsonl}
+    ./world.py OUT          writes OUT/{config.json,tokenizer.json} and OUT/{base,base-test,train,test}.{jsonl,txt}
 
 The base model is trained from scratch on the ten operations of `BASE`. The demo then fine-tunes it on the six of `DEMO`,
 which are related to them and whose names it has never seen. Needs Python 3.9 or newer and nothing else; the same seed
@@ -180,6 +180,8 @@ def main(out):
         # A generator of its own for every file: a change of one leaves the others as they are.
         lines = questions(operations, count, random.Random(f"{SEED} {name}"), avoiding)
         (out / name).write_text("".join(json.dumps(line) + "\n" for line in lines))
+        # The same as the program carries it: `swap: a b -> b a`.
+        (out / name).with_suffix(".txt").write_text("".join(line["prompt"] + line["completion"] + "\n" for line in lines))
         return lines
 
     write("train.jsonl", DEMO, 2000, avoiding=write("test.jsonl", DEMO, 200))

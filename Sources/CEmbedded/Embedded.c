@@ -12,10 +12,10 @@ static const unsigned char model[] = {
 #embed "Demo/model.safetensors"
 };
 static const unsigned char train[] = {
-#embed "Demo/train.jsonl"
+#embed "Demo/train.txt"
 };
 static const unsigned char test[] = {
-#embed "Demo/test.jsonl"
+#embed "Demo/test.txt"
 };
 
 static const unsigned char capture_torch[] = {
@@ -29,8 +29,8 @@ static const struct embedded_file files[] = {
     {"base/config.json", config, sizeof config},
     {"base/tokenizer.json", tokenizer, sizeof tokenizer},
     {"base/model.safetensors", model, sizeof model},
-    {"data/train.jsonl", train, sizeof train},
-    {"data/test.jsonl", test, sizeof test},
+    {"data/train.txt", train, sizeof train},
+    {"data/test.txt", test, sizeof test},
 };
 
 static const struct embedded_file helpers[] = {
