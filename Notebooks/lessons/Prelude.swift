@@ -2,6 +2,12 @@
 import Conformance
 import MixLoRA
 
+#if canImport(Glibc)
+  import Glibc
+#else
+  import Darwin
+#endif
+
 // MARK: Numbers in and out
 
 /// A matrix of the given rows.
@@ -85,8 +91,11 @@ func expect(_ isTrue: Bool, _ what: String) {
   if !isTrue { mark("failed " + what) }
 }
 
-/// Tells the tool which part of the lesson the next lines belong to.
-func mark(_ text: String) { print("\u{1}" + text) }
+/// Tells the tool which part of the lesson the next lines belong to; what was printed is out, should the next part trap.
+func mark(_ text: String) {
+  print("\u{1}" + text)
+  fflush(nil)
+}
 
 func endExercise() {
   mark("ended \(expectations)")
