@@ -79,7 +79,7 @@ def parse(place, lines):
             raise Wrong(f"{place}:{i + 1}: a fence without an end")
         info = line[3:].strip()
         kind = {"swift": "cell", "output": "output", "equation": "equation", "swift exercise": "exercise"}.get(info, "other")
-        if info.startswith("swift source="):
+        if re.match(r"(swift|cpp) source=", info):
             kind = "quote"
         if hidden:
             kind = {"swift": "solution", "swift test": "test"}.get(info)
@@ -119,9 +119,13 @@ def check_text(lesson, has_run=True):
             check_equation(f"{lesson.place}:{block.line}", following.body if following and following.kind == "text" else "")
 
 
+def quoted_file(quote):
+    return quote.info.split(" source=", 1)[1]
+
+
 def check_quote(lesson, quote):
     place = f"{lesson.place}:{quote.line}"
-    file = root / quote.info[len("swift source="):]
+    file = root / quoted_file(quote)
     if not file.is_file():
         raise Wrong(f"{place}: quotes {file}, which is not there")
     stripped = [line.strip() for line in file.read_text().splitlines()]
@@ -147,8 +151,8 @@ def references(place, comment):
         if not name:
             raise Wrong(f"{place}: no test's name: {reference.strip()}")
         file, function, case = name.groups()
-        sources = list((root / "Tests").glob(f"*/{file}.swift"))
-        if not sources or f"func {function}(" not in sources[0].read_text():
+        sources = [source.read_text() for source in (root / "Tests").glob(f"*/{file}.swift")]
+        if not any(f"func {function}(" in source for source in sources):
             raise Wrong(f"{place}: there is no test {file}.{function}")
         if case and not (root / "Fixtures/cases" / case).is_dir() and not any(
                 f'"{case}"' in cases.read_text() for cases in (root / "Sources/Conformance/Cases").glob("*.swift")):

@@ -75,7 +75,7 @@ def page(lesson, before, after, solutions):
         elif block.kind == "equation":
             body.append(f'<pre class="equation">{html.escape(text)}</pre>')
         elif block.kind == "quote":
-            source = block.info[len("swift source="):]
+            source = block.info.split(" source=", 1)[1]
             body.append(f'<pre class="quote">{code(text)}</pre>\n<p class="from">the engine’s own lines: {html.escape(source)}</p>')
         elif block.kind in ("solution", "test"):
             body.append(f"<details><summary>{'a solution' if block.kind == 'solution' else 'its test'}</summary><pre>{code(text)}</pre></details>")
@@ -177,7 +177,7 @@ def notebook(lesson, solutions):
         elif block.kind == "equation":
             add("markdown", f"```text\n{text}\n```")
         elif block.kind == "quote":
-            add("markdown", f"The engine's own lines, `{block.info[len('swift source='):]}`:\n\n```swift\n{text}\n```")
+            add("markdown", f"The engine's own lines, `{block.info.split(' source=', 1)[1]}`:\n\n```{block.info.split()[0]}\n{text}\n```")
         elif block.kind == "cell":
             outputs = []
             if block.output:
