@@ -36,7 +36,7 @@ class Lesson:
     def __init__(self, path):
         self.path, self.name = path, path.stem
         self.number = path.stem[:2]
-        self.place = path.relative_to(root)
+        self.place = path.relative_to(root) if path.is_relative_to(root) else path
         self.blocks = parse(self.place, path.read_text().splitlines())
         self.title = next((b.body for b in self.blocks if b.kind == "text" and b.body.startswith("# ")), "# ").split("\n")[0][2:]
 

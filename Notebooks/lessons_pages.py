@@ -12,15 +12,18 @@ STYLE = """
   :root { --ink: #ddd; --paper: #16181b; --soft: #22252a; --line: #3a3e45; --link: #7fb2ea; --said: #8fcf9f; }
   svg .paper { fill: #16181b; } svg .ink { fill: #ddd; }
 }
-body { margin: 0 auto; padding: 1rem 1rem 4rem; max-width: 46rem; background: var(--paper); color: var(--ink); font: 1.05rem/1.55 Georgia, serif; }
+body { margin: 0 auto; padding: 1rem 1rem 4rem; max-width: 62rem; background: var(--paper); color: var(--ink); font: 1.05rem/1.55 Georgia, serif; }
+p, li, h1, h2, nav { max-width: 46rem; }
 h1, h2, h3, nav { font-family: system-ui, sans-serif; line-height: 1.25; } h2 { margin-top: 2.2rem; }
 nav { font-size: .9rem; display: flex; justify-content: space-between; gap: 1rem; } a { color: var(--link); }
 pre, code { font: .85rem/1.45 ui-monospace, Menlo, Consolas, monospace; } code { background: var(--soft); padding: .1em .3em; border-radius: 3px; }
 pre { background: var(--soft); border-left: 3px solid var(--line); padding: .7rem .9rem; overflow-x: auto; } pre code { background: none; padding: 0; }
-pre.output { background: none; border-color: var(--said); margin-top: -.6rem; } pre.equation { border-color: var(--link); font-size: 1rem; }
+pre.output { background: none; border-color: var(--said); margin-top: -.6rem; } pre.equation { border-color: var(--link); font-size: 1rem; white-space: pre-wrap; }
+sub, sup { line-height: 0; font-size: .75em; }
 pre.quote { border-color: #c2571a; } .from { font-family: system-ui, sans-serif; font-size: .8rem; margin: -.6rem 0 .2rem; opacity: .8; }
 .comment { opacity: .65; } svg { max-width: 100%; height: auto; } figure { margin: 1rem 0; } table { border-collapse: collapse; display: block; overflow-x: auto; }
-td, th { border: 1px solid var(--line); padding: .25rem .6rem; text-align: left; } details { border: 1px solid var(--line); padding: .4rem .8rem; }
+td, th { border: 1px solid var(--line); padding: .25rem .6rem; text-align: left; } details { border: 1px solid var(--line); padding: .4rem .8rem; margin: .6rem 0; }
+details.drawing { border: 0; padding: 0; font-size: .85rem; opacity: .85; }
 """
 
 
@@ -73,14 +76,18 @@ def page(lesson, before, after, solutions):
         if block.kind == "text":
             body.append(markdown(text))
         elif block.kind == "equation":
-            body.append(f'<pre class="equation">{html.escape(text)}</pre>')
+            body.append(f'<pre class="equation">{equation(text)}</pre>')
         elif block.kind == "quote":
             source = block.info.split(" source=", 1)[1]
             body.append(f'<pre class="quote">{code(text)}</pre>\n<p class="from">the engine’s own lines: {html.escape(source)}</p>')
         elif block.kind in ("solution", "test"):
             body.append(f"<details><summary>{'a solution' if block.kind == 'solution' else 'its test'}</summary><pre>{code(text)}</pre></details>")
         else:
-            body.append(f"<pre>{code(text)}</pre>")
+            shown, drawing = split(text)
+            if shown:
+                body.append(f"<pre>{code(shown)}</pre>")
+            if drawing:
+                body.append(f'<details class="drawing"><summary>how the picture is drawn</summary><pre>{code(drawing)}</pre></details>')
             if block.kind == "cell" and block.output:
                 body.append(f'<pre class="output">{html.escape(block.output)}</pre>')
             for alternative, svg in block.pictures:
@@ -88,6 +95,19 @@ def page(lesson, before, after, solutions):
                 body.append("<figure>" + svg.replace('role="img"', f'role="img" aria-label="{label}"', 1) + "</figure>")
     body.append(f'<nav>{link(before, "← before")}{link(after, "next →")}</nav>')
     return document(lesson.title, "\n".join(body))
+
+
+def split(text):
+    """A cell's code before its picture, and the drawing, which is folded."""
+    match = re.search(r"^var \w+ = Picture\(", text, flags=re.M)
+    return (text[:match.start()].rstrip("\n"), text[match.start():]) if match else (text, "")
+
+
+def equation(text):
+    """`x_ni` and `e^{z}` with what is small small."""
+    text = html.escape(text, quote=False)
+    text = re.sub(r"\^(?:\{([^}]*)\}|\(([^)]*)\))", lambda m: f"<sup>{m[1] or m[2]}</sup>", text)
+    return re.sub(r"_(?:\{([^}]*)\}|([A-Za-z0-9]+))", lambda m: f"<sub>{m[1] or m[2]}</sub>", text)
 
 
 def code(text):
