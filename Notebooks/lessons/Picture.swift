@@ -13,7 +13,8 @@ struct Picture {
 
   mutating func text(_ text: String, _ x: Double, _ y: Double, size: Int = 12, anchor: String = "start") {
     let safe = text.replacing("&", with: "&amp;").replacing("<", with: "&lt;")
-    pieces.append("<text class=\"ink\" x=\"\(p(x))\" y=\"\(p(y))\" font-size=\"\(size)\" text-anchor=\"\(anchor)\" fill=\"#222\">\(safe)</text>")
+    pieces.append(
+      "<text class=\"ink\" x=\"\(p(x))\" y=\"\(p(y))\" font-size=\"\(size)\" text-anchor=\"\(anchor)\" fill=\"#222\">\(safe)</text>")
   }
 
   mutating func line(_ points: [(Double, Double)], _ color: String = "#888", width: Double = 1, dashed: Bool = false) {
@@ -24,7 +25,9 @@ struct Picture {
 
   mutating func box(_ x: Double, _ y: Double, _ w: Double, _ h: Double, _ color: String, opacity: Double = 1) {
     pieces.append(
-      "<rect x=\"\(p(x))\" y=\"\(p(y))\" width=\"\(p(w))\" height=\"\(p(h))\" fill=\"\(color)\" fill-opacity=\"\(p(opacity))\" stroke=\"#999\" stroke-width=\"0.5\"/>")
+      "<rect x=\"\(p(x))\" y=\"\(p(y))\" width=\"\(p(w))\" height=\"\(p(h))\" fill=\"\(color)\" fill-opacity=\"\(p(opacity))\""
+        + " stroke=\"#999\" stroke-width=\"0.5\"/>"
+    )
   }
 
   mutating func dot(_ x: Double, _ y: Double, _ color: String) {
@@ -48,7 +51,10 @@ struct Picture {
   /// Puts the picture below the cell; `alternative` says in words what is to be seen.
   func show(_ alternative: String) {
     mark("picture " + alternative)
-    print("<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 \(width) \(height)\" width=\"\(width)\" height=\"\(height)\" font-family=\"sans-serif\" role=\"img\">")
+    print(
+      "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 \(width) \(height)\" width=\"\(width)\" height=\"\(height)\""
+        + " font-family=\"sans-serif\" role=\"img\">"
+    )
     print("<rect class=\"paper\" width=\"\(width)\" height=\"\(height)\" fill=\"#fff\"/>")
     for piece in pieces { print(piece) }
     print("</svg>")
