@@ -86,10 +86,10 @@ def page(lesson, before, after, solutions):
             shown, drawing = split(text)
             if shown:
                 body.append(f"<pre>{code(shown)}</pre>")
-            if drawing:
-                body.append(f'<details class="drawing"><summary>how the picture is drawn</summary><pre>{code(drawing)}</pre></details>')
             if block.kind == "cell" and block.output:
                 body.append(f'<pre class="output">{html.escape(block.output)}</pre>')
+            if drawing:
+                body.append(f'<details class="drawing"><summary>how the picture is drawn</summary><pre>{code(drawing)}</pre></details>')
             for alternative, svg in block.pictures:
                 label = html.escape(alternative, quote=True)
                 body.append("<figure>" + svg.replace('role="img"', f'role="img" aria-label="{label}"', 1) + "</figure>")
