@@ -1,6 +1,7 @@
 #include "CUDAEmulator.h"
 
 #include <cblas.h>
+#include <sys/mman.h>
 
 #include <cstdlib>
 #include <map>
@@ -17,10 +18,15 @@ std::vector<simt::Kernel> &kernels() {
   return list;
 }
 
-/// Bytes of ones on both sides of an allocation.
-constexpr size_t redZone = 256;
-
 void *pointer(cuda_address address) { return reinterpret_cast<void *>(address); }
+
+/// Larger allocations hold zeros and take memory only where something is stored, so that rows can lie very far apart.
+constexpr size_t sparseBytes = size_t(1) << 34;
+
+void unmap(cuda_address address, size_t bytes) {
+  void *memory = pointer(address - simt::redZone);
+  bytes < sparseBytes ? free(memory) : (void)munmap(memory, bytes + 2 * simt::redZone);
+}
 
 }  // namespace
 
@@ -55,32 +61,36 @@ struct cuda_device {
   }
 
   ~cuda_device() {
-    for (auto &buffer : buffers) free(pointer(buffer.first - redZone));
+    for (auto &buffer : buffers) unmap(buffer.first, buffer.second);
   }
 };
 
 namespace {
 
 int allocate(cuda_device *device, size_t bytes, cuda_address *address) {
-  void *memory = aligned_alloc(256, (bytes + 2 * redZone + 255) / 256 * 256);
-  if (!memory) return device->fail("no memory");
-  if (!device->options.is_idle) memset(memory, 0xff, (bytes + 2 * redZone + 255) / 256 * 256);  // else nobody touches it
-  *address = reinterpret_cast<cuda_address>(memory) + redZone;
+  const size_t whole = (bytes + 2 * simt::redZone + 255) / 256 * 256;
+  void *memory = bytes < sparseBytes ? aligned_alloc(256, whole)
+                                     : mmap(nullptr, whole, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (!memory || memory == MAP_FAILED) return device->fail("no memory");
+  if (bytes < sparseBytes && !device->options.is_idle) memset(memory, 0xff, whole);  // else nobody touches it
+  *address = reinterpret_cast<cuda_address>(memory) + simt::redZone;
   device->buffers[*address] = bytes;
   return 0;
 }
 
 int release(cuda_device *device, cuda_address address) {
-  if (!device->buffers.erase(address)) return device->fail("release: there is no such allocation");
+  auto buffer = device->buffers.find(address);
+  if (buffer == device->buffers.end()) return device->fail("release: there is no such allocation");
+  unmap(address, buffer->second);
+  device->buffers.erase(buffer);
   device->watch.forget(address);
-  free(pointer(address - redZone));
   return 0;
 }
 
 int use(cuda_device *device, cuda_address address, size_t bytes, bool isPoisoned) {
   auto buffer = device->buffers.find(address);
   if (buffer == device->buffers.end() || buffer->second < bytes) return device->fail("use: there is no such allocation");
-  if (isPoisoned && !device->options.is_idle) memset(pointer(address), 0xff, buffer->second);
+  if (isPoisoned && buffer->second < sparseBytes && !device->options.is_idle) memset(pointer(address), 0xff, buffer->second);
   if (device->options.is_watched) device->watch.allow(address, bytes);
   return 0;
 }

@@ -27,12 +27,11 @@ Watch::Memory *Watch::memory(uintptr_t address) {
   if (address - shared.base < shared.bytes) return &shared;
   if (last && address - last->base < last->bytes) return last;
   auto next = buffers.upper_bound(address);
-  const size_t reach = 256;
   if (next != buffers.begin()) {
     Memory &before = std::prev(next)->second;
-    if (address - before.base < before.bytes + reach) return last = &before;
+    if (address - before.base < before.bytes + redZone) return last = &before;
   }
-  if (next != buffers.end() && next->second.base - address <= reach) return &next->second;
+  if (next != buffers.end() && next->second.base - address <= redZone) return &next->second;
   return nullptr;
 }
 

@@ -9,6 +9,9 @@
 
 namespace simt {
 
+/// Bytes of ones on both sides of an allocation: a store that misses it by a row is seen and breaks nothing else.
+constexpr size_t redZone = 16 << 10;
+
 /// Finds accesses out of bounds, shared memory that is read before it is written, and accesses of two threads or blocks to one place, one
 /// of them a store, that no barrier orders. The order in which the threads ran does not matter for that.
 class Watch {
