@@ -1,3 +1,4 @@
+import CPUBackend
 import CUDABackend
 import CUDAEmulator
 import Conformance
@@ -66,6 +67,30 @@ import Training
     }
     let first = try gradients(0)
     for seed in [1, 2, 3] as [UInt64] { #expect(try gradients(seed) == first) }
+  }
+
+  /// What is formed again in the backward pass has the same bits; they are the processor's to rounding.
+  @Test func aPassThatRecomputesHasTheSameBits() throws {
+    func pass<B: Backend>(recomputes: Bool = false, on backend: B) throws -> [Trace<B.Scalar>.NamedTensor] {
+      try SmallModel.trainingTensors(SmallModel.decoder(dropout: 0.25, on: backend), recomputes: recomputes, on: backend)
+    }
+    let backend = try CUDADouble(EmulatedDevice.open(seed: 4), isPoisoned: true)
+    let recomputed = try pass(recomputes: true, on: backend)
+    #expect(try pass(on: backend).map(\.values) == recomputed.map(\.values))
+    let agreement = Agreement(of: recomputed, with: try pass(on: CPUDouble(threads: 1, isPoisoned: true)))
+    #expect(agreement.count > 100 && agreement.holds(to: 1e-12), "\(agreement)")
+  }
+
+  /// The rows of each adapter, and of none, lie together in a batch: gradients are the processor's, formed again or not.
+  @Test func severalAdaptersHaveTheProcessorsGradients() throws {
+    let backend = try CUDADouble(EmulatedDevice.open(seed: 4), isPoisoned: true)
+    let found = try PluralModel.gradients(on: backend)
+    #expect(try PluralModel.gradients(recomputes: true, on: backend) == found)
+    func named(_ gradients: [[Double]]) -> [Trace<Double>.NamedTensor] {
+      gradients.enumerated().map { .init(name: "\($0)", shape: [$1.count], values: $1) }
+    }
+    let agreement = Agreement(of: named(found), with: named(try PluralModel.gradients(on: CPUDouble(threads: 1, isPoisoned: true))))
+    #expect(agreement.count > 20 && agreement.holds(to: 1e-12), "\(agreement)")
   }
 
   /// A step of SmolLM2's shape: few launches, one copy to the device, one back.

@@ -13,35 +13,11 @@ import Training
 @Suite struct PluralTests {
   let backend = CPUDouble(threads: 2, isPoisoned: true)
 
-  /// LoRA, and two mixtures with other E, K and r; all values random.
-  private func adapters() -> [AdapterConfiguration] {
-    var plain = SmallModel.adapter(dropout: 0.3)
-    plain.mixture = nil
-    plain.lora.rank = 4
-    var second = SmallModel.adapter(targets: ["q_proj", "v_proj", "up_proj", "down_proj"], dropout: 0.2, experts: 3, topK: 3)
-    second.mixture?.lora.rank = 5
-    return [plain, SmallModel.adapter(dropout: 0.4), second]
-  }
-
-  private func decoder(_ settings: [AdapterConfiguration], seeds: [UInt64], _ evaluation: ExpertEvaluation) throws -> Decoder<CPUDouble> {
-    try Decoder(
-      SmallModel.configuration, weights: RandomWeights(seed: 7, on: backend),
-      adapters: zip(settings, seeds).map { AdapterSource($0, RandomWeights(seed: $1, on: backend)) }, evaluation: evaluation, on: backend)
-  }
-
-  private static let owners: [Int?] = [1, nil, 0, 2, 1, 0, nil]
-  private func sequences() -> [PackedSequence] {
-    Self.owners.enumerated().map { n, owner in
-      let ids = (0..<3 + n).map { Int32(($0 * 7 + 3 * n) % 23) }
-      return PackedSequence(ids: ids, firstPosition: n % 3, labels: ids.dropFirst().map { $0 == 4 ? nil : $0 } + [nil], adapter: owner)
-    }
-  }
-
   /// Loss and gradients of each adapter, after three steps its values: together and each alone with its own rows, the same keys, and
   /// dropout on.
   @Test(arguments: ExpertEvaluation.allCases)
   func togetherEachIsWhatItIsAlone(_ evaluation: ExpertEvaluation) throws {
-    let (settings, seeds) = (adapters(), [11, 12, 13] as [UInt64])
+    let (settings, seeds) = (PluralModel.adapters(), [11, 12, 13] as [UInt64])
     let keys = seeds.map { RandomKey(seed: $0) }
     func steps(_ decoder: Decoder<CPUDouble>, _ sequences: [PackedSequence], _ keys: [RandomKey]) throws -> [[Trace<Double>.NamedTensor]] {
       var optimizer = AdamW(decoder.parameters, learningRate: 0.01, on: backend)
@@ -70,14 +46,14 @@ import Training
       }
       return found
     }
-    let together = try steps(decoder(settings, seeds: seeds, evaluation), sequences(), keys)
+    let together = try steps(PluralModel.decoder(settings, seeds: seeds, evaluation, on: backend), PluralModel.sequences(), keys)
     for i in settings.indices {
-      let own = sequences().filter { $0.adapter == i }.map { sequence in
+      let own = PluralModel.sequences().filter { $0.adapter == i }.map { sequence in
         var sequence = sequence
         sequence.adapter = 0
         return sequence
       }
-      let alone = try steps(decoder([settings[i]], seeds: [seeds[i]], evaluation), own, [keys[i]])[0]
+      let alone = try steps(PluralModel.decoder([settings[i]], seeds: [seeds[i]], evaluation, on: backend), own, [keys[i]])[0]
       let agreement = Agreement(of: together[i], with: alone)
       #expect(agreement.count > 100 && agreement.holds(to: 1e-12), "adapter \(i): \(agreement)")
     }
@@ -113,11 +89,11 @@ import Training
 
   /// Rows of no adapter see the base alone, whatever else is in the batch.
   @Test(arguments: ExpertEvaluation.allCases) func rowsOfNoAdapterAreTheBases(_ evaluation: ExpertEvaluation) throws {
-    let decoder = try decoder(adapters(), seeds: [11, 12, 13], evaluation)
-    let batch = PackedBatch(sequences(), on: backend)
+    let decoder = try PluralModel.decoder(PluralModel.adapters(), seeds: [11, 12, 13], evaluation, on: backend)
+    let batch = PackedBatch(PluralModel.sequences(), on: backend)
     let hidden = decoder.forward(batch, Run(backend)).rows(batch.baseRows)
     let base = try Decoder(SmallModel.configuration, weights: RandomWeights(seed: 7, on: backend), on: backend)
-    let alone = sequences().filter { $0.adapter == nil }.map {
+    let alone = PluralModel.sequences().filter { $0.adapter == nil }.map {
       PackedSequence(ids: $0.ids, firstPosition: $0.firstPosition, labels: $0.labels)
     }
     let expected = base.forward(PackedBatch(alone, on: backend), Run(backend))
@@ -130,17 +106,10 @@ import Training
 
   /// Recomputation and hooks that look change no bit with several adapters either.
   @Test func formedAgainOrWatchedTheBitsAreTheSame() throws {
-    func gradients(recomputes: Bool, hooks: [any Hook<CPUDouble>] = []) throws -> [[Double]] {
-      let decoder = try decoder(adapters(), seeds: [11, 12, 13], .sharedBase)
-      let pass = TrainingPass(keys: [1, 2, 3].map { RandomKey(seed: $0) }, step: 4)
-      _ = try decoder.gradients(
-        of: PackedBatch(sequences(), on: backend), Run(backend, training: pass, hooks: hooks), recomputes: recomputes)
-      return try decoder.parameters.map { try backend.download($0.gradient) }
-    }
-    let plain = try gradients(recomputes: false)
-    #expect(try gradients(recomputes: true) == plain)
+    let plain = try PluralModel.gradients(on: backend)
+    #expect(try PluralModel.gradients(recomputes: true, on: backend) == plain)
     let recorder = Recorder(on: backend) { _ in true }
-    #expect(try gradients(recomputes: false, hooks: [recorder]) == plain)
+    #expect(try PluralModel.gradients(hooks: [recorder], on: backend) == plain)
     #expect(recorder.records.keys.contains("adapter.0.model.layers.1.mlp.hidden"))
     #expect(recorder.records.keys.contains("adapter.2.grad.model.layers.1.mlp.moe_gate.output"))
   }
