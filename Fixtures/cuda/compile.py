@@ -63,13 +63,12 @@ def main():
     with ProcessPoolExecutor(2) as pool:
         for (_, f, arch, is_double, wants_ptx), (rc, log, ptx) in zip(jobs, pool.map(compiled, jobs)):
             where = f"{f} {'double' if is_double else 'float'} {arch}"
-            if rc:
-                failures.append(f"{where}: does not compile\n{log}")
-                continue
             if wants_ptx:
-                for name, text in re.findall(r"\.entry (\w+)\((.*?)\n\}", ptx, re.S):
-                    if name.startswith("decode") and re.search(r"\bfma\.", text): failures.append(f"{where} {name}: PTX has a fused multiply-add")
+                exact = [(name, text) for name, text in re.findall(r"\.entry (\w+)\((.*?)\n\}", ptx, re.S) if name.startswith("decode")]
+                failures += [f"{where} {name}: PTX has a fused multiply-add" for name, text in exact if re.search(r"\bfma\.", text)]
+                if not exact: failures.append(f"{where}: no kernel decode in PTX")
                 continue
+            before = len(failures)
             for name, _, stores, loads, registers, rest in re.findall(
                 r"Compiling entry function '(\w+)'[^\n]*\n[^\n]*\n\D*(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads\n[^\n]*Used (\d+) registers([^\n]*)", log
             ):
@@ -81,6 +80,7 @@ def main():
                 if registers * bounds.get(name, 256) > REGISTERS: failures.append(f"{where} {name}: {registers} registers of {bounds.get(name, 256)} threads")
                 key = (f, name, is_double)
                 worst[key] = max(worst.get(key, (0, 0)), (registers, shared))
+            if rc and len(failures) == before: failures.append(f"{where}: does not compile\n{log}")  # too much shared memory is said above
     if a.verbose:
         for (f, name, is_double), (registers, shared) in worst.items(): print(f"{f:16} {name:28} {'double' if is_double else 'float':6} {registers:4} registers {shared:6} bytes shared")
     for failure in failures: print(failure)
