@@ -71,6 +71,7 @@ let package = Package(
   targets: [
     .systemLibrary(name: "COpenBLAS"),
     .target(name: "CEmbedded", exclude: ["Demo", "Capture"]),
+    .target(name: "CExplorer", exclude: ["Page"]),
     .target(
       name: "Platform",
       dependencies: [
@@ -99,6 +100,7 @@ let package = Package(
     .target(name: "Generation", dependencies: ["Platform", "Decoders", "Tokenization"]),
     .target(name: "Traces", dependencies: ["Decoders"]),
     .target(name: "Stepping", dependencies: ["Platform", "Traces", "Training"], swiftSettings: optimized),
+    .target(name: "Explaining", dependencies: ["CExplorer", "Platform", "Stepping"], swiftSettings: optimized),
     .target(name: "Conformance", dependencies: ["Platform", "Decoders", "Traces"], swiftSettings: optimized),
     .target(
       name: "Comparison", dependencies: ["Platform", "Checkpoints", "Decoders", "Traces", "Training", "Conformance"],
@@ -107,14 +109,14 @@ let package = Package(
       name: "MixLoRA",
       dependencies: [
         "Platform", "Tensors", "CPUBackend", "CUDABackend", "Layers", "Checkpoints", "Decoders", "Tokenization", "Samples", "Evaluation",
-        "Training", "Generation", "Traces", "Stepping", "Conformance", "Comparison",
+        "Training", "Generation", "Traces", "Stepping", "Explaining", "Conformance", "Comparison",
       ]),
     .executableTarget(
       name: "MixLoRACommand",
       dependencies: [
         "CEmbedded", "Platform", "CPUBackend", "CUDABackend", "Decoders", "Tokenization", "Samples", "Evaluation", "Training", "Generation",
         "Traces",
-        "Stepping", "Conformance", "Comparison",
+        "Stepping", "Explaining", "Conformance", "Comparison",
         .product(name: "ArgumentParser", package: "swift-argument-parser"),
       ],
       linkerSettings: smallLinks),
@@ -156,6 +158,7 @@ let package = Package(
     .testTarget(name: "DecodersTests", dependencies: ["CPUBackend", "Decoders", "Tokenization", "HostileCases", "TestModels"]),
     .testTarget(name: "TracesTests", dependencies: ["CPUBackend", "Traces", "Training", "Conformance", "TestModels"]),
     .testTarget(name: "SteppingTests", dependencies: ["CPUBackend", "Stepping", "Traces", "Training", "Conformance", "TestModels"]),
+    .testTarget(name: "ExplainingTests", dependencies: ["CPUBackend", "Explaining", "Stepping", "Traces", "TestModels"]),
     .testTarget(name: "CasesTests", dependencies: ["CPUBackend", "Checkpoints", "Decoders", "Layers", "Traces", "Conformance"]),
     .testTarget(name: "ComparisonTests", dependencies: ["Checkpoints", "Conformance", "Comparison", "Decoders"]),
     .testTarget(name: "GenerationTests", dependencies: ["CPUBackend", "Generation", "Conformance", "TestModels"]),

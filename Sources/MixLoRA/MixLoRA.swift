@@ -6,6 +6,7 @@
 @_exported import Conformance
 @_exported import Decoders
 @_exported import Evaluation
+@_exported import Explaining
 @_exported import Generation
 @_exported import Layers
 @_exported import Samples

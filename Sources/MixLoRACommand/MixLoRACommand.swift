@@ -12,7 +12,8 @@ struct MixLoRACommand: ParsableCommand {
     version: version,
     subcommands: [
       DemoCommand.self, TrainCommand.self, EvaluateCommand.self, GenerateCommand.self, ChatCommand.self, TraceCommand.self,
-      StepCommand.self, CompareCommand.self, CaptureHelperCommand.self, TokenizeCommand.self, InspectCommand.self, ConvertCommand.self,
+      StepCommand.self, ExplainCommand.self, CompareCommand.self, CaptureHelperCommand.self, TokenizeCommand.self, InspectCommand.self,
+      ConvertCommand.self,
       BenchCommand.self, DoctorCommand.self,
     ])
 }

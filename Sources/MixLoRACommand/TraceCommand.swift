@@ -128,7 +128,7 @@ struct TraceCommand: ComputingCommand {
   func compute<B: ProfilingBackend>(on backend: B) throws {
     guard let batch = input.batch, let out else { return }
     let files = try ModelFolder(input.model ?? "")
-    try requireSafeOutput(batch, out)
+    try input.requireSafeOutput(out)
     try AtomicFile.check(out)
     let tokens = try input.read(batch, files)
     if !tokens.hasLabels, backward || steps != nil {
@@ -156,21 +156,6 @@ struct TraceCommand: ComputingCommand {
     }
     if let bad = trace.firstNonFinite {
       throw NonFiniteValue("tensor \(bad)", at: out, "has a value that is not finite; everything was written as it is")
-    }
-  }
-}
-
-extension TraceCommand {
-  /// Refuses to write over what it reads: the batch, or a file in the model's or adapter's folder.
-  private func requireSafeOutput(_ batch: String, _ out: String) throws {
-    func resolved(_ path: String) -> String? { try? POSIX.canonicalPath(path) }
-    let folder = out.split(separator: "/", omittingEmptySubsequences: false).dropLast().joined(separator: "/")
-    let parent = resolved(folder.isEmpty ? (out.hasPrefix("/") ? "/" : ".") : folder)
-    for (name, read) in [("--batch", batch), ("--model", input.model ?? "")] + input.adapter.map({ ("--adapter", $0) }) {
-      guard let real = resolved(read) else { continue }
-      guard real != resolved(out), real != parent else {
-        throw UsageError("--out \(out) would write into what \(name) reads, \(read); choose another place.")
-      }
     }
   }
 }

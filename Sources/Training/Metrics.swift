@@ -72,17 +72,19 @@ public struct Metrics: Equatable, Sendable {
 public struct MetricsFile {
   private let path: String
 
+  /// All lines of the file that is there, but for half a line at its end.
+  ///
+  /// - Throws: `CheckpointError` if the file cannot be read.
+  public static func lines(_ path: String) throws -> [Metrics] {
+    let file = try MappedFile(path: path)
+    return try file.bytes(in: 0..<file.size).split(separator: UInt8(ascii: "\n")).compactMap { Metrics(Array($0), file: path) }
+  }
+
   /// The lines of the file that is there up to a step; later ones, and half a line, are left out.
   ///
   /// - Throws: `CheckpointError` if the file cannot be read, or lacks the line of a step.
   public static func lines(_ path: String, upTo step: Int) throws -> [Metrics] {
-    var kept: [Metrics] = []
-    if step > 0 {
-      let file = try MappedFile(path: path)
-      for line in try file.bytes(in: 0..<file.size).split(separator: UInt8(ascii: "\n")) {
-        if let metrics = Metrics(Array(line), file: path), metrics.step <= step { kept.append(metrics) }
-      }
-    }
+    let kept = step > 0 ? try lines(path).filter { $0.step <= step } : []
     guard kept.map(\.step).elementsEqual(Array(1..<step + 1)) else {
       throw CheckpointError(
         file: path, found: "lines of \(kept.count) steps up to step \(step)", expected: "a line for each step from 1 to \(step), in order")

@@ -6,7 +6,7 @@ import Testing
   static let pages = [
     ["--help"], ["--version"],
     ["demo", "--help"], ["train", "--help"], ["evaluate", "--help"], ["generate", "--help"], ["chat", "--help"], ["trace", "--help"],
-    ["step", "--help"],
+    ["step", "--help"], ["explain", "--help"],
     ["tokenize", "--help"], ["convert", "--help"], ["inspect", "--help"], ["doctor", "--help"], ["bench", "--help"],
     ["bench", "train", "--help"], ["bench", "ffn", "--help"], ["bench", "ops", "--help"], ["capture-helper", "--help"],
     ["compare", "--help"],

@@ -22,10 +22,12 @@ import Testing
     "Generation": ["Platform", "Decoders", "Tokenization"],
     "Traces": ["Decoders"],
     "Stepping": ["Platform", "Traces", "Training"],
+    "Explaining": ["CExplorer", "Platform", "Stepping"],
+    "CExplorer": [],
     "Conformance": ["Platform", "Decoders", "Traces"],
     "Comparison": ["Training", "Conformance"],
-    "MixLoRA": ["Platform", "CPUBackend", "CUDABackend", "Generation", "Stepping", "Comparison"],
-    "MixLoRACommand": ["CEmbedded", "Platform", "CPUBackend", "CUDABackend", "Generation", "Stepping", "Comparison"],
+    "MixLoRA": ["Platform", "CPUBackend", "CUDABackend", "Generation", "Explaining", "Comparison"],
+    "MixLoRACommand": ["CEmbedded", "Platform", "CPUBackend", "CUDABackend", "Generation", "Explaining", "Comparison"],
   ]
   /// Modules from outside, and who may import them.
   static let outside: [String: [String]] = [

@@ -45,6 +45,34 @@ struct Setting<Value: ExpressibleByArgument & Sendable>: ExpressibleByArgument, 
   static var defaultCompletionKind: CompletionKind { Value.defaultCompletionKind }
 }
 
+/// A number of bytes: `800K`, `60M`, `2G`, in powers of ten.
+struct ByteCount: ExpressibleByArgument, Sendable {
+  let bytes: Int
+
+  init(_ bytes: Int) { self.bytes = bytes }
+
+  init?(argument: String) {
+    let scale = ["K": 1000, "M": 1_000_000, "G": 1_000_000_000][argument.suffix(1)]
+    guard let number = Int(scale == nil ? argument[...] : argument.dropLast()), number > 0 else { return nil }
+    let (bytes, isTooLarge) = number.multipliedReportingOverflow(by: scale ?? 1)
+    if isTooLarge { return nil }
+    self.bytes = bytes
+  }
+
+  var defaultValueDescription: String { bytes % 1_000_000 == 0 ? "\(bytes / 1_000_000)M" : "\(bytes)" }
+}
+
+/// Numbers, separated by commas.
+struct NumberList: ExpressibleByArgument, Sendable {
+  let values: [Int]
+
+  init?(argument: String) {
+    let parts = argument.split(separator: ",", omittingEmptySubsequences: false).map { Int($0) }
+    guard !parts.contains(nil) else { return nil }
+    values = parts.compactMap { $0 }
+  }
+}
+
 /// Runs a check of the libraries as one of the parser's: a setting is called by the option that stands for it.
 func validating<Result>(_ body: () throws -> Result) throws -> Result {
   do { return try body() } catch let error as SettingsError { throw ValidationError(error.text.option) }

@@ -2,6 +2,7 @@ import ArgumentParser
 import Checkpoints
 import Decoders
 import Layers
+import Platform
 import Tensors
 import Traces
 
@@ -34,6 +35,19 @@ struct RunOptions: ParsableArguments {
     try files.decoder(
       adapters: adapter.map { .folder($0) }, trainsBase: hasGradients && adapter.isEmpty, evaluation: evaluation,
       balanceLoss: routerLoss, on: backend)
+  }
+
+  /// Refuses to write over what is read: the batch, or a file in the model's or adapter's folder.
+  func requireSafeOutput(_ out: String) throws {
+    func resolved(_ path: String) -> String? { try? POSIX.canonicalPath(path) }
+    let folder = out.split(separator: "/", omittingEmptySubsequences: false).dropLast().joined(separator: "/")
+    let parent = resolved(folder.isEmpty ? (out.hasPrefix("/") ? "/" : ".") : folder)
+    for (name, read) in [("--batch", batch), ("--model", model)] + adapter.map({ ("--adapter", $0) }) {
+      guard let read, let real = resolved(read) else { continue }
+      guard real != resolved(out), real != parent else {
+        throw UsageError("--out \(out) would write into what \(name) reads, \(read); choose another place.")
+      }
+    }
   }
 }
 
