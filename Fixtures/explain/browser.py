@@ -83,8 +83,9 @@ class Browser:
         self.call("Input.dispatchKeyEvent", type="keyDown", key=key, code=key, windowsVirtualKeyCode=13 if key == "Enter" else 0, **text)
         self.call("Input.dispatchKeyEvent", type="keyUp", key=key, code=key)
 
-    def picture(self, file, whole=False):
-        data = self.call("Page.captureScreenshot", format="png", captureBeyondViewport=whole)["data"]
+    def picture(self, file):
+        """What the screen shows, as WebP."""
+        data = self.call("Page.captureScreenshot", format="webp", quality=82)["data"]
         with open(file, "wb") as out:
             out.write(base64.b64decode(data))
 

@@ -1,3 +1,4 @@
+#!/usr/bin/env python3
 """Looks at the page of 'mixlora explain' in a headless Chromium.
 
     python3 Fixtures/explain/check.py .build/release/mixlora [--pictures FOLDER]
@@ -19,7 +20,7 @@ here = os.path.dirname(os.path.abspath(__file__))
 golden = os.path.join(here, "..", "golden")
 parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
 parser.add_argument("program")
-parser.add_argument("--pictures", help="folder for screenshots of the demo's page")
+parser.add_argument("--pictures", help="folder for the three pictures of the demo's page that the documentation shows")
 options = parser.parse_args()
 if not browser.program():
     print("not run: no Chromium here")
@@ -166,13 +167,13 @@ for width in [320, 390, 768, 1280, 1920]:
 expect(not page.errors, "nothing went wrong in the page, and nothing was to be loaded", json.dumps(page.errors)[:600] if page.errors else "")
 
 if options.pictures:
-    os.makedirs(options.pictures, exist_ok=True)
-    for name, size in [("desktop", (1280, 900)), ("phone", (390, 844)), ("dark", (1280, 900))]:
-        page.screen(*size, is_dark=name == "dark", is_phone=name == "phone", scale=1)
-        for view, address in [("model", "model.layers.0.mlp.output[0,5,7]"), ("attention", "model.layers.3.self_attn.o_proj.input[0,8,3]"),
-                              ("backward", "grad.model.layers.0.mlp.experts.1.hidden[0,3]"), ("routing", "routing"), ("training", "training"), ("about", "about")]:
-            page.open(f"file://{file}#{address}")
-            page.picture(f"{options.pictures}/{name}-{view}.png", whole=name == "phone")
+    for name, size, address in [("desktop", (1280, 900), "model.layers.0.mlp.output[0,5,7]"), ("dark", (1280, 900), "routing"),
+                                ("phone", (390, 844), "model.layers.3.self_attn.o_proj.input[0,7,3]")]:
+        page.screen(*size, is_dark=name == "dark", is_phone=name == "phone")
+        page.open(f"file://{file}#{address}")
+        if name == "phone":
+            page.js("document.getElementById('number').scrollIntoView()")
+        page.picture(f"{options.pictures}/{name}.webp")
 
 page.close()
 print(f"{len(failed)} failed" if failed else "all right")

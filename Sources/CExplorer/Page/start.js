@@ -102,7 +102,11 @@ function render() {
   drawWaiting();
   if (key && !isInTerms) document.querySelector(`[${key[0]}="${CSS.escape(key[1])}"]`)?.focus({preventScroll: true});
   document.querySelector('.token[aria-selected="true"]')?.scrollIntoView({block: 'nearest', inline: 'nearest'});
+  if (state.shown !== state.tensor && !isNarrow()) document.querySelector('#block [aria-current=true]')?.scrollIntoView({block: 'nearest'});
+  state.shown = state.tensor;
 }
+// On a narrow screen the number lies below what was pressed, else beside it.
+const isNarrow = () => matchMedia('(max-width: 900px)').matches;
 
 const keys = [
   ['← →', 'the number before, the next', () => step(-1), () => step(1), 'ArrowLeft', 'ArrowRight'],
@@ -136,8 +140,7 @@ document.addEventListener('click', (event) => {
   const {go: address, view, place, phase, step: by} = button.dataset;
   if (address) {
     go(address);
-    // On a narrow screen the number lies below what was pressed.
-    if (matchMedia('(max-width: 900px)').matches) document.getElementById('number')?.scrollIntoView({block: 'start', behavior: 'smooth'});
+    if (isNarrow()) document.getElementById('number')?.scrollIntoView({block: 'start', behavior: 'smooth'});
   } else if (view) go(view === 'model' ? spell(state.tensor, state.index) : view);
   else if (place) chooseToken(Number(place));
   else if (phase) showPhase(phase);

@@ -46,7 +46,7 @@ struct ExplainedRun<B: Backend> {
     (recipe.batch, recipe.learningRate) = (24, 6e-3)
     (recipe.evaluation, recipe.routerLoss) = (command.evaluation, command.input.routerLoss)
     let run = try TrainingRun(recipe, on: backend)
-    try run.run()
+    _ = try run.run(quiet: command.common.quiet || command.json)
     decoder = run.decoder
     let prompt = command.prompt ?? "rotate: k d a ->"
     batch = try Self.batch(
