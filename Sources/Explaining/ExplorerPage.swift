@@ -51,10 +51,10 @@ public struct ExplorerPage: Sendable {
   /// Makes the page of a run.
   ///
   /// - Parameters:
-  ///   - layers: those whose numbers come first; nil for the first, the last, and then the others.
+  ///   - layers: those that come before everything else, whole.
   ///   - limit: bytes that the page may have.
   /// - Throws: ``PageTooSmall`` if not even the list of tensors fits, and what the device reports when a weight is read.
-  public init<B: Backend>(of run: RecordedRun<B>, _ subject: Subject, layers: [Int]? = nil, limit: Int) throws {
+  public init<B: Backend>(of run: RecordedRun<B>, _ subject: Subject, layers: [Int] = [], limit: Int) throws {
     var contents = PageContents(run)
     let outline = contents.json(subject, [:], []).serialized().utf8.count
     // Places are written where null stood, and what is left out is listed: at most so many characters a tensor.

@@ -12,16 +12,26 @@ public enum PagePart: String, CaseIterable, Sendable {
   case routing
   /// What lies outside of layers, forward and backward.
   case ends = "values outside of layers"
+  /// What has a number for every token of the vocabulary, forward and backward.
+  case logits
   /// A layer's values and their gradients.
   case values = "values and their gradients"
   /// The adapter, or what else is trained.
   case trained = "trained weights"
   /// The gradients of what is trained.
   case gradients = "gradients of trained weights"
-  /// Weights that are not trained.
+  /// Weights that are not trained and have a row for every token of the vocabulary.
+  case tables = "embedding and head"
+  /// Other weights that are not trained.
   case frozen = "frozen weights"
   /// Moments, and values after a step.
   case optimizer = "moments and values after a step"
+}
+
+/// What is put in as a whole or not at all: a part of one layer, or of what lies outside of layers.
+private struct PageGroup: Hashable {
+  let part: PagePart
+  let layer: Int?
 }
 
 /// The tensors and weights of a run, and what a page says of them.
@@ -56,13 +66,20 @@ struct PageContents<B: Backend> {
       }
     }
     weights = read
-    let names = Set(run.names)
+    let (names, vocabulary) = (Set(run.names), run.shape(of: "logits")?.last)
     items =
-      tensors.map { Item(name: $0, shape: run.shape(of: $0) ?? [], provenance: $1, part: Self.part($1), layer: Self.layer($0)) }
-      + read.map {
-        Item(
-          name: $0, shape: run.weightShape($0) ?? [], provenance: nil, part: names.contains("grad." + $0) ? .trained : .frozen,
-          layer: Self.layer($0))
+      tensors.map { name, provenance in
+        let shape = run.shape(of: name) ?? []
+        let part = Self.part(provenance)
+        return Item(
+          name: name, shape: shape, provenance: provenance, part: part == .ends && shape.last == vocabulary ? .logits : part,
+          layer: Self.layer(name))
+      }
+      + read.map { name in
+        let shape = run.weightShape(name) ?? []
+        let part = shape.count == 2 && shape[0] == vocabulary ? PagePart.tables : .frozen
+        return Item(
+          name: name, shape: shape, provenance: nil, part: names.contains("grad." + name) ? .trained : part, layer: Self.layer(name))
       }
   }
 
@@ -80,40 +97,44 @@ struct PageContents<B: Backend> {
 
   // MARK: Numbers
 
-  /// Puts in what there is room for: part after part, of each the layers one by one, each as a whole or not at all.
+  /// Puts in what there is room for: part after part, of each the layers one by one, each as a whole or not at all. Layers that are
+  /// asked for come before all that, with all of their parts.
   func fill(
-    _ numbers: inout PageNumbers, room: Int, layers wanted: [Int]?
+    _ numbers: inout PageNumbers, room: Int, layers wanted: [Int]
   ) throws -> (places: [String: Int], leftOut: [ExplorerPage.LeftOut]) {
+    let groups = Dictionary(grouping: items) { PageGroup(part: $0.part, layer: $0.layer) }
+    let all = Set(items.compactMap(\.layer)).sorted()
+    var layers: [Int?] = [nil]
+    for layer in [all.first, all.last].compactMap({ $0 }) + all where !layers.contains(layer) { layers.append(layer) }
+    var order = wanted.flatMap { layer in PagePart.allCases.map { PageGroup(part: $0, layer: layer) } }
+    order += PagePart.allCases.flatMap { part in layers.map { PageGroup(part: part, layer: $0) } }
     var places: [String: Int] = [:]
     var leftOut: [ExplorerPage.LeftOut] = []
-    let all = Set(items.compactMap(\.layer)).sorted()
-    let first = wanted ?? [all.first, all.last].compactMap { $0 }
-    let order = [nil] + (first + all).reduce(into: [Int?]()) { if !$0.contains($1) { $0.append($1) } }
-    for part in PagePart.allCases {
-      for layer in order {
-        let group = items.filter { $0.part == part && $0.layer == layer }
-        if group.isEmpty { continue }
-        let new = try added(group, to: numbers, room: room)
-        if let new {
-          (numbers, places) = (new.numbers, places.merging(new.places) { $1 })
-        } else {
-          leftOut.append(.init(part: part, layer: layer, tensors: group.count, numbers: group.reduce(0) { $0 + $1.count }))
-        }
+    var seen: Set<PageGroup> = []
+    for key in order where seen.insert(key).inserted {
+      guard let group = groups[key] else { continue }
+      if let new = try put(group, into: &numbers, room: room) {
+        places.merge(new) { $1 }
+      } else {
+        leftOut.append(.init(part: key.part, layer: key.layer, tensors: group.count, numbers: group.reduce(0) { $0 + $1.count }))
       }
     }
     return (places, leftOut)
   }
 
-  /// The numbers with a group's behind them; nil if there is no room for it.
-  private func added(_ group: [Item], to numbers: PageNumbers, room: Int) throws -> (numbers: PageNumbers, places: [String: Int])? {
-    var (numbers, places) = (numbers, [String: Int]())
+  /// Puts in a group; nil, and nothing is put in, if there is no room for it.
+  private func put(_ group: [Item], into numbers: inout PageNumbers, room: Int) throws -> [String: Int]? {
+    let before = numbers.text.count
+    var places: [String: Int] = [:]
     for item in group {
       // A large tensor is not read in vain. One with the bits of another would take no room, but so large a one has none.
-      guard PageNumbers.characters(item.count) <= room else { return nil }
-      places[item.name] = numbers.append(try values(of: item))
-      guard numbers.text.count <= room else { return nil }
+      if PageNumbers.characters(item.count) <= room { places[item.name] = numbers.append(try values(of: item)) }
+      guard places[item.name] != nil, numbers.text.count <= room else {
+        numbers.cut(to: before)
+        return nil
+      }
     }
-    return (numbers, places)
+    return places
   }
 
   private func values(of item: Item) throws -> [Float] {

@@ -19,6 +19,12 @@ struct PageNumbers {
     return place
   }
 
+  /// Takes out again what was added behind so many characters.
+  mutating func cut(to count: Int) {
+    text.removeLast(text.count - count)
+    places = places.filter { $0.value < count }
+  }
+
   private static let alphabet = Array("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/".utf8)
 
   static func encoded(_ values: [Float]) -> [UInt8] {

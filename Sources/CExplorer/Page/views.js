@@ -21,7 +21,7 @@ function prediction() {
     h('small', {}, `${brief(100 * p, 3)} %, logit ${exact(logit)}`)));
   return h('section', {class: 'part'}, h('h3', {}, `What comes after ${tokenText(place)}?`),
     h('p', {class: 'hint'}, target === null ? 'No label here counts in the loss.' : `It should be ${spelled(target)}.`,
-      loss ? ` The loss of the whole batch is ${exact(loss.values[0])}.` : ''), h('ol', {class: 'guesses'}, list));
+      loss?.isCarried ? ` The loss of the whole batch is ${exact(loss.values[0])}.` : ''), h('ol', {class: 'guesses'}, list));
 }
 
 function modelView() {
@@ -110,7 +110,7 @@ function aboutView() {
     run.command && h('pre', {}, run.command)),
     h('section', {class: 'panel'}, h('h2', {}, 'What is left out, and why'),
       rows.length ? [h('p', {}, 'The page has a largest size. Parts are put in one after the other, each whole or not at all; these had no room. ',
-        h('code', {}, '--size'), ' raises the limit, ', h('code', {}, '--layers'), ' says whose numbers come first, a shorter prompt has fewer of them.'),
+        h('code', {}, '--size'), ' raises the limit, ', h('code', {}, '--layers'), ' says which layers come before everything else, a shorter prompt has fewer of them.'),
       h('div', {class: 'wide'}, h('table', {class: 'plain'}, h('thead', {}, h('tr', {}, ['part', 'layer', 'tensors', 'numbers'].map((text) => h('th', {scope: 'col'}, text)))),
         h('tbody', {}, rows)))] : h('p', {}, 'Nothing.')),
     h('section', {class: 'panel'}, h('h2', {}, 'Check it'), h('p', {}, 'Form some numbers of every tensor anew, of their terms, and compare them with the run: what rounding of float32 explains is right.'),

@@ -30,10 +30,10 @@ struct ExplainCommand: ComputingCommand {
       Without --model it is the demo's base model with a small MixLoRA adapter, which learns the demo's tasks for --steps steps \
       before. With --answer the loss counts the answer's tokens, else every token of the prompt but the first.
 
-      The page has at most --size bytes. Parts are put in one after the other, each whole or not at all: routing, values outside \
-      of layers, values of layers and their gradients, trained weights and their gradients, frozen weights, moments and values \
-      after the step; of each the layers in the order of --layers, by default the first, the last, the others. What had no room \
-      the page lists, and --json counts.
+      The page has at most --size bytes. Parts are put in one after the other, each whole or not at all: routing; values outside \
+      of layers; logits; values of layers with their gradients; trained weights; their gradients; embedding and head; frozen \
+      weights; moments and values after the step. Of each part the first layer comes first, then the last, then the others; \
+      layers that --layers names come before everything else. What had no room the page lists, and --json counts.
 
       Examples:
         mixlora explain --out explain.html
@@ -57,7 +57,7 @@ struct ExplainCommand: ComputingCommand {
   @Option(help: ArgumentHelp("Steps that the demo's adapter learns (default: 200).", valueName: "n"))
   var steps: Int?
 
-  @Option(help: ArgumentHelp("Layers whose numbers are put in first, as in 0,3.", valueName: "list"))
+  @Option(help: ArgumentHelp("Layers that come before everything else, as in 0,3.", valueName: "list"))
   var layers: NumberList?
 
   @Option(help: "Bytes that the page may have, as in 800K or 60M.")
@@ -104,7 +104,9 @@ struct ExplainCommand: ComputingCommand {
     let run = try RecordedRun(explained.decoder, explained.batch, in: Machine.temporaryFolder, on: backend)
     if let name = run.firstNonFinite { writeNotes(["\(name) is the first tensor with a value that is not finite"]) }
     let page: ExplorerPage
-    do { page = try ExplorerPage(of: run, explained.subject, layers: layers?.values, limit: size.bytes) } catch let error as PageTooSmall {
+    do { page = try ExplorerPage(of: run, explained.subject, layers: layers?.values ?? [], limit: size.bytes) } catch let error
+      as PageTooSmall
+    {
       throw UsageError("--size: \(error).")
     }
     try AtomicFile.write(page.html, to: out)
