@@ -153,7 +153,7 @@ contrast = """(() => { const light = (c) => { const [r, g, b] = c.match(/[\\d.]+
     if (ratio < 4.5) poor.set(node.className || node.tagName, ratio.toFixed(2)); }
   return [n, [...poor]]; })()"""
 for name, is_dark in [("light", False), ("dark", True)]:
-    for view in ["model.layers.0.mlp.output[0,2,7]", "routing", "training", "about"]:
+    for view in ["model.layers.1.mlp.output[0,2,7]", "routing", "training", "about"]:
         page.screen(1280, 900, is_dark=is_dark)
         page.open(f"file://{file}#{view}")
         count, poor = page.js(contrast)

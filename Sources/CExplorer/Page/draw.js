@@ -49,14 +49,14 @@ function binned(values, bins) {
 // Numbers as bars about a middle line, all on the scale of `most`.
 function bars(node, values, {width, height, most = largest(values), selected = -1}) {
   const c = canvas(node, width, height), middle = height / 2, shown = binned(values, Math.floor(width)), step = width / shown.length;
-  const colors = [ink('positive'), ink('negative')], gap = step > 4 ? 1 : 0;
+  const colors = [ink('positive'), ink('negative')], thick = Math.min(Math.max(step - (step > 4 ? 1 : 0), 0.6), 28);
   c.fillStyle = ink('line');
   c.fillRect(0, middle - 0.5, width, 1);
   shown.forEach((x, i) => {
     if (!Number.isFinite(x)) return;
     const size = most > 0 ? Math.abs(x) / most * (middle - 1) : 0, length = x === 0 ? 0 : Math.max(size, 0.75);
     c.fillStyle = colors[x < 0 ? 1 : 0];
-    c.fillRect(i * step, x < 0 ? middle : middle - length, Math.max(step - gap, 0.6), length);
+    c.fillRect(i * step + (step > 28 ? (step - thick) / 2 : 0), x < 0 ? middle : middle - length, thick, length);
   });
   if (selected < 0) return;
   const at = (Math.floor(selected * shown.length / values.length) + 0.5) * step;

@@ -94,7 +94,7 @@ function showPhase(phase) {
 function render() {
   const active = document.activeElement, key = ['id', 'data-go', 'data-place', 'data-phase', 'data-step', 'data-view']
     .map((name) => [name, active?.getAttribute?.(name)]).find(([, value]) => value);
-  const isInTerms = active?.closest?.('.terms');
+  const isInTerms = active?.closest?.('.terms'), scrolled = document.getElementById('number')?.scrollTop ?? 0;
   document.getElementById('views').replaceChildren(...views.map(([name, title], n) => h('button', {type: 'button', 'data-view': name,
     'aria-current': state.view === name ? 'page' : null, title: `${title} (${n + 1})`}, title)));
   tokenStrip();
@@ -103,7 +103,12 @@ function render() {
   if (key && !isInTerms) document.querySelector(`[${key[0]}="${CSS.escape(key[1])}"]`)?.focus({preventScroll: true});
   document.querySelector('.token[aria-selected="true"]')?.scrollIntoView({block: 'nearest', inline: 'nearest'});
   if (state.shown !== state.tensor && !isNarrow()) document.querySelector('#block [aria-current=true]')?.scrollIntoView({block: 'nearest'});
+  if (state.shown === state.tensor && scrolled) document.getElementById('number')?.scrollTo(0, scrolled);
   state.shown = state.tensor;
+  // The chosen layer stays in sight, in a column or on a phone in a row.
+  const layer = document.querySelector('.layer[aria-current=true]')?.parentNode, column = layer?.closest('nav'), row = layer?.parentNode;
+  if (layer) column.scrollTop = layer.offsetTop - column.clientHeight / 2;
+  if (layer) row.scrollLeft = layer.offsetLeft - row.clientWidth / 2;
 }
 // On a narrow screen the number lies below what was pressed, else beside it.
 const isNarrow = () => matchMedia('(max-width: 900px)').matches;
