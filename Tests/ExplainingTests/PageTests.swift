@@ -54,15 +54,18 @@ import Training
 
   @Test(arguments: ["llama-topk", "lora-llama", "gemma2-base"]) func everyWeightIsThatOfItsFile(_ name: String) throws {
     let peer = try peer(name)
-    let files = [peer.model + "/model.safetensors"] + (peer.adapter.map { ["\($0)/adapter_model.safetensors"] } ?? [])
-    let sources = try files.map { try Safetensors(path: $0) }
+    var sources: [any TensorSource] = [try Safetensors(path: peer.model + "/model.safetensors")]
+    if let adapter = peer.adapter {
+      let files = ["\(adapter)/adapter_model.safetensors", "\(adapter)/adapter_model.bin"]
+      sources.append(Folder.exists(files[0]) ? try Safetensors(path: files[0]) : try PyTorchFile(path: files[1]))
+    }
     let weights = try ReadPage(page(name).html).tensors("weights")
     #expect(weights.count > 10)
     for weight in weights {
       let source = try #require(sources.first { $0.entry(weight.name) != nil }, "\(weight.name) is in no file")
       let entry = try source.requiredEntry(weight.name)
       #expect(entry.elementType == .float32 && entry.shape == weight.shape)
-      #expect(try weight.bits == source.withBytes(of: weight.name) { $0.loadedBits }, "\(weight.name)")
+      #expect(try weight.bits == source.withBytes(of: weight.name) { $0.words }, "\(weight.name)")
     }
   }
 
@@ -135,7 +138,7 @@ import Training
 
 extension UnsafeRawBufferPointer {
   /// Its bytes as 32-bit words.
-  fileprivate var loadedBits: [UInt32] {
+  fileprivate var words: [UInt32] {
     stride(from: 0, to: count, by: 4).map { UInt32(littleEndian: loadUnaligned(fromByteOffset: $0, as: UInt32.self)) }
   }
 }
