@@ -1,7 +1,6 @@
 import CPUBackend
 import Checkpoints
 import Decoders
-import Explaining
 import Foundation
 import Layers
 import Stepping
@@ -10,6 +9,8 @@ import TestModels
 import Testing
 import Traces
 import Training
+
+@testable import Explaining
 
 /// What a page says of a run is what the run was.
 @Suite struct PageTests {
@@ -93,6 +94,17 @@ import Training
       for (tensor, other) in zip(tensors, others) where tensor.bits != nil { #expect(tensor.bits == other.bits, "\(tensor.name)") }
     }
     #expect(throws: PageTooSmall.self) { try page("llama-topk", limit: least / 2) }
+  }
+
+  /// What was taken out again is not referred to when the same bits come once more.
+  @Test func numbersThatWereTakenOutAreGone() {
+    var numbers = PageNumbers()
+    #expect(numbers.append([1, 2, 3]) == 0)
+    let place = numbers.append([4, 5])
+    #expect(place == 16 && numbers.append([1, 2, 3]) == 0 && numbers.append([4, 5]) == place)
+    numbers.cut(to: place)
+    #expect(numbers.append([6]) == place && numbers.append([4, 5]) == place + 8 && numbers.append([1, 2, 3]) == 0)
+    #expect(numbers.text.count == PageNumbers.characters(3) + PageNumbers.characters(1) + PageNumbers.characters(2))
   }
 
   @Test func layersThatAreAskedForComeWholeBeforeEverythingElse() throws {
