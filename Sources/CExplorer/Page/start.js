@@ -100,7 +100,9 @@ function render() {
   tokenStrip();
   document.getElementById('main').replaceChildren(views.find(([name]) => name === state.view)[2]());
   drawWaiting();
-  if (key && !isInTerms) document.querySelector(`[${key[0]}="${CSS.escape(key[1])}"]`)?.focus({preventScroll: true});
+  const same = key && !isInTerms && document.querySelector(`[${key[0]}="${CSS.escape(key[1])}"]`);
+  // Who follows a factor goes on from the row that it leads to.
+  (same || isInTerms && document.getElementById('row'))?.focus?.({preventScroll: true});
   document.querySelector('.token[aria-selected="true"]')?.scrollIntoView({block: 'nearest', inline: 'nearest'});
   if (state.shown !== state.tensor && !isNarrow()) document.querySelector('#block [aria-current=true]')?.scrollIntoView({block: 'nearest'});
   if (state.shown === state.tensor && scrolled) document.getElementById('number')?.scrollTo(0, scrolled);

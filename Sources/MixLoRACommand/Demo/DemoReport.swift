@@ -59,6 +59,7 @@ struct DemoReport {
     return [
       "\(program) generate --model \(out)/base --adapter \(out)/mixlora --prompt '\(tasks[0].prompt)'",
       "\(program) inspect \(out)/mixlora --stats",
+      "\(program) explain --out explain.html --model \(out)/base --adapter \(out)/mixlora --prompt '\(tasks[0].prompt)' --answer '\(tasks[0].answer)'",
       "\(program) train \(recipe.options) --save-every \(recipe.saveEvery) --out \(out)/again",
     ]
   }
