@@ -96,6 +96,22 @@ for case in sorted(os.listdir(golden)):
     if os.path.isdir(f"{golden}/{case}/model"):
         compare_terms(case)
 
+# Every family, routing and option that there are cases of.
+peers = os.path.join(here, "..", "peers")
+wrong = []
+numbers = 0
+with open(f"{peers}/cases.json") as index:
+    cases = json.load(index)
+for case in cases:
+    adapter = ["--adapter", f"{peers}/{case['adapter']}"] if case.get("adapter") else []
+    mixlora("explain", "--out", f"{scratch.name}/peer.html", "--model", f"{peers}/{case['model']}", *adapter, "--batch", f"{peers}/{case['batch']}")
+    page.open(f"file://{scratch.name}/peer.html#check")
+    verdict = page.js("document.getElementById('verdict').textContent")
+    if not verdict.startswith("✓"):
+        wrong.append(f"{case['name']}: {verdict[:200]}")
+    numbers += int(verdict.split()[1])
+expect(len(cases) > 50 and not wrong, f"numbers of {len(cases)} peers' cases are what their terms give", "; ".join(wrong) or numbers)
+
 # The demo's page.
 file = f"{scratch.name}/explain.html"
 report = json.loads(mixlora("explain", "--out", file, "--json"))
