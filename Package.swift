@@ -170,6 +170,16 @@ let package = Package(
   cxxLanguageStandard: .cxx17
 )
 
+#if compiler(>=6.3)  // which has @c
+  // For C and what speaks it, such as Notebooks/mixlora.py.
+  package.products.append(.library(name: "CMixLoRA", type: .dynamic, targets: ["CInterface"]))
+  package.targets += [
+    .systemLibrary(name: "CMixLoRA"),
+    .target(name: "CInterface", dependencies: ["CMixLoRA", "CEmbedded", "MixLoRA", "Platform"]),
+    .testTarget(name: "CInterfaceTests", dependencies: ["CMixLoRA", "CInterface", "MixLoRA", "TestModels"]),
+  ]
+#endif
+
 // A section for each function, so that the linker can leave it out, and both cores; what computes little is made small.
 for target in package.targets where isRoot && target.type != .system && target.type != .test {
   let computesLittle = [

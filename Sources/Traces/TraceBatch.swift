@@ -1,4 +1,5 @@
 import Checkpoints
+import Decoders
 import Layers
 import Tensors
 
@@ -158,5 +159,17 @@ public struct TraceBatch: Equatable, Sendable {
 
   private static func error(_ file: String, _ tensor: String, _ found: String, _ expected: String) -> CheckpointError {
     CheckpointError(file: file, place: .tensor(tensor), found: found, expected: expected)
+  }
+}
+
+extension Decoder {
+  /// Refuses rows of the base alone beside an adapter that brings its own of the base's weights.
+  ///
+  /// - Throws: `CheckpointError` naming the batch's file.
+  public func requireRows(of batch: TraceBatch, _ file: String) throws {
+    guard batch.adapters.contains(nil), adapters.contains(where: \.configuration.replacesBase) else { return }
+    throw CheckpointError(
+      file: file, place: .tensor("adapter"), found: "-1, rows of the base alone",
+      expected: "rows of the adapter, which brings weights in the place of the base's")
   }
 }

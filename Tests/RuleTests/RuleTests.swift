@@ -27,6 +27,7 @@ import Testing
     "Conformance": ["Platform", "Decoders", "Traces"],
     "Comparison": ["Training", "Conformance"],
     "MixLoRA": ["Platform", "CPUBackend", "CUDABackend", "Generation", "Explaining", "Comparison"],
+    "CInterface": ["CMixLoRA", "CEmbedded", "MixLoRA"],
     "MixLoRACommand": ["CEmbedded", "Platform", "CPUBackend", "CUDABackend", "Generation", "Explaining", "Comparison"],
   ]
   /// Modules from outside, and who may import them.
@@ -36,7 +37,7 @@ import Testing
     "Glibc": ["Platform"],
     "Darwin": ["Platform"],
     "Musl": ["Platform"],
-    "Synchronization": ["CPUBackend", "Conformance", "MixLoRACommand"],
+    "Synchronization": ["CPUBackend", "Conformance", "CInterface", "MixLoRACommand"],
     "ArgumentParser": ["MixLoRACommand"],
   ]
 

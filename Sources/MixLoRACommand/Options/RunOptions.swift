@@ -65,13 +65,3 @@ struct StepOptions: ParsableArguments {
     }
   }
 }
-
-extension Decoder {
-  /// Throws where a batch has rows of the base alone, whose weights an adapter brings its own of.
-  func requireRows(of batch: TraceBatch, _ file: String) throws {
-    guard batch.adapters.contains(nil), adapters.contains(where: \.configuration.replacesBase) else { return }
-    throw CheckpointError(
-      file: file, place: .tensor("adapter"), found: "-1, rows of the base alone",
-      expected: "rows of the adapter, which brings weights in the place of the base's")
-  }
-}
