@@ -30,6 +30,7 @@ class Block:
     def __init__(self, kind, line, raw, body="", info=""):
         self.kind, self.line, self.raw, self.body, self.info = kind, line, raw, body, info
         self.output, self.pictures = "", []  # of a cell, once it has run: what it printed; (alternative text, SVG)
+        self.count = None  # which cell it was, where a notebook is to say so
 
 
 class Lesson:
@@ -52,7 +53,7 @@ class Lesson:
         return [parts[i:i + 3] for i in range(0, len(parts), 3)]
 
 
-def parse(place, lines):
+def parse(place, lines, language="swift"):
     """The blocks of a lesson. A fence inside of a comment is a solution or a test."""
     blocks, text, start, i, hidden = [], [], 1, 0, False
 
@@ -78,7 +79,7 @@ def parse(place, lines):
         if end is None:
             raise Wrong(f"{place}:{i + 1}: a fence without an end")
         info = line[3:].strip()
-        kind = {"swift": "cell", "output": "output", "equation": "equation", "swift exercise": "exercise"}.get(info, "other")
+        kind = {language: "cell", "output": "output", "equation": "equation", "swift exercise": "exercise"}.get(info, "other")
         if re.match(r"(swift|cpp) source=", info):
             kind = "quote"
         if hidden:

@@ -182,7 +182,10 @@ def markdown(text):
 # Notebooks
 
 
-def notebook(lesson, solutions):
+SWIFT = {"kernelspec": {"display_name": "Swift", "language": "swift", "name": "swift"}, "language_info": {"name": "swift", "file_extension": ".swift"}}
+
+
+def notebook(lesson, solutions, language=SWIFT):
     """nbformat 4.5. There is no Swift kernel to count on, so code is shown with what it printed when it was checked."""
     cells = []
 
@@ -205,11 +208,11 @@ def notebook(lesson, solutions):
             for alternative, svg in block.pictures:
                 data = {"image/svg+xml": svg.splitlines(keepends=True), "text/plain": [alternative]}
                 outputs.append({"output_type": "display_data", "data": data, "metadata": {}})
-            add("code", text, execution_count=None, outputs=outputs)
+            add("code", text, execution_count=block.count, outputs=outputs)
         else:
             add("code", text, execution_count=None, outputs=[])
     return {
         "cells": cells,
-        "metadata": {"kernelspec": {"display_name": "Swift", "language": "swift", "name": "swift"}, "language_info": {"name": "swift", "file_extension": ".swift"}},
+        "metadata": language,
         "nbformat": 4, "nbformat_minor": 5,
     }

@@ -185,13 +185,24 @@ def _written(batch):
         yield str(path)
 
 
-def _read(path):
-    """The arrays of a batch file that the library has accepted."""
+NUMBERS = {"F64": "f8", "F32": "f4", "F16": "f2", "BF16": "u2", "I64": "i8", "I32": "i4", "I16": "i2", "I8": "i1", "U8": "u1", "BOOL": "?"}
+
+
+def load(path):
+    """The arrays of a safetensors file by name, such as a trace, an adapter or a record; bfloat16 becomes float32, which has its values."""
     data = Path(path).read_bytes()
     begin = 8 + int.from_bytes(data[:8], "little")
-    header = json.loads(data[8:begin])
-    return {name: np.frombuffer(data[begin:], "<i8", int(np.prod(entry["shape"])), entry["data_offsets"][0]).reshape(entry["shape"]).copy()
-            for name, entry in header.items() if name != "__metadata__"}
+    try:
+        found = {}
+        for name, entry in json.loads(data[8:begin]).items():
+            if name != "__metadata__":
+                numbers = np.frombuffer(data[slice(*(begin + end for end in entry["data_offsets"]))], "<" + NUMBERS[entry["dtype"]])
+                if entry["dtype"] == "BF16":
+                    numbers = (numbers.astype("<u4") << 16).view("<f4")
+                found[name] = numbers.reshape(entry["shape"]).copy()
+        return found
+    except (ValueError, KeyError, TypeError, AttributeError) as problem:
+        raise Error(f"{path}: found {problem}; expected a safetensors file") from None
 
 
 # Models
@@ -353,7 +364,7 @@ def record(model, batch, path, forward=None, backward=True, optimizer=None, pass
     (by their names in the adapter's file) and `rename` are those of the capture helper (`helper("torch")`)."""
     import torch
     with _written(batch) as file:
-        arrays = _read(file)
+        arrays = load(file)
     arrays.setdefault("attention_mask", np.ones_like(arrays["input_ids"]))
     weights = list((parameters or dict(model.named_parameters())).values())
     tensors = {name: torch.tensor(array, device=weights[0].device) for name, array in arrays.items()}

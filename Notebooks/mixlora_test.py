@@ -4,7 +4,7 @@
     python3 Notebooks/mixlora_test.py
 """
 
-import gc, json, subprocess, sys, tempfile, threading, time, unittest
+import gc, subprocess, sys, tempfile, threading, time, unittest
 from pathlib import Path
 
 import numpy as np
@@ -17,21 +17,13 @@ BATCH = GOLDEN / "batch.safetensors"
 PEERS = ROOT / "Fixtures/peers"
 
 
-def tensors(path):
-    """The float64 tensors of a safetensors file."""
-    data = path.read_bytes()
-    begin = 8 + int.from_bytes(data[:8], "little")
-    return {name: np.frombuffer(data[begin:], "<f8", int(np.prod(entry["shape"])), entry["data_offsets"][0]).reshape(entry["shape"])
-            for name, entry in json.loads(data[8:begin]).items() if name != "__metadata__" and entry["dtype"] == "F64"}
-
-
 def golden(**settings):
     return mixlora.Model(GOLDEN / "model", GOLDEN / "adapter", **{"precision": "float64", "threads": 1, **settings})
 
 
 class Traces(unittest.TestCase):
     def test_the_numbers_are_pytorchs(self):
-        expected = tensors(GOLDEN / "expected64.safetensors")
+        expected = mixlora.load(GOLDEN / "expected64.safetensors")
         trace = golden().trace(BATCH, backward=True, activations=False, steps=3, lr=0.01)
         self.assertEqual(set(expected), set(trace))
         self.assertGreater(len(expected), 100)
@@ -66,7 +58,7 @@ class Traces(unittest.TestCase):
             np.testing.assert_array_equal(first[name], again[name], name)
 
     def test_arrays_by_name_are_the_file(self):
-        arrays = mixlora._read(BATCH)
+        arrays = mixlora.load(BATCH)
         model = golden()
         from_file, from_arrays = model.trace(BATCH), model.trace({k: v.tolist() for k, v in arrays.items()})
         np.testing.assert_array_equal(from_file["logits"], from_arrays["logits"])
@@ -155,6 +147,7 @@ class Errors(unittest.TestCase):
         self.says("rank is 0, expected 1 to 1000000", lambda: mixlora.Training(GOLDEN / "model", "/nowhere", rank=0))
         self.says("expected one of capture/torch", lambda: mixlora.file("x"))
         self.says("/nowhere", lambda: model.compare("/nowhere", BATCH))
+        self.says("expected a safetensors file", lambda: mixlora.load(__file__))
         with self.assertRaises(KeyError):
             model.trace(BATCH)["logit"]
 
