@@ -44,7 +44,8 @@ import Testing
       for tensor in expected.tensors {
         let array = try ArrayHandle { mixlora_tensor(trace.number, tensor.name, $0, $1) }
         #expect(array.shape == tensor.shape, "\(tensor.name)")
-        #expect(array.bytes == tensor.values.withUnsafeBytes { Array($0) }, "\(tensor.name)")
+        let hasItsBits = array.bytes == tensor.values.withUnsafeBytes { Array($0) }
+        #expect(hasItsBits, "\(tensor.name)")
         #expect(Int(array.array.size) == MemoryLayout<B.Scalar>.size)
       }
       let losses = try trace.json["losses"]?["loss"]?.arrayValue?.map { $0.doubleValue }
@@ -84,7 +85,8 @@ import Testing
       (array, bytes) = (second, first.bytes)
     }
     #expect(Handles.all.count == before + 1)
-    #expect(array?.bytes == bytes && !bytes.allSatisfy { $0 == 0 })
+    let isUntouched = array?.bytes == bytes && !bytes.allSatisfy { $0 == 0 }
+    #expect(isUntouched)
     array = nil
     #expect(Handles.all.count == before)
   }
