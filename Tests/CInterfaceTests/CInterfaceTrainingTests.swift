@@ -45,9 +45,11 @@ extension CInterfaceTests {
       let ids = try Handle { mixlora_tokens(run.number, "swap: r t ->", $0) }
       #expect(try ids.json.arrayValue?.map(\.intValue) == Tokenizer(model: model).encode("swap: r t ->").map { Int($0) })
       #expect(try Handle { mixlora_points(run.number, $0) }.json.arrayValue?.isEmpty == false)
-      #expect(
-        message { mixlora_trace(run.number, "{\"batch\":\"\(Golden.folder("topk"))/batch.safetensors\",\"steps\":1}", $0) } == "no error")
-      // The trace's step was taken back, so the run goes on as if there had been none.
+      for request in ["\"steps\":1", "\"backward\":true"] {
+        let settings = "{\"batch\":\"\(Golden.folder("topk"))/batch.safetensors\",\(request)}"
+        #expect(message { mixlora_trace(run.number, settings, $0) } == "no error")
+      }
+      // Steps are taken back and gradients are gone, so the run goes on as if there had been no trace.
       let untouched = try Handle { mixlora_train(settings.serialized(), $0) }
       for _ in 0..<2 {
         let (line, other) = try (
