@@ -87,10 +87,17 @@ class _Handle:
 def _call(function, *arguments):
     """The handle that a function returns; its error as an exception."""
     error = ctypes.c_uint64(0)
-    number = function(*(a.encode() if isinstance(a, str) else a for a in arguments), ctypes.byref(error))
+    number = function(*(_bytes(a) if isinstance(a, str) else a for a in arguments), ctypes.byref(error))
     if number == 0:
         raise Error(_Handle(error.value).text)
     return _Handle(number)
+
+
+def _bytes(text):
+    """A text for C, which ends at its first zero."""
+    if "\0" in text:
+        raise Error(f"found a text with a zero at {text.index(chr(0))}; expected one without")
+    return text.encode(errors="replace")
 
 
 def _settings(**settings):

@@ -157,6 +157,7 @@ class Errors(unittest.TestCase):
         self.says("no array of whole numbers", lambda: model.trace({"input_ids": [[1], [1, 2]]}))
         self.says("expected a file, or arrays by name", lambda: model.trace(7))
         self.says("setting of type object", lambda: golden(threads=object()))
+        self.says("with a zero at 1", lambda: model.tokens("a\0b"))
         self.says("not JSON compliant", lambda: model.trace(BATCH, lr=float("nan")))
 
     def test_without_a_library_the_import_says_how_to_build_it(self):

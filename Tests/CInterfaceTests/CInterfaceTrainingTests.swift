@@ -45,17 +45,17 @@ extension CInterfaceTests {
       let ids = try Handle { mixlora_tokens(run.number, "swap: r t ->", $0) }
       #expect(try ids.json.arrayValue?.map(\.intValue) == Tokenizer(model: model).encode("swap: r t ->").map { Int($0) })
       #expect(try Handle { mixlora_points(run.number, $0) }.json.arrayValue?.isEmpty == false)
-      for request in ["\"steps\":1", "\"backward\":true"] {
-        let settings = "{\"batch\":\"\(Golden.folder("topk"))/batch.safetensors\",\(request)}"
-        #expect(message { mixlora_trace(run.number, settings, $0) } == "no error")
-      }
-      // Steps are taken back and gradients are gone, so the run goes on as if there had been no trace.
       let untouched = try Handle { mixlora_train(settings.serialized(), $0) }
       for _ in 0..<2 {
         let (line, other) = try (
           Handle { mixlora_train_step(run.number, $0) }.json, Handle { mixlora_train_step(untouched.number, $0) }.json
         )
         #expect(line["loss"] == other["loss"] && line["grad_norm"] == other["grad_norm"] && line["loss"]?.doubleValue != nil)
+        // A trace's steps are taken back and its gradients are gone, so the run goes on as if there had been none.
+        for request in ["\"steps\":1", "\"backward\":true"] {
+          let settings = "{\"batch\":\"\(Golden.folder("topk"))/batch.safetensors\",\(request)}"
+          #expect(message { mixlora_trace(run.number, settings, $0) } == "no error")
+        }
       }
     }
 
