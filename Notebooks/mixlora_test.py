@@ -4,12 +4,12 @@
     python3 Notebooks/mixlora_test.py
 """
 
-import gc, subprocess, sys, tempfile, threading, time, unittest
+import gc, json, subprocess, sys, tempfile, threading, time, unittest
 from pathlib import Path
 
 import numpy as np
 
-import mixlora
+import lessons, mixlora, mixlora_notebooks
 
 ROOT = Path(__file__).resolve().parent.parent
 GOLDEN = ROOT / "Fixtures/golden/topk"
@@ -224,6 +224,32 @@ class Work(unittest.TestCase):
         self.assertIn("these arrays", report.text)
         self.assertIn("<!doctype html>", report.html)
         self.assertIn(name, [tensor["tensor"] for tensor in report.tensors if tensor["verdict"] == "mismatch"])
+
+
+class Notebooks(unittest.TestCase):
+    def notebook(self, *lines):
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder, "small.md")
+            path.write_text("\n".join(lines))
+            found = mixlora_notebooks.Notebook(path)
+            found.run()
+            return json.loads(found.text())
+
+    def test_outputs_are_what_jupyter_would_show(self):
+        text, first, second = self.notebook("# Small", "```python", "a = 2", "print(a)", "a + 1", "```", "```python", "a = 3", "```")["cells"]
+        self.assertEqual((text["cell_type"], text["source"]), ("markdown", ["# Small"]))
+        self.assertEqual((first["execution_count"], first["source"]), (1, ["a = 2\n", "print(a)\n", "a + 1"]))
+        self.assertEqual(first["outputs"][0]["text"], ["2\n", "3\n"])
+        self.assertEqual((second["execution_count"], second["outputs"]), (2, []))
+
+    def test_mistakes_are_errors_with_their_place(self):
+        for lines, expected in [
+                (["# no cell"], "at least one"), (["```python", "1 / 0", "```"], "small.md:1: ZeroDivisionError"),
+                (["```python", "print(float('nan'))", "```"], "not finite"), (["```python", "a = 1", "```"], "no cell prints anything"),
+                (["```swift", "let a = 1", "```"], "no such cell"), (["```python", "1"], "a fence without an end")]:
+            with self.assertRaises(lessons.Wrong) as caught:
+                self.notebook(*lines)
+            self.assertIn(expected, str(caught.exception))
 
 
 class PyTorch(unittest.TestCase):
