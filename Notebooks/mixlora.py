@@ -131,16 +131,21 @@ def _array(function, *arguments):
 
 
 def file(name):
-    """The bytes of a file that lies in the library: `capture/torch`, `data/train.jsonl`, … (a wrong name's error lists them)."""
+    """The bytes of a file that lies in the library: `capture/torch`, `data/train.txt`, … (a wrong name's error lists them)."""
     return _array(_library.mixlora_file, name)
 
 
 def demo(folder):
     """Writes the demo's base model and data into a folder; gives the paths of the model, the training data and the test data."""
     folder = Path(folder)
-    for name in ["base/config.json", "base/tokenizer.json", "base/model.safetensors", "data/train.jsonl", "data/test.jsonl"]:
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+    for part in ["base", "data"]:
+        (folder / part).mkdir(parents=True, exist_ok=True)
+    for name in ["base/config.json", "base/tokenizer.json", "base/model.safetensors"]:
         (folder / name).write_bytes(file(name).tobytes())
+    for name in ["train", "test"]:  # lines `swap: a b -> b a` become the records that users' files have
+        records = [(line.partition(":")[0], line.rpartition(">")) for line in file(f"data/{name}.txt").tobytes().decode().splitlines()]
+        lines = [json.dumps({"task": task, "prompt": prompt + end, "completion": answer}) for task, (prompt, end, answer) in records]
+        (folder / f"data/{name}.jsonl").write_text("\n".join(lines) + "\n")
     return folder / "base", folder / "data/train.jsonl", folder / "data/test.jsonl"
 
 

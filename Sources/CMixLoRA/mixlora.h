@@ -81,7 +81,8 @@ mixlora_handle mixlora_train_save(mixlora_handle training, const char *folder, m
 mixlora_handle mixlora_compare(const char *settings, mixlora_handle *error);
 
 /// The bytes of a file that lies in the library: `capture/torch` and `capture/numpy`, which record another program's run, and the demo's
-/// `base/config.json`, `base/tokenizer.json`, `base/model.safetensors`, `data/train.jsonl`, `data/test.jsonl`.
+/// `base/config.json`, `base/tokenizer.json`, `base/model.safetensors`, `data/train.txt`, `data/test.txt`: a question a line,
+/// `task: question -> answer`.
 mixlora_handle mixlora_file(const char *name, struct mixlora_array *array, mixlora_handle *error);
 
 #endif

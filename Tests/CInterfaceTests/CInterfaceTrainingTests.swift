@@ -102,7 +102,7 @@ extension CInterfaceTests {
 
     @Test func filesAreThoseOfTheRepository() throws {
       let sources = Fixture.path("../Sources/CEmbedded/")
-      for (name, path) in [("capture/torch", "Capture/mixlora_capture_torch.py"), ("data/test.jsonl", "Demo/test.jsonl")] {
+      for (name, path) in [("capture/torch", "Capture/mixlora_capture_torch.py"), ("data/test.txt", "Demo/test.txt")] {
         let file = try ArrayHandle { mixlora_file(name, $0, $1) }
         let isTheFile = file.bytes == Array(try Data(contentsOf: URL(filePath: sources + path))) && file.shape == [file.bytes.count]
         #expect(isTheFile, "\(name)")

@@ -71,15 +71,15 @@ final class Scratch {
 
   deinit { try? FileManager.default.removeItem(atPath: path) }
 
-  /// The demo's base model and data, out of the library.
+  /// The demo's base model, out of the library, and some questions.
   func demo() throws -> (model: String, data: String) {
-    for folder in ["base", "data"] {
-      try FileManager.default.createDirectory(atPath: "\(path)/\(folder)", withIntermediateDirectories: true)
-    }
-    for name in ["base/config.json", "base/tokenizer.json", "base/model.safetensors", "data/train.jsonl"] {
+    try FileManager.default.createDirectory(atPath: path + "/base", withIntermediateDirectories: true)
+    for name in ["base/config.json", "base/tokenizer.json", "base/model.safetensors"] {
       let file = try ArrayHandle { mixlora_file(name, $0, $1) }
       try Data(file.bytes).write(to: URL(filePath: "\(path)/\(name)"))
     }
-    return (path + "/base", path + "/data/train.jsonl")
+    let lines = "abcdefgh".map { "{\"prompt\": \"swap: \($0) x ->\", \"completion\": \" x \($0)\"}\n" }
+    try Data(lines.joined().utf8).write(to: URL(filePath: path + "/data.jsonl"))
+    return (path + "/base", path + "/data.jsonl")
   }
 }
