@@ -173,9 +173,15 @@ let package = Package(
 #if compiler(>=6.3)  // which has @c
   // For C and what speaks it, such as Notebooks/mixlora.py.
   package.products.append(.library(name: "CMixLoRA", type: .dynamic, targets: ["CInterface"]))
+  // It stands alone as the program does (--static-swift-stdlib does that for programs only), and shows nothing but its functions.
+  let exports = "--version-script=\(Context.packageDirectory)/Sources/CMixLoRA/exports.map"
   package.targets += [
     .systemLibrary(name: "CMixLoRA"),
-    .target(name: "CInterface", dependencies: ["CMixLoRA", "CEmbedded", "MixLoRA", "Platform"]),
+    .target(
+      name: "CInterface", dependencies: ["CMixLoRA", "CEmbedded", "MixLoRA", "Platform"],
+      linkerSettings: smallLinks + [
+        .unsafeFlags(["-static-stdlib", "-Xlinker", exports], .when(platforms: [.linux], configuration: .release))
+      ]),
     .testTarget(name: "CInterfaceTests", dependencies: ["CMixLoRA", "CInterface", "MixLoRA", "TestModels"]),
   ]
 #endif
