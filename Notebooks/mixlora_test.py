@@ -305,4 +305,4 @@ class PyTorch(unittest.TestCase):
 
 
 if __name__ == "__main__":
-    unittest.main()
+    unittest.main(verbosity=2)  # what was skipped is said

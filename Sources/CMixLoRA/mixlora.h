@@ -18,6 +18,10 @@
 
 #include <stdint.h>
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 typedef uint64_t mixlora_handle;
 
 /// Numbers in memory of this library, row-major, in the byte order of the machine. They stay where they are and as they are until the
@@ -84,5 +88,9 @@ mixlora_handle mixlora_compare(const char *settings, mixlora_handle *error);
 /// `base/config.json`, `base/tokenizer.json`, `base/model.safetensors`, `data/train.txt`, `data/test.txt`: a question a line,
 /// `task: question -> answer`.
 mixlora_handle mixlora_file(const char *name, struct mixlora_array *array, mixlora_handle *error);
+
+#ifdef __cplusplus
+}
+#endif
 
 #endif
