@@ -170,9 +170,10 @@ private struct ExpertStage<B: CUDABackend> {
   }
 
   /// How many groups of tokens have blocks of their own in backward, and tiles of each: no more than keep a device busy, or one for 1024
-  /// tokens, for each leaves a part of every sum over an expert's rows, and these are as large as the factors.
+  /// tokens (for four times the experts' ranks, where that is more), for each leaves a part of every sum over an expert's rows. These are
+  /// as large as the factors; all together they have at most a quarter of N·F numbers then.
   var groups: (count: Int, tiles: Int) {
-    let wanted = max(blocks / max(1, columnTiles), tiles * tileTokens / 1024, 1)
+    let wanted = max(blocks / max(1, columnTiles), tiles * tileTokens / max(1024, 4 * Int(plan.experts) * (rank1 + rank2 + rank3)), 1)
     let size = (tiles + wanted - 1) / wanted
     return (size == 0 ? 0 : (tiles + size - 1) / size, size)
   }

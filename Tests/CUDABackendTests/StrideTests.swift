@@ -26,7 +26,7 @@ import Testing
     for i in expected.indices { #expect(found[i] == expected[i], "result \(i)") }
   }
 
-  /// Operations of every file of kernels that has matrices, on matrices that `place` moves.
+  /// Operations of every file of kernels that has matrices but expert.cu and encoded.cu, on matrices that `place` moves.
   private func results<B: Backend>(_ backend: B, _ place: (Tensor<B>) -> Tensor<B>) throws -> [[B.Scalar]] {
     var source = RandomSource("stride")
     func random(_ rows: Int, _ columns: Int) -> Tensor<B> {

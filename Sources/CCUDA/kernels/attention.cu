@@ -288,7 +288,7 @@ __device__ __forceinline__ void attend_queries(
     real center = 0;
     for (int c = x; c < s.width && m < nq; c += 16) center += dy[m][c] * o[m][c];
     for (int d = 8; d > 0; d >>= 1) center += __shfl_xor_sync(0xffffffffu, center, d);
-    if (x == 0 && m < nq) delta[row + m][head] = center;  // all threads read it there: registers are full
+    if (x == 0 && m < nq) delta[row + m][head] = center;  // read behind the barriers of attention_scores: registers are full
     for (int c = 0; c < W / 16; c++) out[i][c] = 0;
   }
   for (int j0 = attention_lowest(at.first, s.window); j0 < end; j0 += 32) {

@@ -9,7 +9,7 @@ extension CaseList {
       ][index]
       return (sizes, width, rank)
     }
-    let wide = (PlanSizes(tokens: 35, experts: 3, k: 2, choices: .allOn(1)), 67, 63)
+    let wide = (PlanSizes(tokens: 35, experts: 3, k: 2, choices: .allOn(1)), 67, 70)
     for ((sizes, width, rank), variant) in (plans + [wide]).flatMap({ plan in HiddenVariant.allCases.map { (plan, $0) } }) {
       for operation in ["expertHidden", "expertHiddenBackward"] {
         add(operation, "\(sizes) F \(width) r \(rank) \(variant.rawValue)", isEmpty: sizes.tokens == 0) { trial in
