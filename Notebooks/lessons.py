@@ -305,7 +305,7 @@ def check_exercises(lesson, verdicts):
         if failed:
             raise Wrong(f"{lesson.place}: the solution of exercise {number} fails its test: {'; '.join(failed)}")
         if not verdicts.get((number, "stub"), ["it did not run"]):
-            raise Wrong(f"{lesson.place}: exercise {number} passes its test before anybody solved it")
+            raise Wrong(f"{lesson.place}: exercise {number} passes its test before anybody solved it (your own answers: `lessons.py try`)")
 
 
 def check(lessons, binary):

@@ -104,7 +104,7 @@ function render() {
   // Who follows a factor goes on from the row that it leads to.
   (same || isInTerms && document.getElementById('row'))?.focus?.({preventScroll: true});
   document.querySelector('.token[aria-selected="true"]')?.scrollIntoView({block: 'nearest', inline: 'nearest'});
-  if (state.shown !== state.tensor && !isNarrow()) document.querySelector('#block [aria-current=true]')?.scrollIntoView({block: 'nearest'});
+  if (state.shown && state.shown !== state.tensor && !isNarrow()) document.querySelector('#block [aria-current=true]')?.scrollIntoView({block: 'nearest'});
   if (state.shown === state.tensor && scrolled) document.getElementById('number')?.scrollTo(0, scrolled);
   state.shown = state.tensor;
   // The chosen layer stays in sight, in a column or on a phone in a row.
@@ -153,10 +153,15 @@ document.addEventListener('click', (event) => {
   else if (phase) showPhase(phase);
   else step(Number(by));
 });
-window.addEventListener('popstate', () => { if (open(decodeURIComponent(location.hash.slice(1)))) render(); });
+window.addEventListener('popstate', () => { if (open(address())) render(); });
 let width = window.innerWidth;
 window.addEventListener('resize', () => { if (window.innerWidth !== width) { width = window.innerWidth; render(); } });
 matchMedia('(prefers-color-scheme: dark)').addEventListener('change', render);
+
+// What stands behind # in the address; nothing, if that cannot be read.
+function address() {
+  try { return decodeURIComponent(location.hash.slice(1)); } catch { return ''; }
+}
 
 // The theme: the system's, until somebody chooses.
 const themes = ['light dark', 'light', 'dark'], themeNames = ['◐ system', '○ light', '● dark'];
@@ -172,7 +177,7 @@ function setTheme(number) {
 document.title = `${run.title} – mixlora explain`;
 document.getElementById('title').textContent = run.title;
 document.getElementById('facts').append(...run.facts.map(([name, value]) => h('span', {}, h('i', {}, name), ' ', value)));
-const asked = decodeURIComponent(location.hash.slice(1));
+const asked = address();
 state.tensor = points.find((one) => one.isOfTokens && one.isCarried && /mlp\.output$/.test(one.name)) ?? points.find((one) => one.isCarried) ?? points[0];
 state.layer = layerOf(state.tensor);
 state.place = places.find((place) => batch.targets[place] !== null) ?? places[0] ?? 0;
