@@ -80,9 +80,7 @@ public struct LoadedModel<B: Backend> {
   }
 
   /// The tokens of a text as `generate` reads it.
-  public func tokens(of text: String) -> [Int32] {
-    (tokenizer.addsBeginToken ? tokenizer.beginToken.map { [$0] } ?? [] : []) + tokenizer.encode(text)
-  }
+  public func tokens(of text: String) -> [Int32] { tokenizer.prompt(text) }
 
   private func generator(_ settings: GenerationSettings, _ layout: ChatLayout?) -> Generator<B> {
     let ends = tokenizer.endTokens.union(layout?.endOfTurn.map { [$0] } ?? [])
@@ -104,5 +102,12 @@ public struct LoadedModel<B: Backend> {
     let layout = try ChatLayout(model: path, tokenizer, template: chat.template, system: chat.system)
     return Conversation(
       layout, generator(settings, layout), DecodingState(decoder, sequences: 1, on: backend), positions: positions, check: requireKnown)
+  }
+}
+
+extension Tokenizer {
+  /// The tokens of a text that a model goes on from: the begin token first, where the tokenizer adds one.
+  public func prompt(_ text: String) -> [Int32] {
+    (addsBeginToken ? beginToken.map { [$0] } ?? [] : []) + encode(text)
   }
 }

@@ -61,7 +61,7 @@ struct ExplainedRun<B: Backend> {
   private static func batch(
     _ prompt: String, _ answer: String?, _ tokenizer: Tokenizer, vocabulary: Int, _ model: String
   ) throws -> TraceBatch {
-    let asked = (tokenizer.addsBeginToken ? tokenizer.beginToken.map { [$0] } ?? [] : []) + tokenizer.encode(prompt)
+    let asked = tokenizer.prompt(prompt)
     let answered = answer.map { tokenizer.encode($0) } ?? []
     guard asked.count + answered.count >= 2, answer == nil || !answered.isEmpty, !asked.isEmpty else {
       throw UsageError(
