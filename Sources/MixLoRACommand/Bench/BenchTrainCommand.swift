@@ -54,7 +54,7 @@ struct BenchTrainCommand: ComputingCommand {
   @Option(help: "Seed of all random numbers.")
   var seed: UInt64 = 42
 
-  @Flag(help: "Print the seconds of each phase and the time by operation.")
+  @Flag(help: "Print the seconds of each phase and, of as many steps again, the time by operation.")
   var phases = false
 
   @Flag(help: "Print one JSON object.")
@@ -105,7 +105,7 @@ struct BenchTrainCommand: ComputingCommand {
     let bench = TrainingBench(
       decoder, randomBatch(configuration.vocabulary, on: backend), seed: seed, recomputes: recipe.recomputes, on: backend)
     let measured = try bench.measure(steps: steps, profiled: phases)
-    print(json ? measured.json(phases: phases) : measured.text(phases: phases))
+    print(json ? measured.json() : measured.text())
   }
 
   /// Random tokens; every column but each row's first is a label.

@@ -20,6 +20,8 @@ struct FeedForwardBench<B: ProfilingBackend> {
     let backward: Double
     let floor: Double
     let operations: Int
+    /// Of more repetitions.
+    let profile: OperationProfile?
   }
 
   /// - Precondition: the model's blocks are sequential.
@@ -35,16 +37,13 @@ struct FeedForwardBench<B: ProfilingBackend> {
     self.seed = seed
   }
 
-  func measure(repeats: Int) throws -> Result {
+  func measure(repeats: Int, profiled: Bool) throws -> Result {
     let (rows, channels) = (batch.tokens, layer.frozen.down.weight.shape.rows)
     let key = RandomKey(seed: seed)
     let x = backend.random(Shape(rows, channels), .normal(deviation: 1), key.derived("x", "bench"))
     let dy = backend.random(Shape(rows, channels), .normal(deviation: 1), key.derived("dy", "bench"))
-    var (forward, backward): ([Double], [Double]) = ([], [])
-    var operations = 0
-    for index in 0...repeats {  // the first fills the pool and is not counted
-      let run = Run(backend, training: TrainingPass(key: key, step: index + 1))
-      let before = backend.counters
+    func pass(_ step: Int) throws -> (forward: Double, backward: Double) {
+      let run = Run(backend, training: TrainingPass(key: key, step: step))
       try backend.synchronize()
       let start = POSIX.seconds
       let (_, cache) = layer.forward(x, batch, run)
@@ -53,16 +52,18 @@ struct FeedForwardBench<B: ProfilingBackend> {
       _ = layer.backward(dy, cache, batch, run)
       try backend.synchronize()
       let end = POSIX.seconds
-      operations = (backend.counters - before).operations
       try run.finish()
-      if index == 0 { continue }
-      forward.append(middle - start)
-      backward.append(end - middle)
+      return (middle - start, end - middle)
     }
+    _ = try pass(1)  // fills the pool
+    let before = backend.counters
+    let times = try (0..<repeats).map { try pass($0 + 2) }
+    let operations = (backend.counters - before).operations / repeats
+    let profile = try profiled ? OperationProfile(of: repeats, on: backend) { _ = try pass(repeats + 2 + $0) } : nil
     let floors = try backend.withEachWayOfProducts { median(try (0..<4).map { _ in try frozenProducts(x, dy) }.dropFirst()) }
     return Result(
-      machine: backend.machineName, shape: (rows, channels, layer.frozen.down.weight.shape.columns), forward: median(forward),
-      backward: median(backward), floor: floors.min() ?? .infinity, operations: operations)
+      machine: backend.machineName, shape: (rows, channels, layer.frozen.down.weight.shape.columns), forward: median(times.map(\.forward)),
+      backward: median(times.map(\.backward)), floor: floors.min() ?? .infinity, operations: operations, profile: profile)
   }
 
   /// Seconds of the three frozen products, forward and the gradient of their inputs.
@@ -97,16 +98,18 @@ extension FeedForwardBench.Result {
     object["floor_gflops"] = JSON(flops / floor * 1e-9)
     object["floor_ratio"] = JSON(ratio)
     object["operations"] = JSON(operations)
+    if let profile { object["operation_seconds"] = profile.json }
     return JSON.object(object).serialized()
   }
 
   func text() -> String {
-    """
-    \(machine)
-    forward   \(fixed(1000 * forward, 2)) ms
-    backward  \(fixed(1000 * backward, 2)) ms
-    floor     \(fixed(1000 * floor, 2)) ms frozen products at \(fixed(flops / floor * 1e-9, 0)) GFLOP/s
-    ratio     \(fixed(ratio, 3)) of the floor, \(operations) operations
-    """
+    let lines = """
+      \(machine)
+      forward   \(fixed(1000 * forward, 2)) ms
+      backward  \(fixed(1000 * backward, 2)) ms
+      floor     \(fixed(1000 * floor, 2)) ms frozen products at \(fixed(flops / floor * 1e-9, 0)) GFLOP/s
+      ratio     \(fixed(ratio, 3)) of the floor, \(operations) operations
+      """
+    return ([lines] + (profile?.lines ?? [])).joined(separator: "\n")
   }
 }

@@ -25,17 +25,16 @@ struct TrainingBench<B: ProfilingBackend> {
     var counters = Counters()
     for index in 0...steps {  // the first fills the pool and is not counted
       let before = backend.counters
-      if index == 1, profiled { backend.startProfile() }
       let time = try step(index + 1, &optimizer)
       counters = backend.counters - before
       if index > 0 { times.append(time) }
     }
-    let operations = backend.stopProfile().map { (name: $0.name, calls: $0.calls / steps, seconds: $0.seconds / Double(steps)) }
+    let profile = try profiled ? OperationProfile(of: steps, on: backend) { _ = try step(steps + 1 + $0, &optimizer) } : nil
     let peak = backend.peakBytes
     let floors = try backend.withEachWayOfProducts { median(try (0..<4).map { _ in try frozenProducts() }.dropFirst()) }
     return BenchResult(
       machine: backend.machineName, tokens: batch.tokens, threads: backend.threadCount, steps: times,
-      floorSeconds: floors.min() ?? .infinity, floorFlops: flops, peakBytes: peak, counters: counters, operations: operations)
+      floorSeconds: floors.min() ?? .infinity, floorFlops: flops, peakBytes: peak, counters: counters, profile: profile)
   }
 
   private func step(_ number: Int, _ optimizer: inout AdamW<B>) throws -> BenchStep {
@@ -99,7 +98,8 @@ struct BenchResult {
   let floorFlops: Double
   let peakBytes: Int
   let counters: Counters
-  let operations: [(name: String, calls: Int, seconds: Double)]
+  /// Of more steps.
+  let profile: OperationProfile?
 }
 
 extension BenchResult {
@@ -109,7 +109,7 @@ extension BenchResult {
   /// The floor's share of forward and backward; the optimizer is not in it.
   private var floorRatio: Double { floorSeconds / median(steps.map { $0.forward + $0.backward }) }
 
-  func json(phases: Bool) -> String {
+  func json() -> String {
     var object = JSON.Object()
     object["tokens_per_second"] = JSON(tokensPerSecond)
     object["step_seconds_median"] = JSON(stepSeconds)
@@ -120,18 +120,16 @@ extension BenchResult {
     object["threads"] = JSON(threads)
     object["pool_misses_per_step"] = JSON(counters.poolMisses)
     object["shared_copies_per_step"] = JSON(counters.sharedCopies)
-    if phases {
+    if let profile {
       object["forward_seconds"] = JSON(median(steps.map(\.forward)))
       object["backward_seconds"] = JSON(median(steps.map(\.backward)))
       object["optimizer_seconds"] = JSON(median(steps.map(\.optimizer)))
-      var times = JSON.Object()
-      for operation in operations { times[operation.name] = JSON(operation.seconds) }
-      object["operation_seconds"] = .object(times)
+      object["operation_seconds"] = profile.json
     }
     return JSON.object(object).serialized()
   }
 
-  func text(phases: Bool) -> String {
+  func text() -> String {
     var lines = [
       machine,
       "step      \(fixed(stepSeconds, 3)) s median of \(steps.count)   \(fixed(tokensPerSecond, 1)) tokens/s",
@@ -139,18 +137,11 @@ extension BenchResult {
       "ratio     \(fixed(floorRatio, 3)) of the floor, forward + backward",
       "memory    \(fixed(Double(peakBytes) / 1_073_741_824, 2)) GiB peak   \(counters.poolMisses) pool misses, \(counters.sharedCopies) shared copies a step",
     ]
-    if phases {
+    if let profile {
       lines.append("forward   \(fixed(median(steps.map(\.forward)), 3)) s, to the rows that the head reads")
       lines.append("backward  \(fixed(median(steps.map(\.backward)), 3)) s, the head's losses included")
       lines.append("optimizer \(fixed(median(steps.map(\.optimizer)), 3)) s, with norm and clipping")
-      let sum = operations.reduce(0) { $0 + $1.seconds }
-      lines.append("operation                     calls       ms   share")
-      for operation in operations {
-        lines.append(
-          pad(operation.name, 26) + padLeft("\(operation.calls)", 9) + padLeft(fixed(operation.seconds * 1000, 1), 9)
-            + padLeft(fixed(100 * operation.seconds / sum, 1) + "%", 8))
-      }
-      lines.append(pad("outside operations", 26) + padLeft("", 9) + padLeft(fixed(max(0, stepSeconds - sum) * 1000, 1), 9))
+      lines += profile.lines
     }
     return lines.joined(separator: "\n")
   }
