@@ -19,7 +19,7 @@ extension CUDABackend {
     }
   }
 
-  /// δ and dq by tiles of queries, then dk and dv by tiles of keys.
+  /// δ and dq by tiles of queries, then dk and dv by tiles of keys and by head of queries, whose sums follow where heads share keys.
   public func attentionBackward(
     _ dy: Tensor<Self>, _ q: Tensor<Self>, _ k: Tensor<Self>, _ v: Tensor<Self>, output: Tensor<Self>, logSumExp: Tensor<Self>,
     _ plan: SequencePlan<Self>, _ form: AttentionForm
@@ -38,10 +38,17 @@ extension CUDABackend {
       launch(
         "attention_queries_\(tile.width)", blocks: blocks(plan, tile.queries), by: form.heads, threads: 256, rows(dy), rows(q), rows(k),
         rows(v), rows(output), rows(logSumExp), deltas, dqs, sequences, scale, cap)
+      let group = form.heads / form.keyValueHeads
+      let (dkOfHeads, dvOfHeads) = group == 1 ? (dk, dv) : (empty(q.shape), empty(q.shape))
       launch(
-        "attention_keys_\(tile.width)", blocks: blocks(plan, tile.keys), by: form.keyValueHeads, threads: 256, rows(dy), rows(q), rows(k),
-        rows(v), rows(logSumExp), deltas, dks, dvs, sequences, scale, cap)
-      withExtendedLifetime(delta) {}
+        "attention_keys_\(tile.width)", blocks: blocks(plan, tile.keys), by: form.heads, threads: 256, rows(dy), rows(q), rows(k),
+        rows(v), rows(logSumExp), deltas, rows(dkOfHeads), rows(dvOfHeads), sequences, scale, cap)
+      if group > 1 {
+        launch(
+          "attention_join", over: k.shape.count, rows(dkOfHeads), rows(dvOfHeads), dks, dvs, Int64(k.shape.count), Int32(k.columnCount),
+          Int32(form.headWidth), Int32(group))
+      }
+      withExtendedLifetime((delta, dkOfHeads, dvOfHeads)) {}
       return (dq, dk, dv)
     }
   }

@@ -162,18 +162,18 @@ private struct ExpertStage<B: CUDABackend> {
     blocks = backend.core.expertBlocks
   }
 
-  /// How many blocks share the columns of each of `groups` of tokens: no more than keep a device busy, for each leaves a part of every
-  /// sum over F.
+  /// How many blocks share the columns of each of `groups` of tokens: about as many as keep a device busy, for each leaves a part of
+  /// every sum over F.
   func parts(of groups: Int) -> Int {
-    let walk = max(1, (columnTiles * groups + blocks - 1) / blocks)  // tiles of columns of one block
+    let walk = max(1, (columnTiles * groups + blocks / 2) / blocks)  // tiles of columns of one block
     return (columnTiles + walk - 1) / walk
   }
 
-  /// How many groups of tokens have blocks of their own in backward, and tiles of each: no more than keep a device busy, or one for 1024
-  /// tokens (for four times the experts' ranks, where that is more), for each leaves a part of every sum over an expert's rows. These are
-  /// as large as the factors; all together they have at most a quarter of N·F numbers then.
+  /// How many groups of tokens have blocks of their own in backward, and tiles of each: about as many as keep a device busy, or one for
+  /// 1024 tokens (for four times the experts' ranks, where that is more), for each leaves a part of every sum over an expert's rows.
+  /// These are as large as the factors.
   var groups: (count: Int, tiles: Int) {
-    let wanted = max(blocks / max(1, columnTiles), tiles * tileTokens / max(1024, 4 * Int(plan.experts) * (rank1 + rank2 + rank3)), 1)
+    let wanted = max((blocks + columnTiles / 2) / max(1, columnTiles), tiles * tileTokens / max(1024, 4 * Int(plan.experts) * (rank1 + rank2 + rank3)), 1)
     let size = (tiles + wanted - 1) / wanted
     return (size == 0 ? 0 : (tiles + size - 1) / size, size)
   }

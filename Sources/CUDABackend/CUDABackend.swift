@@ -78,7 +78,7 @@ final class CUDACore {
   /// The most scalars that an encoded matrix is expanded into at a time: a whole weight of a model of 7 billion, 256 MiB of float32.
   var expandedCount = 1 << 26
   /// Blocks that keep a large device busy with the experts' hidden rows; where there is more to do, each walks several tiles.
-  var expertBlocks = 256
+  var expertBlocks = 512
   /// Operations that have begun and not ended.
   var depth = 0
   var profile: Profile?

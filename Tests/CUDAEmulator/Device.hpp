@@ -32,7 +32,7 @@ typedef MX_REAL real;
 #define blockDim (simt::view.block)
 #define gridDim (simt::view.grid)
 
-static inline void __syncthreads() { simt::barrier(); }
+static inline MX_MEETING void __syncthreads() { simt::barrier(); }
 static inline void __syncwarp(u32 mask = 0xffffffffu) { simt::exchange(mask, 0, (int)(simt::view.thread->number % 32)); }
 
 /// What lane `lane` brings, as bits of its type.

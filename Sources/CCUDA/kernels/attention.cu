@@ -7,8 +7,8 @@
 //
 // A block of 16 × 16 threads has a tile of 16 I rows and 32 columns of S, thread (y, x) its rows y + 16 i and its columns x and
 // x + 16; of a result it has the same rows, and W/16 of at most W columns of the head. A tile lies within one sequence: what belongs to
-// another is never read. δ and dQ have a block for every tile of queries, then dK and dV for every tile of keys, which walks all heads
-// that read it.
+// another is never read. δ and dQ have a block for every tile of queries and head, then dK and dV for every tile of keys and head that
+// reads it, so that a device is busy where few heads of keys are; what heads that share keys have left is summed last.
 #include "mx.cuh"
 
 /// The sequences of a batch, the query heads that read one head of keys, the width of a head, and how many rows a query sees.
@@ -310,13 +310,13 @@ __device__ __forceinline__ void attend_queries(
   attention_store<I, W>(out, attention_part(dq, row, head * s.width), nq, s.width);
 }
 
-// dK and dV of a tile of keys: over the heads that read it, over the queries that see it.
+// dK and dV of a tile of keys, as one head of queries has them, in that head's columns: over the queries that see the tile.
 template <int I, int W>
 __device__ __forceinline__ void attend_keys(
     attention_tile<I> &t, rows dy, rows q, rows k, rows v, rows lse, rows delta, rows dk, rows dv, sequences s, real scale, real cap) {
   attention_place at;
   if (!at.find(s, 16 * I, blockIdx.x)) return;
-  int group = blockIdx.y, x = threadIdx.x % 16, y = threadIdx.x / 16, row = at.key + at.first;
+  int head = blockIdx.y, group = head / s.group, x = threadIdx.x % 16, y = threadIdx.x / 16, row = at.key + at.first;
   int nk = at.keys - at.first < 16 * I ? at.keys - at.first : 16 * I, last = at.first + nk - 1;
   int end = at.queries - last < s.window ? at.queries : last + s.window;
   k = attention_part(k, row, group * s.width);
@@ -325,33 +325,42 @@ __device__ __forceinline__ void attend_keys(
   for (int i = 0; i < I; i++) {
     for (int c = 0; c < W / 16; c++) dks[i][c] = dvs[i][c] = 0;
   }
-  for (int head = group * s.group; head < (group + 1) * s.group; head++) {
-    for (int i0 = at.first; i0 < end; i0 += 32) {
-      int nq = end - i0 < 32 ? end - i0 : 32;
-      rows qs = attention_part(q, at.query + i0, head * s.width), dys = attention_part(dy, at.query + i0, head * s.width);
-      real scores[I][2], dp[I][2];
-      attention_scores<I>(scores, k, nk, qs, nq, s.width, t.stage);
-      attention_scores<I>(dp, v, nk, dys, nq, s.width, t.stage);
-      for (int j = 0; j < 2; j++) {
-        int m = x + 16 * j, itself = i0 + m;
-        real shift = m < nq ? lse[at.query + itself][head] : 0, center = m < nq ? delta[at.query + itself][head] : 0;
-        for (int i = 0; i < I; i++) {
-          int key = at.first + y + 16 * i;
-          attention_pair(scores[i][j], dp[i][j], key <= itself && itself - key < s.window && m < nq, shift, center, scale, cap);
-          t.p[y + 16 * i][m] = scores[i][j];
-        }
-      }
-      attention_sum<I, W>(dvs, t.p, dys, nq, s.width, t.stage);
-      __syncthreads();
+  for (int i0 = at.first; i0 < end; i0 += 32) {
+    int nq = end - i0 < 32 ? end - i0 : 32;
+    rows qs = attention_part(q, at.query + i0, head * s.width), dys = attention_part(dy, at.query + i0, head * s.width);
+    real scores[I][2], dp[I][2];
+    attention_scores<I>(scores, k, nk, qs, nq, s.width, t.stage);
+    attention_scores<I>(dp, v, nk, dys, nq, s.width, t.stage);
+    for (int j = 0; j < 2; j++) {
+      int m = x + 16 * j, itself = i0 + m;
+      real shift = m < nq ? lse[at.query + itself][head] : 0, center = m < nq ? delta[at.query + itself][head] : 0;
       for (int i = 0; i < I; i++) {
-        for (int j = 0; j < 2; j++) t.p[y + 16 * i][x + 16 * j] = dp[i][j];
+        int key = at.first + y + 16 * i;
+        attention_pair(scores[i][j], dp[i][j], key <= itself && itself - key < s.window && m < nq, shift, center, scale, cap);
+        t.p[y + 16 * i][m] = scores[i][j];
       }
-      attention_sum<I, W>(dks, t.p, qs, nq, s.width, t.stage);
     }
+    attention_sum<I, W>(dvs, t.p, dys, nq, s.width, t.stage);
+    __syncthreads();
+    for (int i = 0; i < I; i++) {
+      for (int j = 0; j < 2; j++) t.p[y + 16 * i][x + 16 * j] = dp[i][j];
+    }
+    attention_sum<I, W>(dks, t.p, qs, nq, s.width, t.stage);
   }
-  attention_store<I, W>(dks, attention_part(dk, row, group * s.width), nk, s.width);
-  attention_store<I, W>(dvs, attention_part(dv, row, group * s.width), nk, s.width);
+  attention_store<I, W>(dks, attention_part(dk, row, head * s.width), nk, s.width);
+  attention_store<I, W>(dvs, attention_part(dv, row, head * s.width), nk, s.width);
 }
+
+// dK and dV of `columns` columns each: sums over the `group` heads that read one head of keys, in their order.
+MX_KERNEL attention_join(rows dks, rows dvs, rows dk, rows dv, i64 count, int columns, int width, int group) {
+  i64 i = mx_thread();
+  if (i >= count) return;
+  int n = (int)(i / columns), c = (int)(i - (i64)n * columns), first = c / width * group * width + c % width;
+  real k = 0, v = 0;
+  for (int head = 0; head < group; head++) k += dks[n][first + head * width], v += dvs[n][first + head * width];
+  dk[n][c] = k, dv[n][c] = v;
+}
+MX_ENTRY(attention_join)
 
 // Blocks of 256 threads, of which a multiprocessor is to hold two in single precision if heads have at most 128 columns.
 #define MX_TILE(W) 256, W <= 128 ? 8 / sizeof(real) : 1

@@ -13,8 +13,9 @@
 // what blocks have left of them is joined in their order.
 #include "mx.cuh"
 
-// Blocks of 256 threads, of which a multiprocessor is to hold two in single precision.
-#define MX_EXPERTS 256, 8 / sizeof(real)
+// Blocks of 256 threads, of which a multiprocessor is to hold four in single precision: what they do between barriers is short, so that
+// time goes by waiting, and others can run then.
+#define MX_EXPERTS 256, 16 / sizeof(real)
 
 /// One of the three low-rank branches: t (M,r), and all experts' B (F,E·r) or A2 (E·r,F).
 struct expert_branch {
@@ -41,7 +42,7 @@ constexpr int expert_tokens = sizeof(real) == 4 ? 64 : 16;
 /// Operands of a branch, a value of sixteen rows that is summed over columns or multiplied with their t, and of each row its token,
 /// its weight and which elements its mask keeps, a bit each.
 struct alignas(16) expert_stage {
-  real b[16][65], t[16][20], rows[16][65], weight[16];
+  real b[16][68], t[16][20], rows[16][68], weight[16];
   int token[16], kept[16][8];
 };
 
@@ -69,10 +70,11 @@ __device__ __forceinline__ void expert_multiply(real (&sum)[4], expert_stage &st
   for (int r0 = 0; r0 < rank; r0 += 16) {
     __syncthreads();
     expert_stage_factor<isAcross>(stage, branch.b, rank, r0, p);
-    stage.t[n][c] = n < p.count && r0 + c < rank ? branch.t[p.first + n][r0 + c] : 0;
+    stage.t[c][n] = n < p.count && r0 + c < rank ? branch.t[p.first + n][r0 + c] : 0;
     __syncthreads();
+#pragma unroll 4
     for (int i = 0; i < 16; i++) {
-      for (int u = 0; u < 4; u++) sum[u] += stage.b[i][x] * stage.t[4 * y + u][i];
+      for (int u = 0; u < 4; u++) sum[u] += stage.b[i][x] * stage.t[i][4 * y + u];
     }
   }
 }
@@ -86,7 +88,10 @@ __device__ __forceinline__ void expert_project(expert_stage &stage, rows b, int 
     expert_stage_factor<isAcross>(stage, b, rank, r0, p);
     __syncthreads();
     real sum = 0;
-    for (int x = 0; x < 64; x++) sum += stage.rows[n][x] * stage.b[i][x];
+#pragma unroll 2
+    for (int x = 0; x < 64; x += 4) {
+      for (int u = 0; u < 4; u++) sum += stage.rows[n][x + u] * stage.b[i][x + u];
+    }
     if (n < p.count && r0 + i < rank) y[p.first + n][r0 + i] = isFirst ? sum : y[p.first + n][r0 + i] + sum;
   }
 }
@@ -135,16 +140,32 @@ __device__ __forceinline__ int expert_row(const int *token_of_row, int low, int 
   return low;
 }
 
-/// a_k and c_k of four rows of a column, whether m_k keeps what is made of them, and their tokens, −1 where there is none.
+/// The rows of an expert whose tokens are from `begin` to before `end`; no token has an expert twice.
+__device__ __forceinline__ void expert_rows(expert_plan plan, int expert, int begin, int end, int &first, int &last) {
+  int after = plan.offsets[expert + 1];
+  first = expert_row(plan.token_of_row, plan.offsets[expert], after, begin);
+  last = expert_row(plan.token_of_row, first, after - first < end - begin ? after : first + end - begin, end);
+}
+
+/// The token of this thread's u-th row, −1 where there is no row or no column.
+__device__ __forceinline__ int expert_token(const expert_stage &stage, expert_part p, int u) {
+  return p.column + (int)threadIdx.x % 64 < p.width ? stage.token[threadIdx.x / 64 * 4 + u] : -1;
+}
+
+/// What m_k makes of this thread's element of its u-th row.
+__device__ __forceinline__ real expert_masked(const expert_stage &stage, int u, real factor, real value) {
+  int x = threadIdx.x % 64;
+  return stage.kept[threadIdx.x / 64 * 4 + u][x / 8] >> x % 8 & 1 ? factor * value : 0;
+}
+
+/// a_k and c_k of four rows of a column.
 struct expert_sums {
   real a[4], c[4];
-  int token[4];
-  bool isKept[4];
 
   __device__ __forceinline__ void form(
       expert_stage &stage, rows base1, rows base3, expert_branch one, expert_branch three, int rank1, int rank3, real scale1, real scale3,
       expert_plan plan, expert_mask mask, expert_part p) {
-    int x = threadIdx.x % 64, y = threadIdx.x / 64, row = threadIdx.x / 8, b = threadIdx.x % 8;
+    int x = threadIdx.x % 64, row = threadIdx.x / 8, b = threadIdx.x % 8;
     __syncthreads();
     if (row < 16) {
       int own = row < p.count ? plan.token_of_row[p.first + row] : -1;
@@ -155,11 +176,10 @@ struct expert_sums {
     expert_multiply<true>(a, stage, one, rank1, p);
     expert_multiply<true>(c, stage, three, rank3, p);
     for (int u = 0; u < 4; u++) {
-      token[u] = p.column + x < p.width ? stage.token[4 * y + u] : -1;
-      isKept[u] = stage.kept[4 * y + u][x / 8] >> x % 8 & 1;
-      if (token[u] < 0) continue;
-      a[u] = base1[token[u]][p.column + x] + scale1 * a[u];
-      c[u] = base3[token[u]][p.column + x] + scale3 * c[u];
+      int token = expert_token(stage, p, u);
+      if (token < 0) continue;
+      a[u] = base1[token][p.column + x] + scale1 * a[u];
+      c[u] = base3[token][p.column + x] + scale3 * c[u];
     }
   }
 };
@@ -181,18 +201,20 @@ expert_forward(
   for (int column = 64 * blockIdx.y; column < width; column += 64 * gridDim.y) {
     for (int n = y; n < expert_tokens; n += 4) tile.v[n][x] = 0;
     for (int e = 0; e < plan.experts; e++) {
-      int last = expert_row(plan.token_of_row, plan.offsets[e], plan.offsets[e + 1], end);
-      for (int first = expert_row(plan.token_of_row, plan.offsets[e], last, begin); first < last; first += 16) {
+      int first, last;
+      expert_rows(plan, e, begin, end, first, last);
+      for (; first < last; first += 16) {
         expert_part p{e, first, last - first < 16 ? last - first : 16, column, width};
         expert_sums s;
         s.form(tile.stage, base1, base3, one, three, rank1, rank3, scale1, scale3, plan, mask, p);
         for (int u = 0; u < 4; u++) {
           int m = 4 * y + u;
+          int token = expert_token(tile.stage, p, u);
           real g = 0;
-          if (s.token[u] >= 0) {
+          if (token >= 0) {
             real h = s.a[u] * gate(s.a[u], is_gelu).sigma * s.c[u];
-            tile.v[s.token[u] - begin][x] += tile.stage.weight[m] * h;
-            g = s.isKept[u] ? factor * h : 0;
+            tile.v[token - begin][x] += tile.stage.weight[m] * h;
+            g = expert_masked(tile.stage, u, factor, h);
           }
           tile.stage.rows[m][x] = g;
         }
@@ -231,26 +253,27 @@ MX_KERNEL expert_join(
 }
 MX_ENTRY(expert_join)
 
-/// The gradients of four rows of a column: ⟨q_k, h_k⟩ before it is summed, da_k, dc_k, and w_k g_k.
+/// The gradients of four rows of a column, da_k, dc_k, and w_k g_k; ⟨q_k, h_k⟩ before it is summed goes where all threads read it.
 struct expert_gradients {
-  real dw[4], da[4], dc[4], g[4];
+  real da[4], dc[4], g[4];
 
   __device__ __forceinline__ void form(
       expert_stage &stage, const expert_sums &s, rows q, expert_branch two, int rank2, real factor, int is_gelu, expert_part p) {
     int x = threadIdx.x % 64, y = threadIdx.x / 64;
-    real back[4];
-    expert_multiply<false>(back, stage, two, rank2, p);
+    expert_multiply<false>(g, stage, two, rank2, p);
     for (int u = 0; u < 4; u++) {
-      dw[u] = da[u] = dc[u] = g[u] = 0;
-      if (s.token[u] < 0) continue;
-      real w = stage.weight[4 * y + u], qk = q[s.token[u]][p.column + x];
-      if (rank2 > 0 && s.isKept[u]) qk += factor * back[u];
+      int token = expert_token(stage, p, u);
+      if (token < 0) {
+        stage.rows[4 * y + u][x] = da[u] = dc[u] = g[u] = 0;
+        continue;
+      }
+      real w = stage.weight[4 * y + u], qk = q[token][p.column + x] + expert_masked(stage, u, factor, g[u]);
       gate act(s.a[u], is_gelu);
       real value = s.a[u] * act.sigma, h = value * s.c[u], dh = w * qk;
-      dw[u] = qk * h;
+      stage.rows[4 * y + u][x] = qk * h;
       da[u] = dh * s.c[u] * (act.sigma + value * (1 - act.sigma) * act.slope);
       dc[u] = dh * value;
-      g[u] = s.isKept[u] ? w * (factor * h) : 0;
+      g[u] = w * expert_masked(stage, u, factor, h);
     }
   }
 };
@@ -281,18 +304,19 @@ expert_backward(
       int end = begin + expert_tokens < limit ? begin + expert_tokens : limit;
       for (int n = y; n < expert_tokens; n += 4) tile.da[n][x] = tile.dc[n][x] = 0;
       for (int e = 0; e < plan.experts; e++) {
-        int last = expert_row(plan.token_of_row, plan.offsets[e], plan.offsets[e + 1], end);
-        for (int first = expert_row(plan.token_of_row, plan.offsets[e], last, begin); first < last; first += 16) {
+        int first, last;
+        expert_rows(plan, e, begin, end, first, last);
+        for (; first < last; first += 16) {
           expert_part p{e, first, last - first < 16 ? last - first : 16, column, width};
           expert_sums s;
           expert_gradients d;
           s.form(tile.stage, base1, base3, one, three, rank1, rank3, scale1, scale3, plan, mask, p);
           d.form(tile.stage, s, q, two, rank2, factor, is_gelu, p);
           for (int u = 0; u < 4; u++) {
-            tile.stage.rows[4 * y + u][x] = d.dw[u];
-            if (s.token[u] < 0) continue;
-            tile.da[s.token[u] - begin][x] += d.da[u];
-            tile.dc[s.token[u] - begin][x] += d.dc[u];
+            int token = expert_token(tile.stage, p, u);
+            if (token < 0) continue;
+            tile.da[token - begin][x] += d.da[u];
+            tile.dc[token - begin][x] += d.dc[u];
           }
           __syncthreads();
           int n = threadIdx.x / 16;
