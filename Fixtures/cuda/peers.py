@@ -5,9 +5,9 @@ usage: peers.py SHAPE --binary MIXLORA [--runs 3] [--steps 8] [--batch 2] [--len
   SHAPE   a folder with a config.json
 
 Rank 16, all seven linears, dropout 0.05, AdamW, float32 without TF32; 8 experts, 2 a token, where there are experts; every column is a label.
-MoE-PEFT runs its path of 8 experts with eager attention, PEFT with sdpa. Each run is a process of its own, its first step not timed.
+MoE-PEFT loops over its experts, with eager attention; PEFT's is sdpa. Each run is a process of its own, its first step not timed.
 Prints the median tokens/s of each, the most memory (the GPU's; with --device cpu the process's), and how many times as fast ours is.
-Needs transformers 4.46.3, tokenizers 0.20.3, huggingface_hub 0.36.2, moe-peft 2.0.2, datasets, evaluate, peft 0.21; any torch since 2.5.
+Needs transformers 4.46.3, tokenizers 0.20.3, huggingface_hub 0.36.2, moe-peft 2.0.2, datasets, evaluate, peft 0.21; torch 2.5.1 and 2.13 were tried.
 """
 import argparse, json, math, os, re, statistics, subprocess, sys, tempfile, time
 
