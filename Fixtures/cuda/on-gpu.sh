@@ -162,7 +162,7 @@ steps() {
 }
 moe_peft() {
   [ -z "$small" ] || skip "a rehearsal has no other program to be compared with"
-  python3 -c 'import torch, moe_peft; assert torch.cuda.is_available()' 2>/dev/null || skip "no Python with torch, moe_peft and a GPU"
+  USE_FLAX=0 python3 -c 'import torch, moe_peft, peft; assert torch.cuda.is_available()' 2>/dev/null || skip "no Python with torch, moe_peft, peft and a GPU"
   python3 "$fixtures/cuda/peers.py" "$fixtures/smollm2-shape" --binary "$binary"
 }
 
