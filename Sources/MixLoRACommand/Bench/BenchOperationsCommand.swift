@@ -89,6 +89,7 @@ struct BenchOperationsCommand: ComputingCommand {
     let (product, rows) = (2 * Double(n) * Double(c) * Double(f), Double(n) * size)
     var (y, branch) = (b.empty(Shape(n, f)), b.empty(Shape(n, r)))
     return [
+      Timed(name: "copy (\(n),\(f))", bytes: 2 * rows * Double(f)) { _ = b.copy(h) },
       Timed(name: "gemm x Wᵀ (\(n),\(c)) (\(c),\(f))", flops: product) { b.gemm(1, x.operand, w.T, 0, into: &y, rows: nil) },
       Timed(name: "gemm x Aᵀ (\(n),\(c)) (\(c),\(r))", flops: 2 * Double(n * c * r)) {
         b.gemm(1, x.operand, a.T, 0, into: &branch, rows: nil)

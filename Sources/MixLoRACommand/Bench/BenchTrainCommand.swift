@@ -9,7 +9,7 @@ import Training
 struct BenchCommand: ParsableCommand {
   static let configuration = CommandConfiguration(
     commandName: "bench", abstract: "Measure speed and memory on this machine.",
-    subcommands: [BenchTrainCommand.self, BenchFeedForwardCommand.self, BenchOperationsCommand.self])
+    subcommands: [BenchTrainCommand.self, BenchGenerateCommand.self, BenchFeedForwardCommand.self, BenchOperationsCommand.self])
 }
 
 /// Times training steps of a MixLoRA adapter, beside the frozen products that no implementation can do without.
@@ -29,13 +29,10 @@ struct BenchTrainCommand: ComputingCommand {
         mixlora bench train --model SmolLM2-135M-Instruct.Q4_1.gguf
         mixlora bench train --random-weights --model folder-with-config.json --phases
         mixlora bench train --random-weights --model folder-with-config.json --batch 4 --length 128 --rank 8 --json
+        mixlora bench train --random-weights --weights q4_0 --recompute --model folder-with-config.json --backend cuda
       """)
 
-  @Option(help: ArgumentHelp("Hugging Face folder or GGUF file; with --random-weights config.json is enough.", valueName: "path"))
-  var model: String
-
-  @Flag(help: "Draw the base weights instead of reading them.")
-  var randomWeights = false
+  @OptionGroup var bench: BenchModelOptions
 
   @Option(help: "Sequences in a batch.")
   var batch = 2
@@ -43,16 +40,11 @@ struct BenchTrainCommand: ComputingCommand {
   @Option(help: "Tokens in a sequence.")
   var length = 256
 
-  @OptionGroup var branches: BranchOptions
-
   @Option(help: "What is trained: mixlora, or lora without experts.")
   var method = Method.mixlora
 
   @Option(help: "Timed steps, after one that is not.")
   var steps = 5
-
-  @Option(help: "Seed of all random numbers.")
-  var seed: UInt64 = 42
 
   @Flag(help: "Print the seconds of each phase and, of as many steps again, the time by operation.")
   var phases = false
@@ -78,39 +70,24 @@ struct BenchTrainCommand: ComputingCommand {
     }
   }
 
-  /// The adapter that is trained, as training would make it.
-  private var recipe: TrainingRecipe {
-    var recipe = TrainingRecipe()
-    branches.override(&recipe)
-    (recipe.method, recipe.alpha, recipe.seed) = (method == .mixlora ? .mixlora : .lora, 2 * Double(recipe.rank), seed)
-    return recipe
+  private var recipe: TrainingRecipe { bench.recipe(method == .mixlora ? .mixlora : .lora) }
+
+  func run() throws {
+    try bench.requireMemory(for: self)
+    try compute()
   }
 
-  func run() throws { try compute() }
-
   func compute<B: ProfilingBackend>(on backend: B) throws {
-    let (recipe, configuration) = (recipe, try ModelFolder.configuration(model))
-    let decoder: Decoder<B>
-    if randomWeights {
-      try requireMemory(4 * configuration.parameterCount, for: "the weights", input: model + "/config.json")
-      let initial = InitialWeights(seed: seed, on: backend)
-      decoder = try Decoder(
-        configuration, weights: initial, adapters: recipe.adapterConfiguration.map { [AdapterSource($0, initial)] } ?? [],
-        evaluation: recipe.evaluation,
-        on: backend)
-    } else {
-      decoder = try ModelFolder.load(
-        model, adapter: recipe.adapterConfiguration.map { .new($0, seed: seed) } ?? .none, evaluation: recipe.evaluation, on: backend)
-    }
-    let bench = TrainingBench(
-      decoder, randomBatch(configuration.vocabulary, on: backend), seed: seed, recomputes: recipe.recomputes, on: backend)
-    let measured = try bench.measure(steps: steps, profiled: phases)
+    let decoder = try bench.decoder(recipe, on: backend)
+    let batch = randomBatch(decoder.configuration.vocabulary, on: backend)
+    let training = TrainingBench(decoder, batch, seed: bench.seed, recomputes: recipe.recomputes, on: backend)
+    let measured = try training.measure(steps: steps, profiled: phases)
     print(json ? measured.json() : measured.text())
   }
 
   /// Random tokens; every column but each row's first is a label.
   private func randomBatch<B: Backend>(_ vocabulary: Int, on backend: B) -> PackedBatch<B> {
-    let key = RandomKey(seed: seed).derived("batch", "tokens")
+    let key = RandomKey(seed: bench.seed).derived("batch", "tokens")
     let sequences = (0..<batch).map { b in
       let ids = (0..<length).map { t in
         Int32(Philox.numbers(counter: SIMD4(UInt32(b), UInt32(t), 0, 0), key: key)[0] % UInt32(vocabulary))

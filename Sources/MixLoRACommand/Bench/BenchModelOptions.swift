@@ -1,0 +1,63 @@
+import ArgumentParser
+import Decoders
+import Layers
+import Tensors
+import Training
+
+/// The model that a benchmark runs, and its adapter: what `bench train` and `bench generate` have in common.
+struct BenchModelOptions: ParsableArguments {
+  @Option(help: ArgumentHelp("Hugging Face folder or GGUF file; with --random-weights config.json is enough.", valueName: "path"))
+  var model: String
+  @Flag(help: "Draw the base weights instead of reading them.")
+  var randomWeights = false
+  @Option(help: "How random weights are kept.")
+  var weights = Weights.float32
+  @OptionGroup var branches: BranchOptions
+  @Option(help: "Seed of all random numbers.")
+  var seed: UInt64 = 42
+
+  enum Weights: String, ExpressibleByArgument, CaseIterable {
+    case float32, bfloat16, q4_0
+  }
+
+  func validate() throws {
+    guard randomWeights || weights == .float32 else {
+      throw ValidationError("--weights is for --random-weights; a model's own are kept as its files have them.")
+    }
+  }
+
+  /// The adapter as training would make it; alpha is twice the rank.
+  func recipe(_ method: TrainingRecipe.Method) -> TrainingRecipe {
+    var recipe = TrainingRecipe()
+    branches.override(&recipe)
+    (recipe.method, recipe.alpha, recipe.seed) = (method, 2 * Double(recipe.rank), seed)
+    return recipe
+  }
+
+  /// Refuses, for `command`, a base that this process cannot hold.
+  func requireMemory(for command: some ComputingCommand) throws {
+    guard randomWeights else { return }
+    let bytes = weights == .float32 ? 4 : weights == .bfloat16 ? 2 : 18.0 / 32
+    try command.requireMemory(
+      bytes * ModelFolder.configuration(model).parameterCount, for: "the weights", input: model + "/config.json")
+  }
+
+  /// The model with a new adapter by `recipe`, or with none.
+  func decoder<B: Backend>(_ recipe: TrainingRecipe?, on backend: B) throws -> Decoder<B> {
+    let configuration = try ModelFolder.configuration(model)
+    let adapter = recipe?.adapterConfiguration
+    guard randomWeights else {
+      return try ModelFolder.load(
+        model, adapter: adapter.map { .new($0, seed: seed) } ?? .none, evaluation: recipe?.evaluation ?? .sharedBase, on: backend)
+    }
+    let initial = InitialWeights(seed: seed, on: backend)
+    let adapters = adapter.map { [AdapterSource($0, initial)] } ?? []
+    let evaluation = recipe?.evaluation ?? .sharedBase
+    switch weights {
+    case .float32: return try Decoder(configuration, weights: initial, adapters: adapters, evaluation: evaluation, on: backend)
+    case .bfloat16, .q4_0:
+      let random = RandomMatrices(weights == .q4_0 ? .q4_0 : .bfloat16, initial, seed: seed, on: backend)
+      return try Decoder(configuration, weights: random, adapters: adapters, evaluation: evaluation, on: backend)
+    }
+  }
+}
