@@ -1,9 +1,11 @@
 #!/usr/bin/env bash
-# What only a GPU can show, in one command, without a network: on-gpu.sh [check|speed|peers|all] [--binary PROGRAM] [--out FOLDER] [--small]
-#   check   the machine, every case of every operation, golden and peer cases, the same bits again, the oracle, texts, the
-#           demo, the sanitizer
-#   speed   operations, one feed-forward block, training steps
-#   peers   MoE-PEFT on the same GPU, where Python has it
+# What only a GPU can show, in one command, without a network:
+# on-gpu.sh [check|speed|peers|all] [--binary PROGRAM] [--out FOLDER] [--model FILE] [--small]
+#   check   the machine, every case of every operation, golden and peer cases, the same bits again, the oracle (on --model too), texts,
+#           the demo, the sanitizer
+#   speed   ceilings, operations, one feed-forward block, training steps of three sizes of model, decoding
+#   peers   MoE-PEFT and PEFT on the same GPU, where Python has them
+#   --model a folder or GGUF file of SmolLM2's size, whose forward and backward pass the oracle on the processor judges
 #   --small few steps and small shapes, whose figures mean nothing: for the rehearsal
 # FOLDER (default: ./on-gpu) gets a log a stage, report.jsonl with a line a stage, and report.txt, all that is printed and the figures. A
 # stage that cannot run says why and is counted. Exit status: 0 if no stage of `check` failed and at least one ran.
@@ -14,12 +16,13 @@
 #   MIXLORA_CUDA_PATH=$PWD/driver:$PWD/nvrtc/nvidia Fixtures/cuda/on-gpu.sh all --small --binary .build/release/mixlora
 set -uo pipefail
 fixtures=$(cd "$(dirname "$0")/.." && pwd)
-what=all binary=mixlora out=on-gpu small=
+what=all binary=mixlora out=on-gpu small= model=
 while [ $# -gt 0 ]; do
   case $1 in
     check | speed | peers | all) what=$1 ;;
     --binary) binary=$2; shift ;;
     --out) out=$2; shift ;;
+    --model) model=$2; shift ;;
     --small) small=yes ;;
     *) sed -n '2,/^[^#]/s/^# \{0,1\}//p' "$0"; exit 2 ;;
   esac
@@ -68,29 +71,31 @@ doctor_own() {
 
 # A trace of every golden and peer case in both precisions, judged by the oracle on the processor, which is PyTorch's equal there.
 one_case() {  # MODEL ADAPTER|- BATCH
-  local adapter=() type
+  local adapter=() type place
   [ "$2" = - ] || adapter=(--adapter "$2")
+  place=$(mktemp -d)
   for type in float64 float32; do
-    rm -f "$out/trace.safetensors"
-    count=$((count + 1))
-    gpu trace --quiet --model "$1" "${adapter[@]}" --batch "$3" --backward --dtype $type --out "$out/trace.safetensors" \
-      && "$binary" compare --model "$1" "${adapter[@]}" --batch "$3" --precision $type "$out/trace.safetensors" >"$out/verdict" && continue
-    wrong=$((wrong + 1))
-    echo "wrong: $3 $type" && head -n 3 "$out/verdict"
+    gpu trace --quiet --model "$1" "${adapter[@]}" --batch "$3" --backward --dtype $type --out "$place/$type" \
+      && "$binary" compare --model "$1" "${adapter[@]}" --batch "$3" --precision $type "$place/$type" >"$place/verdict" \
+      && echo "right $3 $type" && continue
+    echo "wrong $3 $type $(head -n 1 "$place/verdict")"
   done
+  rm -r "$place"
 }
 cases() {
-  local count=0 wrong=0 case line name
-  for case in "$fixtures"/golden/*/; do one_case "${case}model" "${case}adapter" "${case}batch.safetensors"; done
-  while read -r line; do
-    value() { sed -n "s/.*\"$1\": \"\([^\"]*\)\".*/\1/p" <<<"$line"; }
-    [ -n "$(value model)" ] || continue
-    name=$(value adapter)
-    one_case "$fixtures/peers/$(value model)" "${name:+$fixtures/peers/}${name:--}" "$fixtures/peers/$(value batch)"
-  done <"$fixtures/peers/cases.json"
-  rm -f "$out/trace.safetensors" "$out/verdict"
-  echo "$count traces, $wrong wrong"
-  [ $count -gt 0 ] && [ $wrong -eq 0 ]
+  local case line name
+  value() { sed -n "s/.*\"$1\": \"\([^\"]*\)\".*/\1/p" <<<"$line"; }
+  {
+    for case in "$fixtures"/golden/*/; do printf '%s\0' "${case}model" "${case}adapter" "${case}batch.safetensors"; done
+    while read -r line; do
+      [ -n "$(value model)" ] || continue
+      name=$(value adapter)
+      printf '%s\0' "$fixtures/peers/$(value model)" "${name:+$fixtures/peers/}${name:--}" "$fixtures/peers/$(value batch)"
+    done <"$fixtures/peers/cases.json"
+  } | xargs -0 -n 3 -P $(($(nproc) / 2 + 1)) bash -c 'one_case "$@"' one_case >"$out/cases"
+  cat "$out/cases"
+  echo "$(wc -l <"$out/cases") traces, $(grep -vc ^right "$out/cases") wrong"
+  [ -s "$out/cases" ] && ! grep -vq ^right "$out/cases"
 }
 
 # The demo's model: what a user's run is made of.
@@ -110,14 +115,33 @@ same_bits() {
 }
 
 # Every activation and gradient of a model, judged by the float64 oracle on the processor.
-oracle() {
-  local golden=$fixtures/golden/topk status
+judged() {  # MODEL ADAPTER|- BATCH FLAGS…
+  local status source=(--model "$1" --batch "$3")
+  [ "$2" = - ] || source+=(--adapter "$2")
+  shift 3
   rm -f "$out/oracle.safetensors" "$out/verdict"
-  gpu trace --quiet --model "$golden/model" --adapter "$golden/adapter" --batch "$golden/batch.safetensors" --backward --steps 3 --activations --out "$out/oracle.safetensors" \
-    && "$binary" compare --model "$golden/model" --adapter "$golden/adapter" --batch "$golden/batch.safetensors" "$out/oracle.safetensors" >"$out/verdict"
+  gpu trace --quiet "${source[@]}" --activations "$@" --out "$out/oracle.safetensors" \
+    && "$binary" compare "${source[@]}" "$out/oracle.safetensors" >"$out/verdict"
   status=$?
   if [ -e "$out/verdict" ]; then cat "$out/verdict" && head -n 1 "$out/verdict"; fi
+  rm -f "$out/oracle.safetensors" "$out/verdict"
   return $status
+}
+golden=$fixtures/golden/topk
+oracle() { judged "$golden/model" "$golden/adapter" "$golden/batch.safetensors" --backward --steps 3; }
+# Frozen matrices that kernels decode: bfloat16, and those of GGUF files.
+oracle_formats() {
+  local peers=$fixtures/peers file
+  judged "$peers/models/gemma-bf16" "$peers/cases/lora-gemma/adapter" "$peers/cases/lora-gemma/batch.safetensors" --backward || return 1
+  for file in llama qwen2; do judged "$fixtures/gguf/$file.gguf" - "$fixtures/gguf/batch.safetensors" || return 1; done
+}
+# A model of SmolLM2's size with an adapter of two steps; the oracle takes a minute of the processor.
+oracle_model() {
+  [ -n "$model" ] || skip "no --model"
+  prepare || return 1
+  rm -rf "$out/model-run"
+  gpu train --quiet --model "$model" --data "$out/demo/data/train.jsonl" --steps 2 --batch 4 --rank 4 --out "$out/model-run" --json || return 1
+  judged "$model" "$out/model-run" "$golden/batch.safetensors" --backward
 }
 # Token by token over cached rows: the processor's texts.
 texts() {
@@ -137,7 +161,7 @@ demo_run() {
 }
 sanitizer() {
   command -v compute-sanitizer >/dev/null || skip "no compute-sanitizer in PATH"
-  local golden=$fixtures/golden/topk tool
+  local tool
   for tool in memcheck racecheck initcheck synccheck; do
     rm -f "$out/sanitized.safetensors"
     compute-sanitizer --tool $tool --error-exitcode 9 "$binary" trace --quiet --backend cuda --model "$golden/model" --adapter "$golden/adapter" \
@@ -146,19 +170,39 @@ sanitizer() {
   echo "memcheck, racecheck, initcheck, synccheck found nothing"
 }
 
+# What the card can do at best: a copy's bytes, and products of the vendor's at 4096³ and at the shapes of a feed-forward block.
+ceilings() {
+  gpu bench ops $(sized "--channels 4096 --hidden 4096 --tokens 4096 --length 512" "--channels 64 --hidden 64 --tokens 32 --length 32") --json | head -n 2
+}
 operations() {
-  gpu bench ops $(sized "" "--channels 64 --hidden 64 --tokens 32 --length 32") --json \
+  gpu bench ops $(sized "--channels 576 --hidden 1536" "--channels 64 --hidden 64 --tokens 32 --length 32") --json \
     && gpu bench ops $(sized "--channels 4096 --hidden 11008 --tokens 2048 --length 512" "--channels 128 --hidden 192 --tokens 64 --length 32") --json
 }
 ffn() {
   local tokens
   for tokens in $(sized "512 1024 2048 4096" "32 64"); do
-    gpu bench ffn $(sized "--channels 4096 --hidden 11008" "--channels 64 --hidden 128") --tokens $tokens --json || return 1
+    gpu bench ffn $(sized "--channels 4096 --hidden 11008" "--channels 64 --hidden 128") --tokens $tokens --phases --json || return 1
   done
 }
-steps() {
-  gpu bench train --random-weights --model "$(sized "$fixtures/smollm2-shape" "$fixtures/golden/topk/model")" --steps $(sized 8 2) --phases \
-    >"$out/steps" && cat "$out/steps" && grep '^step' "$out/steps"
+# The shape of a Llama model: layers, channels, hidden width, heads, heads of keys, vocabulary.
+shape() {
+  mkdir -p "$out/shape" && printf '{"model_type": "llama", "num_hidden_layers": %d, "hidden_size": %d, "intermediate_size": %d, "num_attention_heads": %d, "num_key_value_heads": %d, "vocab_size": %d, "max_position_embeddings": 4096, "rms_norm_eps": 1e-5}\n' "$@" >"$out/shape/config.json"
+}
+one_step() { gpu bench train --random-weights "$@" --phases >"$out/steps" && echo "$*" && cat "$out/steps"; }
+steps() { one_step --model "$(sized "$fixtures/smollm2-shape" "$golden/model")" --steps $(sized 20 2) && grep '^step' "$out/steps"; }
+# TinyLlama's and Llama-7B's shapes; the last as a 4-bit base that recomputes, in at most 10 GB.
+large_steps() {
+  local same=(--model "$out/shape" --length $(sized 512 32) --steps $(sized 3 2))
+  shape $(sized "22 2048 5632 32 4 32000" "2 128 192 2 1 512") && one_step "${same[@]}" && one_step "${same[@]}" --weights bfloat16 || return 1
+  shape $(sized "32 4096 11008 32 32 32000" "2 128 192 2 2 512") && one_step "${same[@]}" && one_step "${same[@]}" --weights bfloat16 || return 1
+  one_step "${same[@]}" --weights q4_0 --recompute || return 1
+  awk '/^memory/ { print "a 4-bit base of Llama-7B, 8 experts, recomputing: " $2 " GiB"; exit ($2 * 1.073741824 > 10) }' "$out/steps"
+}
+decoding() {
+  local batch
+  for batch in 1 8; do
+    gpu bench generate --random-weights --model "$(sized "$fixtures/smollm2-shape" "$golden/model")" --batch $batch --method mixlora $(sized "" "--prompt 16 --tokens 8") || return 1
+  done
 }
 moe_peft() {
   [ -z "$small" ] || skip "a rehearsal has no other program to be compared with"
@@ -166,19 +210,20 @@ moe_peft() {
   python3 "$fixtures/cuda/peers.py" "$fixtures/smollm2-shape" --binary "$binary"
 }
 
-export fixtures out binary small
-export -f skip gpu sized machine doctor doctor_own one_case cases prepare same_bits oracle texts demo_run sanitizer operations ffn steps moe_peft
+export fixtures out binary small model golden
+export -f skip gpu sized machine doctor doctor_own one_case cases prepare same_bits judged oracle oracle_formats oracle_model texts demo_run
+export -f sanitizer ceilings operations ffn shape one_step steps large_steps decoding moe_peft
 if [ "$what" = check ] || [ "$what" = all ]; then
   stage machine machine
-  for name in doctor doctor_own cases same_bits oracle texts demo_run sanitizer; do stage $name $name; done
+  for name in doctor doctor_own cases same_bits oracle oracle_formats oracle_model texts demo_run sanitizer; do stage $name $name; done
 fi
 check_failed=$failed check_passed=$passed
 if [ "$what" = speed ] || [ "$what" = all ]; then
-  for name in operations ffn steps; do stage $name $name; done
+  for name in ceilings operations ffn steps large_steps decoding; do stage $name $name; done
 fi
 if [ "$what" = peers ] || [ "$what" = all ]; then stage moe_peft moe_peft; fi
 echo "passed $passed, failed $failed, not run $not_run" | tee -a "$out/report.txt"
-for name in machine operations ffn steps moe_peft; do
+for name in machine ceilings operations ffn steps large_steps decoding moe_peft; do
   [ ! -e "$out/$name.log" ] || { echo && echo "$name" && cat "$out/$name.log"; } >>"$out/report.txt"
 done
 if [ "$what" = check ] || [ "$what" = all ]; then [ $check_failed -eq 0 ] && [ $check_passed -gt 0 ]; else [ $failed -eq 0 ] && [ $passed -gt 0 ]; fi
