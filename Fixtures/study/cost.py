@@ -47,9 +47,9 @@ def milliseconds(binary, config, method, rank, batch, length):
 
         def seconds(steps):
             before = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime
-            subprocess.run(
-                [binary, "bench", "train", "--random-weights", "--model", folder, "--batch", str(batch), "--length", str(length), "--method",
-                 method, "--rank", str(rank), "--threads", "1", "--steps", str(steps)], check=True, stdout=subprocess.DEVNULL)
+            shape = ["--batch", str(batch), "--length", str(length), "--method", method, "--rank", str(rank), "--steps", str(steps)]
+            command = [binary, "bench", "train", "--random-weights", "--model", folder, "--threads", "1", *shape]
+            subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
             return resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime - before
         return (seconds(45) - seconds(5)) / 40 * 1000
 
@@ -61,9 +61,9 @@ def show(options):
     smollm2 = json.loads((root / "Fixtures/smollm2-shape/config.json").read_text())
     for name, config, rank, narrow in [("demo", small, 4, False), ("shifts, narrow", small, 1, True), ("SmolLM2", smollm2, 8, False)]:
         frozen, added = multiplications(config, "mixlora", rank, narrow)
-        print(f"{name}: MixLoRA of rank {rank} adds {added} multiplications to {frozen} a token and block; LoRA of rank "
-              f"{equal_rank(config, rank, multiplications, narrow):.1f} adds as many, of rank {equal_rank(config, rank, parameters, narrow):.1f} "
-              f"trains as many numbers")
+        ranks = [equal_rank(config, rank, count, narrow) for count in (multiplications, parameters)]
+        print(f"{name}: MixLoRA of rank {rank} adds {added} multiplications to {frozen} a token and block; LoRA of rank {ranks[0]:.1f} adds "
+              f"as many, of rank {ranks[1]:.1f} trains as many numbers")
     if not options.results:
         return 0
     methods, times = [("mixlora", 4), ("lora", 11), ("lora", 21), ("lora", 38)], {}

@@ -26,8 +26,9 @@ def write(path, tensors):
 
 
 def measure(context, model, adapter, lines, folder, mixture):
-    """Of every pair of tasks the cosine of their gradients of the feed-forward branches' parameters; of a mixture, shares by task."""
+    """Cosines of the tasks' gradients, in pairs, of all parameters of the feed-forward's branches; of a mixture, how far apart tasks go."""
     found, shares = {}, {}
+    folder.mkdir(parents=True, exist_ok=True)
     for task, file in lines.items():
         dumped, batch, trace = folder / "dumped.st", folder / "batch.st", folder / "trace.st"
         count = len(file.read_text().splitlines())
@@ -39,13 +40,23 @@ def measure(context, model, adapter, lines, folder, mixture):
             "trace", "--model", model, "--adapter", adapter, "--batch", batch, "--out", trace, "--backward",
             *(["--activations", "model.layers.*.mlp.moe_gate.choice"] if mixture else []))
         traced = read(trace)
-        found[task] = [x for name in sorted(traced) if name.startswith("grad.") and ".mlp." in name and "lora_" in name for x in traced[name][1]]
+        names = [name for name in sorted(traced) if name.startswith("grad.") and ".mlp." in name and "lora_" in name]
+        found[task] = [number for name in names for number in traced[name][1]]
         if mixture:
             (_, mask), choices = read(batch)["attention_mask"], sorted(name for name in traced if name.endswith("moe_gate.choice"))
             shares[task] = [layer_shares(traced[name], mask) for name in choices]
     tasks = sorted(found)
-    cosines = {f"{a} {b}": round(cosine(found[a], found[b]), 4) for i, a in enumerate(tasks) for b in tasks[i + 1:]}
-    return {"cosines": cosines, "numbers": len(found[tasks[0]]), **({"shares": shares} if mixture else {})}
+    cosines = [cosine(found[a], found[b]) for i, a in enumerate(tasks) for b in tasks[i + 1:]]
+    result = {
+        "pairs": len(cosines), "cosine": round(sum(cosines) / len(cosines), 4), "least": round(min(cosines), 4),
+        "largest": round(max(cosines), 4), "negative": sum(value < 0 for value in cosines)}
+    return {**result, "apart": [round(apart(layer), 4) for layer in zip(*shares.values())]} if mixture else result
+
+
+def apart(shares):
+    """The mean over the tasks of ½ Σ_e |share_e − mean_e|: 0 where all tasks ask the same experts."""
+    mean = [sum(values) / len(shares) for values in zip(*shares)]
+    return sum(abs(p - q) / 2 for task in shares for p, q in zip(task, mean)) / len(shares)
 
 
 def layer_shares(choice, mask):
@@ -55,7 +66,7 @@ def layer_shares(choice, mask):
     for i, expert in enumerate(numbers):
         if mask[i // experts_per_token]:
             counts[int(expert)] += 1
-    return [round(count / sum(counts), 4) for count in counts]
+    return [count / sum(counts) for count in counts]
 
 
 def cosine(a, b):

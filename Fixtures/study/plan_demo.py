@@ -1,10 +1,11 @@
-"""The demo's base model: its six tasks, and six tasks that contradict each other, together and each alone.
+"""The demo's base model: its six tasks, and tasks that contradict each other, together and each alone.
 
-Three experiments, each with one MixLoRA (8 experts, top 2) and LoRAs of ranks that are equal to it in one respect (`study.py cost`):
+Four experiments, each with one MixLoRA (8 experts, top 2) and LoRAs of ranks that are equal to it in one respect (`study.py cost`):
 
 - demo: the six tasks of `mixlora demo`, branches on all seven linears, rank 4.
 - narrow: the same tasks, branches in the feed-forward blocks alone, rank 1: more tasks than a token meets ranks.
 - shifts: as narrow, but the tasks contradict each other: the same words are asked of all six, and no letter of an answer is right for two.
+- many: as shifts, with 24 tasks, more than any of these LoRAs has ranks and more than there are experts.
 
 Learning rates are searched on seed 42 by the loss on 50 lines a task that are held back from training, for each method by itself,
 anew for tasks alone; test questions are asked of every run, and chose nothing.
@@ -31,15 +32,18 @@ FEED_FORWARD = ["gate_proj", "up_proj", "down_proj"]
 EXPERIMENTS = {
     "demo": ("demo", None, [("mixlora", 4), ("lora", 21), ("lora", 11), ("lora", 38)]),
     "shifts": ("shifts", FEED_FORWARD, [("mixlora", 1), ("lora", 9), ("lora", 5), ("lora", 2)]),
+    "many": ("many", FEED_FORWARD, [("mixlora", 1), ("lora", 9), ("lora", 5), ("lora", 2)]),
     "narrow": ("demo", FEED_FORWARD, [("mixlora", 1), ("lora", 9), ("lora", 5), ("lora", 2)]),
 }
-SHIFTS = {"A": -3, "B": -2, "C": -1, "D": 2, "E": 3, "F": 4}  # by places in the alphabet; the base model has learnt +1
+# By places in the alphabet; +1 is what the base model has learnt as `next`.
+SHIFTS = {"A": -3, "B": -2, "C": -1, "D": 2, "E": 3, "F": 4}
+MANY = dict(zip("ABCDEFGHIJKLMNOPQRSTUVWX", range(2, 26)))
 
 
-def shifted():
-    """Lines to learn from and test questions of the contradicting tasks: the same words for all of them."""
-    rng, seen, words = random.Random(f"{world.SEED} shifts"), set(), []
-    while len(words) < 2000 + QUESTIONS:
+def shifted(name, shifts, learn, ask):
+    """Lines to learn from and test questions of contradicting tasks: the same words for all of them."""
+    rng, seen, words = random.Random(f"{world.SEED} {name}"), set(), []
+    while len(words) < learn + ask:
         word = world.letters(rng)
         if "".join(word) not in seen:
             seen.add("".join(word))
@@ -47,10 +51,10 @@ def shifted():
 
     def lines(words):
         made = [{"task": name, "prompt": f"{name}: {' '.join(word)} ->", "completion": "".join(" " + c for c in world.shift(word, by))}
-                for word in words for name, by in SHIFTS.items()]
+                for word in words for name, by in shifts.items()]
         rng.shuffle(made)
         return made
-    return lines(words[:2000]), lines(words[2000:])
+    return lines(words[:learn]), lines(words[learn:])
 
 
 def demo_lines():
@@ -63,7 +67,8 @@ def demo_lines():
 class Plan:
     def __init__(self, options):
         self.options = options
-        self.lines = {"demo": demo_lines(), "shifts": shifted()}
+        self.lines = {
+            "demo": demo_lines(), "shifts": shifted("shifts", SHIFTS, 2000, QUESTIONS), "many": shifted("many", MANY, 1000, QUESTIONS // 4)}
         self.tasks = {name: sorted({line["task"] for line in test}) for name, (_, test) in self.lines.items()}
         for name, (learn, test) in self.lines.items():
             if {line["prompt"] for line in learn} & {line["prompt"] for line in test}:
@@ -127,8 +132,8 @@ class Plan:
 
         def work(context, key):
             folder = self.folder(place, tasks)
-            adapter, result = context.train(
-                key, BASE, folder / "train.jsonl", self.arguments(name, method, rate, seed, steps) + ["--validation", folder / "held.jsonl"])
+            arguments = self.arguments(name, method, rate, seed, steps) + ["--validation", folder / "held.jsonl"]
+            adapter, result = context.train(key, BASE, folder / "train.jsonl", arguments)
             return result if result["loss"] is None else {**result, "answers": self.ask(context, adapter, place, tasks)}
         return Job("demo", fields, steps, work)
 
@@ -148,7 +153,7 @@ class Plan:
                 "evaluate", "--model", BASE, "--adapter", adapter, "--data", self.folder(place, [task]) / "test.jsonl", "--json")
             answers[task] = {
                 "right": sum(one["text"] == line["completion"] and one["stop"] == "end" for line, one in pairs), "asked": len(pairs),
-                "loss": json.loads(loss)["loss"]}
+                "loss": float(f"{json.loads(loss)['loss']:.4g}")}
         return answers
 
     def gradients(self, Job, name, method, rate):
@@ -162,5 +167,5 @@ class Plan:
             adapter, _ = context.train(
                 key, BASE, self.folder(place, tasks) / "train.jsonl", self.arguments(name, method, rate, SEEDS[0], steps))
             held = {task: self.folder(place, [task]) / "held.jsonl" for task in tasks}
-            return gradients.measure(context, BASE, adapter, held, context.folder(key), mixture=method[0] == "mixlora")
+            return gradients.measure(context, BASE, adapter, held, context.folder(key + " batches"), mixture=method[0] == "mixlora")
         return Job("gradients", fields, steps + 50, work)

@@ -29,10 +29,11 @@ class Plan:
         jobs = [job for search in searches.values() for job in search.jobs]
         best = {m: search.best for m, search in searches.items() if search.best}
         for seed in SEEDS:
-            jobs += [self.evaluated(Job, m, rate, seed, together) for m, rate in best.items()]
-        jobs.append(Job("smollm2-base", {"limit": self.options.limit}, 10, lambda context, key: {"answers": self.ask(context, None, together)}))
+            jobs += [self.evaluated(done, Job, m, rate, seed, together) for m, rate in best.items()]
+        base = {"limit": self.options.limit}
+        jobs.append(Job("smollm2-base", base, 40, lambda context, key: {"answers": self.ask(context, None, together)}))
         for seed in SEEDS:
-            jobs += [self.evaluated(Job, m, rate, seed, [task]) for task in TASKS for m, rate in best.items()]
+            jobs += [self.evaluated(done, Job, m, rate, seed, [task]) for task in TASKS for m, rate in best.items()]
         return jobs
 
     def steps(self, tasks):
@@ -54,13 +55,15 @@ class Plan:
         fields = self.fields(method, rate, SEEDS[0], list(TASKS))
         return Job("smollm2-search", fields, fields["steps"], lambda context, key: self.train(context, key, fields)[1])
 
-    def evaluated(self, Job, method, rate, seed, tasks):
+    def evaluated(self, done, Job, method, rate, seed, tasks):
         """Trains, or takes what the search has trained, and asks."""
         fields = self.fields(method, rate, seed, tasks)
         search = Job("smollm2-search", fields, 0, None).key
+        known = done.get(search, {})
 
         def work(context, key):
-            adapter, result = context.folder(search), {}
+            kept = ["parameters", "train_seconds", "tokens", "loss", "busy"]
+            adapter, result = context.folder(search), {name: known[name] for name in kept if name in known}
             if not (adapter / "adapter_model.safetensors").exists():
                 adapter, result = self.train(context, key, fields)
             return {**result, "answers": self.ask(context, adapter, tasks)}

@@ -4,15 +4,16 @@
     study.py demo    --binary mixlora --work DIR --results demo.jsonl                                the demo's model and tasks
     study.py smollm2 --binary mixlora --work DIR --results smollm2.jsonl --model GGUF --data TASKS   SmolLM2 and the paper's tasks
     study.py cost    --binary mixlora [--results demo.jsonl]                                         what a token costs, and equal ranks
-    study.py tables  demo.jsonl smollm2.jsonl                                                        means and spreads, as text
 
 A run is one line of JSON in the results file, written when it ends. A line that is there is not run again, so a study that was
 stopped goes on by the same command. `--jobs N` makes N runs at once, `--seconds S` starts none that would not end in time (and
-stops what is not ready then). Which runs there are and in which order stands in plan_demo.py and plan_smollm2.py. Python 3.9 with
-its standard library, and the program `mixlora`. Exit status: 0 when the study is whole, 3 when runs are missing, 1 when one failed.
+stops what is not ready then). Which runs there are and in which order stands in plan_demo.py and plan_smollm2.py. What came of them, in
+tables: lesson 12. Python 3.9 with its standard library, and the program `mixlora`. Exit status: 0 when the study is whole, 3 when
+runs are missing, 1 when one failed.
 """
 import argparse
 import json
+import math
 import os
 import platform
 import shutil
@@ -25,7 +26,6 @@ from pathlib import Path
 import cost
 import plan_demo
 import plan_smollm2
-import tables
 
 
 class Job:
@@ -83,14 +83,24 @@ class Context:
         last = metrics[-min(100, len(metrics)):]
         result = {
             "parameters": summary["trainable_parameters"], "train_seconds": round(summary["seconds"], 1), "tokens": summary["tokens"],
-            "loss": mean(m["loss"] for m in last),  # of the last hundred steps
+            "loss": rounded(mean(m["loss"] for m in last)),  # of the last hundred steps
         }
         if metrics[-1].get("validation_loss") is not None:
-            result["validation"] = metrics[-1]["validation_loss"]
-        if last[0].get("expert_load"):  # layers × experts, mean of the last hundred steps
+            result["validation"] = rounded(metrics[-1]["validation_loss"])
+        if last[0].get("expert_load"):
             layers = zip(*(m["expert_load"] for m in last))
-            result["load"] = [[round(mean(values), 4) for values in zip(*layer)] for layer in layers]
+            result["busy"] = [round(evenly_busy([mean(values) for values in zip(*layer)]), 2) for layer in layers]
         return out, result
+
+
+def evenly_busy(shares):
+    """As many experts, evenly busy, have the entropy of these shares: e^(−Σ p ln p), 1 to E."""
+    return math.exp(-sum(p * math.log(p) for p in shares if p > 0))
+
+
+def rounded(number):
+    """Four digits that count."""
+    return float(f"{number:.4g}")
 
 
 def mean(values):
@@ -147,7 +157,7 @@ class Runner:
             try:
                 line = {"key": job.key, "kind": job.kind, **job.fields, **job.work(self.context, job.key)}
                 seconds = time.time() - start
-                line.update(seconds=round(seconds, 1), machine=machine(), backend=self.context.options.backend, jobs=self.context.options.jobs)
+                line.update(seconds=round(seconds, 1), machine=machine(), jobs=self.context.options.jobs, backend=self.context.options.backend)
                 self.results.add(line)
                 print(f"{seconds:7.1f} s  {job.key}", flush=True)
                 with self.lock:
@@ -186,8 +196,7 @@ def machine():
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("study", choices=["demo", "smollm2", "cost", "tables"])
-    parser.add_argument("files", nargs="*", help="of tables: results")
+    parser.add_argument("study", choices=["demo", "smollm2", "cost"])
     parser.add_argument("--binary", default="mixlora", help="the program")
     parser.add_argument("--work", default="study-work", help="folder for what runs write")
     parser.add_argument("--results", help="file of results, one line a run")
@@ -202,8 +211,6 @@ def main():
     parser.add_argument("--scale", type=float, default=1, help="share of the steps, to try the script")
     parser.add_argument("--limit", type=int, default=200, help="questions of a task")
     options = parser.parse_args()
-    if options.study == "tables":
-        return tables.show(options.files)
     if options.study == "cost":
         return cost.show(options)
     if not options.results or (options.study == "smollm2" and not (options.model and options.data)):
