@@ -98,10 +98,10 @@ class Plan:
         jobs, best = [], {}
         for name, (place, _, methods) in EXPERIMENTS.items():
             jobs += self.study(done, Job, name, methods, [self.tasks[place]], best)
+        jobs += [self.gradients(Job, name, method, rate) for (name, method), rate in best.items()]
         for name in ["demo", "shifts"]:
             place, _, methods = EXPERIMENTS[name]
             jobs += self.study(done, Job, name, methods[:3], [[task] for task in self.tasks[place]], {})
-        jobs += [self.gradients(Job, name, method, rate) for (name, method), rate in best.items()]
         return jobs
 
     def study(self, done, Job, name, methods, sets, best):
