@@ -170,19 +170,26 @@ sanitizer() {
   echo "memcheck, racecheck, initcheck, synccheck found nothing"
 }
 
-# What the card can do at best: a copy's bytes, and products of the vendor's at 4096³ and at the shapes of a feed-forward block.
+# The value of a key in a line of JSON.
+of() { sed -n "s/.*\"$1\":\([0-9.e+-]*\).*/\1/p"; }
+# What the card can do at best: a copy's bytes, and the vendor's product at 4096³.
 ceilings() {
-  gpu bench ops $(sized "--channels 4096 --hidden 4096 --tokens 4096 --length 512" "--channels 64 --hidden 64 --tokens 32 --length 32") --json | head -n 2
+  gpu bench ops $(sized "--channels 4096 --hidden 4096 --tokens 4096 --length 512" "--channels 64 --hidden 64 --tokens 32 --length 32") --json >"$out/ops" \
+    && head -n 2 "$out/ops" && echo "a copy $(of gigabytes_per_second <"$out/ops" | head -n 1) GB/s, products $(of gflops <"$out/ops" | head -n 1) GFLOP/s"
 }
 operations() {
   gpu bench ops $(sized "--channels 576 --hidden 1536" "--channels 64 --hidden 64 --tokens 32 --length 32") --json \
     && gpu bench ops $(sized "--channels 4096 --hidden 11008 --tokens 2048 --length 512" "--channels 128 --hidden 192 --tokens 64 --length 32") --json
 }
+# How much longer a block takes than its frozen products alone, at the vendor's speed.
 ffn() {
-  local tokens
+  local tokens ratios=
   for tokens in $(sized "512 1024 2048 4096" "32 64"); do
-    gpu bench ffn $(sized "--channels 4096 --hidden 11008" "--channels 64 --hidden 128") --tokens $tokens --phases --json || return 1
+    gpu bench ffn $(sized "--channels 4096 --hidden 11008" "--channels 64 --hidden 128") --tokens $tokens --phases --json >"$out/block" || return 1
+    cat "$out/block"
+    ratios+=", $tokens tokens $(of floor_ratio <"$out/block" | awk '{ printf "%.2f", 1 / $1 }')"
   done
+  echo "frozen products times${ratios#,}"
 }
 # The shape of a Llama model: layers, channels, hidden width, heads, heads of keys, vocabulary.
 shape() {
@@ -199,10 +206,13 @@ large_steps() {
   awk '/^memory/ { print "a 4-bit base of Llama-7B, 8 experts, recomputing: " $2 " GiB"; exit ($2 * 1.073741824 > 10) }' "$out/steps"
 }
 decoding() {
-  local batch
+  local batch rates=
   for batch in 1 8; do
-    gpu bench generate --random-weights --model "$(sized "$fixtures/smollm2-shape" "$golden/model")" --batch $batch --method mixlora $(sized "" "--prompt 16 --tokens 8") || return 1
+    gpu bench generate --random-weights --model "$(sized "$fixtures/smollm2-shape" "$golden/model")" --batch $batch --method mixlora $(sized "" "--prompt 16 --tokens 8") --json >"$out/decoded" || return 1
+    cat "$out/decoded"
+    rates+=", $batch at once $(of tokens_per_second <"$out/decoded" | cut -d. -f1)"
   done
+  echo "tokens/s:${rates#,}"
 }
 moe_peft() {
   [ -z "$small" ] || skip "a rehearsal has no other program to be compared with"
@@ -212,7 +222,7 @@ moe_peft() {
 
 export fixtures out binary small model golden
 export -f skip gpu sized machine doctor doctor_own one_case cases prepare same_bits judged oracle oracle_formats oracle_model texts demo_run
-export -f sanitizer ceilings operations ffn shape one_step steps large_steps decoding moe_peft
+export -f sanitizer of ceilings operations ffn shape one_step steps large_steps decoding moe_peft
 if [ "$what" = check ] || [ "$what" = all ]; then
   stage machine machine
   for name in doctor doctor_own cases same_bits oracle oracle_formats oracle_model texts demo_run sanitizer; do stage $name $name; done
