@@ -186,6 +186,20 @@ let package = Package(
   ]
 #endif
 
+/// `MIXLORA_ONLY=CUDABackendTests`: these targets and what they need, for whoever builds them again and again. A package has one bundle
+/// of all its tests, which is linked after every change.
+if let names = Context.environment["MIXLORA_ONLY"] {
+  var wanted: Set<String> = []
+  var open = names.split(separator: ",").map(String.init)
+  while let name = open.popLast() {
+    guard wanted.insert(name).inserted else { continue }
+    guard let target = package.targets.first(where: { $0.name == name }) else { fatalError("MIXLORA_ONLY: there is no target \(name)") }
+    for case .byNameItem(let name, _) in target.dependencies { open.append(name) }
+  }
+  package.targets.removeAll { !wanted.contains($0.name) }
+  package.products = []
+}
+
 // A section for each function, so that the linker can leave it out, and both cores; what computes little is made small.
 for target in package.targets where isRoot && target.type != .system && target.type != .test {
   let computesLittle = [
