@@ -43,6 +43,11 @@ func libraryPacksRelocations() -> Bool {
   #endif
 }
 
+/// A target without code for the settings of the products that name it: those of a target that tests need too would be the tests' as well.
+func links(_ name: String, _ settings: [LinkerSetting]) -> Target {
+  .target(name: "\(name)Links", path: "Sources/Links", sources: ["\(name).c"], publicHeadersPath: ".", linkerSettings: settings)
+}
+
 /// A small program: what nothing calls is left out (Swift's static library asks for the contrary), equal functions stand once.
 let smallLinks: [LinkerSetting] = [
   .unsafeFlags(
@@ -61,7 +66,7 @@ let package = Package(
     .library(name: "MixLoRA", targets: ["MixLoRA"]),
     // Budgets, named tensors and naive definitions for other people's tests, without the rest.
     .library(name: "Conformance", targets: ["Conformance"]),
-    .executable(name: "mixlora", targets: ["MixLoRACommand"]),
+    .executable(name: "mixlora", targets: ["MixLoRACommand", "SmallLinks"]),
   ],
   dependencies: [
     .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.0"),
@@ -118,8 +123,8 @@ let package = Package(
         "Traces",
         "Stepping", "Explaining", "Conformance", "Comparison",
         .product(name: "ArgumentParser", package: "swift-argument-parser"),
-      ],
-      linkerSettings: smallLinks),
+      ]),
+    links("Small", smallLinks),
     .testTarget(name: "RuleTests"),
     .testTarget(name: "PlatformTests", dependencies: ["Platform"]),
     .testTarget(name: "CPUBackendTests", dependencies: ["Platform", "CPUBackend", "Conformance"]),
@@ -172,19 +177,30 @@ let package = Package(
 
 #if compiler(>=6.3)  // which has @c
   // For C and what speaks it, such as Notebooks/mixlora.py.
-  package.products.append(.library(name: "CMixLoRA", type: .dynamic, targets: ["CInterface"]))
+  package.products.append(.library(name: "CMixLoRA", type: .dynamic, targets: ["CInterface", "SmallLinks", "LibraryLinks"]))
   // It stands alone as the program does (--static-swift-stdlib does that for programs only), and shows nothing but its functions.
   let exports = "--version-script=\(Context.packageDirectory)/Sources/CMixLoRA/exports.map"
   package.targets += [
     .systemLibrary(name: "CMixLoRA"),
-    .target(
-      name: "CInterface", dependencies: ["CMixLoRA", "CEmbedded", "MixLoRA", "Platform"],
-      linkerSettings: smallLinks + [
-        .unsafeFlags(["-static-stdlib", "-Xlinker", exports], .when(platforms: [.linux], configuration: .release))
-      ]),
+    .target(name: "CInterface", dependencies: ["CMixLoRA", "CEmbedded", "MixLoRA", "Platform"]),
+    links("Library", [.unsafeFlags(["-static-stdlib", "-Xlinker", exports], .when(platforms: [.linux], configuration: .release))]),
     .testTarget(name: "CInterfaceTests", dependencies: ["CMixLoRA", "CInterface", "MixLoRA", "TestModels"]),
   ]
 #endif
+
+/// `MIXLORA_ONLY=CUDABackendTests`: these targets and what they need, for whoever builds them again and again. A package has one bundle
+/// of all its tests, which is linked after every change.
+if let names = Context.environment["MIXLORA_ONLY"] {
+  var wanted: Set<String> = []
+  var open = names.split(separator: ",").map(String.init)
+  while let name = open.popLast() {
+    guard wanted.insert(name).inserted else { continue }
+    guard let target = package.targets.first(where: { $0.name == name }) else { fatalError("MIXLORA_ONLY: there is no target \(name)") }
+    for case .byNameItem(let name, _) in target.dependencies { open.append(name) }
+  }
+  package.targets.removeAll { !wanted.contains($0.name) }
+  package.products = []
+}
 
 // A section for each function, so that the linker can leave it out, and both cores; what computes little is made small.
 for target in package.targets where isRoot && target.type != .system && target.type != .test {

@@ -15,19 +15,19 @@ import Testing
     try check(CUDADouble(EmulatedDevice.open(seed: 2), isPoisoned: true))
   }
 
-  private func check<B: Backend>(_ backend: B) throws {
+  private func check<B: CUDABackend>(_ backend: B) throws {
     let expected = try results(backend) { $0 }
     let found = try results(backend) { x in
       var y = backend.empty(Shape(x.rowCount, Self.stride)).columns(0..<x.columnCount)
       backend.copy(x, into: &y)
       return y
     }
-    #expect(expected.count == 20 && expected.allSatisfy { !$0.isEmpty && $0.allSatisfy(\.isFinite) })
+    #expect(expected.count == 44 && expected.allSatisfy { !$0.isEmpty && $0.allSatisfy(\.isFinite) })
     for i in expected.indices { #expect(found[i] == expected[i], "result \(i)") }
   }
 
-  /// Operations of every file of kernels that has matrices but expert.cu and encoded.cu, on matrices that `place` moves.
-  private func results<B: Backend>(_ backend: B, _ place: (Tensor<B>) -> Tensor<B>) throws -> [[B.Scalar]] {
+  /// Operations of every file of kernels that has matrices, on matrices that `place` moves.
+  private func results<B: CUDABackend>(_ backend: B, _ place: (Tensor<B>) -> Tensor<B>) throws -> [[B.Scalar]] {
     var source = RandomSource("stride")
     func random(_ rows: Int, _ columns: Int) -> Tensor<B> {
       place(backend.upload(source.matrix(rows, columns).values.map { B.Scalar($0) }, Shape(rows, columns)))
@@ -61,6 +61,66 @@ import Testing
     let slopes = backend.attentionBackward(dy, q, k, v, output: attended.output, logSumExp: attended.logSumExp, sequences, form)
     let row = backend.attention(q.rows(0..<1), k, v, SequencePlan(offsets: [0, 1], keyRows: [0..<5], on: backend), form)
     found += [attended.output, slopes.dq, slopes.dk, slopes.dv, row.output]
+    found += decoded(backend, random) + expertStage(backend, random)
     return try backend.download(found)
+  }
+
+  /// A matrix that is kept encoded, as scalars, and rows that are decoded from it.
+  private func decoded<B: CUDABackend>(_ backend: B, _ random: (Int, Int) -> Tensor<B>) -> [Tensor<B>] {
+    let (x, y, index) = (random(4, 70), random(3, 70), backend.upload([2, 0, 3]))
+    let encoded = DeviceEncoding(
+      base: backend.address(x), stride: Int64(x.rowStride * MemoryLayout<B.Scalar>.stride), format: DeviceFormat.scalars.rawValue)
+    backend.launch(
+      "decode", blocks: 3, threads: 256, encoded, backend.address(index), Int32(4), backend.rows(y), Int32(70), Int32(1),
+      backend.errorWord(.embedding))
+    return [x, y]
+  }
+
+  /// The kernels of the expert stage as CUDABackend+Fused launches them, but with all parameters, results and sums placed as well. Two
+  /// groups of tokens, and two blocks that share the columns. All matrices are what comes back.
+  private func expertStage<B: CUDABackend>(_ backend: B, _ random: (Int, Int) -> Tensor<B>) -> [Tensor<B>] {
+    var matrices: [Tensor<B>] = []
+    func matrix(_ rows: Int, _ columns: Int) -> DeviceRows {
+      matrices.append(random(rows, columns))
+      return backend.rows(matrices[matrices.count - 1])
+    }
+    let (n, f, e, r1, r2, r3) = (5, 70, 3, 3, 2, 4)
+    let (p, samples, positions) = (backend.softmax(random(n, e)), backend.upload([7, 7, 7, 8, 8]), backend.upload([0, 1, 2, 0, 1]))
+    let routing = backend.route(p, choice: backend.choose(p, .topK(2)), .topK(2))
+    let m = routing.rows
+    let plan = ExpertPlan(
+      offsets: backend.address(routing.offsets), tokenOfRow: backend.address(routing.tokenOfRow),
+      weights: backend.address(routing.weights), experts: Int32(e), tokens: Int32(n))
+    let mask = ExpertMask(
+      samples: backend.address(samples), positions: backend.address(positions), key: 42, step: 3, threshold: 20_000)
+    let (base1, base3, q) = (matrix(n, f), matrix(n, f), matrix(n, f))
+    let one = ExpertBranch(t: matrix(m, r1), b: matrix(f, e * r1))
+    let two = ExpertBranch(t: matrix(m, r2), b: matrix(e * r2, f))
+    let three = ExpertBranch(t: matrix(m, r3), b: matrix(f, e * r3))
+    let (scale, factor, ranks) = (B.Scalar(0.5), B.Scalar(1.5), r1 + r2 + r3)
+    func join(_ sums: DeviceRows, _ width: Int, _ results: [(rows: DeviceRows, width: Int)]) {
+      let results = (0..<3).map { i in
+        i < results.count
+          ? ExpertResult(y: results[i].rows, width: Int32(results[i].width), alpha: scale) : ExpertResult(y: .none, width: 0, alpha: 0)
+      }
+      backend.launch(
+        "expert_join", over: m * width, sums, results[0], results[1], results[2], backend.pairs(routing), Int64(m * width), Int32(width),
+        Int32(m), Int32(2))
+    }
+    let forward = matrix(2 * m, r2)
+    backend.launch(
+      "expert_forward", blocks: 1, by: 2, threads: 256, base1, base3, one, three, two.b, plan, mask, matrix(n, f), forward, Int64(m),
+      Int32(f), Int32(r1), Int32(r2), Int32(r3), scale, scale, factor, Int32(0))
+    join(forward, r2, [(matrix(m, r2), r2)])
+    let (sums, outer) = (matrix(2 * m, r1 + r3 + 1), matrix(2 * e * ranks, f))
+    backend.launch(
+      "expert_backward", blocks: 2, by: 2, threads: 256, q, base1, base3, one, two, three, plan, mask, matrix(n, f), matrix(n, f), sums,
+      outer, Int64(m), Int32(3), Int32(f), Int32(r1), Int32(r2), Int32(r3), scale, scale, factor, Int32(0))
+    join(sums, r1 + r3 + 1, [(matrix(m, r1), r1), (matrix(m, r3), r3), (matrix(m, 1), 1)])
+    backend.launch(
+      "expert_add", over: e * ranks * f, outer, matrix(f, e * r1), matrix(e * r2, f), matrix(f, e * r3), Int64(e * ranks * f), Int32(f),
+      Int32(e), Int32(r1), Int32(r2), Int32(r3), scale, scale, Int32(2))
+    withExtendedLifetime((routing, samples, positions)) {}
+    return matrices
   }
 }

@@ -1,0 +1,1 @@
+// Nothing: a target without code, for the settings of the products that name it (Package.swift).
