@@ -246,13 +246,14 @@ def swift_build(package, product):
 
 
 def place_of(lesson):
-    """Where cells run: the clone; those of an article, which write files, in a folder of their own that has the fixtures."""
+    """Where cells run: the clone; those of an article, which write files, in a folder of their own."""
     if not lesson.is_article:
         return root
     folder = root / ".build/articles" / lesson.name
     folder.mkdir(parents=True, exist_ok=True)
-    if not (folder / "Fixtures").is_symlink():
-        (folder / "Fixtures").symlink_to(root / "Fixtures")
+    for name in ["Fixtures", "Sources"]:
+        if not (folder / name).is_symlink():
+            (folder / name).symlink_to(root / name)
     return folder
 
 
