@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Runs the lessons: Markdown files whose Swift cells are compiled against this library.
+"""Runs the lessons, and the articles of the documentation: Markdown files whose Swift cells are compiled against this library.
 
     Notebooks/lessons.py check [LESSON …]             every cell prints what stands below it, every exercise has its solution
     Notebooks/lessons.py update [LESSON …]            writes what the cells print below them
@@ -7,15 +7,16 @@
     Notebooks/lessons.py export FOLDER [--solutions]  a page and a notebook (.ipynb) a lesson, with outputs and pictures
     Notebooks/lessons.py bugs                         for each seeded bug the tests that the lessons name for it
 
-LESSON is a file or its number (`3`), all without one. Python 3.9 with its standard library, and Swift. How a lesson is written:
+LESSON is a file, its number (`3`) or an article's name (`AddALayer`), all without one. Python 3.9 with its standard library, and Swift. How a lesson is written:
 Notebooks/README.md. Exit status: 0, or 1 with what is wrong and where.
 """
 
-import argparse, os, re, subprocess, sys
+import argparse, os, re, shutil, subprocess, sys
 from pathlib import Path
 
 notebooks = Path(__file__).resolve().parent
 root = notebooks.parent
+catalogue = root / "Sources/MixLoRA/MixLoRA.docc"
 MARK = "\x01"
 QUOTED_LINES = 10  # of the engine's own code, at most, in one quotation
 
@@ -25,7 +26,7 @@ class Wrong(Exception):
 
 
 class Block:
-    """Consecutive lines of a lesson: `kind` is text, cell, output, quote, equation, exercise, solution or test."""
+    """Consecutive lines of a lesson: `kind` is text, cell, shell, output, quote, equation, exercise, solution or test."""
 
     def __init__(self, kind, line, raw, body="", info=""):
         self.kind, self.line, self.raw, self.body, self.info = kind, line, raw, body, info
@@ -36,9 +37,10 @@ class Block:
 class Lesson:
     def __init__(self, path):
         self.path, self.name = path, path.stem
-        self.number = path.stem[:2]
+        self.is_article = path.parent.suffix == ".docc"
+        self.number = path.stem if self.is_article else path.stem[:2]
         self.place = path.relative_to(root) if path.is_relative_to(root) else path
-        self.blocks = parse(self.place, path.read_text().splitlines())
+        self.blocks = parse(self.place, path.read_text().splitlines(), shell="sh" if self.is_article else None)
         self.title = next((b.body for b in self.blocks if b.kind == "text" and b.body.startswith("# ")), "# ").split("\n")[0][2:]
 
     def of(self, *kinds):
@@ -48,13 +50,13 @@ class Lesson:
         """(exercise, solution, test) each."""
         parts = self.of("exercise", "solution", "test")
         kinds = [part.kind for part in parts]
-        if kinds != ["exercise", "solution", "test"] * (len(parts) // 3) or not parts:
+        if kinds != ["exercise", "solution", "test"] * (len(parts) // 3) or not (parts or self.is_article):
             raise Wrong(f"{self.place}: exercises are an exercise cell, then in a comment its solution and its test; found {kinds}")
         return [parts[i:i + 3] for i in range(0, len(parts), 3)]
 
 
-def parse(place, lines, language="swift"):
-    """The blocks of a lesson. A fence inside of a comment is a solution or a test."""
+def parse(place, lines, language="swift", shell=None):
+    """The blocks of a lesson. A fence inside of a comment is a solution or a test; `shell` is the language of commands to run."""
     blocks, text, start, i, hidden = [], [], 1, 0, False
 
     def end_text():
@@ -78,8 +80,10 @@ def parse(place, lines, language="swift"):
         end = next((j for j in range(i + 1, len(lines)) if lines[j] == "```"), None)
         if end is None:
             raise Wrong(f"{place}:{i + 1}: a fence without an end")
-        info = line[3:].strip()
-        kind = {language: "cell", "output": "output", "equation": "equation", "swift exercise": "exercise"}.get(info, "other")
+        info, raw = line[3:].strip(), lines[i:end + 1]
+        if text and (source := re.fullmatch(r"<!-- source: (\S+) -->", text[-1])):  # as DocC takes it
+            info, raw = f"{info} source={source.group(1)}", [text.pop()] + raw
+        kind = {language: "cell", shell: "shell", "output": "output", "equation": "equation", "swift exercise": "exercise"}.get(info, "other")
         if re.match(r"(swift|cpp) source=", info):
             kind = "quote"
         if hidden:
@@ -94,7 +98,7 @@ def parse(place, lines, language="swift"):
             text += lines[i:end + 1]
         else:
             end_text()
-            blocks.append(Block(kind, i + 1, lines[i:end + 1], "\n".join(lines[i + 1:end]), info))
+            blocks.append(Block(kind, i + 1, raw, "\n".join(lines[i + 1:end]), info))
         i = end + 1
     end_text()
     return blocks
@@ -105,13 +109,16 @@ def parse(place, lines, language="swift"):
 
 def check_text(lesson, has_run=True):
     """Quotations stand in their files; equations name a source, a test and a bug that there are; the lesson has all its parts."""
-    cells, equations, quotes = lesson.of("cell"), lesson.of("equation"), lesson.of("quote")
+    cells, equations, quotes = lesson.of("cell", "shell"), lesson.of("equation"), lesson.of("quote")
     outputs = lesson.of("output") if has_run else cells
-    for found, what in [(cells, "cell"), (outputs, "output"), (equations, "equation"), (quotes, "quotation of the engine")]:
+    parts = [(cells, "cell"), (outputs, "output"), (equations, "equation"), (quotes, "quotation of the engine")]
+    for found, what in parts[:2] if lesson.is_article else parts:
         if not found:
             raise Wrong(f"{lesson.place}: no {what}")
-    if len(lesson.exercises()) < 2:
+    if not lesson.is_article and len(lesson.exercises()) < 2:
         raise Wrong(f"{lesson.place}: fewer than two exercises")
+    if any(before.kind == "cell" and after.kind == "shell" for before, after in zip(cells, cells[1:])):
+        raise Wrong(f"{lesson.place}: commands run before Swift does, so they stand before it")
     for quote in quotes:
         check_quote(lesson, quote)
     for i, block in enumerate(lesson.blocks):
@@ -184,7 +191,8 @@ def program(lessons, answers=False):
         body, number = [], 0
         for block in lesson.of("cell"):
             number += 1
-            body += [f'mark("cell {number}")', f'#sourceLocation(file: "{lesson.place}", line: {block.line + 1})', block.body, "#sourceLocation()"]
+            code = re.sub(r"^import (MixLoRA|Conformance)$", "", block.body, flags=re.M)  # which stand above the function
+            body += [f'mark("cell {number}")', f'#sourceLocation(file: "{lesson.place}", line: {block.line + 1})', code, "#sourceLocation()"]
         for number, (exercise, solution, test) in enumerate(lesson.exercises(), 1):
             for kind, block in [("stub", exercise), ("solution", solution)]:
                 body.append(f'mark("exercise {number} {kind}")')
@@ -203,8 +211,8 @@ def main_file(lessons):
 
 
 def build(lessons):
-    """Builds the program in `.build/lessons`, with the library as `swift test` has built it; its path."""
-    folder = root / ".build/lessons"
+    """Builds the program, with the library as `swift test` has built it; its path."""
+    folder = root / ".build/program-of-lessons"  # no name of a clone, for SwiftPM tells packages apart by folders
     sources = folder / "Sources/lessons"
     sources.mkdir(parents=True, exist_ok=True)
     files = program(lessons)
@@ -223,17 +231,53 @@ let package = Package(
 """
     if not (folder / "Package.swift").is_file() or (folder / "Package.swift").read_text() != manifest:
         (folder / "Package.swift").write_text(manifest)
-    arguments = ["swift", "build", "-q", "--scratch-path", str(root / ".build"), "--product", "lessons"]
-    result = subprocess.run(arguments, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    if result.returncode != 0:
-        raise Wrong("the lessons do not build:\n" + result.stdout)
+    if any(lesson.of("shell") for lesson in lessons):
+        swift_build(root, "mixlora")
+    swift_build(folder, "lessons")
     return root / ".build/debug/lessons"
+
+
+def swift_build(package, product):
+    # Two packages share the folder, so a plan that lies there may be the other's.
+    arguments = ["swift", "build", "-q", "--disable-build-manifest-caching", "--scratch-path", str(root / ".build"), "--product", product]
+    result = subprocess.run(arguments, cwd=package, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    if result.returncode != 0:
+        raise Wrong(f"{product} does not build:\n" + result.stdout)
+
+
+def place_of(lesson):
+    """Where cells run: the clone; those of an article, which write files, in a folder of their own."""
+    if not lesson.is_article:
+        return root
+    folder = root / ".build/articles" / lesson.name
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in ["Fixtures", "Sources"]:
+        if not (folder / name).is_symlink():
+            (folder / name).symlink_to(root / name)
+    return folder
+
+
+def run_commands(binary, lesson):
+    """Runs the commands of an article with the program that was built beside the lessons, and sets what they print."""
+    folder = place_of(lesson)
+    shutil.rmtree(folder)
+    folder = place_of(lesson)
+    environment = dict(os.environ, SWIFT_BACKTRACE="enable=no", PATH=f"{binary.parent}:{os.environ['PATH']}")
+    for block in lesson.of("shell"):
+        result = subprocess.run(
+            ["bash", "-euo", "pipefail", "-c", block.body], cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        if result.returncode != 0:
+            raise Wrong(f"{lesson.place}:{block.line}: the command ended with status {result.returncode}\n{result.stdout}{result.stderr}")
+        block.output = result.stdout.splitlines()
 
 
 def run(binary, lesson):
     """Runs a lesson's cells and sets their outputs; what each exercise came to: {(number, "stub" or "solution"): [what failed]}."""
+    if lesson.of("shell"):
+        run_commands(binary, lesson)
     environment = dict(os.environ, SWIFT_BACKTRACE="enable=no")
-    result = subprocess.run([str(binary), lesson.number], cwd=root, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    result = subprocess.run(
+        [str(binary), lesson.number], cwd=place_of(lesson), env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     cells, verdicts = lesson.of("cell"), {}
     lines, picture, cell, exercise = [], None, None, None
     for line in result.stdout.splitlines():
@@ -260,12 +304,14 @@ def run(binary, lesson):
     if result.returncode != 0:
         where = f"cell {cells.index(cell) + 1} at line {cell.line}" if cell else f"exercise {exercise}"
         raise Wrong(f"{lesson.place}: stopped in {where} with status {result.returncode}\n{result.stderr}")
-    for block in cells:
+    for block in lesson.of("cell", "shell"):
         if not isinstance(block.output, list):
             raise Wrong(f"{lesson.place}:{block.line}: the cell did not run")
         block.output = "\n".join(text.rstrip() for text in block.output)
         if re.search(r"(?i)(?<![\w])[-+]?(nan|inf|infinity)(?![\w])", block.output):
             raise Wrong(f"{lesson.place}:{block.line}: the cell printed a number that is none:\n{block.output}")
+        if lesson.is_article and block.pictures:
+            raise Wrong(f"{lesson.place}:{block.line}: articles have no pictures")
     return verdicts
 
 
@@ -281,7 +327,7 @@ def written(lesson):
         raw = block.raw
         if block.kind == "output":
             continue
-        if block.kind == "text" and i > 0 and blocks[i - 1].kind in ("cell", "output"):  # pictures are written anew
+        if block.kind == "text" and i > 0 and blocks[i - 1].kind in ("cell", "shell", "output"):  # pictures are written anew
             if not block.body and i + 1 < len(blocks) and blocks[i + 1].kind == "output":
                 continue
             raw = list(raw)
@@ -289,7 +335,7 @@ def written(lesson):
                 raw.pop(0)
             raw = [""] + raw
         lines += raw
-        if block.kind == "cell":
+        if block.kind in ("cell", "shell"):
             if block.output:
                 lines += ["", "```output"] + block.output.split("\n") + ["```"]
             for number, (alternative, svg) in enumerate(block.pictures):
@@ -315,7 +361,7 @@ def check(lessons, binary):
             check_exercises(lesson, run(binary, lesson))
             text, pictures = written(lesson)
             compare(lesson, text, pictures)
-            print(f"{lesson.place}: {len(lesson.of('cell'))} cells, {len(lesson.exercises())} exercises", flush=True)
+            print(f"{lesson.place}: {len(lesson.of('cell', 'shell'))} cells, {len(lesson.exercises())} exercises", flush=True)
         except Wrong as error:
             wrong.append(str(error))
     if wrong:
@@ -360,11 +406,12 @@ def attempt(lesson, binary, shows):
 
 def chosen(names):
     files = sorted((notebooks / "lessons").glob("[0-9][0-9]-*.md"))
+    files += sorted(file for file in catalogue.glob("*.md") if file.name != "MixLoRA.md")  # which is a list of the others
     if not files:
         raise Wrong("there are no lessons")
     if not names:
         return [Lesson(file) for file in files]
-    found = [file for name in names for file in files if file.name == Path(name).name or file.name.startswith(f"{name.zfill(2)}-")]
+    found = [file for name in names for file in files if Path(name).name in (file.name, file.stem) or file.name.startswith(f"{name.zfill(2)}-")]
     if len(found) != len(names):
         raise Wrong(f"no such lesson: {' '.join(names)}")
     return [Lesson(file) for file in found]
@@ -402,7 +449,7 @@ def main():
         else:
             import lessons_pages
             check(lessons, binary)
-            lessons_pages.export(lessons, Path(options.names[0]), options.solutions)
+            lessons_pages.export([lesson for lesson in lessons if not lesson.is_article], Path(options.names[0]), options.solutions)
         return 0
     except Wrong as error:
         print(error, file=sys.stderr)

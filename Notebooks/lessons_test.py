@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""What `lessons.py` must notice, each planted in a small lesson. Nothing is compiled: a script stands for the program."""
+"""What `lessons.py` and `documentation.py` must notice, each planted in a small text. Nothing is compiled: a script stands for the program."""
 
 import contextlib, io, stat, tempfile, unittest
 from pathlib import Path
 
-import lessons
+import documentation, lessons
 
 TEXT = """# 1 · A test
 
@@ -172,6 +172,123 @@ class LessonsTest(unittest.TestCase):
             self.assertNotIn("CaseTests", page)
             cells = lessons_pages.notebook(lesson, solutions)["cells"]
             self.assertEqual(any("let x = 2" in "".join(cell["source"]) for cell in cells), solutions)
+
+
+ARTICLE = """# Look
+
+```sh
+echo 1.5 > file
+cat file
+```
+
+```output
+1.5
+```
+
+<!-- source: Sources/Layers/Linear.swift -->
+```swift
+run.backend.addProduct(1, dy, weight, into: &dx)  // (N,I)  + dy W
+```
+
+```swift
+import MixLoRA
+print(1.5)
+```
+
+```output
+1.5
+```
+"""
+
+
+class ArticlesTest(unittest.TestCase):
+    """The same for an article of the documentation: commands are run, the Swift is said by a script."""
+
+    def setUp(self):
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.path = Path(folder.name) / "Test.docc"
+        self.path.mkdir()
+        self.addCleanup(lessons.shutil.rmtree, lessons.root / ".build/articles/Look", ignore_errors=True)
+
+    def article(self, text):
+        (self.path / "Look.md").write_text(text)
+        return lessons.Lesson(self.path / "Look.md")
+
+    def check(self, text=ARTICLE, said="\x01cell 1\n1.5\n"):
+        lesson = self.article(text)
+        lessons.check_text(lesson)
+        program = self.path / "program"
+        (self.path / "said").write_text(said)
+        program.write_text(f'#!/bin/sh\ncat "{self.path}/said"\n')
+        program.chmod(program.stat().st_mode | stat.S_IXUSR)
+        lessons.check_exercises(lesson, lessons.run(program, lesson))
+        lessons.compare(lesson, *lessons.written(lesson))
+
+    def wrong(self, message, **given):
+        with self.assertRaisesRegex(lessons.Wrong, message):
+            self.check(**given)
+
+    def test_a_right_article_passes(self):
+        self.check()
+
+    def test_another_number_fails(self):
+        self.wrong(r"stands\n  1.5\nbut the cells give\n  1.6", said="\x01cell 1\n1.6\n")
+        self.wrong(r"stands\n  1.5\nbut the cells give\n  1.6", text=ARTICLE.replace("echo 1.5", "echo 1.6"))
+        self.wrong("a number that is none", text=ARTICLE.replace("echo 1.5", "echo nan"))
+
+    def test_a_command_that_fails_fails(self):
+        self.wrong("ended with status 1", text=ARTICLE.replace("cat file", "false; cat file"))
+        self.wrong("ended with status", text=ARTICLE.replace("cat file", "cat another | cat"))
+
+    def test_commands_stand_before_swift(self):
+        self.wrong("commands run before Swift", text=ARTICLE + "\n```sh\necho 1\n```\n")
+
+    def test_a_quotation_that_is_none_fails(self):
+        self.wrong("do not stand so", text=ARTICLE.replace("dy, weight", "dx, weight"))
+
+    def test_swift_is_compiled_without_its_import(self):
+        text = lessons.program([self.article(ARTICLE)])["LessonLook.swift"]
+        self.assertIn("print(1.5)", text)
+        self.assertEqual(text.count("import MixLoRA"), 1)
+
+    def test_an_article_runs_something(self):
+        self.wrong("no cell", text="# Look\n\nText.\n")
+
+
+class DocumentationTest(unittest.TestCase):
+    def test_a_symbol_without_documentation_is_named(self):
+        def symbol(name, **more):
+            return {"pathComponents": ["Shape", name], "location": {"uri": "file:///Shape.swift", "position": {"line": 6}}, **more}
+
+        said = symbol("rows", docComment={"lines": [{"text": "Rows."}]})
+        graph = {"module": {"name": "Tensors"}, "symbols": [said, symbol("init(_:)"), symbol("empty", docComment={"lines": []})]}
+        lacking, count = documentation.undocumented([graph])
+        self.assertEqual(count, 3)
+        self.assertEqual(lacking, [f"Shape.swift:7: Tensors.Shape.{name} has no documentation" for name in ["init(_:)", "empty"]])
+
+    def test_sections_of_the_map_are_taken_in(self):
+        text = documentation.article(documentation.catalogue / "Architecture.md", {"LoRAExperts": "/Layers/LoRAExperts"})
+        self.assertIn("## The way of a tensor\n", text)
+        self.assertIn("``/Layers/LoRAExperts``", text)
+        self.assertNotIn("README.md#", text)
+        with self.assertRaisesRegex(lessons.Wrong, "no section #the-way-of-nothing"):
+            documentation.section(lessons.root / "Sources/README.md", "the-way-of-nothing")
+
+    def test_every_library_stands_in_the_map(self):
+        names = documentation.libraries()
+        self.assertGreater(len(names), 15)
+        documentation.pages_of_libraries(names)
+        with self.assertRaisesRegex(lessons.Wrong, "the map has no Nothing"):
+            documentation.pages_of_libraries(["Nothing"])
+
+    def test_a_link_to_a_file_that_is_not_there_fails(self):
+        (lessons.root / ".build").mkdir(exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=lessons.root / ".build") as folder:
+            file = Path(folder) / "Look.md"
+            file.write_text("[text](../nothing.md)")
+            with self.assertRaisesRegex(lessons.Wrong, "there is no ../nothing.md"):
+                documentation.article(file, {})
 
 
 if __name__ == "__main__":

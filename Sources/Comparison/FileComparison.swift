@@ -7,7 +7,7 @@ extension Comparison {
   /// Judges a candidate by another file: a trace, or anything that has tensors of the same names.
   ///
   /// Nothing runs: a tensor's budget is four times the largest error that a right candidate was seen to have in a tensor of its kind
-  /// (``Budget/figure(_:in:)``), and an operation cannot be judged by itself. One tensor at a time is in memory.
+  /// (``/Conformance/Budget/figure(_:in:)``), and an operation cannot be judged by itself. One tensor at a time is in memory.
   ///
   /// Decisions are compared as both files recorded them. An expert's rows are laid side by side token by token, and what a decision
   /// within rounding reaches is not judged: it may be anything.

@@ -8,7 +8,7 @@ import Tensors
 ///     hidden = norm(x)                          (N,C)
 ///     loss = cross-entropy of head(hidden) + balance loss of the adapter's routers        for every adapter, over its own rows
 ///
-/// A batch is N real tokens of packed sequences; padding does not exist in here. One pass is one call: ``loss(of:_:)``, or with
+/// A batch is N real tokens of packed sequences; padding does not exist in here. One pass is one call: ``loss(of:_:reading:)``, or with
 /// backward ``gradients(of:_:dividing:recomputes:reading:)``.
 public struct Decoder<B: Backend> {
   /// Sizes and rules.

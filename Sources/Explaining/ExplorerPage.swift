@@ -9,7 +9,7 @@ import Training
 /// A run of a model as one page for a browser: every tensor with its numbers, and of every number the terms that form it.
 ///
 /// The page needs no server, no network and no other file. It has the run's tensors and the weights as float32, so the numbers are those
-/// of a float32 trace to the bit; the terms of a number are formed in the page, of these numbers, by the formulas of ``Provenances``.
+/// of a float32 trace to the bit; the terms of a number are formed in the page, of these numbers, by the formulas of ``/Traces/Provenances``.
 /// What does not fit is left out in whole parts, which the page counts and names (``PagePart``).
 public struct ExplorerPage: Sendable {
   /// What the run is of, beside its numbers.

@@ -83,7 +83,7 @@ final class PatchHook<B: Backend>: Hook {
 }
 
 extension TraceRecording {
-  /// A hook that puts numbers in, for ``run(hooks:moments:update:to:)``.
+  /// A hook that puts numbers in, for ``run(hooks:laterHooks:moments:update:to:)``.
   public func hook(patching patches: [Patch]) -> any Hook<B> { PatchHook(patches, layout, on: backend) }
 }
 

@@ -108,7 +108,7 @@ public struct NamedTensors: Sendable, CustomStringConvertible {
 }
 
 extension Trace {
-  /// True if every tensor of another trace is here and within the budget (``NamedTensors/matches(_:within:)``).
+  /// True if every tensor of another trace is here and within the budget (``/Conformance/NamedTensors/matches(_:within:)``).
   public func matches<Other>(_ golden: Trace<Other>, within budget: Budget) -> Bool {
     NamedTensors(tensors).matches(NamedTensors(golden.tensors), within: budget)
   }
