@@ -123,6 +123,15 @@ public struct PackedSequence: Equatable, Sendable {
   }
 }
 
+extension PackedSequence {
+  /// The same sequence under another adapter; nil for the base alone.
+  public func serving(_ adapter: Int?) -> PackedSequence {
+    var sequence = self
+    sequence.adapter = adapter
+    return sequence
+  }
+}
+
 /// Which rows predict a label.
 public struct Labels<B: Backend> {
   /// The rows of the batch that predict: (n).
