@@ -77,14 +77,17 @@ public struct TrainingStep<B: Backend> {
   /// - Parameter optimizers: one an adapter; nil where it takes no part and has no row in the batches.
   /// - Returns: a result for each of them, nil likewise.
   /// - Throws: what the device reports.
-  public func run(_ batches: [PackedBatch<B>], number: Int, _ optimizers: inout [(any Optimizer<B>)?]) throws -> [Result?] {
+  public func run(
+    _ batches: [PackedBatch<B>], number: Int, _ optimizers: inout [(any Optimizer<B>)?], onEnd: (Phase) -> Void = { _ in }
+  ) throws -> [Result?] {
     let takesPart = optimizers.map { $0 != nil }
-    let results = try results(batches, number: number) { i, factor in optimizers[i]?.step(number, factor: factor) }
+    let results = try results(batches, number: number, onEnd: onEnd) { i, factor in optimizers[i]?.step(number, factor: factor) }
+    onEnd(.update)
     return zip(results, takesPart).map { $1 ? $0 : nil }
   }
 
   private func results(
-    _ batches: [PackedBatch<B>], number: Int, onEnd: (Phase) -> Void = { _ in }, update: (_ owner: Int, _ factor: Tensor<B>) -> Void
+    _ batches: [PackedBatch<B>], number: Int, onEnd: (Phase) -> Void, update: (_ owner: Int, _ factor: Tensor<B>) -> Void
   ) throws -> [Result] {
     let losses = try forwardBackward(batches, number: number, hooks: [], onEnd: onEnd)
     let squared = losses.indices.map { squaredNorm(of: $0) }

@@ -67,6 +67,26 @@ import Training
     }
   }
 
+  /// Masks go with the number of a sample in its step, not in its part.
+  @Test func aRunInMicroBatchesIsTheRunOfWholeBatches() throws {
+    let place = try TrainingCase()
+    let outcomes = try [1, 2, 4].map { parts in
+      let recipes = try recipes(place).prefix(2).map {
+        var recipe = $0
+        (recipe.batch, recipe.accumulate, recipe.routerCoefficient) = (4, recipe.name == "mixed" ? parts : 1, 0)
+        (recipe.optimizer, recipe.learningRate) = (.sgd, 0.05)  // AdamW would make steps of the rounding of tiny gradients
+        return recipe
+      }
+      let run = try TrainingRun(Array(recipes), on: CPUDouble(threads: 1))
+      try run.run()
+      return try outcome(run, 0)
+    }
+    for other in outcomes.dropFirst() {
+      let agreement = Agreement(of: other, with: outcomes[0])
+      #expect(agreement.holds(to: 1e-12), "\(agreement)")
+    }
+  }
+
   @Test func adaptersOfEqualSettingsDrawNumbersOfTheirOwn() throws {
     let place = try TrainingCase()
     var (one, other) = (place.recipe, place.recipe)
@@ -245,6 +265,9 @@ import Training
       let numbers = [3 + 3 * layers, step > 5 ? 0 : 2, step > 6 ? 0 : 3 + 4 * layers].reduce(0, +)
       #expect(spent.waits == 1 && spent.sharedCopies == 0 && spent.poolMisses == 0, "step \(step): \(spent)")
       #expect(spent.bytesToHost == MemoryLayout<Float>.size * numbers, "step \(step)")
+      // Who has left has no rows: id, position, sample, row and label of a token at most, and a few numbers a sequence.
+      let tokens = run.learners.compactMap { $0.metrics.last }.filter { $0.step == step }.reduce(0) { $0 + $1.tokens }
+      #expect(spent.bytesToDevice <= 4 * (5 * tokens + 40), "step \(step): \(spent.bytesToDevice) bytes of \(tokens) tokens")
       before = backend.counters
     }
   }

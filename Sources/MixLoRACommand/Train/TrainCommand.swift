@@ -26,7 +26,7 @@ struct TrainCommand: ComputingCommand {
       prompt and no padding (--loss-on all adds the prompts); every epoch is shuffled anew; gradients are clipped (--clip 0 turns that off).
 
       --dump-batches writes step.N.input_ids, step.N.attention_mask and step.N.labels of every step N from 1, I64 (B,T), padded on \
-      the right; without the prefix they are a batch for mixlora trace.
+      the right, and of several adapters step.N.adapter, I64 (B); without the prefix they are a batch for mixlora trace.
 
       Examples:
         mixlora train --model SmolLM2-135M --data tasks --task 'arc-e;boolq;obqa' --out run --steps 300 --batch 8 --rank 8 --alpha 16
