@@ -149,14 +149,13 @@ public struct TrainingStep<B: Backend> {
     return squared
   }
 
-  /// A number that is finite if all losses and norms are: (1). Squares are made small, so that a sum of finite ones does not overflow.
+  /// A number that is finite if all losses and all other norms are: (1). Squares are made small, so that a sum of finite ones does not
+  /// overflow.
   private func sum(_ losses: [OwnLosses], _ squared: [Tensor<B>]) -> Tensor<B> {
-    var sum = backend.zeros(Shape(1))
-    for part in losses {
-      backend.add(1, part.loss, into: &sum)
-      if let balance = part.balance { backend.add(1, balance, into: &sum) }
-    }
-    for square in squared { backend.add(1e-30, square, into: &sum) }
+    var sum = backend.copy(losses[0].loss)
+    for part in losses.dropFirst() { backend.add(1, part.loss, into: &sum) }
+    for balance in losses.compactMap(\.balance) { backend.add(1, balance, into: &sum) }
+    if squared.count > 1 { for square in squared { backend.add(1e-30, square, into: &sum) } }
     return sum
   }
 
