@@ -54,7 +54,7 @@ final class ModelOn<B: Backend>: OpenModel, @unchecked Sendable {  // everything
     let run = try TrainingRun(recipe, on: backend) { notes.append(JSON($0.text(pythonName))) }
     self.run = run
     (path, seed, evaluation, balanceLoss) = (recipe.model, recipe.method == .full ? recipe.seed : nil, recipe.evaluation, recipe.routerLoss)
-    origins = recipe.adapterConfiguration.map { [recipe.adapter.map { .folder($0) } ?? .new($0, seed: recipe.seed)] } ?? []
+    origins = [recipe.origin]
     decoder = run.decoder
     text = HeldText(
       JSON.members(

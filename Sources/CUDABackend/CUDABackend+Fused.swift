@@ -173,7 +173,8 @@ private struct ExpertStage<B: CUDABackend> {
   /// 1024 tokens (for four times the experts' ranks, where that is more), for each leaves a part of every sum over an expert's rows.
   /// These are as large as the factors.
   var groups: (count: Int, tiles: Int) {
-    let wanted = max((blocks + columnTiles / 2) / max(1, columnTiles), tiles * tileTokens / max(1024, 4 * Int(plan.experts) * (rank1 + rank2 + rank3)), 1)
+    let wanted = max(
+      (blocks + columnTiles / 2) / max(1, columnTiles), tiles * tileTokens / max(1024, 4 * Int(plan.experts) * (rank1 + rank2 + rank3)), 1)
     let size = (tiles + wanted - 1) / wanted
     return (size == 0 ? 0 : (tiles + size - 1) / size, size)
   }

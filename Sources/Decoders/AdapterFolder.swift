@@ -41,17 +41,15 @@ public enum AdapterFolder {
     }
   }
 
-  /// Writes the first adapter of `decoder` into an existing folder: `adapter_model.safetensors`, then `adapter_config.json`; each whole
+  /// Writes an adapter into an existing folder: `adapter_model.safetensors`, then `adapter_config.json`; each whole
   /// or not at all.
   ///
   /// All values are float32, as both libraries expect. A plain LoRA folder is PEFT's; a MixLoRA folder has MoE-PEFT's
   /// names, in safetensors.
   ///
   /// - Parameter baseModel: what `base_model_name_or_path` says.
-  /// - Precondition: the model has an adapter.
   /// - Throws: `CheckpointError` if the folder cannot be written, and what the device reports.
-  public static func write<B: Backend>(_ decoder: Decoder<B>, to folder: String, baseModel: String?, on backend: B) throws {
-    guard let adapter = decoder.adapters.first else { trap("AdapterFolder.write: the model has no adapter") }
+  public static func write<B: Backend>(_ adapter: Adapter<B>, to folder: String, baseModel: String?, on backend: B) throws {
     let configuration = adapter.configuration
     try adapter.trained.write(to: "\(folder)/\(tensorsFile)", format: configuration.mixture == nil ? "pt" : "mixlora", on: backend)
     try AtomicFile.write(configuration.json(baseModel: baseModel).serialized(.indented(2)) + "\n", to: "\(folder)/\(configurationFile)")

@@ -65,13 +65,15 @@ public struct Decoder<B: Backend> {
     return losses
   }
 
-  /// −log of the probability of every label of adapter 0's rows, in order, on the host: for scoring answers.
+  /// −log of the probability of every label of each adapter's rows, in order, on the host: for scoring answers. Without an adapter there
+  /// is one list.
   ///
   /// - Throws: what the device reports, and the first error that a hook threw.
-  public func labelLosses(of batch: PackedBatch<B>, _ run: Run<B>) throws -> [B.Scalar] {
-    let losses = head.losses(forward(batch, run), batch.labels(of: 0), run)
+  public func labelLosses(of batch: PackedBatch<B>, _ run: Run<B>) throws -> [[B.Scalar]] {
+    let hidden = forward(batch, run)  // (N,C)
+    let losses = (0..<owners).map { head.losses(hidden, batch.labels(of: $0), run) }
     try run.finish()
-    return try run.backend.download(losses).flatMap { $0 }
+    return try losses.map { try run.backend.download($0).flatMap { $0 } }
   }
 
   /// The losses, and their gradients added to those of everything trained.

@@ -3,8 +3,8 @@ import Tensors
 
 /// What training leaves in a folder: the adapter, or where the base weights were trained the whole model.
 public enum TrainedFolder: Sendable {
-  /// `adapter_model.safetensors` and `adapter_config.json`; see ``AdapterFolder``.
-  case adapter(baseModel: String?)
+  /// `adapter_model.safetensors` and `adapter_config.json` of the adapter of that number; see ``AdapterFolder``.
+  case adapter(_ number: Int = 0, baseModel: String?)
   /// `model.safetensors` beside the files that make it a model of Hugging Face's.
   case model(ModelFolder.Files)
 
@@ -16,13 +16,23 @@ public enum TrainedFolder: Sendable {
     }
   }
 
+  /// What of a model is in the folder.
+  ///
+  /// - Precondition: it is trained.
+  public func part<B: Backend>(of decoder: Decoder<B>) -> TrainedPart<B> {
+    if case .adapter(let number, _) = self { return decoder.adapters[number].trained }
+    guard let base = decoder.base else { trap("TrainedFolder: the base is frozen") }
+    return base
+  }
+
   /// Writes the trained values of `decoder` into an existing folder.
   ///
   /// - Throws: `NonFiniteValue` for a value that is not finite, before anything is written; `CheckpointError` if the folder cannot be
   ///   written, and what the device reports.
   public func write<B: Backend>(_ decoder: Decoder<B>, to folder: String, on backend: B) throws {
     switch self {
-    case .adapter(let baseModel): try AdapterFolder.write(decoder, to: folder, baseModel: baseModel, on: backend)
+    case .adapter(let number, let baseModel):
+      try AdapterFolder.write(decoder.adapters[number], to: folder, baseModel: baseModel, on: backend)
     case .model(let files): try ModelFolder.write(decoder, beside: files, to: folder, on: backend)
     }
   }

@@ -21,13 +21,18 @@ public struct AnswerScoring<B: Backend> {
     self.backend = backend
   }
 
-  /// Tokens that are run through the model at a time, about.
+  /// Tokens that are run through the model at a time, about, those of all adapters together.
   private static var batchTokens: Int { 2048 }
 
-  /// Asks all questions of a task.
+  /// Adapters, or the base where there is none: who is asked.
+  private var owners: Range<Int> { 0..<max(1, decoder.adapters.count) }
+
+  /// Asks every adapter all questions of a task, in the same batches; without one the base is asked.
   ///
   /// - Throws: `CheckpointError` for a token that the model does not have, `NonFiniteValue` for a score, and what the device reports.
-  public func score(_ questions: [QuestionTask.Question], _ task: QuestionTask, with encoder: some TextEncoder) throws -> AnswerScores {
+  public func score(_ questions: [QuestionTask.Question], _ task: QuestionTask, with encoder: some TextEncoder) throws
+    -> [AnswerScores]
+  {
     var result = AnswerScores(count: questions.count)
     var golds: [String: Int] = [:]
     for question in questions { golds[question.label, default: 0] += 1 }
@@ -50,19 +55,28 @@ public struct AnswerScoring<B: Backend> {
         file: task.rawValue, found: "text with the tokenizer's token \(id)",
         expected: "tokens below \(vocabulary), the vocabulary of the model")
     }
+    var results = owners.map { _ in result }
     for range in batches(prompts) {
       let logits = try lastLogits(Array(prompts[range]), of: labelTokens.compactMap { $0 })
-      for (row, index) in zip(logits, range) {
+      for (row, (owner, index)) in zip(logits, owners.flatMap { owner in range.map { (owner, $0) } }) {
         guard row.allSatisfy(\.isFinite) else { throw Self.notFinite(index) }
         var values = row[...]
         let scores = labelTokens.map { $0 == nil ? -.infinity : values.removeFirst() }
         let best = scores.indices.dropFirst().reduce(0) { scores[$1] > scores[$0] ? $1 : $0 }
-        if task.labels[best] == questions[index].label { result.byLabel += 1 }
+        if task.labels[best] == questions[index].label { results[owner].byLabel += 1 }
       }
     }
 
-    var likelihoods: [Double] = []
-    for range in batches(candidates) { likelihoods += try logLikelihoods(Array(candidates[range])) }
+    var likelihoods = owners.map { _ in [Double]() }
+    for range in batches(candidates) {
+      for (owner, found) in try logLikelihoods(Array(candidates[range])).enumerated() { likelihoods[owner] += found }
+    }
+    for owner in owners { try count(likelihoods[owner], questions, into: &results[owner]) }
+    return results
+  }
+
+  /// Counts the questions whose right candidate is the likeliest, from the likelihoods of all candidates.
+  private func count(_ likelihoods: [Double], _ questions: [QuestionTask.Question], into result: inout AnswerScores) throws {
     var first = 0
     for (index, question) in questions.enumerated() {
       let own = likelihoods[first..<first + question.candidates.count]
@@ -72,7 +86,6 @@ public struct AnswerScoring<B: Backend> {
       if question.candidates[argmax(Array(own))].label == question.label { result.byLikelihood += 1 }
       if question.candidates[argmax(perByte)].label == question.label { result.byLikelihoodPerByte += 1 }
     }
-    return result
   }
 
   /// A prompt, alone or with what follows it, whose tokens are then the labels.
@@ -88,27 +101,35 @@ public struct AnswerScoring<B: Backend> {
     NonFiniteValue("the score of an answer", at: "question \(question + 1)")
   }
 
-  /// The logits of some tokens behind the last row of each sequence, a row of numbers a sequence; only these come to the host.
+  /// The sequences under every adapter, one adapter's after the other's.
+  private func packed(_ sequences: [PackedSequence]) -> PackedBatch<B> {
+    PackedBatch(owners.flatMap { owner in sequences.map { $0.serving(owner) } }, on: backend)
+  }
+
+  /// The logits of some tokens behind the last row of each sequence under each adapter, a row of numbers each; only these come to the
+  /// host.
   private func lastLogits(_ sequences: [PackedSequence], of tokens: [Int32]) throws -> [[B.Scalar]] {
-    let batch = PackedBatch(sequences, on: backend)
+    let batch = packed(sequences)
     let run = Run(backend)
     let last = backend.upload(batch.plan.offsets.dropFirst().map { Int32($0 - 1) })
     let logits = decoder.logits(backend.gather(decoder.forward(batch, run), rows: last), run)  // (S,V)
-    var chosen = backend.empty(Shape(sequences.count, tokens.count))
+    var chosen = backend.empty(Shape(last.count, tokens.count))
     for (column, token) in tokens.enumerated() {
       backend.copy(logits.columns(Int(token)..<Int(token) + 1), into: &chosen, rows: nil, columns: column..<column + 1)
     }
     let values = try backend.download(chosen)
-    return sequences.indices.map { Array(values[$0 * tokens.count..<($0 + 1) * tokens.count]) }
+    return (0..<last.count).map { Array(values[$0 * tokens.count..<($0 + 1) * tokens.count]) }
   }
 
-  private func logLikelihoods(_ sequences: [PackedSequence]) throws -> [Double] {
-    let losses = try decoder.labelLosses(of: PackedBatch(sequences, on: backend), Run(backend))
-    var first = 0
-    return sequences.map { sequence in
-      let count = sequence.labels.count { $0 != nil }
-      defer { first += count }
-      return -losses[first..<first + count].reduce(0) { $0 + Double($1) }
+  /// Σ log p of each sequence's labels, under each adapter.
+  private func logLikelihoods(_ sequences: [PackedSequence]) throws -> [[Double]] {
+    try decoder.labelLosses(of: packed(sequences), Run(backend)).map { losses in
+      var first = 0
+      return sequences.map { sequence in
+        let count = sequence.labels.count { $0 != nil }
+        defer { first += count }
+        return -losses[first..<first + count].reduce(0) { $0 + Double($1) }
+      }
     }
   }
 
@@ -117,7 +138,7 @@ public struct AnswerScoring<B: Backend> {
     var ranges: [Range<Int>] = []
     var (start, tokens) = (0, 0)
     for (i, sequence) in sequences.enumerated() {
-      if tokens + sequence.ids.count > Self.batchTokens, i > start {
+      if tokens + sequence.ids.count > Self.batchTokens / owners.count, i > start {
         ranges.append(start..<i)
         (start, tokens) = (i, 0)
       }

@@ -12,17 +12,19 @@ public final class DecodingState<B: Backend> {
   /// The tokens of each sequence that are in the caches.
   public private(set) var ids: [[Int32]]
   private let decoder: Decoder<B>
+  private let adapters: [Int]  // of each sequence
   private let backend: B
   private let caches: [KeyValueCache<B>]
   private var slots: CacheSlots
 
-  /// Empty sequences.
+  /// So many empty sequences under each adapter, one adapter's after the other's; without an adapter, of the base.
   public init(_ decoder: Decoder<B>, sequences: Int, on backend: B) {
     self.decoder = decoder
     self.backend = backend
-    ids = [[Int32]](repeating: [], count: sequences)
+    adapters = (0..<max(1, decoder.adapters.count)).flatMap { [Int](repeating: $0, count: sequences) }
+    ids = adapters.map { _ in [] }
     caches = (0..<decoder.configuration.layers).map { _ in KeyValueCache() }
-    slots = CacheSlots(sequences: sequences)
+    slots = CacheSlots(sequences: ids.count)
   }
 
   /// Adds tokens to each sequence and gives the logits (V) behind the last one, nil where nothing was added.
@@ -35,7 +37,10 @@ public final class DecodingState<B: Backend> {
     guard new.count == ids.count else { trap("DecodingState: tokens for \(new.count) sequences, expected \(ids.count)") }
     slots.reserve(new.map(\.count))
     let batch = PackedBatch(
-      zip(ids, new).map { PackedSequence(ids: $1, firstPosition: $0.count, labels: [Int32?](repeating: nil, count: $1.count)) },
+      new.indices.map { s in
+        PackedSequence(
+          ids: new[s], firstPosition: ids[s].count, labels: [Int32?](repeating: nil, count: new[s].count), adapter: adapters[s])
+      },
       joining: slots, on: backend)
     let hidden = decoder.forward(batch, run, earlier: caches)  // (N,C)
     slots.add(new.map(\.count))

@@ -3,7 +3,7 @@ import Decoders
 import Tensors
 import Tokenization
 
-/// A model ready to talk: its files, an adapter if there is one, and its tokenizer.
+/// A model ready to talk: its files, its adapters, and its tokenizer.
 ///
 ///     let model = try LoadedModel(path, adapter: "out", on: backend)
 ///     print(try model.generate("The capital of France is"))
@@ -32,12 +32,19 @@ public struct LoadedModel<B: Backend> {
   ///   - adapter: the folder of a MixLoRA or LoRA adapter.
   /// - Throws: `CheckpointError` for everything that is missing, wrong or not built yet.
   public init(_ path: String, adapter: String? = nil, on backend: B) throws {
+    try self.init(path, adapters: adapter.map { [$0] } ?? [], on: backend)
+  }
+
+  /// Reads a model and several adapters over it, each of which then answers.
+  ///
+  /// - Throws: as with one adapter, and where one of several changes the base.
+  public init(_ path: String, adapters: [String], on backend: B) throws {
     tokenizer = try Tokenizer(model: path)
     let files = try ModelFolder(path)
     notes = tokenizer.notes + files.configuration.notes(on: path)
     vocabulary = files.configuration.vocabulary
     positions = min(files.configuration.contextLength ?? Self.usualPositions, Self.mostPositions)
-    decoder = try files.decoder(adapter: adapter.map { .folder($0) } ?? .none, on: backend)
+    decoder = try files.decoder(adapters: adapters.map { .folder($0) }, on: backend)
     self.path = path
     self.backend = backend
   }
@@ -50,7 +57,8 @@ public struct LoadedModel<B: Backend> {
     try generate([text], settings)[0].text
   }
 
-  /// Continues several texts in one batch; each becomes what it would become alone, up to rounding.
+  /// Continues several texts in one batch; each becomes what it would become alone, up to rounding. With several adapters all are
+  /// continued under each, one adapter's after the other's.
   ///
   /// - Parameters:
   ///   - texts: taken as they are, behind a begin token where the tokenizer adds one; control tokens in them stay text.
@@ -75,8 +83,9 @@ public struct LoadedModel<B: Backend> {
       }
       try requireKnown(ids)
     }
+    let all = Array(repeatElement(prompts, count: max(1, decoder.adapters.count)).joined())
     return try generator(settings, layout).generate(
-      prompts, DecodingState(decoder, sequences: prompts.count, on: backend), onText: onText)
+      all, DecodingState(decoder, sequences: prompts.count, on: backend), onText: onText)
   }
 
   /// The tokens of a text as `generate` reads it.
@@ -97,8 +106,10 @@ public struct LoadedModel<B: Backend> {
 
   /// Begins a conversation.
   ///
+  /// - Precondition: there is one adapter at most.
   /// - Throws: `CheckpointError` for a model without a chat template, and a template that is none.
   public func chat(_ settings: GenerationSettings = GenerationSettings(), _ chat: ChatSettings = ChatSettings()) throws -> Conversation<B> {
+    guard decoder.adapters.count <= 1 else { trap("LoadedModel.chat: \(decoder.adapters.count) adapters, expected one at most") }
     let layout = try ChatLayout(model: path, tokenizer, template: chat.template, system: chat.system)
     return Conversation(
       layout, generator(settings, layout), DecodingState(decoder, sequences: 1, on: backend), positions: positions, check: requireKnown)

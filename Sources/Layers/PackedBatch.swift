@@ -25,21 +25,21 @@ public struct PackedBatch<B: Backend> {
   /// Packs the sequences and uploads them.
   ///
   /// - Parameters:
-  ///   - firstSample: the number of each adapter's first sample, where these are a part of a step's samples.
+  ///   - firstSamples: the number of each adapter's first sample, where these are a part of a step's samples; 0 where it has none.
   ///   - columns: how many columns the sequences were cut out of, where padding has positions too; nil for those of the sequences.
   ///   - slots: where the rows of earlier passes lie, which those of the batch join, sequence by sequence.
-  /// - Precondition: each sequence has as many labels as tokens. With `slots`, room was reserved for the sequences, and all are of one
-  ///   adapter, so that they stay in their order.
+  /// - Precondition: each sequence has as many labels as tokens. With `slots`, room was reserved for the sequences, and they are
+  ///   given in the order of their adapters, in which they then stay.
   /// - Complexity: O(N) on the host, and one upload.
   public init(
-    _ sequences: [PackedSequence], firstSample: Int = 0, columns: Int? = nil, joining slots: CacheSlots? = nil, on backend: B
+    _ sequences: [PackedSequence], firstSamples: [Int] = [], columns: Int? = nil, joining slots: CacheSlots? = nil, on backend: B
   ) {
     let adapters = max(1, sequences.reduce(0) { max($0, ($1.adapter ?? -1) + 1) })
     order = sequences.indices.sorted { (sequences[$0].adapter ?? adapters, $0) < (sequences[$1].adapter ?? adapters, $1) }
     var (ids, positions, samples, offsets): ([Int32], [Int32], [Int32], [Int]) = ([], [], [], [0])
     var bounds = [Range<Int>](repeating: 0..<0, count: adapters)
     var labeled = [(rows: [Int32], labels: [Int32])](repeating: ([], []), count: adapters)
-    var counts = [Int](repeating: firstSample, count: adapters + 1)
+    var counts = (0...adapters).map { $0 < firstSamples.count ? firstSamples[$0] : 0 }
     for number in order {
       let (sequence, begin) = (sequences[number], ids.count)
       guard sequence.labels.count == sequence.ids.count else {
@@ -120,6 +120,15 @@ public struct PackedSequence: Equatable, Sendable {
     self.firstPosition = firstPosition
     self.labels = labels
     self.adapter = adapter
+  }
+}
+
+extension PackedSequence {
+  /// The same sequence under another adapter; nil for the base alone.
+  public func serving(_ adapter: Int?) -> PackedSequence {
+    var sequence = self
+    sequence.adapter = adapter
+    return sequence
   }
 }
 

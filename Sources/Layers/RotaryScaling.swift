@@ -126,7 +126,7 @@ public enum RotaryScaling: Equatable, Sendable {
   }
 
   /// What of L the angles depend on: batches with the same number here turn alike.
-  func dependence(on limit: Int) -> Int {
+  public func dependence(on limit: Int) -> Int {
     switch self {
     case .linear, .yarn, .llama3: 0
     case .dynamic(_, let original): limit > original ? limit : 0

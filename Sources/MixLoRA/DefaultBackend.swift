@@ -20,11 +20,29 @@ extension TrainingRun where B == CPUFloat {
     note: (SettingsText) -> Void = { _ in }
   ) throws {
     var recipe = recipe
-    let resumed = resumes ? folder.flatMap { TrainingCheckpoint.threads(ofRunIn: $0) } : nil
-    let threads = recipe.threads ?? resumed ?? POSIX.usableCores
+    let threads = Self.threads(recipe.threads, folder, resumes: resumes)
     recipe.threads = threads
     try self.init(
       recipe, model: model, data: data, steps: steps, out: folder, resumes: resumes, on: CPUFloat(threads: threads), note: note)
+  }
+
+  /// A run of several adapters over one base on this processor, in single precision.
+  ///
+  /// - Throws: `SettingsError` and `CheckpointError`.
+  public convenience init(
+    _ recipes: [TrainingRecipe], out folder: String? = nil, resumes: Bool = false, note: (SettingsText) -> Void = { _ in }
+  ) throws {
+    let threads = Self.threads(recipes.first?.threads, folder, resumes: resumes)
+    let given = recipes.map { recipe in
+      var recipe = recipe
+      recipe.threads = threads
+      return recipe
+    }
+    try self.init(given, out: folder, resumes: resumes, on: CPUFloat(threads: threads), note: note)
+  }
+
+  private static func threads(_ given: Int?, _ folder: String?, resumes: Bool) -> Int {
+    given ?? (resumes ? folder.flatMap { TrainingCheckpoint.threads(ofRunIn: $0) } : nil) ?? POSIX.usableCores
   }
 }
 

@@ -16,7 +16,8 @@ struct EvaluateCommand: ComputingCommand {
     discussion: """
       --data is a folder of TASK/test.jsonl, or a file as train takes it. Of a file the mean cross-entropy of the columns that count is \
       printed: what train calls validation_loss; perplexity is its exponential, tokens are those columns. Records that are too long \
-      are dealt with as in train (--too-long). A question of a task is never cut; those too long for the model are counted.
+      are dealt with as in train (--too-long). A question of a task is never cut; those too long for the model are counted. Several \
+      adapters are asked in the same batches, over one base.
 
       Of tasks, accuracy_label is the authors' way: the likeliest label after the prompt; \
       accuracy_likelihood takes the candidate whose text is likeliest, accuracy_likelihood_per_byte the likeliest a byte. Each \
@@ -83,24 +84,32 @@ struct EvaluateCommand: ComputingCommand {
       texts, with: tokenizer, chat: ChatLayout(model: model, tokenizer, encoding), vocabulary: files.configuration.vocabulary,
       positions: files.configuration.contextLength, from: data, note: writeNote)
     let samples = encoded.samples
-    for adapter in origins {
-      let decoder = try files.decoder(adapter: adapter.map { .folder($0) } ?? .none, on: backend)
-      let (loss, tokens) = try decoder.meanLoss(of: samples, batch: 16, on: backend)
-      guard loss.isFinite else { throw NonFiniteValue("the loss on \(data)", at: adapter ?? model, "is \(loss)") }
-      let line: JSON = [
-        "adapter": adapter.map { .string($0) } ?? .null, "loss": JSON(loss), "perplexity": JSON(Double.exp(loss)), "tokens": JSON(tokens),
-        "samples_cut": JSON(encoded.cut), "samples_dropped": JSON(encoded.dropped),
-      ]
-      print(
-        json
-          ? line.serialized()
-          : "\(adapter ?? "base")  loss \(fixed(loss, 4))  perplexity \(fixed(Double.exp(loss), 3))  \(tokens) tokens of \(samples.count) records"
-      )
+    for group in try groups() {
+      let decoder = try files.decoder(adapters: group.map { .folder($0) }, on: backend)
+      let losses = try decoder.meanLosses(of: samples, adapters: Array(0..<max(1, group.count)), batch: 16, on: backend)
+      for (n, (loss, tokens)) in losses.enumerated() {
+        let adapter = group.isEmpty ? nil : group[n]
+        guard loss.isFinite else { throw NonFiniteValue("the loss on \(data)", at: adapter ?? model, "is \(loss)") }
+        let line: JSON = [
+          "adapter": adapter.map { .string($0) } ?? .null, "loss": JSON(loss), "perplexity": JSON(Double.exp(loss)), "tokens": JSON(tokens),
+          "samples_cut": JSON(encoded.cut), "samples_dropped": JSON(encoded.dropped),
+        ]
+        print(
+          json
+            ? line.serialized()
+            : "\(adapter ?? "base")  loss \(fixed(loss, 4))  perplexity \(fixed(Double.exp(loss), 3))  \(tokens) tokens of \(samples.count) records"
+        )
+      }
     }
   }
 
-  /// The adapters; nil is the base model.
-  private var origins: [String?] { adapter.isEmpty ? [nil] : adapter.map { Optional($0) } }
+  /// The adapters that are asked together: those that share the base, and each by itself that changes it; none is the base model.
+  private func groups() throws -> [[String]] {
+    if adapter.isEmpty { return [[]] }
+    let changes = try adapter.map { try AdapterConfiguration(contentsOf: "\($0)/adapter_config.json").replacesBase }
+    let sharing = zip(adapter, changes).filter { !$1 }.map(\.0)
+    return (sharing.isEmpty ? [] : [sharing]) + zip(adapter, changes).filter(\.1).map { [$0.0] }
+  }
 
   /// The accuracies of each adapter on each task.
   private func answerTasks<B: Backend>(on backend: B) throws {
@@ -112,19 +121,23 @@ struct EvaluateCommand: ComputingCommand {
     guard longest <= 1 << 16 else {
       throw CheckpointError(file: data, found: "a question of \(longest) bytes", expected: "at most \(1 << 16)")
     }
-    for (n, adapter) in origins.enumerated() {
-      let decoder = try files.decoder(adapter: adapter.map { .folder($0) } ?? .none, on: backend)
+    for (n, group) in try groups().enumerated() {
+      let decoder = try files.decoder(adapters: group.map { .folder($0) }, on: backend)
       for (task, questions) in questions {
-        let result: AnswerScores
-        do { result = try AnswerScoring(decoder, on: backend).score(questions, task, with: tokenizer) } catch let error as NonFiniteValue {
-          throw error.within("\(adapter ?? model), \(task.rawValue)")
+        let results: [AnswerScores]
+        do { results = try AnswerScoring(decoder, on: backend).score(questions, task, with: tokenizer) } catch let error as NonFiniteValue {
+          throw error.within("\(group.isEmpty ? model : group.joined(separator: ", ")), \(task.rawValue)")
         }
-        if result.tooLong > 0, n == 0 {
+        if results[0].tooLong > 0, n == 0 {
           let positions = decoder.configuration.contextLength ?? 0
           writeNote(
-            "\(result.tooLong) of \(result.count) questions of \(task.rawValue) are longer than the \(positions) positions of the model")
+            "\(results[0].tooLong) of \(questions.count) questions of \(task.rawValue) are longer than the \(positions) positions of the model"
+          )
         }
-        print(json ? line(adapter, task, result).serialized() : text(adapter, task, result))
+        for (i, result) in results.enumerated() {
+          let adapter = group.isEmpty ? nil : group[i]
+          print(json ? line(adapter, task, result).serialized() : text(adapter, task, result))
+        }
       }
     }
   }

@@ -2,6 +2,8 @@ import Checkpoints
 
 /// One line of `metrics.jsonl`.
 public struct Metrics: Equatable, Sendable {
+  /// The adapter that made the step, where a run has several.
+  public var adapter: String?
   /// The step, counted from 1.
   public var step: Int
   /// Cross-entropy alone.
@@ -23,16 +25,15 @@ public struct Metrics: Equatable, Sendable {
 
   /// The line's JSON object.
   public var json: JSON {
-    var object: JSON = [
+    let object: JSON = [
       "step": JSON(step), "loss": JSON(loss), "aux_loss": JSON(auxLoss), "lr": JSON(learningRate), "grad_norm": JSON(gradientNorm),
       "tokens": JSON(tokens), "tokens_per_second": JSON(tokensPerSecond),
       "expert_load": expertLoad.map { .array($0.map { .array($0.map { JSON($0) }) }) } ?? .null,
     ]
-    if let validationLoss, var members = object.objectValue {
-      members["validation_loss"] = JSON(validationLoss)
-      object = .object(members)
-    }
-    return object
+    guard var members = object.objectValue else { return object }
+    if let adapter { members["adapter"] = JSON(adapter) }
+    if let validationLoss { members["validation_loss"] = JSON(validationLoss) }
+    return .object(members)
   }
 
   /// Reads a line; nil if it is not one (the last line of a run that was killed while it wrote).
@@ -43,6 +44,7 @@ public struct Metrics: Equatable, Sendable {
     self.step = step
     self.loss = loss
     self.tokens = tokens
+    adapter = json["adapter"]?.stringValue
     auxLoss = json["aux_loss"]?.doubleValue ?? .nan
     learningRate = json["lr"]?.doubleValue ?? .nan
     gradientNorm = json["grad_norm"]?.doubleValue ?? .nan

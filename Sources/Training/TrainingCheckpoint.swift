@@ -5,6 +5,8 @@ import Tensors
 
 /// `checkpoint-<step>` folders: the adapter or the model, the optimizer's moments and what the run was started with.
 ///
+/// Where a run has several adapters, each has a folder of its name in there; one that has made its steps has no moments left.
+///
 /// A folder is written under another name, every file and the folder synced, then renamed; so it is complete or absent. `state.json`
 /// has size and digest of the files beside it and a digest of itself, so what a disk or a copy does to them later is noticed.
 /// There is nothing else to save: data order and masks are functions of seed and step.
@@ -13,12 +15,18 @@ public enum TrainingCheckpoint {
   private static let stateFile = "state.json"
   private static let momentsFile = "optimizer.safetensors"
 
-  /// Steps of the checkpoints in a run's folder, in order; whether they are whole, ``check(_:step:as:)`` tells.
+  /// Steps of the checkpoints in a run's folder, in order; whether they are whole, `check` tells.
   public static func steps(in folder: String) -> [Int] {
     Folder.names(in: folder).compactMap { name in
       guard name.hasPrefix(prefix), let step = Int(name.dropFirst(prefix.count)), step >= 0 else { return nil }
-      return [stateFile, momentsFile].contains { Folder.exists("\(folder)/\(name)/\($0)") } ? step : nil
+      return isCheckpoint("\(folder)/\(name)") ? step : nil
     }.sorted()
+  }
+
+  /// Whether a folder has what is in a checkpoint, whole or not.
+  private static func isCheckpoint(_ folder: String) -> Bool {
+    Folder.exists("\(folder)/\(stateFile)")
+      || ([""] + Folder.names(in: folder)).contains { Folder.exists("\(folder)/\($0)/\(momentsFile)") }
   }
 
   /// The path of a step's checkpoint.
@@ -27,28 +35,27 @@ public enum TrainingCheckpoint {
   /// Writes the checkpoint of a step.
   ///
   /// - Parameters:
+  ///   - learners: whose values are written.
+  ///   - optimizers: theirs; nil of one that has made its steps.
   ///   - settings: what the run was started with; a resumed run must have the same.
   ///   - base: what tells the model that the run was started with from another (`ModelFolder.identity()`).
-  ///   - form: in which form the trained values are written.
   ///   - replacing: whether a checkpoint of this step that is there is damaged; one that is not stays as it is.
   /// - Throws: `CheckpointError` if the system fails; what was there is untouched.
-  public static func save<B: Backend>(
-    _ decoder: Decoder<B>, _ optimizer: some Optimizer<B>, step: Int, settings: JSON, base: JSON, as form: TrainedFolder, to folder: String,
-    replacing: Bool = false, on backend: B
+  static func save<B: Backend>(
+    _ decoder: Decoder<B>, _ learners: [Learner<B>], _ optimizers: [(any Optimizer<B>)?], step: Int, settings: JSON, base: JSON,
+    to folder: String, replacing: Bool, on backend: B
   ) throws {
     let final = path(folder, step: step)
     guard replacing || !Folder.exists("\(final)/\(stateFile)") else { return }  // anything else of this name makes the renaming fail
     let partial = "\(folder)/.\(prefix)\(step).partial-\(POSIX.processID)"
     try Folder.create(partial)
     do {
-      try form.write(decoder, to: partial, on: backend)
-      let moments = optimizer.moments
-      let entries = try moments.map { try TensorEntry(name: $0.name, elementType: elementType(B.self), shape: $0.value.shape.sizes) }
-      var byName: [String: Tensor<B>] = [:]
-      for moment in moments { byName[moment.name] = moment.value }
-      try SafetensorsWriter.write(to: "\(partial)/\(momentsFile)", entries: entries, metadata: ["format": "mixlora"]) { entry, emit in
-        guard let value = byName[entry.name] else { return }
-        try backend.download(value).withUnsafeBytes { try emit($0) }
+      for (learner, optimizer) in zip(learners, optimizers) {
+        let own = learner.folder(in: partial)
+        try Folder.create(own)
+        try learner.form.write(decoder, to: own, on: backend)
+        if let optimizer { try write(optimizer.moments, to: "\(own)/\(momentsFile)", on: backend) }
+        if own != partial { try AtomicFile.flush(own) }
       }
       var state = JSON.Object()
       let files = try files(in: partial)
@@ -60,18 +67,32 @@ public enum TrainingCheckpoint {
       try Folder.rename(partial, to: final)
       try AtomicFile.flush(folder)
     } catch {
-      Folder.remove(partial)
+      remove(partial)
       throw error
     }
   }
 
-  /// Size and digest of every file that a folder has.
+  private static func write<B: Backend>(_ moments: [(name: String, value: Tensor<B>)], to path: String, on backend: B) throws {
+    let type = MemoryLayout<B.Scalar>.size == 8 ? ElementType.float64 : .float32
+    let entries = try moments.map { try TensorEntry(name: $0.name, elementType: type, shape: $0.value.shape.sizes) }
+    var byName: [String: Tensor<B>] = [:]
+    for moment in moments { byName[moment.name] = moment.value }
+    try SafetensorsWriter.write(to: path, entries: entries, metadata: ["format": "mixlora"]) { entry, emit in
+      guard let value = byName[entry.name] else { return }
+      try backend.download(value).withUnsafeBytes { try emit($0) }
+    }
+  }
+
+  /// Size and digest of every file that a folder and the folders in it have.
   private static func files(in folder: String) throws -> JSON.Object {
     var files = JSON.Object()
-    for name in Folder.names(in: folder) {
-      let digest = try Digest(ofFile: "\(folder)/\(name)")
+    func add(_ name: String) throws {
+      let path = "\(folder)/\(name)"
+      if MappedFile.isFolder(path) { return try Folder.names(in: path).forEach { try add("\(name)/\($0)") } }
+      let digest = try Digest(ofFile: path)
       files[name] = ["bytes": JSON(digest.count), "digest": JSON(digest.text)]
     }
+    try Folder.names(in: folder).forEach(add)
     return files
   }
 
@@ -89,10 +110,12 @@ public enum TrainingCheckpoint {
   ///
   /// - Throws: `CheckpointError` naming the file that is missing, unreadable or damaged.
   /// - Complexity: O(bytes of the checkpoint), which are read once.
-  public static func check(_ folder: String, step: Int, as form: TrainedFolder) throws {
+  static func check<B: Backend>(_ folder: String, step: Int, of learners: [Learner<B>]) throws {
     let (state, path) = (try state(folder, step: step), path(folder, step: step))
     guard let files = state["files"]?.objectValue else {
-      for name in [form.tensorsFile, momentsFile] { _ = try Safetensors(path: "\(path)/\(name)") }
+      for learner in learners {
+        for name in [learner.form.tensorsFile, momentsFile] { _ = try Safetensors(path: "\(learner.folder(in: path))/\(name)") }
+      }
       return
     }
     for file in files.members {
@@ -142,42 +165,48 @@ public enum TrainingCheckpoint {
     steps(in: folder).reversed().lazy.compactMap { try? settings(folder, step: $0) }.first?["threads"]?.intValue
   }
 
-  /// Puts the values of a checkpoint into the model's parameters and the optimizer.
+  /// Puts the values of a checkpoint into the parameters of one of its learners, and into its optimizer if it has one.
   ///
   /// - Throws: `CheckpointError` for a missing, surplus or mis-shaped tensor.
   public static func restore<B: Backend>(
-    _ decoder: Decoder<B>, _ optimizer: inout some Optimizer<B>, from folder: String, step: Int, as form: TrainedFolder, on backend: B
+    _ decoder: Decoder<B>, _ learner: Learner<B>, _ optimizer: inout (any Optimizer<B>)?, from folder: String, step: Int, on backend: B
   ) throws {
-    let path = path(folder, step: step)
-    let values = CheckpointWeights(try Safetensors(path: "\(path)/\(form.tensorsFile)"), on: backend)
-    for tensor in decoder.trainedTensors {
+    let path = learner.folder(in: path(folder, step: step))
+    let values = CheckpointWeights(try Safetensors(path: "\(path)/\(learner.form.tensorsFile)"), on: backend)
+    for tensor in learner.form.part(of: decoder).tensors {
       let shape = tensor.view(of: tensor.parameter.value).shape
       tensor.set(try values.tensor(tensor.name, shape, .constant(0)), on: backend)
     }
     try values.finish()
+    guard optimizer != nil else { return }
     let moments = CheckpointWeights(try Safetensors(path: "\(path)/\(momentsFile)"), on: backend)
-    try optimizer.restore { try moments.tensor($0, $1, .constant(0)) }
+    try optimizer?.restore { try moments.tensor($0, $1, .constant(0)) }
     try moments.finish()
   }
 
   /// Removes all but the newest `keep` checkpoints and `spared`, and what killed runs left half-written: checkpoints, and files of
-  /// `AtomicFile`. Of the `damaged` ones none counts, and those stay that are newer than every other.
-  public static func prune(_ folder: String, keep: Int, sparing spared: Set<Int>, damaged: Set<Int> = []) {
+  /// `AtomicFile`, these in the folders of several adapters too. Of the `damaged` ones none counts, and those stay that are newer than
+  /// every other.
+  public static func prune(_ folder: String, keep: Int, sparing spared: Set<Int>, damaged: Set<Int> = [], adapters: [String] = []) {
     let steps = steps(in: folder)
     let whole = steps.filter { !damaged.contains($0) }
     let passed = damaged.filter { $0 < whole.last ?? 0 }
     for step in whole.dropLast(keep).filter({ !spared.contains($0) }) + passed { retire(folder, step: step) }
-    for name in Folder.names(in: folder) {
-      if name.hasPrefix(".\(prefix)"), name.contains(".partial-") { Folder.remove("\(folder)/\(name)") }
-      if name.hasPrefix(".partial-") { try? POSIX.removeFile("\(folder)/\(name)") }
+    for name in Folder.names(in: folder) where name.hasPrefix(".\(prefix)") && name.contains(".partial-") { remove("\(folder)/\(name)") }
+    for own in [folder] + adapters.map({ "\(folder)/\($0)" }) {
+      for name in Folder.names(in: own) where name.hasPrefix(".partial-") { try? POSIX.removeFile("\(own)/\(name)") }
     }
   }
 
   /// Removes a checkpoint. It is renamed first: a run killed meanwhile must not leave half of one under a checkpoint's name.
   private static func retire(_ folder: String, step: Int) {
     let doomed = "\(folder)/.\(prefix)\(step).partial-old"
-    if (try? Folder.rename(path(folder, step: step), to: doomed)) != nil { Folder.remove(doomed) }
+    if (try? Folder.rename(path(folder, step: step), to: doomed)) != nil { remove(doomed) }
   }
 
-  private static func elementType<B: Backend>(_: B.Type) -> ElementType { MemoryLayout<B.Scalar>.size == 8 ? .float64 : .float32 }
+  /// Removes a folder with the files in it, and in its folders; anything else stays.
+  private static func remove(_ folder: String) {
+    for name in Folder.names(in: folder) where (try? POSIX.removeFile("\(folder)/\(name)")) == nil { Folder.remove("\(folder)/\(name)") }
+    Folder.remove(folder)
+  }
 }

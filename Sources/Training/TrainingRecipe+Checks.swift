@@ -1,4 +1,5 @@
 import Samples
+import Tensors
 
 extension TrainingRecipe {
   /// What a count may be: epochs times the steps of an epoch, say, then has room in an Int.
@@ -52,5 +53,32 @@ extension TrainingRecipe {
       )
     }
     guard dropout >= 0, dropout < 1 else { throw SettingsError("\(setting: "dropout") is \(dropout), expected a number in [0, 1).") }
+  }
+
+  /// Refuses recipes that cannot be one run: of adapters without a name of their own that a folder may have, with the base trained, or
+  /// with different ideas of what they share.
+  ///
+  /// - Throws: `SettingsError` naming the first of them.
+  static func requireOneRun(_ recipes: [TrainingRecipe]) throws {
+    guard let first = recipes.first else { trap("TrainingRun: no recipe") }
+    guard recipes.count > 1 else { return }
+    var names: Set<String> = []
+    for recipe in recipes {
+      guard let name = recipe.name, !name.isEmpty else { throw SettingsError("One of several adapters has no name.") }
+      guard !name.contains("/"), !name.utf8.contains(0), !name.hasPrefix("."), !name.hasPrefix(TrainingCheckpoint.prefix),
+        name.utf8.count < 200
+      else { throw SettingsError("'\(name)' is no name of an adapter's folder.") }
+      guard names.insert(name).inserted else { throw SettingsError("Two adapters are called '\(name)'.") }
+      guard recipe.method != .full else { throw SettingsError("\(setting: "method") full trains the base, which several adapters share.") }
+      for (setting, own, common) in [
+        ("model", recipe.model, first.model), ("evaluation", recipe.evaluation.rawValue, first.evaluation.rawValue),
+        ("recompute", "\(recipe.recomputes)", "\(first.recomputes)"),
+        ("router-loss", recipe.routerLoss.rawValue, first.routerLoss.rawValue),
+        ("threads", recipe.threads.map(String.init) ?? "", first.threads.map(String.init) ?? ""),
+        ("keep", "\(recipe.keep)", "\(first.keep)"),
+      ] where own != common {
+        throw SettingsError("\(setting: setting) is \(own) for '\(name)', but \(common) for '\(first.name ?? "")'; it is one for all.")
+      }
+    }
   }
 }

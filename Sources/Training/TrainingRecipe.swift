@@ -47,6 +47,8 @@ public struct TrainingRecipe: Equatable, Sendable {
 
   // MARK: What is trained
 
+  /// What the adapter is called: its folder, where a run has several, and a part of the key of its random numbers.
+  public var name: String?
   /// What is trained.
   public var method = Method.mixlora
   /// The folder of an adapter to start from, whose settings then hold; nil for a new one.
@@ -140,6 +142,11 @@ public struct TrainingRecipe: Equatable, Sendable {
     return recipe
   }
 
+  /// Where the adapter comes from; none where all weights are trained.
+  public var origin: AdapterOrigin {
+    adapterConfiguration.map { settings in adapter.map { .folder($0) } ?? .new(settings, seed: ownSeed) } ?? .none
+  }
+
   /// The settings of a new adapter; nil where all weights are trained.
   public var adapterConfiguration: AdapterConfiguration? {
     guard method != .full else { return nil }
@@ -173,11 +180,16 @@ public struct TrainingRecipe: Equatable, Sendable {
     ]
     // These came later: a checkpoint without them has the defaults.
     guard case .object(var object) = settings else { return settings }
+    if let name { object["name"] = JSON(name) }
     if let system = encoding.system { object["system"] = JSON(system) }
     if encoding.tooLong != .cut { object["too-long"] = JSON(encoding.tooLong.rawValue) }
     if let activation { object["act_fn"] = JSON(activation.rawValue) }
     return .object(object)
   }
+
+  /// What everything random of the adapter is drawn under. It is of the name, too: adapters of one run draw different numbers, and each
+  /// those that it would draw alone.
+  public var ownSeed: UInt64 { name.map { RandomKey(seed: seed).derived($0, "adapter").bits } ?? seed }
 
   private static func json(_ text: String?) -> JSON { text.map { JSON($0) } ?? .null }
 }

@@ -4,25 +4,10 @@ import Samples
 import Tensors
 
 extension TrainingRun {
-  /// The texts that a recipe's data holds.
-  static func texts(_ recipe: TrainingRecipe, note: (SettingsText) -> Void) throws -> [TextSample] {
-    guard MappedFile.isFolder(recipe.data) else {
-      if recipe.task != nil { throw SettingsError("\(setting: "task") goes with a folder; \(recipe.data) is a file.") }
-      return try TrainingData.samples(recipe.data, template: recipe.encoding.template, note: note)
-    }
-    return try TrainingData.samples(recipe.data, try QuestionTask.chosen(recipe.task, in: recipe.data, split: "train"), split: "train")
-  }
-
-  /// What a checkpoint says that its run was started with: the recipe, what its data came to, and the steps that follow from it.
-  static func settings(_ recipe: TrainingRecipe, samples: [EncodedSample], validation: [EncodedSample], steps: Int) -> JSON {
-    var settings = JSON.Object()
-    for member in recipe.json.objectValue?.members ?? [] {
-      settings[member.key] = member.key == "steps" ? JSON(steps) : member.value
-      guard member.key == "task" else { continue }
-      settings["samples"] = JSON(samples.count)
-      settings["digest"] = JSON(String(EncodedSample.digest(samples + validation), radix: 16))
-    }
-    return .object(settings)
+  /// What a checkpoint says that its run was started with: its learner's settings, or those of several.
+  static func settings(of learners: [Learner<B>]) -> JSON {
+    if learners.count == 1 { return learners[0].settings }
+    return ["threads": learners[0].settings["threads"] ?? .null, "adapters": .array(learners.map(\.settings))]
   }
 
   /// The step to go on from, 0 for a run from the beginning, and the newer ones whose checkpoints are damaged.
@@ -30,7 +15,7 @@ extension TrainingRun {
   /// - Throws: `SettingsError` for a folder that holds something else, and for settings that are not those of its run; `CheckpointError`
   ///   if its run had another base model, or if none of its checkpoints can be read because the system fails.
   static func resumedStep(
-    in folder: String, resumes: Bool, _ settings: JSON, _ model: ModelFolder, as form: TrainedFolder, note: (SettingsText) -> Void
+    in folder: String, resumes: Bool, _ learners: [Learner<B>], _ model: ModelFolder, note: (SettingsText) -> Void
   ) throws -> (step: Int, damaged: Set<Int>) {
     guard resumes else {
       guard Folder.names(in: folder).isEmpty else {
@@ -41,12 +26,12 @@ extension TrainingRun {
     }
     var damage: [(step: Int, error: CheckpointError)] = []
     for step in TrainingCheckpoint.steps(in: folder).reversed() {
-      do { try TrainingCheckpoint.check(folder, step: step, as: form) } catch let error as CheckpointError {
+      do { try TrainingCheckpoint.check(folder, step: step, of: learners) } catch let error as CheckpointError {
         damage.append((step, error))
         continue
       }
       if let base = try TrainingCheckpoint.base(folder, step: step) { try model.requireSame(as: base) }
-      if step > 0 { try requireSame(settings, as: try TrainingCheckpoint.settings(folder, step: step), in: folder) }
+      if step > 0 { try requireSame(settings(of: learners), as: try TrainingCheckpoint.settings(folder, step: step), in: folder) }
       for (damaged, error) in damage {
         note("\(TrainingCheckpoint.path(folder, step: damaged)) is damaged and passed over for step \(step): \(error)")
       }
@@ -58,8 +43,12 @@ extension TrainingRun {
     }
     // A run that was killed before its first checkpoint has none of these: they are somebody's, and the run would write over them.
     let precious = ["adapter_config.json", "adapter_model.safetensors", "adapter_model.bin", "config.json", "model.safetensors"]
-    let isRun = Folder.exists(folder + "/metrics.jsonl")
-    if let name = Folder.names(in: folder).first(where: { precious.contains($0) || !isRun && !$0.hasPrefix(".") }) {
+    let isRun = learners.contains { Folder.exists($0.folder(in: folder) + "/metrics.jsonl") }
+    let own = learners.compactMap(\.place).flatMap { place in
+      Folder.names(in: "\(folder)/\(place)").map { (path: "\(place)/\($0)", name: $0) }
+    }
+    let found = Folder.names(in: folder).filter { precious.contains($0) || !isRun && !$0.hasPrefix(".") }
+    if let name = (found + own.filter { precious.contains($0.name) }.map(\.path)).first {
       throw SettingsError(
         "\(setting: "resume") finds no checkpoint in \(setting: "out") \(folder), but \(name), which would be overwritten; choose another folder."
       )
@@ -68,14 +57,20 @@ extension TrainingRun {
   }
 
   private static func requireSame(_ new: JSON, as old: JSON, in folder: String) throws {
-    let dropped = (old.objectValue?.members ?? []).filter { new[$0.key] == nil }.map { (key: $0.key, value: JSON.null) }
-    let members = (new.objectValue?.members ?? []).map { (key: $0.key, value: $0.value) } + dropped
-    let changes: [SettingsText] = members.filter { (old[$0.key] ?? .null) != $0.value }.map { member in
-      let (key, found, expected) = (member.key, member.value.serialized(), old[member.key]?.serialized() ?? "nothing")
-      return switch key {
-      case "samples": "\(setting: "data") has \(found) samples, but had \(expected) when the run was started."
-      case "digest": "\(setting: "data") or \(setting: "validation") holds other samples than when the run was started."
-      default: "\(setting: key) is \(found), but the run was started with \(expected)."
+    let changes: [SettingsText]
+    if new["adapters"] == nil, old["adapters"] == nil {
+      changes = self.changes(new, old)
+    } else {
+      let (found, expected) = (adapters(new), adapters(old))
+      let (names, oldNames) = (found.map(\.name), expected.map(\.name))
+      if names != oldNames {
+        changes = [
+          "the adapters are \(names.joined(separator: ", ")), but the run was started with \(oldNames.joined(separator: ", "))."
+        ]
+      } else {
+        changes = zip(found, expected).flatMap { own, old in
+          self.changes(own.settings, old.settings).map { SettingsText(["\(own.name): ", $0], separator: "") }
+        }
       }
     }
     guard !changes.isEmpty else { return }
@@ -84,20 +79,32 @@ extension TrainingRun {
     throw SettingsError(SettingsText(changes + [cure], separator: "\n"))
   }
 
-  /// The trained values and the pictures of the run.
-  func writeResult(to folder: String) throws {
-    try form.write(decoder, to: folder, on: backend)
-    if decoder.adapter?.mixture != nil { try AdapterFolder.addPickle(to: folder) }
-    try AtomicFile.write(Charts.loss(metrics), to: folder + "/loss.svg")
-    if recipe.method != .full { try AtomicFile.write(Charts.experts(metrics), to: folder + "/experts.svg") }
+  /// The adapters that a run's settings have.
+  private static func adapters(_ settings: JSON) -> [(name: String, settings: JSON)] {
+    (settings["adapters"]?.arrayValue ?? [settings]).map { ($0["name"]?.stringValue ?? "one without a name", $0) }
   }
 
-  /// Writes the batches of all steps N, from 1, to a safetensors file: `step.N.input_ids`, `step.N.attention_mask`, `step.N.labels`.
+  /// What two settings of a learner differ in.
+  private static func changes(_ new: JSON, _ old: JSON) -> [SettingsText] {
+    let dropped = (old.objectValue?.members ?? []).filter { new[$0.key] == nil }.map { (key: $0.key, value: JSON.null) }
+    let members = (new.objectValue?.members ?? []).map { (key: $0.key, value: $0.value) } + dropped
+    return members.filter { (old[$0.key] ?? .null) != $0.value }.map { member in
+      let (key, found, expected) = (member.key, member.value.serialized(), old[member.key]?.serialized() ?? "nothing")
+      return switch key {
+      case "samples": "\(setting: "data") has \(found) samples, but had \(expected) when the run was started."
+      case "digest": "\(setting: "data") or \(setting: "validation") holds other samples than when the run was started."
+      default: "\(setting: key) is \(found), but the run was started with \(expected)."
+      }
+    }
+  }
+
+  /// Writes the batches of all steps N, from 1, to a safetensors file: `step.N.input_ids`, `step.N.attention_mask`, `step.N.labels`,
+  /// and of several adapters `step.N.adapter`, the number of each row's.
   ///
   /// - Throws: `CheckpointError` if the file cannot be written or cannot hold them.
   public func writeBatches(to path: String) throws {
     try BatchFile.write(
-      to: path, plan, samples, steps: steps,
+      to: path, learners, steps: steps,
       metadata: ["format": "mixlora batches", "template": recipe.encoding.template.rawValue, "seed": "\(recipe.seed)"])
   }
 }

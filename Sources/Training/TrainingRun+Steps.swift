@@ -1,82 +1,81 @@
 import Decoders
 import Evaluation
 import Layers
-import Samples
 import Tensors
 
 extension TrainingRun {
-  /// The optimizer before its first step.
-  func newOptimizer() -> any Optimizer<B> {
-    switch recipe.optimizer {
-    case .adamw:
-      AdamW(
-        decoder.parameters, learningRate: recipe.learningRate, weightDecay: recipe.weightDecay, loraPlusRatio: recipe.loraPlus, on: backend)
-    case .sgd:
-      SGD(
-        decoder.parameters, learningRate: recipe.learningRate, weightDecay: recipe.weightDecay, momentum: recipe.momentum,
-        loraPlusRatio: recipe.loraPlus, on: backend)
-    }
-  }
-
-  /// Makes the step after ``step`` and gives its line.
+  /// Makes the step after ``step`` and gives the line of each learner that takes part in it.
   ///
   /// - Throws: `NonFiniteValue` naming the first tensor that is not finite, the parameters being as before the step; what the device
   ///   reports.
-  func nextStep(_ clock: () -> Double) throws -> Metrics {
+  func nextStep(_ clock: () -> Double) throws -> [(learner: Int, line: Metrics)] {
     let number = step + 1
     let training = TrainingStep(
-      decoder, key: RandomKey(seed: recipe.seed), clip: recipe.clip, recomputes: recipe.recomputes, on: backend)
+      decoder, keys: learners.map { RandomKey(seed: $0.recipe.ownSeed) }, clips: learners.map(\.recipe.clip),
+      recomputes: recipe.recomputes, on: backend)
     if !isWarm { try training.warmUp(longestMicroBatches()) }
     isWarm = true
     let start = clock()
-    let learningRate = recipe.schedule.learningRate(
-      atStep: step, of: steps, warmup: Int((recipe.warmup * Double(steps)).rounded(.up)), base: recipe.learningRate)
-    optimizer!.learningRate = learningRate
-    let batches = batches(ofStep: step)
-    let result = try training.run(batches, number: number, &optimizer!)
-    let balance = result.balanceLoss.map { [$0] } ?? []
-    let values = try backend.download([result.loss, result.gradientNorm] + balance + result.expertCounts).map { $0.map { Double($0) } }
-    let (loss, norm, auxiliary) = (values[0][0], values[1][0], balance.isEmpty ? 0 : values[2][0])
-    guard (loss + auxiliary).isFinite, norm.isFinite else {
-      throw NonFiniteValue(
-        try training.findNonFinite(batches, number: number) ?? "the gradient's norm", at: "step \(number)",
-        "is the first tensor with a value that is not finite; the parameters are those before the step")
+    for i in learners.indices { optimizers[i]?.learningRate = learners[i].learningRate(atStep: step) }
+    let batches = packed(learners.indices.map { learners[$0].microBatches(ofStep: step) })
+    let results = try training.run(batches, number: number, &optimizers)
+    let values = try backend.download(results.flatMap { $0?.tensors ?? [] }).map { $0.map { Double($0) } }
+    let seconds = max(clock() - start, 1e-9)
+    var rest = values[...]
+    var lines: [(learner: Int, line: Metrics)] = []
+    for (i, result) in results.enumerated() {
+      guard let result else { continue }
+      let own = Array(rest.prefix(result.tensors.count))
+      rest = rest.dropFirst(own.count)
+      let (loss, norm, auxiliary) = (own[0][0], own[1][0], result.balanceLoss == nil ? 0 : own[2][0])
+      guard (loss + auxiliary).isFinite, norm.isFinite else { throw try nonFinite(training, batches, number, learners[i]) }
+      let load = own.suffix(result.expertCounts.count).map { counts in
+        let slots = counts.reduce(0, +)
+        return counts.map { slots > 0 ? $0 / slots : 0 }
+      }
+      let tokens = batches.reduce(0) { $0 + (decoder.adapters.isEmpty ? $1.tokens : $1.rows(of: i).count) }
+      var line = Metrics(
+        step: number, loss: loss, auxLoss: auxiliary, learningRate: learners[i].learningRate(atStep: step), gradientNorm: norm,
+        tokens: tokens, tokensPerSecond: Double(tokens) / seconds, expertLoad: load.isEmpty ? nil : load)
+      line.adapter = learners[i].place
+      lines.append((i, line))
     }
-    let load = values[(2 + balance.count)...].map { counts in
-      let slots = counts.reduce(0, +)
-      return counts.map { slots > 0 ? $0 / slots : 0 }
+    for n in lines.indices where learners[lines[n].learner].validates(after: number) {
+      let learner = learners[lines[n].learner]
+      lines[n].line.validationLoss =
+        try decoder.meanLoss(of: learner.validation, adapter: learner.number, batch: learner.recipe.batch, on: backend).loss
     }
-    let tokens = batches.reduce(0) { $0 + $1.tokens }
-    var line = Metrics(
-      step: number, loss: loss, auxLoss: auxiliary, learningRate: learningRate, gradientNorm: norm, tokens: tokens,
-      tokensPerSecond: Double(tokens) / max(clock() - start, 1e-9), expertLoad: load.isEmpty ? nil : load)
-    if !validation.isEmpty, number == steps || number % (recipe.evaluateEvery ?? steps) == 0 {
-      line.validationLoss = try decoder.meanLoss(of: validation, batch: recipe.batch, on: backend).loss
-    }
-    return line
+    return lines
   }
 
-  /// The micro-batches of a step, their samples numbered through.
-  private func batches(ofStep step: Int) -> [PackedBatch<B>] { packed(plan.microBatches(step: step)) }
+  private func nonFinite(
+    _ training: TrainingStep<B>, _ batches: [PackedBatch<B>], _ number: Int, _ learner: Learner<B>
+  ) throws -> NonFiniteValue {
+    NonFiniteValue(
+      try training.findNonFinite(batches, number: number) ?? "the gradient's norm",
+      at: "step \(number)" + (learner.place.map { " of \($0)" } ?? ""),
+      "is the first tensor with a value that is not finite; the parameters are those before the step")
+  }
 
-  private func packed(_ parts: [[Int]]) -> [PackedBatch<B>] {
-    var first = 0
-    return parts.map { part in
-      defer { first += part.count }
-      return PackedBatch(part.map { samples[$0].sequence }, firstSample: first, on: backend)
+  /// The n-th micro-batches of all together: of each learner's, sequence by sequence, its samples numbered through.
+  private func packed(_ parts: [[[PackedSequence]]]) -> [PackedBatch<B>] {
+    var next = parts.map { _ in 0 }
+    return (0..<(parts.map(\.count).max() ?? 0)).map { n in
+      let (own, first) = (parts.map { n < $0.count ? $0[n] : [] }, next)
+      next = zip(next, own).map { $0 + $1.count }
+      return PackedBatch(own.flatMap { $0 }, firstSamples: first, on: backend)
     }
   }
 
-  /// The longest samples together: no shuffle makes a micro-batch of more tokens, of more labels or of a longer sequence, so what any
-  /// step needs is there from the first one on.
+  /// Everyone's longest samples together, so that what any step needs is there from the first one on.
   private func longestMicroBatches() -> [PackedBatch<B>] {
-    let size = min(recipe.batch / recipe.accumulate, samples.count)
-    func longest(_ length: (EncodedSample) -> Int) -> [Int] {
-      let lengths = samples.map(length)
-      return Array(lengths.indices.sorted { (lengths[$0], $1) > (lengths[$1], $0) }.prefix(size))
-    }
-    let byTokens = longest { $0.ids.count }
-    let byLabels = longest { $0.isLabel.count { $0 } }
-    return packed(byTokens == byLabels ? [byTokens] : [byTokens, byLabels])
+    let longest = learners.filter { $0.steps > step }.map(\.longestMicroBatches)
+    let (byTokens, byLabels) = (longest.flatMap(\.byTokens), longest.flatMap(\.byLabels))
+    return (byTokens == byLabels ? [byTokens] : [byTokens, byLabels]).map { PackedBatch($0, on: backend) }
   }
+}
+
+extension TrainingStep.Result {
+  /// All of it, for one way to the host.
+  fileprivate var tensors: [Tensor<B>] { [loss, gradientNorm] + (balanceLoss.map { [$0] } ?? []) + expertCounts }
 }

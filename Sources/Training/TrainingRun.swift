@@ -5,7 +5,7 @@ import Samples
 import Tensors
 import Tokenization
 
-/// One training run, from a recipe to a trained adapter or model.
+/// One training run, from a recipe to a trained adapter or model; or from several to as many adapters over one base.
 ///
 ///     let run = try TrainingRun(.mixlora(rank: 8, experts: 8), model: path, data: "mine.jsonl", steps: 3, on: backend)
 ///     try run.run()
@@ -15,42 +15,31 @@ import Tokenization
 /// validation; at the end the adapter or model, `loss.svg` and, with experts, `experts.svg`. A run that was stopped or killed goes on
 /// from the newest checkpoint that is whole to the same bits. Without a folder nothing is written until ``save(to:)``.
 ///
+/// Several adapters make their steps together, from the first on, until each has made its own; then it leaves and the others go on. Each
+/// learns what it would learn alone, up to rounding. What is written of one is in a folder of its name; checkpoints are of all.
+///
 /// Nothing here looks at a clock, a signal or a terminal: whoever runs it hands these in.
 public final class TrainingRun<B: Backend> {
-  /// The settings, with the model and data that the run has.
-  public let recipe: TrainingRecipe
+  /// What is trained: one adapter, or the base; or several adapters.
+  public internal(set) var learners: [Learner<B>]
   /// The tokenizer of the model.
   public let tokenizer: Tokenizer
-  /// What is learnt, in the order of the data.
-  public let samples: [EncodedSample]
-  /// How many of them had more tokens than the recipe allows and kept the first ones alone.
-  public let cutSamples: Int
-  /// How many texts of the data are no sample: too long, or without a token that counts.
-  public let droppedSamples: Int
-  /// What the loss is reported of; empty without a file for it.
-  public let validation: [EncodedSample]
   /// The model; its parameters are trained in place.
   public let decoder: Decoder<B>
-  /// Steps of the whole run.
+  /// Steps of the whole run: the most that a learner makes.
   public let steps: Int
   /// The run's own folder; nil where nothing is written on the way.
   public let folder: String?
   /// Steps made so far, in an earlier part of the run too.
   public private(set) var step = 0
-  /// The line of every step so far.
-  public private(set) var metrics: [Metrics] = []
 
   let backend: B
-  let form: TrainedFolder
-  var plan: BatchPlan
-  var optimizer: (any Optimizer<B>)?  // made at the first step: its moments are as large as the parameters
+  var optimizers: [(any Optimizer<B>)?] = []  // made at the first step: their moments are as large as the parameters; nil of who has left
   var isWarm = false
   private let resumedStep: Int
   private let base: JSON  // what tells the model from another
   private var damaged: Set<Int>  // steps whose checkpoints are to be replaced
   private var lock: FolderLock?
-  private var file: MetricsFile?
-  private var best: Metrics?
 
   /// Reads the data, then the model; nothing is written yet.
   ///
@@ -65,7 +54,7 @@ public final class TrainingRun<B: Backend> {
   ///   - note: hears what a user may want to know and no error says.
   /// - Throws: `SettingsError` for settings that cannot be, or are not those of the run to go on with; `CheckpointError` for files, for
   ///   a folder in which another run is at work, and for another base model than that of the run to go on with.
-  public init(
+  public convenience init(
     _ recipe: TrainingRecipe, model: String? = nil, data: String? = nil, steps: Int? = nil, out folder: String? = nil,
     resumes: Bool = false, on backend: B, note: (SettingsText) -> Void = { _ in }
   ) throws {
@@ -73,67 +62,83 @@ public final class TrainingRun<B: Backend> {
     recipe.model = model ?? recipe.model
     recipe.data = data ?? recipe.data
     recipe.steps = steps ?? recipe.steps
-    try recipe.check()
+    try self.init([recipe], out: folder, resumes: resumes, on: backend, note: note)
+  }
+
+  /// The same for several adapters: their recipes name each, and agree in what belongs to the base.
+  ///
+  /// - Precondition: there is a recipe.
+  /// - Throws: as with one recipe.
+  public init(
+    _ recipes: [TrainingRecipe], out folder: String? = nil, resumes: Bool = false, on backend: B, note: (SettingsText) -> Void = { _ in }
+  ) throws {
+    for recipe in recipes { try recipe.check() }
+    try TrainingRecipe.requireOneRun(recipes)
+    let common = recipes[0]
     lock = try folder.flatMap { MappedFile.isFolder($0) ? try Self.lock($0, note: note) : nil }
-    let isFull = recipe.method == .full
-    let files = try ModelFolder(recipe.model, newUnder: isFull ? recipe.seed : nil)
-    let form: TrainedFolder = isFull ? .model(try ModelFolder.Files(model: recipe.model)) : .adapter(baseModel: recipe.model)
-    self.form = form
-    let tokenizer = try Tokenizer(model: recipe.model)
+    let isFull = common.method == .full
+    let files = try ModelFolder(common.model, newUnder: isFull ? common.seed : nil)
+    let tokenizer = try Tokenizer(model: common.model)
     var said: [SettingsText] = []
     func once(_ text: SettingsText) {  // what holds for the data holds for the validation too
       if !said.contains(text) { note(text) }
       said.append(text)
     }
-    func encoded(_ texts: [TextSample], from file: String) throws -> EncodedSamples {
-      try recipe.encoding.samples(
-        texts, with: tokenizer, chat: ChatLayout(model: recipe.model, tokenizer, recipe.encoding),
-        vocabulary: files.configuration.vocabulary, positions: files.configuration.contextLength, from: file, note: once)
+    let learners = try recipes.enumerated().map { number, recipe in
+      try Learner<B>(recipe, number: number, place: recipes.count > 1 ? recipe.name : nil, files, tokenizer, note: once)
     }
-    let learnt = try encoded(try Self.texts(recipe, note: once), from: recipe.data)
-    (samples, cutSamples, droppedSamples) = (learnt.samples, learnt.cut, learnt.dropped)
-    validation =
-      try recipe.validation.map {
-        try encoded(TrainingData.samples($0, template: recipe.encoding.template, note: once), from: $0).samples
-      } ?? []
-    self.tokenizer = tokenizer
-    self.recipe = recipe
-    self.folder = folder
-    self.backend = backend
-    plan = BatchPlan(samples: samples.count, batch: recipe.batch, accumulate: recipe.accumulate, seed: recipe.seed)
-    self.steps = recipe.steps ?? recipe.epochs * plan.stepsPerEpoch
-    let settings = Self.settings(recipe, samples: samples, validation: validation, steps: self.steps)
-    (resumedStep, damaged) =
-      try folder.map { try Self.resumedStep(in: $0, resumes: resumes, settings, files, as: form, note: note) } ?? (0, [])
+    (self.learners, self.tokenizer, self.folder, self.backend) = (learners, tokenizer, folder, backend)
+    steps = learners.map(\.steps).max() ?? 0
+    (resumedStep, damaged) = try folder.map { try Self.resumedStep(in: $0, resumes: resumes, learners, files, note: note) } ?? (0, [])
     base = folder == nil ? .null : try files.identity()
 
-    if files.isNew { note("\(recipe.model) has no weights; they are drawn under \(setting: "seed") \(recipe.seed)") }
-    for text in tokenizer.notes + files.configuration.notes(on: recipe.model) { note("\(text)") }
+    if files.isNew { note("\(common.model) has no weights; they are drawn under \(setting: "seed") \(common.seed)") }
+    for text in tokenizer.notes + files.configuration.notes(on: common.model) { note("\(text)") }
     if let positions = files.configuration.contextLength {
+      let samples = learners.flatMap(\.samples)
       let long = samples.count { $0.ids.count > positions }
       if long > 0 { note("\(long) of \(samples.count) samples are longer than the \(positions) positions of the model") }
     }
-    let origin: AdapterOrigin =
-      recipe.adapterConfiguration.map { recipe.adapter.map { .folder($0) } ?? .new($0, seed: recipe.seed) } ?? .none
+    try Self.requireOwnAngles(learners, files.configuration, common.model)
     decoder = try files.decoder(
-      adapter: origin, trainsBase: isFull, evaluation: recipe.evaluation, balanceLoss: recipe.routerLoss, on: backend)
-    if let jitter = decoder.adapter?.mixture?.jitterNoise, jitter != 0 {
+      adapters: recipes.map(\.origin), trainsBase: isFull, evaluation: common.evaluation, balanceLoss: common.routerLoss, on: backend)
+    for (recipe, adapter) in zip(recipes, decoder.adapters) {
+      guard let jitter = adapter.configuration.mixture?.jitterNoise, jitter != 0 else { continue }
       throw CheckpointError(
         file: (recipe.adapter ?? "") + "/adapter_config.json", place: .key("jitter_noise"), found: "\(jitter)",
         expected: "0: jitter while training is not built yet")
     }
   }
 
-  /// Steps in one pass over the data.
-  public var stepsPerEpoch: Int { plan.stepsPerEpoch }
+  /// Where angles depend on the longest sequence of a batch, one adapter's samples would turn another's.
+  private static func requireOwnAngles(_ learners: [Learner<B>], _ configuration: DecoderConfiguration, _ model: String) throws {
+    let longest = learners.flatMap(\.samples).map(\.ids.count).max() ?? 0
+    guard learners.count > 1, let scaling = configuration.rotary.scaling, scaling.dependence(on: longest) != 0 else { return }
+    throw CheckpointError(
+      file: model + "/config.json", place: .key("rope_scaling"),
+      found: "angles that depend on a batch's longest sequence, here up to \(longest)",
+      expected: "another, shorter samples, or one adapter a run")
+  }
 
   /// How many numbers are trained.
   public var parameterCount: Int { decoder.parameters.reduce(0) { $0 + $1.value.shape.count } }
 
+  /// How many of them a learner trains.
+  public func parameterCount(of learner: Learner<B>) -> Int {
+    learner.form.part(of: decoder).parameters.reduce(0) { $0 + $1.shape.count }
+  }
+
+  /// The settings of the first learner.
+  public var recipe: TrainingRecipe { learners[0].recipe }
+  /// What the first learner learns.
+  public var samples: [EncodedSample] { learners[0].samples }
+  /// The line of every step of the first learner so far.
+  public var metrics: [Metrics] { learners[0].metrics }
+
   /// Makes the steps that are left, or goes on until somebody asks for an end; then the run may go on by another call.
   ///
   /// - Parameters:
-  ///   - onStep: hears the line of every step.
+  ///   - onStep: hears the line of every step, of each learner that makes it.
   ///   - clock: seconds of a clock that only moves forward.
   ///   - shouldStop: asked once after every step; a run that is told to stop saves that step first.
   /// - Throws: `NonFiniteValue` for a step that gave no number, the steps before it being saved; `CheckpointError` if a file cannot be
@@ -145,22 +150,35 @@ public final class TrainingRun<B: Backend> {
     try prepare()
     defer { lock = nil }
     while step < steps {
-      let line: Metrics
-      do { line = try nextStep(clock) } catch let error as NonFiniteValue {
+      let lines: [(learner: Int, line: Metrics)]
+      do { lines = try nextStep(clock) } catch let error as NonFiniteValue {
         try saveCheckpoint()
         throw error
       }
-      step = line.step
-      metrics.append(line)
-      try file?.append(line)
-      try onStep(line)
-      let isBest = line.validationLoss.map { $0 < best?.validationLoss ?? .infinity } ?? false
-      if isBest { best = line }
+      step += 1
+      for (i, line) in lines {
+        try learners[i].add(line)
+        try onStep(line)
+      }
       let isStopped = shouldStop()  // read once: an answer that changes between two looks would end the run unsaved
-      if isStopped || isBest || step == steps || step % recipe.saveEvery == 0 { try saveCheckpoint() }
+      if isStopped || lines.contains(where: { isSaved(learners[$0.learner]) }) { try saveCheckpoint() }
+      try leave()
       if isStopped, step < steps { return }
     }
     if let folder { try writeResult(to: folder) }
+  }
+
+  /// Whether a learner wants the step that it has made to be kept: its best, its last, or every so many.
+  private func isSaved(_ learner: Learner<B>) -> Bool {
+    learner.best?.step == step || learner.steps == step || step % learner.recipe.saveEvery == 0
+  }
+
+  /// Lets go of who has made its last step: its result is written, its moments are given back.
+  private func leave() throws {
+    for (i, learner) in learners.enumerated() where learner.steps == step {
+      optimizers[i] = nil
+      if let folder, step < steps { try learner.writeResult(decoder, to: folder, on: backend) }
+    }
   }
 
   /// Makes the folder, takes up the newest checkpoint and makes the optimizer ready; ``run(onStep:clock:shouldStop:)`` does it where
@@ -174,25 +192,24 @@ public final class TrainingRun<B: Backend> {
       try Folder.create(folder)
       let lock = try Self.lock(folder)
       let newer = TrainingCheckpoint.steps(in: folder).contains { $0 > step && !damaged.contains($0) }
-      guard optimizer == nil ? Folder.names(in: folder).isEmpty : !newer else {
+      guard optimizers.isEmpty ? Folder.names(in: folder).isEmpty : !newer else {
         throw CheckpointError(file: folder, found: "files of another run", expected: "the folder as this run left it")
       }
       self.lock = lock
     }
-    guard optimizer == nil else { return }
-    var optimizer = newOptimizer()
+    guard optimizers.isEmpty else { return }
+    var optimizers = learners.map { $0.steps > resumedStep ? $0.newOptimizer(decoder, on: backend) : nil }
     if let folder {
-      if resumedStep > 0 {
-        try TrainingCheckpoint.restore(decoder, &optimizer, from: folder, step: resumedStep, as: form, on: backend)
+      for i in learners.indices {
+        if resumedStep > 0 {
+          try TrainingCheckpoint.restore(decoder, learners[i], &optimizers[i], from: folder, step: resumedStep, on: backend)
+        }
+        try learners[i].resume(folder, at: resumedStep)
       }
-      let path = folder + "/metrics.jsonl"
-      metrics = try MetricsFile.lines(path, upTo: resumedStep)
-      file = try MetricsFile(path, metrics)
-      best = metrics.filter { $0.validationLoss != nil }.min { ($0.validationLoss ?? 0) < ($1.validationLoss ?? 0) }
       step = resumedStep
-      TrainingCheckpoint.prune(folder, keep: recipe.keep, sparing: spared, damaged: damaged)  // a killed run may not have come to it
+      prune(folder)  // a killed run may not have come to it
     }
-    self.optimizer = optimizer
+    self.optimizers = optimizers
   }
 
   /// Writes what was trained and what can be said of the run into a folder, which is made if it is not there: the files that a run
@@ -202,7 +219,11 @@ public final class TrainingRun<B: Backend> {
   public func save(to folder: String) throws {
     try Folder.create(folder)
     try writeResult(to: folder)
-    _ = try MetricsFile(folder + "/metrics.jsonl", metrics)
+    for learner in learners { _ = try MetricsFile(learner.folder(in: folder) + "/metrics.jsonl", learner.metrics) }
+  }
+
+  private func writeResult(to folder: String) throws {
+    for learner in learners { try learner.writeResult(decoder, to: folder, on: backend) }
   }
 
   /// Keeps other runs out of a folder.
@@ -214,21 +235,23 @@ public final class TrainingRun<B: Backend> {
 
   // MARK: Checkpoints
 
-  /// The steps whose checkpoints stay, however old they are.
-  private var spared: Set<Int> { best.map { [$0.step] } ?? [] }
-
   /// - Throws: `NonFiniteValue` where a step left a parameter that is not finite; `CheckpointError`.
   private func saveCheckpoint() throws {
-    guard let folder, let optimizer else { return }
-    try file?.synchronize()
-    let settings = Self.settings(recipe, samples: samples, validation: validation, steps: steps)
+    guard let folder, !optimizers.isEmpty else { return }
+    for learner in learners { try learner.file?.synchronize() }
     do {
       try TrainingCheckpoint.save(
-        decoder, optimizer, step: step, settings: settings, base: base, as: form, to: folder, replacing: damaged.contains(step), on: backend
-      )
+        decoder, learners, optimizers, step: step, settings: Self.settings(of: learners), base: base, to: folder,
+        replacing: damaged.contains(step), on: backend)
     } catch let error as NonFiniteValue { throw error.within("step \(step)") }
     damaged.remove(step)
-    TrainingCheckpoint.prune(folder, keep: recipe.keep, sparing: spared, damaged: damaged)
+    prune(folder)
+  }
+
+  /// Removes checkpoints but for the newest and each learner's best, however old that is.
+  private func prune(_ folder: String) {
+    let spared = Set(learners.compactMap { $0.best?.step })
+    TrainingCheckpoint.prune(folder, keep: recipe.keep, sparing: spared, damaged: damaged, adapters: learners.compactMap(\.place))
   }
 
   /// Seconds from now on.

@@ -9,14 +9,14 @@ import Training
 /// Options and MoE-PEFT's JSON are two ways to make one value.
 @Suite struct RecipeTests {
   private func recipe(_ arguments: String...) throws -> TrainingRecipe {
-    try TrainCommand.parse(["--model", "m", "--out", "o"] + arguments).recipe()
+    try TrainCommand.parse(["--model", "m", "--out", "o"] + arguments).recipes()[0]
   }
 
   private func recipe(of json: JSON, _ arguments: String...) throws -> TrainingRecipe {
     let scratch = try Scratch()
     let file = scratch.url.path + "/moe_peft.json"
     try AtomicFile.write(json.serialized(), to: file)
-    return try TrainCommand.parse(["--model", "m", "--out", "o", "--config", file] + arguments).recipe()
+    return try TrainCommand.parse(["--model", "m", "--out", "o", "--config", file] + arguments).recipes()[0]
   }
 
   @Test func withoutOptionsARecipeHasTheLibrarysDefaultsAndSoHasTheHelp() throws {

@@ -235,13 +235,12 @@ import Traces
 }
 
 @Suite struct BenchCommandTests {
-  @Test func theBenchPrintsTheKeysOfItsContract() throws {
+  @Test(arguments: [1, 3]) func theBenchPrintsTheKeysOfItsContract(_ adapters: Int) throws {
     let scratch = try Scratch()
     let folder = try scratch.golden("topk")
     let result = try Program.run([
       "bench", "train", "--random-weights", "--model", folder.path + "/model", "--length", "8", "--steps", "2", "--rank", "2", "--experts",
-      "4",
-      "--phases", "--json",
+      "4", "--adapters", "\(adapters)", "--phases", "--json",
     ])
     #expect(result.code == 0, "\(result.error)")
     let object = try JSON(parsing: result.output, file: "output")

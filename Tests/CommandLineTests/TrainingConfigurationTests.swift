@@ -136,7 +136,7 @@ import Testing
     let scratch = try Scratch()
     for (top, named) in [
       (["cutoff_len": -2], "cutoff_len"), (["save_step": "x"], "save_step"), (["train_strategy": "best"], "train_strategy"),
-      (["lora": []], "0 adapters"), (["lora": [["name": "a"], ["name": "b"]]], "2 adapters"), (["steps": 3], "steps"),
+      (["lora": []], "no adapter"), (["lora": [["name": "a"], ["name": "a"]]], "lora[1].name"), (["steps": 3], "steps"),
     ] as [([String: JSON], String)] {
       let result = try train(scratch.url, template(top: top))
       #expect(result.code == 3 && result.error.contains(named), "\(result.error)")

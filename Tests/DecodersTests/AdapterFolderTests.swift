@@ -38,7 +38,7 @@ import Testing
     let backend = CPUFloat(threads: 1)
     let written = try SmallModel.decoder(adapter, on: backend)
     try withFolder { folder in
-      try AdapterFolder.write(written, to: folder, baseModel: "some/model", on: backend)
+      try AdapterFolder.write(written.adapters[0], to: folder, baseModel: "some/model", on: backend)
       let files = try FileManager.default.contentsOfDirectory(atPath: folder)
       #expect(files.sorted() == ["adapter_config.json", "adapter_model.safetensors"], "a temporary file was left")
       let configuration = try AdapterConfiguration(contentsOf: folder + "/adapter_config.json")
@@ -76,7 +76,7 @@ import Testing
     let backend = CPUDouble(threads: 1)
     let decoder = try SmallModel.decoder(SmallModel.adapter(), trainsBase: true, on: backend)
     try withFolder { folder in
-      try AdapterFolder.write(decoder, to: folder, baseModel: nil, on: backend)
+      try AdapterFolder.write(decoder.adapters[0], to: folder, baseModel: nil, on: backend)
       let names = try Safetensors(path: folder + "/adapter_model.safetensors").entries.map(\.name)
       #expect(names.count == 3 * (1 + 4 * 2 + 3 * 5 * 2) && names.allSatisfy { $0.hasPrefix("mixlora.layers.") })
       #expect(try JSON(contentsOf: folder + "/adapter_config.json")["base_model_name_or_path"] == .null)

@@ -62,7 +62,7 @@ import Testing
     let (decoder, encoder, questions) = (try decoder(), Words(), try questions())
     func ids(_ text: String) -> [Int32] { encoder.tokens(of: Array(text.utf8)).map(\.id) }
     func best(_ values: [Double]) -> Int { values.indices.dropFirst().reduce(0) { values[$1] > values[$0] ? $1 : $0 } }
-    var expected = try AnswerScoring(decoder, on: backend).score([], .openBookQA, with: encoder)
+    var expected = try AnswerScoring(decoder, on: backend).score([], .openBookQA, with: encoder)[0]
     #expect(expected.count == 0)
     expected.count = 24
     for question in questions {
@@ -83,10 +83,34 @@ import Testing
       if question.candidates[best(perByte)].label == question.label { expected.byLikelihoodPerByte += 1 }
     }
     expected.majority = ["A", "B", "C", "D"].map { label in questions.count { $0.label == label } }.max() ?? 0
-    let result = try AnswerScoring(decoder, on: backend).score(questions, .openBookQA, with: encoder)
+    let result = try AnswerScoring(decoder, on: backend).score(questions, .openBookQA, with: encoder)[0]
     #expect(result == expected)
     #expect(
       Set([result.byLabel, result.byLikelihood, result.byLikelihoodPerByte]).count > 1, "the ways differ on these questions: \(result)")
+  }
+
+  /// Three adapters that are asked in the same batches answer as each does by itself; and so do their losses on texts.
+  @Test func severalAdaptersAnswerAsEachDoesAlone() throws {
+    let (settings, seeds) = (PluralModel.adapters(), [11, 12, 13] as [UInt64])
+    let questions = try questions()
+    let plural = try PluralModel.decoder(settings, seeds: seeds, on: backend)
+    let together = try AnswerScoring(plural, on: backend).score(questions, .openBookQA, with: Words())
+    let samples = questions.map { question in
+      let (prompt, text) = (Array(question.prompt.utf8), Array("\(question.prompt) \(question.label)".utf8))
+      return EncodedSample(
+        TextSample(text: text, answers: [prompt.count..<text.count]), with: Words(), lossOn: .answer, addsEndToken: false)
+    }
+    let losses = try plural.meanLosses(of: samples, adapters: [0, 1, 2], batch: 5, on: backend)
+    var alone: [AnswerScores] = []
+    for (i, setting) in settings.enumerated() {
+      let own = try PluralModel.decoder([setting], seeds: [seeds[i]], on: backend)
+      alone += try AnswerScoring(own, on: backend).score(questions, .openBookQA, with: Words())
+      let loss = try own.meanLoss(of: samples, batch: 5, on: backend)
+      #expect(abs(losses[i].loss - loss.loss) <= 1e-12 * loss.loss && losses[i].columns == loss.columns && loss.columns == 24)
+      #expect(try plural.meanLoss(of: samples, adapter: i, batch: 5, on: backend).loss == losses[i].loss)
+    }
+    #expect(together == alone && together.count == 3)
+    #expect(together[0] != together[1] && together[1] != together[2], "the adapters answer alike, so nothing was shown")
   }
 
   @Test func aScoreThatIsNotFiniteIsAnErrorNotAnAnswer() throws {

@@ -51,6 +51,30 @@ import Traces
     }
   }
 
+  /// Under several adapters a sequence grows as under each alone: the sequences of all in one state, resting at different times.
+  @Test func severalAdaptersDecodeAsEachDoesAlone() throws {
+    let backend = CPUDouble(threads: 2, isPoisoned: true)
+    let (settings, seeds) = (PluralModel.adapters(), [11, 12, 13] as [UInt64])
+    let texts: [[Int32]] = [[3, 1, 4, 1, 5, 9, 2], [7, 8], [2, 7, 1, 8, 2]]
+    func logits(_ decoder: Decoder<CPUDouble>) throws -> [[[Double]]] {  // of each sequence, behind each of its tokens but the first
+      let state = DecodingState(decoder, sequences: texts.count, on: backend)
+      var found = state.ids.map { _ in [[Double]]() }
+      for t in 1..<7 {
+        let next = state.ids.indices.map { s in
+          let text = texts[s % texts.count]
+          return t == 1 ? Array(text.prefix(2)) : Array(text[min(t, text.count)..<min(t + 1, text.count)])
+        }
+        for (s, row) in try state.logits(after: next, Run(backend)).enumerated() { if let row { found[s].append(row) } }
+      }
+      return found
+    }
+    let together = try logits(PluralModel.decoder(settings, seeds: seeds, on: backend))
+    let alone = try settings.indices.flatMap { try logits(PluralModel.decoder([settings[$0]], seeds: [seeds[$0]], on: backend)) }
+    #expect(together.map(\.count) == alone.map(\.count) && together.map(\.count) == [6, 1, 4, 6, 1, 4, 6, 1, 4])
+    let differences = zip(together.joined().joined(), alone.joined().joined()).map { abs($0 - $1) }
+    #expect(differences.allSatisfy { $0 <= 1e-12 } && together[0] != together[3], "\(differences.max() ?? .nan)")
+  }
+
   /// Where the angles depend on the length, a whole pass has those of its own length.
   static let peers = PeerCase.all.filter { !$0.name.contains("dynamic-rope") && !$0.name.contains("longrope") }
 

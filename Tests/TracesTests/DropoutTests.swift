@@ -118,7 +118,7 @@ import Traces
   func aSampleHasItsMasksWhereverTheBatchIsSplit(_ evaluation: ExpertEvaluation) throws {
     let decoder = try SmallModel.decoder(SmallModel.adapter(dropout: 0.4), evaluation: evaluation, on: backend)
     func hidden(_ sequences: ArraySlice<PackedSequence>) throws -> [Double] {
-      let batch = PackedBatch(Array(sequences), firstSample: sequences.startIndex, on: backend)
+      let batch = PackedBatch(Array(sequences), firstSamples: [sequences.startIndex], on: backend)
       return try backend.download(decoder.forward(batch, Run(backend, training: TrainingPass(key: RandomKey(seed: 11), step: 5))))
     }
     let whole = try hidden(SmallModel.sequences[...])

@@ -66,7 +66,7 @@ import Traces
     try FileManager.default.createDirectory(atPath: folder, withIntermediateDirectories: true)
     defer { try? FileManager.default.removeItem(atPath: folder) }
     let decoder: Decoder<CPUDouble> = try ModelFolder.load(one.model, adapter: .folder(one.folder), on: backend)
-    try AdapterFolder.write(decoder, to: folder, baseModel: nil, on: backend)
+    try AdapterFolder.write(decoder.adapters[0], to: folder, baseModel: nil, on: backend)
     let (written, given) = (
       try AdapterConfiguration(contentsOf: folder + "/adapter_config.json"),
       try AdapterConfiguration(contentsOf: one.folder + "/adapter_config.json")

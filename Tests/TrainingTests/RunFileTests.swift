@@ -52,10 +52,10 @@ import Training
     var other = place.recipe
     other.rank = 4
     try place.run(other, out: place.folder + "/other", stopAfter: 3)
-    var optimizer = AdamW(run.decoder.parameters, learningRate: 1, on: CPUFloat(threads: 1))
+    var optimizer: (any Optimizer<CPUFloat>)? = AdamW(run.decoder.parameters, learningRate: 1, on: CPUFloat(threads: 1))
     #expect(throws: CheckpointError.self) {
       try TrainingCheckpoint.restore(
-        run.decoder, &optimizer, from: place.folder + "/other", step: 3, as: .adapter(baseModel: nil), on: CPUFloat(threads: 1))
+        run.decoder, run.learners[0], &optimizer, from: place.folder + "/other", step: 3, on: CPUFloat(threads: 1))
     }
   }
 

@@ -162,7 +162,7 @@ import Training
     var notes: [String] = []
     let run = try TrainingRun(recipe, on: CPUFloat(threads: 1)) { notes.append($0.text { "--" + $0 }) }
     #expect(notes.filter { $0.contains("of 11 samples of \(place.data) have more than --length 16 tokens") }.count == 1, "\(notes)")
-    #expect(run.cutSamples > 0 && run.samples.count + run.droppedSamples == 11)
+    #expect(run.learners[0].cutSamples > 0 && run.samples.count + run.learners[0].droppedSamples == 11)
     #expect(run.samples.allSatisfy { $0.ids.count <= 16 } && run.samples.contains { $0.ids.count == 16 && $0.cutTokens > 0 })
   }
 }

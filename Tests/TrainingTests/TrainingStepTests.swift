@@ -27,7 +27,7 @@ import Training
     let decoder = try SmallModel.decoder(adapter, evaluation: evaluation, on: backend)
     let bounds = [0] + cuts + [SmallModel.sequences.count]
     let batches = zip(bounds, bounds.dropFirst()).map { from, to in
-      PackedBatch(Array(SmallModel.sequences[from..<to]), firstSample: from, on: backend)
+      PackedBatch(Array(SmallModel.sequences[from..<to]), firstSamples: [from], on: backend)
     }
     #expect(batches.count == cuts.count + 1)
     let step = TrainingStep(decoder, key: RandomKey(seed: 4), clip: 0.5, recomputes: recomputes, on: backend)

@@ -68,7 +68,9 @@ struct BenchGenerateCommand: ComputingCommand {
     }
     let key = RandomKey(seed: bench.seed).derived("tokens", "bench")
     func ids(_ sequence: Int, _ range: Range<Int>) -> [Int32] {
-      range.map { Int32(Philox.numbers(counter: SIMD4(UInt32(sequence), UInt32($0), 0, 0), key: key)[0] % UInt32(decoder.configuration.vocabulary)) }
+      range.map {
+        Int32(Philox.numbers(counter: SIMD4(UInt32(sequence), UInt32($0), 0, 0), key: key)[0] % UInt32(decoder.configuration.vocabulary))
+      }
     }
     let run = Run(backend)
     func seconds(_ state: DecodingState<B>, _ range: Range<Int>) throws -> Double {

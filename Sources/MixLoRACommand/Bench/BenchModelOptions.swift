@@ -42,16 +42,17 @@ struct BenchModelOptions: ParsableArguments {
       bytes * ModelFolder.configuration(model).parameterCount, for: "the weights", input: model + "/config.json")
   }
 
-  /// The model with a new adapter by `recipe`, or with none.
-  func decoder<B: Backend>(_ recipe: TrainingRecipe?, on backend: B) throws -> Decoder<B> {
+  /// The model with so many new adapters by `recipe`, or with none.
+  func decoder<B: Backend>(_ recipe: TrainingRecipe?, adapters count: Int = 1, on backend: B) throws -> Decoder<B> {
     let configuration = try ModelFolder.configuration(model)
     let adapter = recipe?.adapterConfiguration
     guard randomWeights else {
-      return try ModelFolder.load(
-        model, adapter: adapter.map { .new($0, seed: seed) } ?? .none, evaluation: recipe?.evaluation ?? .sharedBase, on: backend)
+      return try ModelFolder(model).decoder(
+        adapters: Array(repeating: adapter.map { .new($0, seed: seed) } ?? .none, count: count),
+        evaluation: recipe?.evaluation ?? .sharedBase, on: backend)
     }
     let initial = InitialWeights(seed: seed, on: backend)
-    let adapters = adapter.map { [AdapterSource($0, initial)] } ?? []
+    let adapters = adapter.map { Array(repeating: AdapterSource($0, initial), count: count) } ?? []
     let evaluation = recipe?.evaluation ?? .sharedBase
     switch weights {
     case .float32: return try Decoder(configuration, weights: initial, adapters: adapters, evaluation: evaluation, on: backend)

@@ -22,7 +22,8 @@ struct BenchTrainCommand: ComputingCommand {
       The floor is the time of the step's frozen products alone (forward, and the gradient of their inputs), in the same process \
       on the same threads, by the faster of two ways to share a product among threads. forward_seconds reaches to the loss and \
       includes the head's gradient, which is formed in the same pass. floor_ratio is the floor's share of forward and backward; \
-      the optimizer, which is in tokens_per_second, is not in it. alpha is twice the rank.
+      the optimizer, which is in tokens_per_second, is not in it. alpha is twice the rank. With --adapters N the step is that of N \
+      adapters together, each with a batch of its own.
 
       Examples:
         mixlora bench train --model SmolLM2-135M
@@ -34,8 +35,11 @@ struct BenchTrainCommand: ComputingCommand {
 
   @OptionGroup var bench: BenchModelOptions
 
-  @Option(help: "Sequences in a batch.")
+  @Option(help: "Sequences in a batch, of each adapter.")
   var batch = 2
+
+  @Option(help: ArgumentHelp("Adapters over the base.", valueName: "n"))
+  var adapters = 1
 
   @Option(help: "Tokens in a sequence.")
   var length = 256
@@ -61,7 +65,7 @@ struct BenchTrainCommand: ComputingCommand {
   }
 
   func validate() throws {
-    for (name, value) in [("--batch", batch), ("--steps", steps)] {
+    for (name, value) in [("--batch", batch), ("--adapters", adapters), ("--steps", steps)] {
       guard (1...1_000_000).contains(value) else { throw ValidationError("\(name) is \(value), expected 1 to 1000000.") }
     }
     try validating { try recipe.checkAdapter() }
@@ -78,21 +82,21 @@ struct BenchTrainCommand: ComputingCommand {
   }
 
   func compute<B: ProfilingBackend>(on backend: B) throws {
-    let decoder = try bench.decoder(recipe, on: backend)
+    let decoder = try bench.decoder(recipe, adapters: adapters, on: backend)
     let batch = randomBatch(decoder.configuration.vocabulary, on: backend)
     let training = TrainingBench(decoder, batch, seed: bench.seed, recomputes: recipe.recomputes, on: backend)
     let measured = try training.measure(steps: steps, profiled: phases)
     print(json ? measured.json() : measured.text())
   }
 
-  /// Random tokens; every column but each row's first is a label.
+  /// Random tokens for each adapter; every column but each row's first is a label.
   private func randomBatch<B: Backend>(_ vocabulary: Int, on backend: B) -> PackedBatch<B> {
     let key = RandomKey(seed: bench.seed).derived("batch", "tokens")
-    let sequences = (0..<batch).map { b in
+    let sequences = (0..<batch * adapters).map { b in
       let ids = (0..<length).map { t in
         Int32(Philox.numbers(counter: SIMD4(UInt32(b), UInt32(t), 0, 0), key: key)[0] % UInt32(vocabulary))
       }
-      return PackedSequence(ids: ids, labels: ids.dropFirst().map { $0 } + [nil])
+      return PackedSequence(ids: ids, labels: ids.dropFirst().map { $0 } + [nil], adapter: b / batch)
     }
     return PackedBatch(sequences, on: backend)
   }

@@ -37,7 +37,8 @@ struct RandomMatrices<B: Backend>: WeightSource {
       piece.withUnsafeBytes { piece in
         for start in stride(from: 0, to: count, by: piece.count) {
           let part = min(piece.count, count - start)
-          UnsafeMutableRawBufferPointer(rebasing: to[start..<start + part]).copyMemory(from: UnsafeRawBufferPointer(rebasing: piece[..<part]))
+          UnsafeMutableRawBufferPointer(rebasing: to[start..<start + part]).copyMemory(
+            from: UnsafeRawBufferPointer(rebasing: piece[..<part]))
         }
       }
       filled = count

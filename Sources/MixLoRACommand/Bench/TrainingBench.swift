@@ -16,20 +16,24 @@ struct TrainingBench<B: ProfilingBackend> {
     self.decoder = decoder
     self.batch = batch
     self.backend = backend
-    training = TrainingStep(decoder, key: RandomKey(seed: seed), recomputes: recomputes, on: backend)
+    let count = max(1, decoder.adapters.count)
+    training = TrainingStep(
+      decoder, keys: (0..<count).map { RandomKey(seed: seed).derived($0) }, clips: Array(repeating: 1, count: count),
+      recomputes: recomputes,
+      on: backend)
   }
 
   func measure(steps: Int, profiled: Bool) throws -> BenchResult {
-    var optimizer = AdamW(decoder.parameters, learningRate: 2e-4, on: backend)
+    var optimizers: [(any Optimizer<B>)?] = decoder.adapters.map { AdamW($0.trained.parameters, learningRate: 2e-4, on: backend) }
     var times: [BenchStep] = []
     var counters = Counters()
     for index in 0...steps {  // the first fills the pool and is not counted
       let before = backend.counters
-      let time = try step(index + 1, &optimizer)
+      let time = try step(index + 1, &optimizers)
       counters = backend.counters - before
       if index > 0 { times.append(time) }
     }
-    let profile = try profiled ? OperationProfile(of: steps, on: backend) { _ = try step(steps + 1 + $0, &optimizer) } : nil
+    let profile = try profiled ? OperationProfile(of: steps, on: backend) { _ = try step(steps + 1 + $0, &optimizers) } : nil
     let peak = backend.peakBytes
     let floors = try backend.withEachWayOfProducts { median(try (0..<4).map { _ in try frozenProducts() }.dropFirst()) }
     return BenchResult(
@@ -37,22 +41,23 @@ struct TrainingBench<B: ProfilingBackend> {
       floorSeconds: floors.min() ?? .infinity, floorFlops: flops, peakBytes: peak, counters: counters, profile: profile)
   }
 
-  private func step(_ number: Int, _ optimizer: inout AdamW<B>) throws -> BenchStep {
+  private func step(_ number: Int, _ optimizers: inout [(any Optimizer<B>)?]) throws -> BenchStep {
     var last = POSIX.seconds
     var seconds: [TrainingStep<B>.Phase: Double] = [:]
-    let result = try training.run([batch], number: number, &optimizer) { phase in
+    let results = try training.run([batch], number: number, &optimizers) { phase in
       try? backend.synchronize()  // what failed, the download below throws
       let now = POSIX.seconds
       (seconds[phase], last) = (now - last, now)
     }
-    guard try backend.download(result.loss)[0].isFinite else { throw NonFiniteValue("the loss", at: "step \(number)") }
+    let losses = try backend.download(results.compactMap { $0?.loss }).joined()
+    guard !losses.isEmpty, losses.allSatisfy(\.isFinite) else { throw NonFiniteValue("the loss", at: "step \(number)") }
     return BenchStep(forward: seconds[.forward] ?? .nan, backward: seconds[.backward] ?? .nan, optimizer: seconds[.update] ?? .nan)
   }
 
   /// Seconds of the step's frozen products alone, forward and the gradient of their inputs.
   private func frozenProducts() throws -> Double {
     var seconds = 0.0
-    for (weight, rows) in decoder.blockMatrices.map({ ($0, batch.tokens) }) + [(decoder.head.weight, batch.labels(of: 0).count)] {
+    for (weight, rows) in decoder.blockMatrices.map({ ($0, batch.tokens) }) + [(decoder.head.weight, labels)] {
       let x = backend.zeros(Shape(rows, weight.shape.columns))
       let dy = backend.zeros(Shape(rows, weight.shape.rows))
       var (y, dx) = (backend.empty(dy.shape), backend.empty(x.shape))
@@ -69,8 +74,10 @@ struct TrainingBench<B: ProfilingBackend> {
   private var flops: Double {
     4
       * (decoder.blockMatrices.reduce(0.0) { $0 + Double($1.shape.count * batch.tokens) }
-        + Double(decoder.head.weight.shape.count * batch.labels(of: 0).count))
+        + Double(decoder.head.weight.shape.count * labels))
   }
+
+  private var labels: Int { decoder.adapters.indices.reduce(0) { $0 + batch.labels(of: $1).count } }
 }
 
 /// The middle one, or the mean of the two in the middle; NaN of none.

@@ -20,13 +20,15 @@ struct ChatCommand: ComputingCommand {
       """)
 
   @OptionGroup var options: GenerationOptions
+  @Option(help: ArgumentHelp("Adapter folder.", valueName: "folder"))
+  var adapter: String?
   @OptionGroup var device: DeviceOptions
   @OptionGroup var common: CommonOptions
 
   func run() throws { try compute() }
 
   func compute<B: ProfilingBackend>(on backend: B) throws {
-    let model = try LoadedModel(options.model, adapter: options.adapter, on: backend)
+    let model = try LoadedModel(options.model, adapter: adapter, on: backend)
     writeNotes(model.notes)
     let conversation = try model.chat(options.settings, options.chat)
     let isTalking = POSIX.isTerminal(.standardInput) && !common.quiet

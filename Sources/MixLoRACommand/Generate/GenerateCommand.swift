@@ -12,8 +12,8 @@ struct GenerateCommand: ComputingCommand {
     discussion: """
       A prompt is taken as it is, behind a begin token where the tokenizer adds one; control tokens in it stay text. With --chat \
       it is the user's turn of a conversation, which the model's own chat template lays out (ChatML where it has none), and the \
-      answer is what comes out; control tokens in it are then parsed, as the template's are. Several prompts run in one batch; each \
-      gives what it would give alone, up to rounding.
+      answer is what comes out; control tokens in it are then parsed, as the template's are. Several prompts run in one batch, all of \
+      them under each --adapter; each gives what it would give alone, up to rounding.
 
       A text ends at the tokenizer's end token or any eos_token_id of the model's files ("end"), before a --stop text ("text"), \
       or after --max-tokens or where the model has no more positions ("length"). A stop text is cut off wherever it begins and \
@@ -21,16 +21,19 @@ struct GenerateCommand: ComputingCommand {
       same text.
 
       On a terminal text appears as it comes, else when it is whole. --json prints an object for each prompt, in order: prompt, \
-      ids (new tokens, without the end token), text, stop.
+      ids (new tokens, without the end token), text, stop, and of several adapters adapter.
 
       Examples:
         mixlora generate --model m --prompt 'The capital of France is'
         mixlora generate --model m --adapter run --chat --prompt 'What is a mixture of experts?'
+        mixlora generate --model m --adapter run/one --adapter run/other --prompt 'Tell me'
         mixlora generate --model m --prompt 'Once' --prompt 'Twice' \\
           --temperature 0.8 --top-p 0.95 --stop '.' --json
       """)
 
   @OptionGroup var options: GenerationOptions
+  @Option(help: ArgumentHelp("Adapter folder; may be given several times.", valueName: "folder"))
+  var adapter: [String] = []
   @Option(
     parsing: .unconditionalSingleValue, help: ArgumentHelp("Text to continue; may be given several times.", valueName: "text"))
   var prompt: [String]
@@ -50,9 +53,12 @@ struct GenerateCommand: ComputingCommand {
   func run() throws { try compute() }
 
   func compute<B: ProfilingBackend>(on backend: B) throws {
-    let model = try LoadedModel(options.model, adapter: options.adapter, on: backend)
+    let model = try LoadedModel(options.model, adapters: adapter, on: backend)
+    // Every prompt under every adapter, in the order of the results; a single adapter needs no name.
+    let names: [String?] = adapter.count > 1 ? adapter : [nil]
+    let texts = names.flatMap { name in prompt.map { (adapter: name, prompt: $0) } }
     writeNotes(model.notes)
-    var output = TextOutput(streams: POSIX.isTerminal(.standardOutput) && !json, prompts: prompt.count)
+    var output = TextOutput(streams: POSIX.isTerminal(.standardOutput) && !json, titles: texts.map { $0.adapter.map { $0 + ": " } ?? "" })
     let start = POSIX.seconds
     var firstToken: Double?
     let results = try model.generate(prompt, options.settings, chat: chat ? options.chat : nil) { s, text, hasEnded in
@@ -63,15 +69,16 @@ struct GenerateCommand: ComputingCommand {
       let (read, written) = (results.reduce(0) { $0 + $1.promptTokens }, results.reduce(0) { $0 + $1.ids.count })
       let (begin, end) = (firstToken ?? start, POSIX.seconds)
       writeError("\(read) tokens read, \(fixed(Double(read) / max(begin - start, 1e-9), 1)) a second; ")
-      writeError("\(written) written, \(fixed(Double(max(0, written - prompt.count)) / max(end - begin, 1e-9), 1)) a second\n")
+      writeError("\(written) written, \(fixed(Double(max(0, written - texts.count)) / max(end - begin, 1e-9), 1)) a second\n")
     }
     if json {
-      for (text, result) in zip(prompt, results) { print(line(text, result).serialized()) }
+      for (text, result) in zip(texts, results) { print(line(text.adapter, text.prompt, result).serialized()) }
     }
   }
 
-  private func line(_ prompt: String, _ result: GeneratedText) -> JSON {
+  private func line(_ adapter: String?, _ prompt: String, _ result: GeneratedText) -> JSON {
     var object = JSON.Object()
+    if let adapter { object["adapter"] = .string(adapter) }
     object["prompt"] = .string(prompt)
     object["ids"] = .array(result.ids.map { JSON(Int($0)) })
     object["text"] = .string(result.text)
@@ -88,10 +95,11 @@ struct TextOutput {
   private var hasEnded: [Bool]
   private var current = 0
 
-  init(streams: Bool, prompts: Int) {
+  /// Texts that begin with these titles.
+  init(streams: Bool, titles: [String]) {
     self.streams = streams
-    waiting = [String](repeating: "", count: prompts)
-    hasEnded = [Bool](repeating: false, count: prompts)
+    waiting = titles
+    hasEnded = titles.map { _ in false }
   }
 
   /// A piece of text `s`.

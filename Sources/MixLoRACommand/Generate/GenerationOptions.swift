@@ -5,8 +5,6 @@ import Generation
 struct GenerationOptions: ParsableArguments {
   @Option(help: ArgumentHelp("Model: a Hugging Face folder with tokenizer.json or a GGUF file.", valueName: "path"))
   var model: String
-  @Option(help: ArgumentHelp("Adapter folder.", valueName: "folder"))
-  var adapter: String?
   @Option(
     help: ArgumentHelp("Chat template instead of the model's own: chatml, or a file of Jinja.", valueName: "name"))
   var template: String?

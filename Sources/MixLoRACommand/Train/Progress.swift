@@ -20,19 +20,30 @@ struct StopSignals {
   var isAsked: Bool { Self.asked.load(ordering: .relaxed) }
 }
 
-/// A line on standard error that is written over: only on a terminal, and not if asked to be quiet.
+/// Lines on standard error that are written over, one an adapter: only on a terminal, and not if asked to be quiet.
 struct Progress {
   private let isShown: Bool
-  private let steps: Int
+  private let steps: [(adapter: String?, count: Int)]
+  private var lines: [String]
   private var first: (step: Int, seconds: Double)?
 
-  init(quiet: Bool, steps: Int) {
+  /// Lines for so many steps of each adapter; a single one needs no name.
+  init(quiet: Bool, steps: [(adapter: String?, count: Int)]) {
     isShown = !quiet && POSIX.isTerminal(.standardError)
     self.steps = steps
+    lines = steps.map { $0.adapter ?? "" }
   }
 
   mutating func show(_ line: Metrics) {
-    guard isShown else { return }
+    guard isShown, let index = steps.firstIndex(where: { $0.adapter == line.adapter }) else { return }
+    if first != nil, lines.count > 1 { writeError("\u{1b}[\(lines.count - 1)A") }
+    lines[index] = text(line, of: steps[index].count)
+    // A longer line would wrap, and the next one could not write over it.
+    let columns = (POSIX.terminalColumns ?? 80) - 1
+    writeError(lines.map { "\r\u{1b}[K" + $0.prefix(columns) }.joined(separator: "\n"))
+  }
+
+  private mutating func text(_ line: Metrics, of steps: Int) -> String {
     let now = POSIX.seconds
     let start = first ?? (line.step, now)
     first = start
@@ -43,11 +54,10 @@ struct Progress {
       let mean = (0..<experts).map { e in layers.reduce(0) { $0 + $1[e] } / Double(layers.count) }
       load = "  load " + mean.map { "\(Int((100 * $0).rounded()))" }.joined(separator: "/")
     }
-    let text =
-      "step \(line.step)/\(steps)  loss \(fixed(line.loss, 4))  lr \(scientific(line.learningRate))  "
+    return
+      (line.adapter.map { $0 + "  " } ?? "")
+      + "step \(line.step)/\(steps)  loss \(fixed(line.loss, 4))  lr \(scientific(line.learningRate))  "
       + "\(fixed(line.tokensPerSecond, 0)) tokens/s\(eta)\(load)"
-    // A longer line would wrap, and the next one could not write over it.
-    writeError("\r\u{1b}[K" + text.prefix((POSIX.terminalColumns ?? 80) - 1))
   }
 
   func end() { if isShown, first != nil { writeError("\n") } }

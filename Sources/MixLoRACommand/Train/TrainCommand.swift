@@ -20,12 +20,13 @@ struct TrainCommand: ComputingCommand {
       the whole model is: a Hugging Face folder, ready for --model; it may begin from a folder with only config.json and the \
       tokenizer, whose weights are then drawn.
 
-      --config reads what MoE-PEFT's launcher writes for one adapter. Its data is relative to the working directory; tasks need \
-      --data here. warmup_steps is ignored, as there. On purpose other than there: the loss counts answers and their end token, no \
+      --config reads what MoE-PEFT's launcher writes. Several adapters in it are trained together over one base, each as it would be \
+      alone; adapter, metrics and pictures of each are in the folder of its name in --out, and --json prints a line for each. An \
+      adapter's data is relative to the working directory; tasks need --data here. warmup_steps is ignored, as there. On purpose other than there: the loss counts answers and their end token, no \
       prompt and no padding (--loss-on all adds the prompts); every epoch is shuffled anew; gradients are clipped (--clip 0 turns that off).
 
       --dump-batches writes step.N.input_ids, step.N.attention_mask and step.N.labels of every step N from 1, I64 (B,T), padded on \
-      the right; without the prefix they are a batch for mixlora trace.
+      the right, and of several adapters step.N.adapter, I64 (B); without the prefix they are a batch for mixlora trace.
 
       Examples:
         mixlora train --model SmolLM2-135M --data tasks --task 'arc-e;boolq;obqa' --out run --steps 300 --batch 8 --rank 8 --alpha 16
@@ -118,32 +119,43 @@ struct TrainCommand: ComputingCommand {
     // What a configuration says is not read while arguments are parsed; the run checks all of it together.
     guard config == nil else { return }
     guard data != nil else { throw ValidationError(Self.missingData) }
-    try validating { try recipe().check() }
+    try validating { for recipe in try recipes() { try recipe.check() } }
   }
 
   func run() throws {
-    let recipe = try recipe()
-    guard !recipe.data.isEmpty else { throw UsageError(Self.missingData) }
+    let recipes = try recipes()
+    if let first = recipes.firstIndex(where: \.data.isEmpty) {
+      guard let config, recipes.count > 1 else { throw UsageError(Self.missingData) }
+      throw CheckpointError(
+        file: config, place: .key("lora[\(first)].data"), found: "nothing", expected: "a path; or --data for all adapters")
+    }
     // Bits depend on the threads, so a resumed run has those that it was started with.
-    try compute(threads: recipe.threads ?? (resume ? TrainingCheckpoint.threads(ofRunIn: out) : nil))
+    try compute(threads: common.threads ?? (resume ? TrainingCheckpoint.threads(ofRunIn: out) : nil))
   }
 
   func compute<B: ProfilingBackend>(on backend: B) throws {
-    var recipe = try recipe()
-    recipe.threads = backend.threadCount
-    try requireOwnDump(recipe)
-    try requireMemory(for: recipe)
-    let run = try TrainingRun(recipe, out: dryRun && !resume ? nil : out, resumes: resume, on: backend, note: writeNote)
+    var recipes = try recipes()
+    for i in recipes.indices { recipes[i].threads = backend.threadCount }
+    try requireOwnDump(recipes)
+    try requireMemory(for: recipes)
+    let run = try TrainingRun(recipes, out: dryRun && !resume ? nil : out, resumes: resume, on: backend, note: writeNote)
     if !dryRun { try run.prepare() }
     if let dumpBatches { try run.writeBatches(to: dumpBatches) }
-    guard !dryRun else { return print(run.preview(json: json)) }
+    guard !dryRun else { return print(TrainingPreview(run).text(json: json)) }
     let pace = try run.run(quiet: common.quiet)
     print(run.report(pace, out: out, json: json))
   }
 
-  /// The settings of the run: those of `--config`, and over them what is given here.
-  func recipe() throws -> TrainingRecipe {
-    var recipe = try config.map { try TrainingConfiguration(contentsOf: $0).recipe } ?? TrainingRecipe()
+  /// The settings of each adapter: those of `--config`, and over them what is given here.
+  func recipes() throws -> [TrainingRecipe] {
+    try (config.map { try TrainingConfiguration.recipes(contentsOf: $0) } ?? [TrainingRecipe()]).map { given in
+      var recipe = given
+      try override(&recipe)
+      return recipe
+    }
+  }
+
+  private func override(_ recipe: inout TrainingRecipe) throws {
     recipe.model = model
     recipe.data = data ?? recipe.data
     recipe.task = task ?? recipe.task
@@ -175,7 +187,6 @@ struct TrainCommand: ComputingCommand {
     seed.override(&recipe.seed)
     saveEvery.override(&recipe.saveEvery)
     keep.override(&recipe.keep)
-    return recipe
   }
 
   private static func linearNames(_ list: String) throws -> [LinearName] {
@@ -203,9 +214,9 @@ struct TrainCommand: ComputingCommand {
   }
 
   /// Refuses to write the batches over a file that they are made from.
-  private func requireOwnDump(_ recipe: TrainingRecipe) throws {
+  private func requireOwnDump(_ recipes: [TrainingRecipe]) throws {
     guard let dump = dumpBatches, let place = try? Folder.absolute(dump) else { return }
-    for (name, file) in [("--data", recipe.data), ("--validation", recipe.validation ?? ""), ("--model", recipe.model)]
+    for (name, file) in recipes.flatMap({ [("--data", $0.data), ("--validation", $0.validation ?? ""), ("--model", $0.model)] })
     where (try? Folder.absolute(file)) == place {
       throw UsageError("--dump-batches \(dump) is the file of \(name), expected another name.")
     }
@@ -213,14 +224,13 @@ struct TrainCommand: ComputingCommand {
 }
 
 extension TrainCommand {
-  /// Refuses a run whose drawn weights or new adapter, with gradients and moments, are more than this process can hold.
-  private func requireMemory(for recipe: TrainingRecipe) throws {
-    let files = try ModelFolder(recipe.model, newUnder: recipe.method == .full ? recipe.seed : nil)
-    if files.isNew {
-      try requireMemory(16 * files.configuration.parameterCount, for: "the weights", input: recipe.model + "/config.json")
+  /// Refuses a run whose drawn weights or new adapters, with gradients and moments, are more than this process can hold.
+  private func requireMemory(for recipes: [TrainingRecipe]) throws {
+    let files = try ModelFolder(model, newUnder: recipes.first { $0.method == .full }?.seed)
+    if files.isNew { try requireMemory(16 * files.configuration.parameterCount, for: "the weights", input: model + "/config.json") }
+    let count = recipes.filter { $0.adapter == nil }.reduce(0) { sum, recipe in
+      sum + (recipe.adapterConfiguration?.parameterCount(in: files.configuration) ?? 0)
     }
-    if let adapter = recipe.adapterConfiguration, recipe.adapter == nil {
-      try requireMemory(16 * adapter.parameterCount(in: files.configuration), for: "the adapter", input: "--rank, --experts")
-    }
+    try requireMemory(16 * count, for: "the adapter\(recipes.count > 1 ? "s" : "")", input: "--rank, --experts")
   }
 }

@@ -5,30 +5,32 @@ import Tensors
 import Tokenization
 import Training
 
-/// MoE-PEFT's training JSON as a recipe.
+/// MoE-PEFT's training JSON: a recipe an adapter.
 ///
 /// A key that is absent or null leaves our default, which is MoE-PEFT's where both have one. `data` is a path as MoE-PEFT opens it:
-/// relative to the working directory, not to the file. Keys that only steer what one run with one adapter does not have are checked and
-/// dropped: `name`, `train_strategy`, the numbers of adapters at once, `evaluate_batch_size`, and `warmup_steps`, which MoE-PEFT
-/// does not read either. A key that is unknown, or asks for what is not built yet, is an error.
+/// relative to the working directory, not to the file. Several adapters are trained together, all at once. Keys that only steer what a
+/// run does not have are checked and dropped: `train_strategy`, the numbers of adapters at once, which change nothing that is learnt,
+/// `evaluate_batch_size`, and `warmup_steps`, which MoE-PEFT does not read either. A key that is unknown, or asks for what is not built
+/// yet, is an error.
 ///
 /// What a run does differs from MoE-PEFT's in this, on purpose: the loss counts the answers and not the padding (`--loss-on all` adds
 /// the prompts), an end token follows, micro-batches are weighted by their tokens, every epoch is shuffled anew, and the gradient is
 /// clipped (`--clip 0` turns that off). What is longer than `cutoff_len` keeps its first tokens, as there (`--too-long` has other ways).
 struct TrainingConfiguration {
-  /// The settings; the model is not among them.
-  private(set) var recipe = TrainingRecipe()
+  /// The settings of an adapter; the model is not among them.
+  private var recipe = TrainingRecipe()
 
-  /// Reads a file.
+  /// Reads a file: the settings of each adapter, in its order.
   ///
   /// - Throws: `CheckpointError` naming file and key.
-  init(contentsOf file: String) throws {
+  static func recipes(contentsOf file: String) throws -> [TrainingRecipe] {
+    var common = TrainingConfiguration()
     var top = try JSONReader(JSON(contentsOf: file, skipsByteOrderMark: true), file: file, path: "")
     if top["cutoff_len"]?.intValue == -1 {
       _ = top.value("cutoff_len")
-      recipe.encoding.length = 0  // as many as the model has positions, as there
+      common.recipe.encoding.length = 0  // as many as the model has positions, as there
     } else {
-      try integer("cutoff_len", of: &top, \.encoding.length, from: 2)
+      try common.integer("cutoff_len", of: &top, \.encoding.length, from: 2)
     }
     let saveStep = try top.positive("save_step")
     _ = try top.string("train_strategy", oneOf: ["optim", "none"])
@@ -38,9 +40,20 @@ struct TrainingConfiguration {
     for key in ["eval_lora_simultaneously_num", "eval_rollback_retrying_steps"] { _ = try top.positive(key) }
     _ = try top.bytes("evaluate_result")
     let adapters = try top.components("lora")
-    guard adapters.count == 1, var adapter = adapters.first else {
-      throw top.error("lora", "\(adapters.count) adapters", "one; several in one run are not built yet")
+    guard !adapters.isEmpty else { throw top.error("lora", "no adapter", "at least one") }
+    var recipes: [TrainingRecipe] = []
+    for var adapter in adapters {
+      var own = common
+      try own.read(&adapter, saveStep: saveStep)
+      try own.requireName(among: recipes, adapter, count: adapters.count)
+      recipes.append(own.recipe)
     }
+    try top.finish(unknown)
+    return recipes
+  }
+
+  private mutating func read(_ adapter: inout JSONReader, saveStep: Int?) throws {
+    recipe.name = try adapter.text("name")
     try readData(&adapter)
     let parts = try readBatches(&adapter)
     // MoE-PEFT counts micro-batches here.
@@ -49,7 +62,15 @@ struct TrainingConfiguration {
     try readBranches(&adapter)
     try readRouting(&adapter)
     try adapter.finish(Self.unknown)
-    try top.finish(Self.unknown)
+  }
+
+  /// Of several adapters each needs a name of its own.
+  private func requireName(among others: [TrainingRecipe], _ adapter: JSONReader, count: Int) throws {
+    guard count > 1 else { return }
+    guard let name = recipe.name, !name.isEmpty else { throw adapter.error("name", "nothing", "a name: that of the adapter's folder") }
+    if let other = others.firstIndex(where: { $0.name == name }) {
+      throw adapter.error("name", quoted(name), "another name than that of lora[\(other)]")
+    }
   }
 
   private static let unknown = "no such key; every key of a training configuration must be understood"
@@ -57,7 +78,6 @@ struct TrainingConfiguration {
   // MARK: Data and optimizer
 
   private mutating func readData(_ adapter: inout JSONReader) throws {
-    _ = try adapter.bytes("name")
     if let path = try adapter.text("data"), !path.isEmpty {
       guard !path.contains(";") else {
         throw adapter.error("data", quoted(path), "one folder of TASK/train.jsonl or one file; a list of paths is not built yet")

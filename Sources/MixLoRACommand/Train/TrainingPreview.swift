@@ -1,0 +1,95 @@
+import Checkpoints
+import Decoders
+import Platform
+import Samples
+import Tensors
+import Training
+
+/// What a run would be, for `--dry-run`: parameters and the first sample of each adapter, memory.
+struct TrainingPreview<B: Backend> {
+  private let run: TrainingRun<B>
+  private let peak = Double(POSIX.peakResidentBytes)
+
+  init(_ run: TrainingRun<B>) { self.run = run }
+
+  func text(json: Bool) -> String {
+    let parts = run.learners.map { json ? self.json($0).serialized() : text($0) }
+    guard run.learners.count > 1 else { return parts[0] }
+    return (parts + [json ? sharedJSON.serialized() : sharedText]).joined(separator: json ? "\n" : "\n\n")
+  }
+
+  // MARK: One adapter
+
+  private func json(_ learner: Learner<B>) -> JSON {
+    var object = JSON.Object()
+    if run.learners.count > 1 { object["adapter"] = learner.recipe.name.map { JSON($0) } ?? .null }
+    let members: KeyValuePairs<String, JSON> = [
+      "trainable_parameters": JSON(run.parameterCount(of: learner)), "frozen_parameters": JSON(frozen),
+      "samples": JSON(learner.samples.count), "tokens": JSON(tokens(learner)), "longest": JSON(longest(learner)),
+      "samples_cut": JSON(learner.cutSamples), "samples_dropped": JSON(learner.droppedSamples), "steps": JSON(learner.steps),
+      "peak_resident_bytes": JSON(POSIX.peakResidentBytes), "first_sample": JSON(firstSample(learner)),
+    ]
+    for (key, value) in members { object[key] = value }
+    return .object(object)
+  }
+
+  private func text(_ learner: Learner<B>) -> String {
+    let trained = run.parameterCount(of: learner)
+    let title = run.learners.count > 1 ? "adapter              \(learner.recipe.name ?? "")\n" : ""
+    return title + """
+      trained parameters   \(trained) (\(fixed(100 * Double(trained) / Double(trained + frozen), 2)) % of \(trained + frozen))
+      samples              \(learner.samples.count), \(tokens(learner)) tokens, longest \(longest(learner)); \(learner.cutSamples) cut, \(learner.droppedSamples) dropped
+      steps                \(learner.steps) of \(learner.recipe.batch) samples, \(learner.stepsPerEpoch) to an epoch
+      memory so far        \(gibibytes(peak)); gradients and moments add \(gibibytes(Double(learner.ownBytes(trained) - 4 * trained)))
+      first sample, counted tokens in brackets:
+      \(firstSample(learner))
+      """
+  }
+
+  private var frozen: Int {
+    (run.decoder.blockMatrices + [run.decoder.head.weight]).filter { $0.parameter == nil }.reduce(0) { $0 + $1.shape.count }
+  }
+
+  private func tokens(_ learner: Learner<B>) -> Int { learner.samples.reduce(0) { $0 + $1.ids.count } }
+
+  private func longest(_ learner: Learner<B>) -> Int { learner.samples.map(\.ids.count).max() ?? 0 }
+
+  private func firstSample(_ learner: Learner<B>) -> String {
+    let sample = learner.samples[0]
+    return sample.ids.indices.map { i in
+      let text = self.text(of: sample.ids[i], after: i > 0 ? sample.ids[i - 1] : nil)
+      return sample.isLabel[i] ? "[\(text)]" : text
+    }.joined()
+  }
+
+  /// What a token adds to the text: by itself some tokenizers take the blank before it for the beginning of a text and drop it.
+  private func text(of id: Int32, after last: Int32?) -> String {
+    let tokenizer = run.tokenizer
+    guard let last else { return tokenizer.decodeText([id]) }
+    let (before, both) = (tokenizer.decodeText([last]), tokenizer.decodeText([last, id]))
+    return both.utf8.starts(with: before.utf8)
+      ? String(decoding: both.utf8.dropFirst(before.utf8.count), as: UTF8.self) : tokenizer.decodeText([id])
+  }
+
+  // MARK: What they share
+
+  /// What is in memory before the first step, but for the adapters' values, is the base's.
+  private var memory: SharedMemory {
+    SharedMemory(
+      base: peak - Double(4 * run.parameterCount), own: run.learners.map { Double($0.ownBytes(run.parameterCount(of: $0))) })
+  }
+
+  private var sharedJSON: JSON {
+    [
+      "adapters": JSON(run.learners.count), "base_bytes": JSON(memory.base), "own_bytes": .array(memory.own.map { JSON($0) }),
+      "bytes_together": JSON(memory.together), "bytes_apart": JSON(memory.apart), "saved": JSON(memory.saved),
+    ]
+  }
+
+  private var sharedText: String {
+    "memory without activations: \(gibibytes(memory.together)) with one base, \(gibibytes(memory.apart)) with a base for each of "
+      + "\(run.learners.count) adapters: \(fixed(100 * memory.saved, 1)) % less"
+  }
+
+  private func gibibytes(_ bytes: Double) -> String { "\(fixed(bytes / 1_073_741_824, 2)) GiB" }
+}

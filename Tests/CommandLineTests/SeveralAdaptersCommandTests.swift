@@ -1,0 +1,168 @@
+import Checkpoints
+import Foundation
+import Testing
+import Training
+
+@testable import MixLoRACommand
+
+/// `mixlora train --config` with several adapters, and `evaluate` and `generate` with what came of it.
+@Suite struct SeveralAdaptersCommandTests {
+  /// What MoE-PEFT's launcher writes after `gen --template mixlora --tasks obqa` and `gen --template lora --tasks … --append`.
+  private static let golden: JSON = [
+    "cutoff_len": 512, "save_step": 1000, "train_lora_candidate_num": 2, "train_lora_simultaneously_num": 2, "train_strategy": "optim",
+    "lora": [
+      [
+        "name": "obqa_0", "task_name": "obqa", "optim": "adamw", "scheduler_type": "constant", "warmup_steps": 0, "lr": 2e-4,
+        "batch_size": 16, "micro_batch_size": 8, "evaluate_batch_size": 16, "num_epochs": 2, "r": 16, "lora_alpha": 32,
+        "lora_dropout": 0.05,
+        "target_modules": [
+          "q_proj": true, "k_proj": true, "v_proj": true, "o_proj": true, "gate_proj": true, "down_proj": true, "up_proj": true,
+        ], "routing_strategy": "mixlora", "num_experts": 8, "top_k": 2, "group_by_length": false,
+      ],
+      [
+        "name": "causal_1", "task_name": "causal", "optim": "adamw", "scheduler_type": "constant", "warmup_steps": 0, "lr": 1e-4,
+        "batch_size": 12, "micro_batch_size": 4, "evaluate_batch_size": 16, "num_epochs": 1, "r": 80, "lora_alpha": 160,
+        "lora_dropout": 0.1,
+        "target_modules": [
+          "q_proj": true, "k_proj": true, "v_proj": true, "o_proj": true, "gate_proj": true, "down_proj": true, "up_proj": true,
+        ], "data": "mine.jsonl", "prompt": "alpaca", "group_by_length": false,
+      ],
+    ],
+  ]
+
+  @Test func theLaunchersFileOfTwoIsTwoRecipes() throws {
+    let scratch = try Scratch()
+    let file = scratch.url.path + "/moe_peft.json"
+    try AtomicFile.write(Self.golden.serialized(), to: file)
+    func recipes(_ arguments: String...) throws -> [TrainingRecipe] {
+      try TrainCommand.parse(["--model", "m", "--out", "o", "--config", file] + arguments).recipes()
+    }
+    var (first, second) = (TrainingRecipe.mixlora(rank: 16, experts: 8), TrainingRecipe.lora(rank: 80))
+    (first.name, first.model, first.task, first.batch, first.accumulate, first.saveEvery) = ("obqa_0", "m", "obqa", 16, 2, 500)
+    (second.name, second.model, second.data, second.batch, second.accumulate) = ("causal_1", "m", "mine.jsonl", 12, 3)
+    (second.epochs, second.dropout, second.learningRate, second.saveEvery) = (1, 0.1, 1e-4, 333)
+    second.encoding.template = .alpaca
+    #expect(try recipes() == [first, second])
+    for i in [0, 1] {
+      var given = [first, second][i]
+      (given.data, given.batch, given.accumulate, given.seed) = ("d", 6, 1, 7)
+      #expect(try recipes("--data", "d", "--batch", "6", "--accumulate", "1", "--seed", "7")[i] == given, "an option is for all")
+    }
+  }
+
+  /// A mixture of four steps and a LoRA of two over the demo's model.
+  private func configuration(_ changes: (inout [JSON.Object]) -> Void = { _ in }) throws -> JSON {
+    var adapters = try [
+      #require(
+        ([
+          "name": "swaps", "data": "data/train.jsonl", "lr": 0.01, "batch_size": 40, "num_epochs": 1, "r": 2, "lora_alpha": 4,
+          "lora_dropout": 0.05, "target_modules": ["q_proj", "up_proj", "down_proj"], "routing_strategy": "mixlora", "num_experts": 3,
+        ] as JSON).objectValue),
+      #require(
+        ([
+          "name": "plain", "data": "few.jsonl", "lr": 0.02, "batch_size": 4, "micro_batch_size": 2, "num_epochs": 2, "r": 3,
+          "lora_alpha": 3,
+          "lora_dropout": 0.1, "target_modules": ["q_proj", "v_proj"], "optim": "sgd", "momentum": 0.9,
+        ] as JSON).objectValue),
+    ]
+    changes(&adapters)
+    return ["cutoff_len": 64, "save_step": 2, "lora": .array(adapters.map { .object($0) })]
+  }
+
+  /// The demo's model and questions in a folder, and four lines more.
+  private func place() throws -> Scratch {
+    let scratch = try Scratch()
+    try DemoFiles.write(to: scratch.url.path)
+    let lines = try String(contentsOfFile: scratch.url.path + "/data/train.jsonl", encoding: .utf8).split(separator: "\n")
+    try AtomicFile.write(lines.prefix(160).joined(separator: "\n"), to: scratch.url.path + "/data/train.jsonl")
+    try AtomicFile.write(lines.suffix(4).joined(separator: "\n"), to: scratch.url.path + "/few.jsonl")
+    return scratch
+  }
+
+  private func train(_ scratch: Scratch, _ json: JSON, out: String = "run", _ extra: String...) throws -> Program.Result {
+    try AtomicFile.write(json.serialized(), to: scratch.url.path + "/\(out).json")
+    return try Program.run(
+      ["train", "--model", "base", "--config", out + ".json", "--out", out, "--threads", "1"] + extra, in: scratch.url)
+  }
+
+  private func lines(_ result: Program.Result) throws -> [JSON] {
+    try #require(result.code == 0, "\(result.error)")
+    return try result.output.split(separator: "\n").map { try JSON(parsing: String($0), file: "output") }
+  }
+
+  @Test func twoAdaptersAreTrainedTogetherAndEachAsAlone() throws {
+    let scratch = try place()
+    let json = try configuration()
+    let dry = try train(scratch, json, "--dry-run")
+    #expect(dry.code == 0 && dry.output.contains("adapter              swaps") && dry.output.contains("with one base"), "\(dry.output)")
+    #expect(!FileManager.default.fileExists(atPath: scratch.url.path + "/run"))
+    let memory = try #require(try lines(train(scratch, json, "--dry-run", "--json")).last)
+    #expect(memory["adapters"] == 2 && (0.3...0.5).contains(memory["saved"]?.doubleValue ?? 0), "\(memory.serialized())")
+
+    let reports = try lines(train(scratch, json, "--json"))
+    #expect(reports.map { $0["adapter"]?.stringValue } == ["run/swaps", "run/plain"])
+    #expect(reports.map { $0["steps"]?.intValue } == [4, 2])
+    let folder = scratch.url.path + "/run"
+    #expect(
+      Set(Folder.names(in: folder)) == ["swaps", "plain", "checkpoint-2", "checkpoint-4"] && Folder.names(in: folder + "/plain").count == 5)
+    for (i, name) in ["swaps", "plain"].enumerated() {
+      let alone = try lines(train(scratch, configuration { $0 = [$0[i]] }, out: name, "--json"))[0]
+      for key in ["loss_first", "loss_last"] {
+        let (found, expected) = (reports[i][key]?.doubleValue ?? .nan, alone[key]?.doubleValue ?? .nan)
+        #expect(abs(found - expected) <= 1e-5 * expected, "\(name) \(key): \(found), alone \(expected)")
+      }
+      #expect(reports[i]["tokens"] == alone["tokens"] && reports[i]["trainable_parameters"] == alone["trainable_parameters"])
+    }
+    #expect(try train(scratch, json, "--resume").code == 0, "a finished run is resumed without a step")
+    let other = try train(scratch, configuration { $0[1]["name"] = "other" }, "--resume")
+    #expect(other.code == 2 && other.error.contains("swaps, other") && other.error.contains("swaps, plain"), "\(other.error)")
+    let less = try train(scratch, configuration { $0[1]["r"] = 2 }, "--resume")
+    #expect(less.code == 2 && less.error.contains("plain: --rank is 2"), "\(less.error)")
+
+    // Both in one batch are what each is by itself.
+    let adapters = ["--adapter", "run/swaps", "--adapter", "run/plain"]
+    for command in [
+      ["evaluate", "--data", "few.jsonl"],
+      ["generate", "--prompt", "swap: t a y j ->", "--prompt", "rotate: k d a ->", "--max-tokens", "8"],
+    ] {
+      func answers(_ adapters: [String]) throws -> [JSON] {
+        try lines(Program.run(command + ["--model", "base", "--json", "--threads", "1"] + adapters, in: scratch.url))
+      }
+      let (together, each) = try (answers(adapters), answers(Array(adapters[..<2])) + answers(Array(adapters[2...])))
+      #expect(together.count == each.count && together.count == 2 * (command[0] == "evaluate" ? 1 : 2))
+      for (found, expected) in zip(together, each) {
+        #expect(found["text"] == expected["text"] && found["prompt"] == expected["prompt"] && found["tokens"] == expected["tokens"])
+        let (loss, own) = (found["loss"]?.doubleValue ?? 0, expected["loss"]?.doubleValue ?? 0)
+        #expect(abs(loss - own) <= 1e-5 * own)
+      }
+      #expect(Set(together.map { $0["adapter"]?.stringValue }) == ["run/swaps", "run/plain"])
+      #expect(each[0] != each[each.count / 2])
+    }
+  }
+
+  @Test func whatCannotBeTrainedTogetherIsNamed() throws {
+    let scratch = try place()
+    for (change, code, named) in [
+      ({ $0[1]["name"] = "swaps" }, 3, ["lora[1].name", "swaps", "lora[0]"]),
+      ({ $0[0]["name"] = nil }, 3, ["lora[0].name"]),
+      ({ $0[1]["name"] = "../plain" }, 2, ["'../plain'"]),
+      ({ $0[1]["learning_rate"] = 1 }, 3, ["lora[1].learning_rate", "no such key"]),
+      ({ $0[1]["data"] = nil }, 3, ["lora[1].data", "--data"]),
+      ({ $0[1]["data"] = "nowhere.jsonl" }, 3, ["nowhere.jsonl"]),
+    ] as [((inout [JSON.Object]) -> Void, Int32, [String])] {
+      let result = try train(scratch, configuration(change))
+      #expect(result.code == code, "\(result.code) \(result.error)")
+      for part in named { #expect(result.error.contains(part), "\(result.error)") }
+      #expect(!FileManager.default.fileExists(atPath: scratch.url.path + "/run"))
+    }
+  }
+
+  @Test func theBatchesOfTwoNameEachRowsAdapter() throws {
+    let scratch = try place()
+    #expect(try train(scratch, configuration(), "--dump-batches", "batches.safetensors", "--dry-run").code == 0)
+    let file = try Safetensors(path: scratch.url.path + "/batches.safetensors")
+    #expect(file.entries.count == 4 * 4)
+    let rows = file.entries.filter { $0.name.hasSuffix(".adapter") }.map(\.shape)
+    #expect(rows == [[44], [44], [40], [40]], "\(rows)")
+  }
+}
