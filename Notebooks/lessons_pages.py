@@ -4,7 +4,7 @@ A page is plain HTML that needs nothing else: no script, no network, light and d
 nbformat 4 with the outputs and pictures of the run that was just checked.
 """
 
-import html, json, re
+import html, json, re, types
 
 STYLE = """
 :root { color-scheme: light dark; --ink: #222; --paper: #fdfdfb; --soft: #f1f1ec; --line: #d8d8d0; --link: #1f5fa8; --said: #2e6b3f; }
@@ -44,9 +44,10 @@ pages was computed by the code above it, every equation names its source, and ev
 
 
 def parts(lesson, solutions):
-    """What a reader sees: blocks, the hidden ones only if asked for, text without comments."""
+    """What a reader sees: blocks, text without comments; the solutions, if asked for, behind everything, where no glance at a question
+    meets them."""
     for block in lesson.blocks:
-        if block.kind == "output" or block.kind in ("solution", "test") and not solutions:
+        if block.kind in ("output", "solution", "test"):
             continue
         if block.kind == "text":
             lines = [line for line in block.body.split("\n") if line.strip() not in ("<!-- hidden", "-->")]
@@ -55,6 +56,10 @@ def parts(lesson, solutions):
             if text.strip():
                 yield block, text
         else:
+            yield block, block.body
+    for number, (_, *hidden) in enumerate(lesson.exercises() if solutions else [], 1):
+        yield types.SimpleNamespace(kind="text"), ("## Solutions\n\n" if number == 1 else "") + f"**{number}.** A solution, and its test."
+        for block in hidden:
             yield block, block.body
 
 

@@ -171,7 +171,13 @@ class LessonsTest(unittest.TestCase):
             self.assertIn("1.5", page)
             self.assertNotIn("CaseTests", page)
             cells = lessons_pages.notebook(lesson, solutions)["cells"]
-            self.assertEqual(any("let x = 2" in "".join(cell["source"]) for cell in cells), solutions)
+            code = "\n".join("".join(cell["source"]) for cell in cells)
+            self.assertEqual("let x = 2" in code, solutions)
+            if solutions:  # behind the last question
+                for shown in [page, code]:
+                    self.assertGreater(shown.index("let x = 1"), shown.rindex("let x = 0"))
+                    self.assertGreater(shown.index("let x = 2"), shown.index("let x = 1"))
+                self.assertEqual(page.count("<details>"), 4)
 
 
 ARTICLE = """# Look

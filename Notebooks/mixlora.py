@@ -15,7 +15,8 @@ The library is looked for in the environment's MIXLORA_LIBRARY, beside this file
 Arrays are the library's own memory, which NumPy reads where it lies: nothing is copied, so they are read-only (`.copy()` is yours).
 What an array reads lives as long as the array, or a view of it, does; trace and model may go before.
 
-What is wrong raises mixlora.Error with a message that says what was found and what was expected. Python's lock is free while the library
+What is wrong raises mixlora.Error with a message that says what was found and what was expected (a name that a trace lacks is a KeyError
+besides). Python's lock is free while the library
 computes: other threads go on, and calls from several threads are allowed (on one model they wait for each other). Ctrl-C is heard
 between calls: between the steps of a training run, say. Start processes by "spawn", not "fork": a fork lacks the library's threads.
 """
@@ -25,11 +26,28 @@ from pathlib import Path
 
 import numpy as np
 
-INTERFACE = 1  # of Sources/CMixLoRA/mixlora.h
+INTERFACE = 2  # of Sources/CMixLoRA/mixlora.h
 
 
 class Error(Exception):
     """What the library, or this file, says of a call that cannot be carried out."""
+
+
+class NoTensor(Error, KeyError):
+    """A name that a trace has not."""
+
+    __str__ = Exception.__str__  # KeyError's puts the message into quotes
+
+
+@contextlib.contextmanager
+def _expecting(what):
+    """What Python says of a wrong argument or file, as an Error that says what was expected."""
+    try:
+        yield
+    except Error:
+        raise
+    except (AttributeError, ImportError, LookupError, OSError, OverflowError, RecursionError, TypeError, ValueError) as problem:
+        raise Error(f"found {problem}; expected {what}") from problem
 
 
 # The library
@@ -87,7 +105,10 @@ class _Handle:
 def _call(function, *arguments):
     """The handle that a function returns; its error as an exception."""
     error = ctypes.c_uint64(0)
-    number = function(*(_bytes(a) if isinstance(a, str) else a for a in arguments), ctypes.byref(error))
+    try:
+        number = function(*(_bytes(a) if isinstance(a, str) else a for a in arguments), ctypes.byref(error))
+    except ctypes.ArgumentError as problem:
+        raise Error(f"found no text ({problem}); expected one") from None
     if number == 0:
         raise Error(_Handle(error.value).text)
     return _Handle(number)
@@ -109,7 +130,7 @@ def _settings(**settings):
 
     try:
         return json.dumps({name: value for name, value in settings.items() if value is not None}, default=plain, allow_nan=False)
-    except (TypeError, ValueError) as problem:
+    except (RecursionError, TypeError, ValueError) as problem:
         raise Error(str(problem)) from None
 
 
@@ -131,28 +152,25 @@ def _array(function, *arguments):
 
 
 def file(name):
-    """The bytes of a file that lies in the library: `capture/torch`, `data/train.txt`, … (a wrong name's error lists them)."""
+    """The bytes of a file that lies in the library: `capture/torch`, `data/train.jsonl`, … (a wrong name's error lists them)."""
     return _array(_library.mixlora_file, name)
 
 
 def demo(folder):
     """Writes the demo's base model and data into a folder; gives the paths of the model, the training data and the test data."""
-    folder = Path(folder)
-    for part in ["base", "data"]:
-        (folder / part).mkdir(parents=True, exist_ok=True)
-    for name in ["base/config.json", "base/tokenizer.json", "base/model.safetensors"]:
-        (folder / name).write_bytes(file(name).tobytes())
-    for name in ["train", "test"]:  # lines `swap: a b -> b a` become the records that users' files have
-        records = [(line.partition(":")[0], line.rpartition(">")) for line in file(f"data/{name}.txt").tobytes().decode().splitlines()]
-        lines = [json.dumps({"task": task, "prompt": prompt + end, "completion": answer}) for task, (prompt, end, answer) in records]
-        (folder / f"data/{name}.jsonl").write_text("\n".join(lines) + "\n")
+    with _expecting("a folder that can be written"):
+        folder = Path(folder)
+        for name in ["base/config.json", "base/tokenizer.json", "base/model.safetensors", "data/train.jsonl", "data/test.jsonl"]:
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_bytes(file(name).tobytes())
     return folder / "base", folder / "data/train.jsonl", folder / "data/test.jsonl"
 
 
 def helper(framework):
     """The capture helper of `mixlora capture-helper` as a module: "torch" or "numpy"."""
     module = types.ModuleType(f"mixlora_capture_{framework}")
-    exec(compile(file(f"capture/{framework}").tobytes(), module.__name__ + ".py", "exec"), module.__dict__)
+    with _expecting(f"{framework} to be installed"):
+        exec(compile(file(f"capture/{framework}").tobytes(), module.__name__ + ".py", "exec"), module.__dict__)
     return module
 
 
@@ -161,14 +179,37 @@ def helper(framework):
 
 def batch(samples):
     """A batch of token ids: of each sample (prompt, answer), both lists of ids. The answer counts; rows are padded behind their end."""
-    width = max((len(prompt) + len(answer) for prompt, answer in samples), default=0)
-    ids, mask = np.zeros((2, len(samples), width), np.int64)
-    labels = np.full((len(samples), width), -100, np.int64)
-    for row, (prompt, answer) in enumerate(samples):
-        whole = [*prompt, *answer]
-        ids[row, :len(whole)], mask[row, :len(whole)] = whole, 1
-        labels[row, len(prompt):len(whole)] = answer
+    samples = _pairs(samples)
+    with _expecting("samples (prompt, answer), both lists of token ids"):
+        width = max((len(prompt) + len(answer) for prompt, answer in samples), default=0)
+        ids, mask = np.zeros((2, len(samples), width), np.int64)
+        labels = np.full((len(samples), width), -100, np.int64)
+        for row, (prompt, answer) in enumerate(samples):
+            whole = _whole(f"sample {row}", [*prompt, *answer])
+            ids[row, :len(whole)], mask[row, :len(whole)] = whole, 1
+            labels[row, len(prompt):len(whole)] = whole[len(prompt):]
     return {"input_ids": ids, "attention_mask": mask, "labels": labels}
+
+
+def _pairs(samples):
+    """Samples as a list of (prompt, answer)."""
+    with _expecting("samples: a list of (prompt, answer)"):
+        samples = list(samples)
+    for n, sample in enumerate(samples):
+        if isinstance(sample, (str, bytes)) or not hasattr(sample, "__len__") or len(sample) != 2:
+            raise Error(f"sample {n}: found {sample!r}; expected (prompt, answer)")
+    return samples
+
+
+def _whole(name, values):
+    """Values as an array of whole numbers of 64 bits."""
+    try:
+        array = np.asarray(values)
+        if array.dtype.kind in "biu" or array.size == 0:
+            return np.ascontiguousarray(array, dtype="<i8")
+    except (RuntimeError, TypeError, ValueError):
+        pass
+    raise Error(f"{name}: found {type(values).__name__}, no array of whole numbers; expected one")
 
 
 @contextlib.contextmanager
@@ -181,12 +222,7 @@ def _written(batch):
         raise Error(f"found a batch of type {type(batch).__name__}; expected a file, or arrays by name: input_ids, attention_mask, labels, adapter")
     header, parts, end = {}, [], 0
     for name, values in batch.items():
-        try:
-            array = np.ascontiguousarray(np.asarray(values), dtype="<i8") if np.asarray(values).dtype.kind in "biu" else None
-        except ValueError:
-            array = None
-        if array is None:
-            raise Error(f"{name}: found {type(values).__name__}, no array of whole numbers; expected one")
+        array = _whole(name, values)
         header[name] = {"dtype": "I64", "shape": array.shape, "data_offsets": [end, end := end + array.nbytes]}
         parts.append(array.tobytes())
     text = json.dumps(header).encode()
@@ -202,10 +238,9 @@ NUMBERS = {"F64": "f8", "F32": "f4", "F16": "f2", "BF16": "u2", "I64": "i8", "I3
 
 def load(path):
     """The arrays of a safetensors file by name, such as a trace, an adapter or a record; bfloat16 becomes float32, which has its values."""
-    data = Path(path).read_bytes()
-    begin = 8 + int.from_bytes(data[:8], "little")
-    try:
-        found = {}
+    with _expecting(f"a safetensors file, {path}"):
+        data = Path(path).read_bytes()
+        begin, found = 8 + int.from_bytes(data[:8], "little"), {}
         for name, entry in json.loads(data[8:begin]).items():
             if name != "__metadata__":
                 numbers = np.frombuffer(data[slice(*(begin + end for end in entry["data_offsets"]))], "<" + NUMBERS[entry["dtype"]])
@@ -213,8 +248,6 @@ def load(path):
                     numbers = (numbers.astype("<u4") << 16).view("<f4")
                 found[name] = numbers.reshape(entry["shape"]).copy()
         return found
-    except (ValueError, KeyError, TypeError, AttributeError) as problem:
-        raise Error(f"{path}: found {problem}; expected a safetensors file") from None
 
 
 # Models
@@ -231,7 +264,8 @@ class Model:
     evaluation and router_loss as `mixlora trace --help` has them, gradients=False to spare their memory where there is no adapter."""
 
     def __init__(self, path, adapters=(), **settings):
-        adapters = [adapters] if isinstance(adapters, (str, os.PathLike)) else list(adapters)
+        with _expecting("a folder of an adapter, or a list of them"):
+            adapters = [adapters] if isinstance(adapters, (str, os.PathLike)) else list(adapters)
         self._open(_call(_library.mixlora_open, _settings(model=path, adapters=adapters, **settings)))
         self._compared = {"model": os.fspath(path), "adapters": adapters, "router_loss": settings.get("router_loss")}
 
@@ -252,7 +286,7 @@ class Model:
 
     def batch(self, samples):
         """A batch of texts: (prompt, answer) each, of which the answer counts."""
-        return batch([(self.tokens(prompt), self.tokens(answer)) for prompt, answer in samples])
+        return batch([(self.tokens(prompt), self.tokens(answer)) for prompt, answer in _pairs(samples)])
 
     def trace(self, batch, backward=False, activations=True, steps=0, **settings):
         """Runs a batch: forward, backward if asked for, and `steps` of AdamW (`lr`, `weight_decay`), after which the model is as it was.
@@ -269,7 +303,8 @@ class Model:
             name = None  # of a file, its path
             if isinstance(candidate, collections.abc.Mapping):
                 name, arrays, candidate = "these arrays", candidate, f"{folder}/candidate.npz"
-                np.savez(candidate, **arrays)
+                with _expecting("arrays by the names of a trace"):
+                    np.savez(candidate, **arrays)
             elif hasattr(candidate, "named_parameters"):
                 recording = {name: settings.pop(name) for name in RECORDING if name in settings}
                 name, model, candidate = f"this {type(candidate).__name__}", candidate, f"{folder}/candidate.safetensors"
@@ -287,9 +322,13 @@ class Trace(collections.abc.Mapping):
         self.losses, self.first_non_finite = about["losses"], about["first_non_finite"]
 
     def __getitem__(self, name):
-        if name not in self._points:
-            raise KeyError(name)
-        return _array(_library.mixlora_tensor, self._handle.number, name)
+        try:
+            return _array(_library.mixlora_tensor, self._handle.number, name)
+        except Error as problem:  # it names some that are alike
+            raise NoTensor(str(problem)) from None
+
+    def __contains__(self, name):
+        return name in self._points
 
     def __iter__(self):
         return iter(self._points)
@@ -297,9 +336,17 @@ class Trace(collections.abc.Mapping):
     def __len__(self):
         return len(self._points)
 
+    def __repr__(self):
+        names = list(self)
+        found = f"{len(names)} tensors" + (f", {names[0]!r} to {names[-1]!r}" if names else "")
+        wrong = f", first_non_finite={self.first_non_finite!r}" if self.first_non_finite else ""
+        return f"Trace({found}, losses={self.losses}{wrong})"
+
     def steps(self, pattern="*"):
         """Goes through the run tensor by tensor, those whose names match (`*` and `?`)."""
-        for name in fnmatch.filter(self, pattern):
+        with _expecting("a pattern of names"):
+            names = fnmatch.filter(self, pattern)
+        for name in names:
             yield Step(**self._points[name], array=self[name])
 
 
@@ -324,7 +371,8 @@ class Training(Model):
 
     def save(self, folder):
         """Writes the adapter (or model), its metrics and pictures, as `mixlora train` does."""
-        _call(_library.mixlora_train_save, self._handle.number, os.fspath(folder))
+        with _expecting("a folder"):
+            _call(_library.mixlora_train_save, self._handle.number, os.fspath(folder))
 
     def compare(self, candidate, batch, **settings):
         """As a model's, with what was learnt so far."""
@@ -357,7 +405,8 @@ class Report:
 
     def save(self, path):
         """Writes the page."""
-        Path(path).write_text(self.html)
+        with _expecting("a file that can be written"):
+            Path(path).write_text(self.html)
 
 
 def compare(candidate, reference, **settings):
@@ -374,31 +423,36 @@ def record(model, batch, path, forward=None, backward=True, optimizer=None, pass
     forward(model, tensors) gives (logits, loss, aux_loss); by default the model is called as Hugging Face's are, and the loss is the mean
     cross-entropy of the labels that count. `optimizer` with `passes` makes that many of its steps, which train the model. `parameters`
     (by their names in the adapter's file) and `rename` are those of the capture helper (`helper("torch")`)."""
-    import torch
-    with _written(batch) as file:
-        arrays = load(file)
-    arrays.setdefault("attention_mask", np.ones_like(arrays["input_ids"]))
-    weights = list((parameters or dict(model.named_parameters())).values())
-    tensors = {name: torch.tensor(array, device=weights[0].device) for name, array in arrays.items()}
-    modes = {module: module.training for module in model.modules()}
-    gradients = [weight.grad for weight in weights]
-    capture = helper("torch").Capture(model, arrays["attention_mask"], parameters, rename)
+    with _expecting("PyTorch, a model of it with parameters, and a batch with input_ids"):
+        import torch
+        with _written(batch) as file:
+            arrays = load(file)
+        arrays.setdefault("attention_mask", np.ones_like(arrays["input_ids"]))
+        weights = list((parameters or dict(model.named_parameters())).values())
+        tensors = {name: torch.tensor(array, device=weights[0].device) for name, array in arrays.items()}
+        modes = {module: module.training for module in model.modules()}
+        gradients = [weight.grad for weight in weights]
+        capture = helper("torch").Capture(model, arrays["attention_mask"], parameters, rename)
+        times = range(passes if optimizer else 1)
     try:
         model.eval()
         for weight in weights:
             weight.grad = None
         learns = backward and "labels" in arrays
-        for _ in range(passes if optimizer else 1):
+        for _ in times:
             with torch.set_grad_enabled(learns):
-                logits, loss, aux = (forward or _forward)(model, tensors)
-            if learns:
-                if optimizer:
-                    optimizer.zero_grad()
-                (loss if aux is None else loss + aux).backward()
+                formed = (forward or _forward)(model, tensors)
+            with _expecting("(logits, loss, aux_loss) of forward, a loss where there are labels, and an optimizer of PyTorch"):
+                logits, loss, aux = formed
+                if learns:
+                    if optimizer:
+                        optimizer.zero_grad()
+                    (loss if aux is None else loss + aux).backward()
             capture.step(loss, aux, logits)
             if optimizer:
                 optimizer.step()
-        capture.save(os.fspath(path), optimizer)
+        with _expecting("a file that can be written"):
+            capture.save(os.fspath(path), optimizer)
     finally:
         for module, mode in modes.items():
             module.training = mode

@@ -4,7 +4,7 @@
     python3 Notebooks/mixlora_test.py
 """
 
-import gc, json, subprocess, sys, tempfile, threading, time, unittest
+import gc, json, os, subprocess, sys, tempfile, threading, time, unittest
 from pathlib import Path
 
 import numpy as np
@@ -135,7 +135,9 @@ class Errors(unittest.TestCase):
     def test_messages_are_the_librarys(self):
         model = golden()
         self.says("/nowhere: found nothing of this name", lambda: mixlora.Model("/nowhere"))
-        self.says('key "rank": found 3; expected no such setting', lambda: golden(rank=3))
+        self.says('key "rank": found 3; expected no such setting; there are adapters, evaluation, gradients, model, precision, router_loss, '
+                  "threads", lambda: golden(rank=3))
+        self.says("there are act_fn, adapter, alpha, batch,", lambda: mixlora.Training(GOLDEN / "model", "/nowhere", ranks=3))
         self.says("expected a whole number in 1...1024", lambda: golden(threads=0))
         self.says("/nowhere", lambda: model.trace("/nowhere"))
         self.says("a token in 0..<61", lambda: model.trace({"input_ids": [[61]]}))
@@ -148,8 +150,12 @@ class Errors(unittest.TestCase):
         self.says("expected one of capture/torch", lambda: mixlora.file("x"))
         self.says("/nowhere", lambda: model.compare("/nowhere", BATCH))
         self.says("expected a safetensors file", lambda: mixlora.load(__file__))
-        with self.assertRaises(KeyError):
-            model.trace(BATCH)["logit"]
+        trace = model.trace(BATCH)
+        for kind in [KeyError, mixlora.Error]:
+            with self.assertRaises(kind) as caught:
+                trace["logit"]
+            self.assertRegex(str(caught.exception), "^found no tensor 'logit' among .* such as logits")
+        self.assertEqual((trace.get("logit", 3), "logit" in trace, "logits" in trace), (3, False, True))
 
     def test_messages_of_this_file(self):
         model = golden()
@@ -159,6 +165,59 @@ class Errors(unittest.TestCase):
         self.says("setting of type object", lambda: golden(threads=object()))
         self.says("with a zero at 1", lambda: model.tokens("a\0b"))
         self.says("not JSON compliant", lambda: model.trace(BATCH, lr=float("nan")))
+        self.says("sample 0: found 'x'; expected (prompt, answer)", lambda: model.batch(["x"]))
+        self.says("sample 1: found 'ab'; expected (prompt, answer)", lambda: mixlora.batch([([1], [2]), "ab"]))
+        self.says("sample 0: found list, no array of whole numbers", lambda: mixlora.batch([([1], [2.5])]))
+        self.says("nope", lambda: mixlora.load("nope"))
+
+    def test_wrong_arguments_of_every_function_raise_nothing_else(self):
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.addCleanup(os.chdir, os.getcwd())  # "nope" is a fine name for what is written
+        path, data, _ = mixlora.demo(folder.name)
+        model, run = mixlora.Model(path, threads=1), mixlora.Training(path, data, rank=1, experts=2, threads=1)
+        good = mixlora.batch([([5], [6, 7])])
+        trace, report = model.trace(good, backward=True), mixlora.compare(BATCH, BATCH)
+        calls = {
+            "file": [mixlora.file], "demo": [mixlora.demo], "helper": [mixlora.helper], "load": [mixlora.load],
+            "batch": [mixlora.batch, lambda x: mixlora.batch([(x, [1])]), lambda x: mixlora.batch([([1], x)])],
+            "compare": [lambda x: mixlora.compare(x, BATCH), lambda x: mixlora.compare(BATCH, x), lambda x: mixlora.compare(BATCH, BATCH, mode=x)],
+            "record": [lambda x: mixlora.record(x, good, "a"), lambda x: mixlora.record(object(), x, "a")],
+            "Model": [mixlora.Model, lambda x: mixlora.Model(path, x), lambda x: mixlora.Model(path, threads=x), lambda x: mixlora.Model(path, precision=x)],
+            "Model.tokens": [model.tokens], "Model.batch": [model.batch, lambda x: model.batch([(x, x)])],
+            "Model.trace": [model.trace, lambda x: model.trace({"input_ids": x}), lambda x: model.trace(good, backward=x),
+                            lambda x: model.trace(good, activations=x), lambda x: model.trace(good, steps=x), lambda x: model.trace(good, lr=x)],
+            "Model.compare": [lambda x: model.compare(x, good), lambda x: model.compare({"logits": x}, good), lambda x: model.compare("nope", x)],
+            "Trace.steps": [lambda x: list(trace.steps(x)), lambda x: trace[x]],
+            "Training": [lambda x: mixlora.Training(x, data), lambda x: mixlora.Training(path, x), lambda x: mixlora.Training(path, data, rank=x),
+                         lambda x: mixlora.Training(path, data, targets=x)],
+            "Training.step": [lambda x: mixlora.Model.trace(run, x)], "Training.save": [run.save], "Training.compare": [lambda x: run.compare(x, good)],
+            "Report.save": [report.save],
+        }
+        public = {name: value for name, value in vars(mixlora).items() if getattr(value, "__module__", "") == "mixlora" and name[0] != "_"}
+        classes = [mixlora.Model, mixlora.Trace, mixlora.Training, mixlora.Report]
+        methods = {f"{kind.__name__}.{name}" for kind in classes for name, value in vars(kind).items() if callable(value) and name[0] != "_"}
+        self.assertEqual(set(calls), methods | set(public) - {"Error", "NoTensor", "Point", "Step", "Trace", "Report"})
+        wrong = [None, 7, 2.5, "nope", b"nope", object(), [], ["x"], [7], [("a",)], [("a", 1)], {}, {"a": 1}, {1: 2}]
+        for name, ways in calls.items():
+            for n, call in enumerate(ways):
+                refused = 0
+                for value in wrong:
+                    with self.subTest(f"{name}, {n}", value=value), tempfile.TemporaryDirectory() as here:
+                        os.chdir(here)
+                        try:
+                            call(value)
+                        except mixlora.Error as error:
+                            refused += 1
+                            self.assertTrue(str(error))
+                        os.chdir(folder.name)
+                self.assertGreater(refused, 0, f"{name}, {n}: nothing was refused")
+
+    def test_a_trace_says_what_it_is(self):
+        trace = golden().trace(BATCH, backward=True)
+        names = list(trace)
+        self.assertEqual(repr(trace), f"Trace({len(names)} tensors, {names[0]!r} to {names[-1]!r}, losses={trace.losses})")
+        self.assertGreater(trace.losses["loss"][0], 0)
 
     def test_without_a_library_the_import_says_how_to_build_it(self):
         found = subprocess.run([sys.executable, "-c", "import mixlora"], cwd=ROOT / "Notebooks", capture_output=True, text=True,

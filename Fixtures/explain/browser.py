@@ -64,6 +64,7 @@ class Browser:
         while not self.is_loaded:
             self.hear(self.message())
         self.is_loaded = False
+        self.call("Page.resetNavigationHistory")  # with fifty entries, its most, Chromium's way back misses some
         self.call("Page.navigate", url=address)
         while not self.is_loaded:
             self.hear(self.message())

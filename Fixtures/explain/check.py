@@ -150,6 +150,62 @@ for key, title in [("2", "Which expert computes which token"), ("3", "How it was
     expect(title in titles, f"{key} opens '{title}'", titles)
 token = page.js("(() => { const all = [...document.querySelectorAll('.token')]; all[4].click(); return all[4].dataset.place; })()")
 expect(page.js("String(state.place)") == token and chosen()[0].startswith("model.layers.0.mlp.output[0,4,"), "a token is chosen by a click", chosen())
+# Texts of tokens beside numbers of the vocabulary and of the batch: those of the tokens above, whose ids the page has.
+for address, id in [("lm_head.output[0,6,365]", 365), ("grad.lm_head.output[0,6,59]", 59), ("model.embed_tokens.weight[308,3]", 308)]:
+    page.open(f"file://{file}#{address}")
+    found, text = page.js("[document.getElementById('word').textContent.trim(), tokenText(batch.ids.indexOf(%d))]" % id)
+    expect(found == text != "", f"{address} says whose it is", [found, text])
+page.open(f"file://{file}#model.layers.0.self_attn.o_proj.input[0,7,3]")
+found = page.js("[...document.querySelectorAll('#terms li')].map((one) => [/v\\[0,(\\d+),/.exec(one.textContent)[1], one.querySelector('.word')?.textContent ?? ''])")
+texts = page.js("batch.ids.map((id, place) => ' ' + tokenText(place))")
+expect(len(found) == 8 and all(text == ("" if at == "7" else texts[int(at)]) for at, text in found), "a term of attention says whose value it has", found)
+vocabulary = page.js("range(0, byName.get('logits').width).filter((id) => batch.names[id] === undefined).length")
+expect(vocabulary == 0, "every token of the demo's vocabulary has its text", vocabulary)
+
+# The legend: every mark, and every dashed, bold or framed thing that the page shows.
+page.open(f"file://{file}")
+page.js("document.querySelector('#legend summary').click()")
+shown = page.js("[...document.querySelectorAll('#marks > div')].filter((one) => one.checkVisibility() && one.textContent.length > 20).length")
+expect(shown >= 15, "the legend opens", shown)
+missing = page.js("""(() => { const all = new Set(), classes = ['trained', 'away', 'none', 'mine', 'padding', 'load', 'disk', 'word', 'pattern', 'plus', 'minus', 'series', 'bars', 'heat'], used = new Set();
+  for (const view of ['model.layers.0.mlp.output', 'grad.model.layers.0.mlp.output', 'model.layers.0.self_attn.o_proj.input', 'lm_head.output', 'routing', 'training']) {
+    open(view); render();
+    for (const node of document.querySelectorAll('#main, #bar')) {
+      for (const mark of node.textContent.match(/[\u2190-\u21ff\u2205\u2423\u25a0-\u25ff\u2700-\u27bf]/g)) all.add(mark);
+      for (const name of classes) if (node.querySelector('.' + name)) used.add(name);
+    } }
+  const legend = document.getElementById('marks'), own = (name) => legend.querySelector('.' + name) || name === 'bars' || name === 'heat';
+  return [all.size, used.size, [...all].filter((mark) => !legend.textContent.includes(mark)), [...used].filter((name) => !own(name))]; })()""")
+expect(missing[0] > 6 and missing[1] > 10 and not missing[2] and not missing[3], "the legend has every mark and shape", missing)
+
+# A phone: the number lies below what was pressed, and there is a way back to it.
+page.screen(390, 844, is_phone=True)
+page.open(f"file://{file}")
+visible = "(() => { const box = document.getElementById('back').getBoundingClientRect(); return box.height > 20 && box.top >= 0 && box.bottom <= innerHeight; })()"
+wait = "new Promise((done) => setTimeout(done, 1500))"
+expect(not page.js(visible), "where nothing lies behind, no way back is shown")
+first = chosen()
+page.js("document.querySelector('#block .expert [data-go]').scrollIntoView()")
+before = page.js("scrollY")
+second = page.js("(() => { const button = document.querySelector('#block .expert [data-go]'); button.click(); return button.dataset.go; })()")
+page.js(wait)
+top = page.js("document.getElementById('number').getBoundingClientRect().top")
+expect(before > 300 and 0 <= top < 300 and chosen()[0].startswith(second + "["), "what is pressed is shown", [before, top, chosen()])
+third = page.js("(() => { const button = document.querySelector('#terms button.factor'); button.click(); return button.dataset.go; })()")
+page.js(wait)
+expect(chosen()[0].startswith(third) and page.js(visible), "a way back is in sight", chosen())
+page.js("document.getElementById('back').click()")
+page.js(wait)
+expect(chosen()[0].startswith(second + "[") and page.js(visible), "back is the number before", chosen())
+page.js("document.getElementById('back').click()")
+page.js(wait)
+after = page.js("scrollY")
+expect(chosen() == first and not page.js(visible) and abs(after - before) < 50, "back again is where it began, at the same place", [chosen(), before, after])
+page.screen(1280, 900)
+page.open(f"file://{file}#model.layers.0.mlp.output[0,2,7]")
+page.js("document.querySelector('#terms button.factor').click()")
+expect(not page.js(visible), "on a wide screen the browser's own way back is enough")
+
 links = page.js("""(() => { const bad = []; let n = 0;
   for (const point of points) { open(point.name); render();
     for (const button of document.querySelectorAll('[data-go]')) { n++; const name = button.dataset.go.replace(/\\[[\\d,]+\\]$/, ''); if (!byName.has(name)) bad.push(button.dataset.go); }
@@ -173,12 +229,14 @@ for name, is_dark in [("light", False), ("dark", True)]:
     for view in ["model.layers.1.mlp.output[0,2,7]", "routing", "training", "about"]:
         page.screen(1280, 900, is_dark=is_dark)
         page.open(f"file://{file}#{view}")
+        page.js("document.getElementById('legend').open = true")
         count, poor = page.js(contrast)
         expect(count > 30 and not poor, f"text of {view.split('[')[0]} can be read, {name}", poor or count)
 for width in [320, 390, 768, 1280, 1920]:
     page.screen(width, 844, is_phone=width < 700)
     for view in ["model.layers.0.self_attn.o_proj.input[0,2,7]", "routing", "training", "about"]:
         page.open(f"file://{file}#{view}")
+        page.js("document.getElementById('legend').open = true")
         over = page.js("document.documentElement.scrollWidth - document.documentElement.clientWidth")
         expect(over <= 0, f"{view.split('[')[0]} fits {width} pixels", over)
 expect(not page.errors, "nothing went wrong in the page, and nothing was to be loaded", json.dumps(page.errors)[:600] if page.errors else "")
@@ -187,7 +245,8 @@ if options.pictures:
     for name, size, address in [("desktop", (1280, 900), "model.layers.0.mlp.output[0,5,7]"), ("dark", (1280, 900), "routing"),
                                 ("phone", (390, 844), "model.layers.3.self_attn.o_proj.input[0,7,3]")]:
         page.screen(*size, is_dark=name == "dark", is_phone=name == "phone")
-        page.open(f"file://{file}#{address}")
+        page.open(f"file://{file}")
+        page.js(f"go('{address}')")  # so that there is a way back
         if name == "phone":
             page.js("document.getElementById('number').scrollIntoView()")
         page.picture(f"{options.pictures}/{name}.webp")

@@ -26,16 +26,16 @@ static const unsigned char capture_numpy[] = {
 };
 
 static const struct embedded_file files[] = {
-    {"base/config.json", config, sizeof config},
-    {"base/tokenizer.json", tokenizer, sizeof tokenizer},
-    {"base/model.safetensors", model, sizeof model},
-    {"data/train.txt", train, sizeof train},
-    {"data/test.txt", test, sizeof test},
+    {"base/config.json", config, sizeof config, false},
+    {"base/tokenizer.json", tokenizer, sizeof tokenizer, false},
+    {"base/model.safetensors", model, sizeof model, false},
+    {"data/train.jsonl", train, sizeof train, true},
+    {"data/test.jsonl", test, sizeof test, true},
 };
 
 static const struct embedded_file helpers[] = {
-    {"torch", capture_torch, sizeof capture_torch},
-    {"numpy", capture_numpy, sizeof capture_numpy},
+    {"torch", capture_torch, sizeof capture_torch, false},
+    {"numpy", capture_numpy, sizeof capture_numpy, false},
 };
 
 size_t embedded_file_count(void) { return sizeof files / sizeof files[0]; }

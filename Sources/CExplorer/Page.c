@@ -29,6 +29,9 @@ static const unsigned char number[] = {
 static const unsigned char views[] = {
 #embed "Page/views.js"
 };
+static const unsigned char legend[] = {
+#embed "Page/legend.js"
+};
 static const unsigned char start[] = {
 #embed "Page/start.js"
 };
@@ -43,6 +46,7 @@ static const struct page_part parts[] = {
     {"model.js", model, sizeof model},
     {"number.js", number, sizeof number},
     {"views.js", views, sizeof views},
+    {"legend.js", legend, sizeof legend},
     {"start.js", start, sizeof start},
 };
 

@@ -6,7 +6,7 @@ import MixLoRA
 
 /// See the header.
 @c @implementation
-public func mixlora_interface() -> Int32 { 1 }
+public func mixlora_interface() -> Int32 { 2 }
 
 /// See the header.
 @c @implementation
@@ -115,7 +115,9 @@ public func mixlora_file(
     guard let file = files.first(where: { $0.0 == name })?.1 else {
       throw InterfaceError("found no file '\(name)'; expected one of \(files.map(\.0).joined(separator: ", "))")
     }
-    return HeldArray(name, [file.size], UnsafeBufferPointer(start: file.bytes, count: file.size))
+    let bytes = UnsafeBufferPointer(start: file.bytes, count: file.size)
+    guard file.is_short else { return HeldArray(name, [bytes.count], bytes) }
+    return ShortQuestions.records(bytes).withUnsafeBufferPointer { HeldArray(name, [$0.count], $0) }
   }
 }
 

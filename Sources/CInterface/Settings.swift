@@ -13,8 +13,8 @@ struct Settings {
 
   private static let name = "settings"
 
-  /// Throws if there is a key that nobody asked for.
-  func finish() throws { try reader.finish("no such setting") }
+  /// Throws if there is a key that nobody asked for; the error lists those that were.
+  func finish() throws { try reader.finish("no such setting; there are \(reader.askedNames.joined(separator: ", "))") }
 
   // MARK: Values; what is absent leaves what is there
 

@@ -11,7 +11,7 @@
 // what was expected. `error` is not written where nothing failed. No input ends the process: NULL, a wrong number, settings with an
 // unknown key and broken files are all errors. (Memory that runs out does end it.)
 //
-// Settings are one JSON object in UTF-8. Keys that nobody reads are errors; null is as good as no key.
+// Settings are one JSON object in UTF-8. Keys that nobody reads are errors, which list those that there are; null is as good as no key.
 //
 // Threads. Any thread may call anything. Calls on one model wait for each other, others run side by side; each model has its own threads
 // (setting `threads`). mixlora_release never waits for a computation.
@@ -35,7 +35,7 @@ struct mixlora_array {
   int32_t size;
 };
 
-/// The version of this interface: 1. It grows with every change that a caller can notice.
+/// The version of this interface: 2. It grows with every change that a caller can notice.
 int32_t mixlora_interface(void);
 
 /// What a handle stands for, in words: the text of an error, for everything else JSON; see where handles come from. The text lives until
@@ -85,8 +85,7 @@ mixlora_handle mixlora_train_save(mixlora_handle training, const char *folder, m
 mixlora_handle mixlora_compare(const char *settings, mixlora_handle *error);
 
 /// The bytes of a file that lies in the library: `capture/torch` and `capture/numpy`, which record another program's run, and the demo's
-/// `base/config.json`, `base/tokenizer.json`, `base/model.safetensors`, `data/train.txt`, `data/test.txt`: a question a line,
-/// `task: question -> answer`.
+/// `base/config.json`, `base/tokenizer.json`, `base/model.safetensors`, `data/train.jsonl`, `data/test.jsonl`.
 mixlora_handle mixlora_file(const char *name, struct mixlora_array *array, mixlora_handle *error);
 
 #ifdef __cplusplus

@@ -20,7 +20,7 @@ public struct ExplorerPage: Sendable {
     public var facts: [(name: String, value: String)] = []
     /// A command that gives the page again.
     public var command = ""
-    /// How a token reads.
+    /// How a token reads; asked of every token of the vocabulary, until their texts have taken a tenth of the page.
     public var text: @Sendable (_ id: Int32) -> String
     /// Lines of the run that trained the adapter, if there is one.
     public var metrics: [Metrics] = []
@@ -48,6 +48,13 @@ public struct ExplorerPage: Sendable {
   /// What the page lacks.
   public let leftOut: [LeftOut]
 
+  /// Refuses what is too little for a page of any run, which nobody needs to compute first.
+  ///
+  /// - Throws: ``PageTooSmall``.
+  public static func check(limit: Int) throws {
+    guard limit > PageText.size else { throw PageTooSmall(limit: limit, least: PageText.size) }
+  }
+
   /// Makes the page of a run.
   ///
   /// - Parameters:
@@ -56,9 +63,10 @@ public struct ExplorerPage: Sendable {
   /// - Throws: ``PageTooSmall`` if not even the list of tensors fits, and what the device reports when a weight is read.
   public init<B: Backend>(of run: RecordedRun<B>, _ subject: Subject, layers: [Int] = [], limit: Int) throws {
     var contents = PageContents(run)
-    let outline = contents.json(subject, [:], []).serialized().utf8.count
+    contents.nameVocabulary(subject, limit: limit / 10)
+    let outline = PageText.page(run: contents.json(subject, [:], []).serialized(), numbers: []).count
     // Places are written where null stood, and what is left out is listed: at most so many characters a tensor.
-    let room = limit - PageText.size - outline - 12 * contents.items.count - 4096
+    let room = limit - outline - 12 * contents.items.count - 4096
     guard room > 0 else { throw PageTooSmall(limit: limit, least: limit - room) }
     var numbers = PageNumbers()
     (contents.places, leftOut) = try contents.fill(&numbers, room: room, layers: layers)
@@ -75,7 +83,7 @@ public struct PageTooSmall: Error, CustomStringConvertible {
   public let least: Int
 
   /// What is wrong, and what would be right.
-  public var description: String { "found \(limit) bytes for a page; expected more than \(least), which the list of its tensors takes" }
+  public var description: String { "found \(limit) bytes for a page; expected more than \(least), which it has without a single number" }
 }
 
 /// The page without its run.
@@ -98,14 +106,17 @@ enum PageText {
   /// Its bytes.
   static var size: Int { page(run: "", numbers: []).count }
 
-  /// Puts the pieces at their marks; text from files cannot end the element that it stands in.
+  /// Text from files as the page has it, which cannot end the element that it stands in.
+  static func escaped(_ text: String) -> String { text.replacing("<", with: "\\u003c") }
+
+  /// Puts the pieces at their marks.
   static func page(run: String, numbers: [UInt8]) -> [UInt8] {
     var bytes: [UInt8] = []
     for piece in part("page.html").split(separator: "@@", omittingEmptySubsequences: false) {
       switch piece {
       case "style": bytes += part("style.css").utf8
       case "script": bytes += scripts.utf8
-      case "run": bytes += run.replacing("<", with: "\\u003c").utf8
+      case "run": bytes += escaped(run).utf8
       case "numbers": bytes += numbers
       default: bytes += piece.utf8
       }

@@ -54,6 +54,8 @@ struct PageContents<B: Backend> {
   /// Where the numbers begin of what the page has, by names; a weight's and its tensor's names differ.
   var places: [String: Int] = [:]
   private let weights: [String]
+  /// How every token of the vocabulary reads; nil where the page names only those that the batch meets.
+  private var vocabularyNames: JSON.Object?
 
   init(_ run: RecordedRun<B>) {
     self.run = run
@@ -145,6 +147,19 @@ struct PageContents<B: Backend> {
 
   // MARK: What is said
 
+  /// Gives every token of the vocabulary its text, so that a logit and a row of the embedding can say whose they are; if all of them
+  /// take at most so many bytes.
+  mutating func nameVocabulary(_ subject: ExplorerPage.Subject, limit: Int) {
+    var (names, size) = (JSON.Object(), 0)
+    for id in 0..<(run.shape(of: "logits")?.last ?? 0) {
+      let text = JSON(presentable(subject.text(Int32(id))))
+      size += PageText.escaped(text.serialized()).utf8.count + "\"\(id)\":,".utf8.count
+      guard size <= limit else { return }
+      names["\(id)"] = text
+    }
+    vocabularyNames = names
+  }
+
   /// The page's description of the run.
   func json(_ subject: ExplorerPage.Subject, _ places: [String: Int], _ leftOut: [ExplorerPage.LeftOut]) -> JSON {
     let tensors = items.filter { $0.provenance != nil }
@@ -226,7 +241,7 @@ struct PageContents<B: Backend> {
         for id in [sequence.ids[n]] + (sequence.labels[n].map { [$0] } ?? []) + best.map({ Int32($0.id) }) { named[id] = subject.text(id) }
       }
     }
-    var names = JSON.Object()
+    var names = vocabularyNames ?? JSON.Object()
     for (id, text) in named.sorted(by: { $0.key < $1.key }) { names["\(id)"] = JSON(presentable(text)) }
     return [
       "rows": JSON(batch.rows), "columns": JSON(batch.columns),

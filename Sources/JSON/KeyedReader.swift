@@ -119,6 +119,9 @@ package struct KeyedReader<Value: KeyedValue> {
     throw error(key, value, expected)
   }
 
+  /// Keys that were asked for, whether there or not, in alphabetical order.
+  package var askedNames: [String] { asked.names.sorted() }
+
   /// Keys that nobody asked for, named as in messages, in the order of the file.
   package var unknownNames: [String] { names.filter { !asked.names.contains($0) } }
 

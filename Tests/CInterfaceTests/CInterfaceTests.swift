@@ -114,7 +114,7 @@ import Testing
     mixlora_release(.max)
     #expect(mixlora_text(first.number) == nil)
     #expect(try Handle { mixlora_file("capture/torch", Scrap.array, $0) }.number > first.number)
-    #expect(mixlora_interface() == 1)
+    #expect(mixlora_interface() == 2)
   }
 
   @Test func aReleasedModelOrOneOfAnotherKindIsAnError() throws {
@@ -158,7 +158,10 @@ import Testing
       ({ mixlora_trace(model.number, "{\(batch),\"steps\":-1}", $0) }, "steps"),
       ({ mixlora_trace(model.number, "{\(batch),\"lr\":-1}", $0) }, "a number ≥ 0"),
       ({ mixlora_trace(model.number, "{\(batch),\"activations\":\"nothing\"}", $0) }, "'nothing', which no path matches"),
-      ({ mixlora_trace(model.number, "{\(batch),\"forward\":true}", $0) }, "no such setting"),
+      (
+        { mixlora_trace(model.number, "{\(batch),\"forward\":true}", $0) },
+        "no such setting; there are activations, backward, batch, lr, recompute, steps, weight_decay"
+      ),
       ({ mixlora_tensor(trace.number, nil, Scrap.array, $0) }, "found NULL; expected a tensor's name"),
       ({ mixlora_tensor(trace.number, "logits", nil, $0) }, "found NULL; expected a place"),
       ({ mixlora_tensor(trace.number, "logit", Scrap.array, $0) }, "such as logits, router_logits"),

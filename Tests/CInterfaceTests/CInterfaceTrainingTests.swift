@@ -102,10 +102,27 @@ extension CInterfaceTests {
 
     @Test func filesAreThoseOfTheRepository() throws {
       let sources = Fixture.path("../Sources/CEmbedded/")
-      for (name, path) in [("capture/torch", "Capture/mixlora_capture_torch.py"), ("data/test.txt", "Demo/test.txt")] {
+      for (name, path) in [("capture/torch", "Capture/mixlora_capture_torch.py"), ("base/config.json", "Demo/config.json")] {
         let file = try ArrayHandle { mixlora_file(name, $0, $1) }
         let isTheFile = file.bytes == Array(try Data(contentsOf: URL(filePath: sources + path))) && file.shape == [file.bytes.count]
         #expect(isTheFile, "\(name)")
+      }
+    }
+
+    /// The library has the demo's questions in their short form and hands out records.
+    @Test func questionsAreTheRecordsOfTheirLines() throws {
+      for name in ["train", "test"] {
+        let file = try ArrayHandle { mixlora_file("data/\(name).jsonl", $0, $1) }
+        let short = try String(contentsOfFile: Fixture.path("../Sources/CEmbedded/Demo/\(name).txt"), encoding: .utf8).split(
+          separator: "\n")
+        let records = file.bytes.split(separator: UInt8(ascii: "\n"))
+        #expect(records.count == short.count && short.count > 100 && file.bytes.last == UInt8(ascii: "\n"))
+        for (record, line) in zip(records, short) {
+          let json = try JSON(parsing: Array(record), file: name)
+          let (task, prompt, completion) = (json["task"]?.stringValue, json["prompt"]?.stringValue, json["completion"]?.stringValue)
+          #expect(task.map { line.hasPrefix($0 + ":") } == true && prompt?.hasSuffix(" ->") == true && completion?.hasPrefix(" ") == true)
+          #expect((prompt ?? "") + (completion ?? "") == line)
+        }
       }
     }
 

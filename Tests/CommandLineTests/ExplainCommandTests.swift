@@ -39,6 +39,24 @@ import Traces
     #expect(try Data(contentsOf: URL(filePath: page)) == bytes, "the same command gave another page")
   }
 
+  /// The page names a command, as a shell reads it, that gives the same page.
+  @Test func itsCommandGivesThePageAgain() throws {
+    let scratch = try Scratch()
+    let page = scratch.url.path + "/it's.html"
+    let result = try Program.run(
+      ["explain", "--out", "it's.html", "--prompt", "swap: k d ->", "--answer", " d k", "--steps", "1", "--layers", "1", "--size", "3M"],
+      in: scratch.url)
+    #expect(result.code == 0, "\(result.error)")
+    let bytes = try Data(contentsOf: URL(filePath: page))
+    let command = try #require(run(of: page)["command"]?.stringValue)
+    #expect(command.hasPrefix("mixlora explain "))
+    try FileManager.default.removeItem(atPath: page)
+    let again = try Program.run(
+      ["-c", "\"$0\"\(command.dropFirst("mixlora".count))", Program.url.path], in: scratch.url, program: "/bin/sh")
+    #expect(again.code == 0, "\(command): \(again.error)")
+    #expect(try Data(contentsOf: URL(filePath: page)) == bytes, "\(command) gave another page")
+  }
+
   /// The page of a batch has what a trace of it has: here by the program's own file.
   @Test func itsNumbersAreThoseOfATrace() throws {
     let scratch = try Scratch()
@@ -69,7 +87,10 @@ import Traces
     (["--out", "p.html", "--steps", "0"], "--steps"), (["--out", "p.html", "--size", "5X"], "5X"),
     (["--out", "p.html", "--size", "0"], "0"),
     (["--out", "p.html", "--layers", "0,x"], "0,x"), (["--out", "p.html", "--steps", "1", "--layers", "0,4"], "4"),
-    (["--out", "p.html", "--steps", "1", "--size", "10K"], "10000"), (["--out", "p.html", "--steps", "1", "--prompt", ""], "--prompt"),
+    (["--out", "p.html", "--steps", "1", "--size", "10K"], "10000"), (["--out", "p.html", "--steps", "1", "--size", "90K"], "90000"),
+    // Before anything is opened or trained.
+    (["--out", "p.html", "--model", "/nowhere", "--prompt", "a", "--size", "10K"], "10000"),
+    (["--out", "p.html", "--steps", "1", "--prompt", ""], "--prompt"),
     (["--out", "p.html", "--steps", "1", "--prompt", "swap:", "--answer", ""], "--answer"),
     (["--out", "p.html", "--model", "m", "--adapter", "a", "--adapter", "b", "--prompt", "c"], "--adapter"),
   ]) func whatDoesNotFitIsAUsageErrorThatNamesIt(_ arguments: [String], _ part: String) throws {

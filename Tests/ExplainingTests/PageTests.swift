@@ -116,6 +116,21 @@ import Training
     }
   }
 
+  /// A vocabulary is named whole, unless its texts would take more than a tenth of the page: then what the batch meets is.
+  @Test func everyTokenIsNamedWhereThereIsRoom() throws {
+    let backend = CPUFloat(threads: 1)
+    let run = try RecordedRun(peer("llama-topk").decoder(on: backend), peer("llama-topk").batch(), in: Self.folder, on: backend)
+    let text = String(repeating: "<", count: 190)  // six bytes each
+    let vocabulary = try #require(run.shape(of: "logits")?.last)
+    let met = Set(run.batch.sequences.flatMap(\.ids))
+    for (limit, isWhole) in [(Self.wide, true), (400_000, false)] {
+      let page = try ExplorerPage(of: run, subject { _ in text }, limit: limit)
+      let names = try #require(ReadPage(page.html).run["batch"]?["names"]?.objectValue)
+      #expect((names.count == vocabulary) == isWhole && page.leftOut.isEmpty == isWhole && page.html.count <= limit)
+      #expect(met.allSatisfy { names["\($0)"]?.stringValue == text })
+    }
+  }
+
   /// Text of files and tokens cannot end the element that it stands in.
   @Test func textOfTokensStaysText() throws {
     let backend = CPUFloat(threads: 1)

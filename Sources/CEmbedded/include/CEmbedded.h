@@ -1,6 +1,7 @@
 #ifndef CEMBEDDED_H
 #define CEMBEDDED_H
 
+#include <stdbool.h>
 #include <stddef.h>
 
 /// A file that was put into the binary when it was compiled.
@@ -8,6 +9,8 @@ struct embedded_file {
   const char *_Nonnull name;
   const unsigned char *_Nonnull bytes;
   size_t size;
+  /// Whether the bytes are a short form of the file: a line `task: question -> answer` for a line of JSON.
+  bool is_short;
 };
 
 /// How many there are.

@@ -62,6 +62,7 @@ const gates = run.gates.map(([adapter, experts, logits, p, choice, w]) =>
 // Tokens of the batch: b · T + t, which are real, and how they read.
 const places = batch.ids.map((id, place) => place).filter((place) => batch.ids[place] !== null);
 const isReal = (b, t) => batch.real[b][0] <= t && t < batch.real[b][1];
+const isNamed = (id) => batch.names[id] !== undefined;
 function spelled(id) {
   const text = batch.names[id];
   return text === undefined ? '#' + id : text === '' ? '∅' : text.replace(/ /g, '␣');

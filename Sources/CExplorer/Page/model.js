@@ -31,6 +31,15 @@ function titleOf(tensor) {
 const gradientOf = (tensor) => byName.get(tensor.name.replace(/^(adapter\.\d+\.)?/, '$1grad.'));
 const valueOf = (tensor) => byName.get(pathOf(tensor.name) + '.output') ?? byName.get(pathOf(tensor.name)) ?? tensor;
 
+// The token of the vocabulary that a number is about: a column of the logits, a row of the embedding or of the head.
+const ofHead = new Set(['logits', ...points.filter((one) => one.operation === 'head').map((one) => pathOf(one.name))]);
+const tables = new Set(points.filter((one) => ['embedding', 'head'].includes(one.operation)).flatMap((one) =>
+  one.inputs.filter(({tensor}) => tensor?.isWeight && tensor.shape[0] === byName.get('logits')?.width).map(({name}) => name)));
+function wordAt(tensor, index) {
+  if (tensor.isOfTokens) return ofHead.has(pathOf(tensor.name)) ? index[2] : null;
+  return tables.has(tensor.name.replace(/^(adapter\.\d+\.)?(grad|after|exp_avg|exp_avg_sq)\./, '')) ? index[0] : null;
+}
+
 // The row of a tensor that belongs to a token; null if it has none.
 function rowFor(tensor, place) {
   if (tensor.isOfTokens) return place;

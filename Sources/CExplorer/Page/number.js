@@ -13,12 +13,23 @@ const missingText = (tensor) => `${tensor.name} (${tensor.shape.join(' × ')}) i
 
 // What row an index stands in, in words.
 function rowText(tensor, index) {
-  if (tensor.isOfTokens) return isReal(index[0], index[1]) ? `token ${index[1]} ${tokenText(index[0] * T + index[1])}` : 'padding';
+  if (tensor.isOfTokens) return isReal(index[0], index[1]) ? `${B > 1 ? `row ${index[0]}, ` : ''}token ${index[1]} ${tokenText(index[0] * T + index[1])}` : 'padding';
   const expert = expertOf(tensor);
   if (expert !== null && tensor.formula && tensor.shape.length === 2 && rowFor(tensor, state.place) === index[0]) {
     return `row ${index[0]}: token ${state.place % T} ${tokenText(state.place)}`;
   }
-  return tensor.shape.length > 1 ? `row ${index[0]}` : 'all';
+  if (tensor.formula?.[0] === 'router logits') {
+    const place = index[0] % (B * T);
+    return `row ${index[0]}: layer ${Math.floor(index[0] / (B * T))}, ` + (batch.ids[place] === null ? 'padding' : `token ${place % T} ${tokenText(place)}`);
+  }
+  return tensor.shape.length > 1 ? `row ${index[0]}${isNamed(wordAt(tensor, index)) ? ' ' + spelled(wordAt(tensor, index)) : ''}` : 'all';
+}
+
+// The token that an element is about, as it reads: one of the vocabulary, or one of the batch that is not the chosen one.
+function tokenBeside(tensor, index) {
+  const word = wordAt(tensor, index), place = index[0] * T + index[1];
+  if (word !== null) return isNamed(word) ? spelled(word) : null;
+  return tensor.isOfTokens && place !== state.place && isReal(index[0], index[1]) ? tokenText(place) : null;
 }
 
 function detail() {
@@ -73,11 +84,18 @@ function rowPicture(tensor, index) {
   const values = tensor.values.subarray(row * width, (row + 1) * width), most = largest(values);
   if (width === 1) return null;
   const drawing = h('canvas', {class: 'bars', tabindex: 0, role: 'slider', id: 'row', 'aria-label': `${rowText(tensor, index)}, ${width} numbers`,
-      'aria-valuemin': 0, 'aria-valuemax': width - 1, 'aria-valuenow': column, 'aria-valuetext': `${column}: ${exact(tensor.value(index))}`,
+      'aria-valuemin': 0, 'aria-valuemax': width - 1, 'aria-valuenow': column, 'aria-valuetext': `${column}${beside(tensor, index)}: ${exact(tensor.value(index))}`,
       onclick: (event) => select(tensor, [...index.slice(0, -1), pick(event, drawing, width)])});
   later(() => bars(drawing, values, {width: drawing.clientWidth || 300, height: 96, most, selected: column}));
   return h('figure', {}, h('figcaption', {}, `${rowText(tensor, index)}: ${width} numbers, ± ${brief(most, 3)}`), drawing);
 }
+
+// A factor about the very token of the vocabulary that the number is about need not say so again.
+function isOther({tensor, index}) {
+  const word = wordAt(tensor, index);
+  return word === null || word !== wordAt(state.tensor, state.index);
+}
+const beside = (tensor, index) => { const text = tokenBeside(tensor, index); return text === null ? '' : ' ' + text; };
 
 // The column of a picture that was pressed.
 function pick(event, drawing, width) {
@@ -129,7 +147,7 @@ function patterns(tensor, index) {
 function reading(tensor, index) {
   const value = tensor.value(index), box = h('div', {class: 'reading'}), all = [rowPicture(tensor, index), box, pictures(tensor, index)].filter((one) => one);
   const move = (text, title, step) => h('button', {type: 'button', class: 'move', title, 'data-step': step}, text);
-  box.append(h('p', {class: 'value'}, h('code', {id: 'element'}, `[${index}]`), h('output', {id: 'value'}, exact(value)),
+  box.append(h('p', {class: 'value'}, h('code', {id: 'element'}, `[${index}]`, h('b', {id: 'word'}, beside(tensor, index))), h('output', {id: 'value'}, exact(value)),
     h('span', {class: 'moves'}, tensor.width > 1 && [move('←', 'Number before (←)', -1), move('→', 'Next number (→)', 1)])));
   if (tensor.isWeight) {
     const trained = byName.has('grad.' + tensor.name);
@@ -180,7 +198,7 @@ function termLine(one, most) {
     h('span', {class: one.value < 0 ? 'minus' : 'plus', style: `width:${share.toFixed(2)}%;${one.value < 0 ? 'right' : 'left'}:50%`}));
   const factors = one.factors.flatMap((f, n) => {
     const source = f.sources[0], name = source ? link(f.text, source.tensor, source.index, 'factor') : h('span', {class: 'factor'}, f.text);
-    return [n > 0 ? h('span', {class: 'times'}, '·') : null, h('span', {class: 'pair'}, name, most > 0 ? h('small', {}, brief(f.value)) : null)];
+    return [n > 0 ? h('span', {class: 'times'}, '·') : null, h('span', {class: 'pair'}, name, source?.index && isOther(source) && h('i', {class: 'word'}, beside(source.tensor, source.index)), most > 0 ? h('small', {}, brief(f.value)) : null)];
   });
   return h('li', {}, bar, h('b', {}, brief(one.value, 6)), h('span', {class: 'factors'}, factors));
 }

@@ -2,10 +2,16 @@
 
 const views = [['model', 'Model', modelView], ['routing', 'Routing', routingView], ['training', 'Training', trainingView], ['about', 'About', aboutView]];
 
+// Writes the address. An entry of the browser's history knows how many lie behind it in this page: so many times there is a way back.
+const depth = () => history.state?.depth ?? 0;
+function visit(address, replaces = false) {
+  if (replaces) history.replaceState({depth: depth()}, '', '#' + address);
+  else if (location.hash !== '#' + address) history.pushState({depth: depth() + 1}, '', '#' + address);
+}
+
 // Chooses a number; `replaces` steps without a new entry in the browser's history.
 function select(tensor, index, replaces = false) {
-  const address = '#' + spell(tensor, index);
-  if (replaces) history.replaceState(null, '', address); else if (location.hash !== address) history.pushState(null, '', address);
+  visit(spell(tensor, index), replaces);
   choose(tensor, index);
   render();
 }
@@ -41,8 +47,7 @@ function open(address) {
 
 function go(address) {
   if (!open(address)) return;
-  const spelledOut = state.view === 'model' ? spell(state.tensor, state.index) : state.view;
-  if (location.hash !== '#' + spelledOut) history.pushState(null, '', '#' + spelledOut);
+  visit(state.view === 'model' ? spell(state.tensor, state.index) : state.view);
   render();
 }
 
@@ -97,6 +102,8 @@ function render() {
   const isInTerms = active?.closest?.('.terms'), scrolled = document.getElementById('number')?.scrollTop ?? 0;
   document.getElementById('views').replaceChildren(...views.map(([name, title], n) => h('button', {type: 'button', 'data-view': name,
     'aria-current': state.view === name ? 'page' : null, title: `${title} (${n + 1})`}, title)));
+  document.getElementById('back').hidden = depth() === 0;
+  document.getElementById('marks').replaceChildren(...legend());
   tokenStrip();
   document.getElementById('main').replaceChildren(views.find(([name]) => name === state.view)[2]());
   drawWaiting();
@@ -153,7 +160,8 @@ document.addEventListener('click', (event) => {
   else if (phase) showPhase(phase);
   else step(Number(by));
 });
-window.addEventListener('popstate', () => { if (open(address())) render(); });
+window.addEventListener('popstate', () => { if (!open(address())) open(home); render(); });
+document.getElementById('back').addEventListener('click', () => history.back());
 let width = window.innerWidth;
 window.addEventListener('resize', () => { if (window.innerWidth !== width) { width = window.innerWidth; render(); } });
 matchMedia('(prefers-color-scheme: dark)').addEventListener('change', render);
@@ -182,6 +190,7 @@ state.tensor = points.find((one) => one.isOfTokens && one.isCarried && /mlp\.out
 state.layer = layerOf(state.tensor);
 state.place = places.find((place) => batch.targets[place] !== null) ?? places[0] ?? 0;
 state.index = usual(state.tensor);
+const home = spell(state.tensor, state.index);  // what an address shows that names nothing
 if (asked && asked !== 'check') open(asked);
 if (asked === 'check') state.view = 'about';
 setTheme(0);

@@ -61,7 +61,8 @@ struct ExplainCommand: ComputingCommand {
   var layers: NumberList?
 
   @Option(help: "Bytes that the page may have, as in 800K or 60M.")
-  var size = ByteCount(5_000_000)
+  var size = ByteCount(Self.usualSize)
+  static let usualSize = 5_000_000
 
   @Option(help: "How the experts are computed; equal up to rounding.")
   var evaluation = ExpertEvaluation.sharedBase
@@ -88,6 +89,7 @@ struct ExplainCommand: ComputingCommand {
     guard answer == nil || prompt != nil else { throw ValidationError("--answer goes with --prompt.") }
     guard input.adapter.count <= 1 else { throw ValidationError("--adapter is given \(input.adapter.count) times; a page shows one.") }
     if let steps, steps < 1 { throw ValidationError("--steps is \(steps), expected at least 1.") }
+    do { try ExplorerPage.check(limit: size.bytes) } catch { throw ValidationError("--size: \(error).") }
   }
 
   func run() throws { try compute() }

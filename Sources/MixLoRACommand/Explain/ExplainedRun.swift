@@ -114,6 +114,8 @@ extension ExplainCommand {
       if let value { words += [name, quoted(value)] }
     }
     if let steps { words += ["--steps", "\(steps)"] }
+    if let layers { words += ["--layers", layers.values.map { "\($0)" }.joined(separator: ",")] }
+    if size.bytes != Self.usualSize { words += ["--size", "\(size.bytes)"] }
     if evaluation != .sharedBase { words += ["--evaluation", evaluation.rawValue] }
     if input.routerLoss != .pooledTopK { words += ["--router-loss", input.routerLoss.rawValue] }
     return words.joined(separator: " ")
