@@ -59,11 +59,13 @@ def show(options):
     root = Path(__file__).resolve().parents[2]
     small = json.loads((root / "Sources/CEmbedded/Demo/config.json").read_text())
     smollm2 = json.loads((root / "Fixtures/smollm2-shape/config.json").read_text())
-    for name, config, rank, narrow in [("demo", small, 4, False), ("shifts, narrow", small, 1, True), ("SmolLM2", smollm2, 8, False)]:
+    mixtures = [
+        ("demo", small, 4, False), ("narrow, shifts, many", small, 1, True), ("wide", small, 16, True), ("SmolLM2", smollm2, 8, False)]
+    for name, config, rank, narrow in mixtures:
         frozen, added = multiplications(config, "mixlora", rank, narrow)
         ranks = [equal_rank(config, rank, count, narrow) for count in (multiplications, parameters)]
-        print(f"{name}: MixLoRA of rank {rank} adds {added} multiplications to {frozen} a token and block; LoRA of rank {ranks[0]:.1f} adds "
-              f"as many, of rank {ranks[1]:.1f} trains as many numbers")
+        print(f"{name}: MixLoRA of rank {rank} adds {added} multiplications to {frozen} a token and block; LoRA of rank "
+              f"{ranks[0]:.1f} adds as many, of rank {ranks[1]:.1f} trains as many numbers")
     if not options.results:
         return 0
     methods, times = [("mixlora", 4), ("lora", 11), ("lora", 21), ("lora", 38)], {}

@@ -3,9 +3,10 @@
 Four experiments, each with one MixLoRA (8 experts, top 2) and LoRAs of ranks that are equal to it in one respect (`study.py cost`):
 
 - demo: the six tasks of `mixlora demo`, branches on all seven linears, rank 4.
-- narrow: the same tasks, branches in the feed-forward blocks alone, rank 1: more tasks than a token meets ranks.
-- shifts: as narrow, but the tasks contradict each other: the same words are asked of all six, and no letter of an answer is right for two.
-- many: as shifts, with twelve tasks, more than any of these LoRAs has ranks and more than there are experts.
+- shifts: six tasks that contradict each other: the same words are asked of all six, and no letter of an answer is right for two.
+  Branches in the feed-forward blocks alone, rank 1, so that there are more tasks than a token meets ranks.
+- many: as shifts, with twelve tasks, more than there are experts, and more than LoRA has ranks.
+- wide: as many, but with rank to spare: LoRA of as many numbers has all the rank that a matrix of this model can have.
 
 Learning rates are searched on seed 42 by the loss on 50 lines a task that are held back from training, for each method by itself,
 anew for tasks alone; test questions are asked of every run, and chose nothing.
@@ -24,16 +25,17 @@ import world  # noqa: E402
 
 BASE = root / "Sources/CEmbedded/Demo"
 SEEDS = [42, 43, 44]
-RATES, MORE = [1e-3, 3e-3, 1e-2], [1e-4, 3e-4, 3e-2, 1e-1]
+RATES = [1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1]  # a search begins with three of them
 STEPS, BATCH, HELD_BACK, QUESTIONS = 800, 48, 50, 200
 FEED_FORWARD = ["gate_proj", "up_proj", "down_proj"]
-# name: (world, linears, methods). The LoRAs: as many numbers trained, as many multiplications a token, and as much time (demo) or the
-# rank that a token meets (the others).
+# name: (world, linears, where the search begins, seeds, methods). The LoRAs train as many numbers, take as many multiplications a token,
+# and as much time (demo) or are of the rank that a token meets (shifts). Of many and wide there is one seed at one rate: a look, no
+# measurement.
 EXPERIMENTS = {
-    "demo": ("demo", None, [("mixlora", 4), ("lora", 21), ("lora", 11), ("lora", 38)]),
-    "shifts": ("shifts", FEED_FORWARD, [("mixlora", 1), ("lora", 9), ("lora", 5), ("lora", 2)]),
-    "many": ("many", FEED_FORWARD, [("mixlora", 1), ("lora", 9), ("lora", 5), ("lora", 2)]),
-    "narrow": ("demo", FEED_FORWARD, [("mixlora", 1), ("lora", 9), ("lora", 5), ("lora", 2)]),
+    "demo": ("demo", None, RATES[2:5], SEEDS, [("mixlora", 4), ("lora", 21), ("lora", 11), ("lora", 38)]),
+    "shifts": ("shifts", FEED_FORWARD, RATES[3:6], SEEDS, [("mixlora", 1), ("lora", 9), ("lora", 5), ("lora", 2)]),
+    "many": ("many", FEED_FORWARD, [1e-2], SEEDS[:1], [("mixlora", 1), ("lora", 9)]),
+    "wide": ("many", FEED_FORWARD, [3e-3], SEEDS[:1], [("mixlora", 16), ("lora", 129)]),
 }
 # By places in the alphabet; +1 is what the base model has learnt as `next`.
 SHIFTS = {"A": -3, "B": -2, "C": -1, "D": 2, "E": 3, "F": 4}
@@ -96,22 +98,25 @@ class Plan:
 
     def __call__(self, done, Job):
         jobs, best = [], {}
-        for name, (place, _, methods) in EXPERIMENTS.items():
-            jobs += self.study(done, Job, name, methods, [self.tasks[place]], best)
-        jobs += [self.gradients(Job, name, method, rate) for (name, method), rate in best.items()]
         for name in ["demo", "shifts"]:
-            place, _, methods = EXPERIMENTS[name]
-            jobs += self.study(done, Job, name, methods[:3], [[task] for task in self.tasks[place]], {})
+            jobs += self.study(done, Job, name, [self.tasks[EXPERIMENTS[name][0]]], best)
+        jobs += [self.gradients(Job, name, m, rate) for (name, m), rate in best.items() if m in EXPERIMENTS[name][4][:2]]
+        jobs += self.study(done, Job, "demo", [[task] for task in self.tasks["demo"]], {})
+        for name in ["wide", "many"]:
+            jobs += self.study(done, Job, name, [self.tasks["many"]], {})
         return jobs
 
-    def study(self, done, Job, name, methods, sets, best):
-        """Search on the first seed, then the other seeds, of every set of tasks."""
+    def study(self, done, Job, name, sets, best):
+        """Search on the first seed, then the other seeds, of every set of tasks; of tasks alone for the LoRA of equal numbers only."""
+        _, _, rates, seeds, methods = EXPERIMENTS[name]
+
         def runs(method, rate, seed):
             return [self.trained(Job, name, method, rate, seed, tasks) for tasks in sets]
-        searches = {m: Search(RATES, lambda rate, m=m: runs(m, rate, SEEDS[0]), done, MORE) for m in methods}
+        methods = methods[:2] if len(sets) > 1 else methods
+        searches = {m: Search(rates, lambda rate, m=m: runs(m, rate, seeds[0]), done, RATES if rates[1:] else []) for m in methods}
         best.update({(name, m): search.best for m, search in searches.items() if search.best})
         jobs = [job for search in searches.values() for job in search.jobs]
-        return jobs + [job for seed in SEEDS[1:] for m, search in searches.items() if search.best for job in runs(m, search.best, seed)]
+        return jobs + [job for seed in seeds[1:] for m, search in searches.items() if search.best for job in runs(m, search.best, seed)]
 
     def steps(self, name, tasks, share=1.0):
         """A task alone gets as many samples as it has of all together."""
@@ -158,7 +163,7 @@ class Plan:
 
     def gradients(self, Job, name, method, rate):
         """Cosines of the tasks' gradients, and where their tokens go, after a quarter of the steps."""
-        place, _, _ = EXPERIMENTS[name]
+        place = EXPERIMENTS[name][0]
         tasks = self.tasks[place]
         steps = self.steps(name, tasks, 0.25)
         fields = {"experiment": name, "method": method[0], "rank": method[1], "rate": rate, "seed": SEEDS[0], "steps": steps}

@@ -157,7 +157,8 @@ class Runner:
             try:
                 line = {"key": job.key, "kind": job.kind, **job.fields, **job.work(self.context, job.key)}
                 seconds = time.time() - start
-                line.update(seconds=round(seconds, 1), machine=machine(), jobs=self.context.options.jobs, backend=self.context.options.backend)
+                options = self.context.options
+                line.update(seconds=round(seconds, 1), machine=machine(), jobs=options.jobs, backend=options.backend)
                 self.results.add(line)
                 print(f"{seconds:7.1f} s  {job.key}", flush=True)
                 with self.lock:
