@@ -137,7 +137,7 @@ class Errors(unittest.TestCase):
         self.says("/nowhere: found nothing of this name", lambda: mixlora.Model("/nowhere"))
         self.says('key "rank": found 3; expected no such setting; there are adapters, evaluation, gradients, model, precision, router_loss, '
                   "threads", lambda: golden(rank=3))
-        self.says("there are act_fn, adapter, alpha, batch,", lambda: mixlora.Training(GOLDEN / "model", "/nowhere", ranks=3))
+        self.says("there are accumulate, act_fn, adapter, alpha, batch, clip, data,", lambda: mixlora.Training(GOLDEN / "model", "/nowhere", ranks=3))
         self.says("expected a whole number in 1...1024", lambda: golden(threads=0))
         self.says("/nowhere", lambda: model.trace("/nowhere"))
         self.says("a token in 0..<61", lambda: model.trace({"input_ids": [[61]]}))
