@@ -84,7 +84,7 @@ struct EvaluateCommand: ComputingCommand {
       texts, with: tokenizer, chat: ChatLayout(model: model, tokenizer, encoding), vocabulary: files.configuration.vocabulary,
       positions: files.configuration.contextLength, from: data, note: writeNote)
     let samples = encoded.samples
-    for group in try groups() {
+    for group in groups {
       let decoder = try files.decoder(adapters: group.map { .folder($0) }, on: backend)
       let losses = try decoder.meanLosses(of: samples, adapters: Array(0..<max(1, group.count)), batch: 16, on: backend)
       for (n, (loss, tokens)) in losses.enumerated() {
@@ -104,11 +104,12 @@ struct EvaluateCommand: ComputingCommand {
   }
 
   /// The adapters that are asked together: those that share the base, and each by itself that changes it; none is the base model.
-  private func groups() throws -> [[String]] {
-    if adapter.isEmpty { return [[]] }
-    let changes = try adapter.map { try AdapterConfiguration(contentsOf: "\($0)/adapter_config.json").replacesBase }
-    let sharing = zip(adapter, changes).filter { !$1 }.map(\.0)
-    return (sharing.isEmpty ? [] : [sharing]) + zip(adapter, changes).filter(\.1).map { [$0.0] }
+  private var groups: [[String]] {
+    if adapter.count < 2 { return [adapter] }
+    // One that cannot be read is said where it is opened.
+    let changing = adapter.filter { (try? AdapterConfiguration(contentsOf: "\($0)/adapter_config.json"))?.replacesBase ?? false }
+    let sharing = adapter.filter { !changing.contains($0) }
+    return (sharing.isEmpty ? [] : [sharing]) + changing.map { [$0] }
   }
 
   /// The accuracies of each adapter on each task.
@@ -121,7 +122,7 @@ struct EvaluateCommand: ComputingCommand {
     guard longest <= 1 << 16 else {
       throw CheckpointError(file: data, found: "a question of \(longest) bytes", expected: "at most \(1 << 16)")
     }
-    for (n, group) in try groups().enumerated() {
+    for (n, group) in groups.enumerated() {
       let decoder = try files.decoder(adapters: group.map { .folder($0) }, on: backend)
       for (task, questions) in questions {
         let results: [AnswerScores]

@@ -157,6 +157,32 @@ import Training
     }
   }
 
+  /// PiSSA takes its factors out of the base, which nobody else can then read.
+  @Test func anAdapterThatChangesTheBaseIsAskedByItself() throws {
+    let scratch = try Scratch()
+    let folder = try TrainingCase.folder(scratch)
+    for (name, extra) in [("own", ["--method", "lora", "--init", "pissa"]), ("first", []), ("second", ["--seed", "7"])] {
+      let made = try Program.run(TrainingCase.arguments(folder, name, "--steps", "2") + extra)
+      #expect(made.code == 0, "\(made.error)")
+    }
+    func losses(_ names: [String]) throws -> [String: Double] {
+      let result = try Program.run(
+        ["evaluate", "--model", "model", "--data", "data.jsonl", "--json", "--threads", "1"] + names.flatMap { ["--adapter", $0] },
+        in: folder)
+      return Dictionary(
+        uniqueKeysWithValues: try lines(result).map { ($0["adapter"]?.stringValue ?? "", $0["loss"]?.doubleValue ?? .nan) })
+    }
+    let together = try losses(["own", "first", "second"])
+    #expect(Set(together.values).count == 3)
+    for name in ["own", "first", "second"] {
+      let alone = try losses([name])
+      #expect(abs((together[name] ?? .nan) - (alone[name] ?? 0)) <= 1e-6, "\(name): \(together), alone \(alone)")
+    }
+    let refused = try Program.run(
+      ["generate", "--model", "model", "--prompt", "a", "--adapter", "first", "--adapter", "own"], in: folder)
+    #expect(refused.code == 3 && refused.error.contains("own/adapter_config.json"), "\(refused.error)")
+  }
+
   @Test func theBatchesOfTwoNameEachRowsAdapter() throws {
     let scratch = try place()
     #expect(try train(scratch, configuration(), "--dump-batches", "batches.safetensors", "--dry-run").code == 0)

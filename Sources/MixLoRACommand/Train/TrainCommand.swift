@@ -22,8 +22,8 @@ struct TrainCommand: ComputingCommand {
 
       --config reads what MoE-PEFT's launcher writes. Several adapters in it are trained together over one base, each as it would be \
       alone; adapter, metrics and pictures of each are in the folder of its name in --out, and --json prints a line for each. An \
-      adapter's data is relative to the working directory; tasks need --data here. warmup_steps is ignored, as there. On purpose other than there: the loss counts answers and their end token, no \
-      prompt and no padding (--loss-on all adds the prompts); every epoch is shuffled anew; gradients are clipped (--clip 0 turns that off).
+      adapter's data is relative to the working directory; tasks need --data here. warmup_steps is ignored, as there. On purpose \
+      other than there: the loss counts answers and their end token, no prompt and no padding (--loss-on all adds the prompts); every epoch is shuffled anew; gradients are clipped (--clip 0 turns that off).
 
       --dump-batches writes step.N.input_ids, step.N.attention_mask and step.N.labels of every step N from 1, I64 (B,T), padded on \
       the right, and of several adapters step.N.adapter, I64 (B); without the prefix they are a batch for mixlora trace.
