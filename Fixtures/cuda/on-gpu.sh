@@ -75,6 +75,7 @@ one_case() {  # MODEL ADAPTER|- BATCH
   [ "$2" = - ] || adapter=(--adapter "$2")
   place=$(mktemp -d)
   for type in float64 float32; do
+    rm -f "$place/verdict"
     gpu trace --quiet --model "$1" "${adapter[@]}" --batch "$3" --backward --dtype $type --out "$place/$type" \
       && "$binary" compare --model "$1" "${adapter[@]}" --batch "$3" --precision $type "$place/$type" >"$place/verdict" \
       && echo "right $3 $type" && continue

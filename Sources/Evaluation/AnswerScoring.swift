@@ -14,20 +14,22 @@ import Tensors
 public struct AnswerScoring<B: Backend> {
   private let decoder: Decoder<B>
   private let backend: B
+  /// Adapters, or the base where there is none: who is asked.
+  private let owners: Range<Int>
 
   /// Scores with `decoder`.
-  public init(_ decoder: Decoder<B>, on backend: B) {
+  ///
+  /// - Parameter adapters: those that are asked; nil for all.
+  public init(_ decoder: Decoder<B>, adapters: Range<Int>? = nil, on backend: B) {
     self.decoder = decoder
     self.backend = backend
+    owners = adapters ?? 0..<max(1, decoder.adapters.count)
   }
 
   /// Tokens that are run through the model at a time, about, those of all adapters together.
   private static var batchTokens: Int { 2048 }
 
-  /// Adapters, or the base where there is none: who is asked.
-  private var owners: Range<Int> { 0..<max(1, decoder.adapters.count) }
-
-  /// Asks every adapter all questions of a task, in the same batches; without one the base is asked.
+  /// Asks these adapters all questions of a task, in the same batches; without one the base is asked.
   ///
   /// - Throws: `CheckpointError` for a token that the model does not have, `NonFiniteValue` for a score, and what the device reports.
   public func score(_ questions: [QuestionTask.Question], _ task: QuestionTask, with encoder: some TextEncoder) throws
@@ -58,7 +60,7 @@ public struct AnswerScoring<B: Backend> {
     var results = owners.map { _ in result }
     for range in batches(prompts) {
       let logits = try lastLogits(Array(prompts[range]), of: labelTokens.compactMap { $0 })
-      for (row, (owner, index)) in zip(logits, owners.flatMap { owner in range.map { (owner, $0) } }) {
+      for (row, (owner, index)) in zip(logits, results.indices.flatMap { owner in range.map { (owner, $0) } }) {
         guard row.allSatisfy(\.isFinite) else { throw Self.notFinite(index) }
         var values = row[...]
         let scores = labelTokens.map { $0 == nil ? -.infinity : values.removeFirst() }
@@ -71,7 +73,7 @@ public struct AnswerScoring<B: Backend> {
     for range in batches(candidates) {
       for (owner, found) in try logLikelihoods(Array(candidates[range])).enumerated() { likelihoods[owner] += found }
     }
-    for owner in owners { try count(likelihoods[owner], questions, into: &results[owner]) }
+    for owner in results.indices { try count(likelihoods[owner], questions, into: &results[owner]) }
     return results
   }
 
@@ -123,7 +125,9 @@ public struct AnswerScoring<B: Backend> {
 
   /// Σ log p of each sequence's labels, under each adapter.
   private func logLikelihoods(_ sequences: [PackedSequence]) throws -> [[Double]] {
-    try decoder.labelLosses(of: packed(sequences), Run(backend)).map { losses in
+    let all = try decoder.labelLosses(of: packed(sequences), Run(backend))
+    return owners.map { owner in
+      let losses = all[owner]
       var first = 0
       return sequences.map { sequence in
         let count = sequence.labels.count { $0 != nil }

@@ -17,7 +17,7 @@ struct EvaluateCommand: ComputingCommand {
       --data is a folder of TASK/test.jsonl, or a file as train takes it. Of a file the mean cross-entropy of the columns that count is \
       printed: what train calls validation_loss; perplexity is its exponential, tokens are those columns. Records that are too long \
       are dealt with as in train (--too-long). A question of a task is never cut; those too long for the model are counted. Several \
-      adapters are asked in the same batches, over one base.
+      adapters are asked in the same batches, over one base; those that change it (PiSSA, saved modules) follow, each by itself.
 
       Of tasks, accuracy_label is the authors' way: the likeliest label after the prompt; \
       accuracy_likelihood takes the candidate whose text is likeliest, accuracy_likelihood_per_byte the likeliest a byte. Each \
@@ -84,9 +84,10 @@ struct EvaluateCommand: ComputingCommand {
       texts, with: tokenizer, chat: ChatLayout(model: model, tokenizer, encoding), vocabulary: files.configuration.vocabulary,
       positions: files.configuration.contextLength, from: data, note: writeNote)
     let samples = encoded.samples
-    for group in groups {
+    for group in groups(on: files.configuration) {
       let decoder = try files.decoder(adapters: group.map { .folder($0) }, on: backend)
-      let losses = try decoder.meanLosses(of: samples, adapters: Array(0..<max(1, group.count)), batch: 16, on: backend)
+      let losses = try decoder.meanLosses(
+        of: samples, adapters: Array(0..<max(1, group.count)), batch: max(1, 16 / max(1, group.count)), on: backend)
       for (n, (loss, tokens)) in losses.enumerated() {
         let adapter = group.isEmpty ? nil : group[n]
         guard loss.isFinite else { throw NonFiniteValue("the loss on \(data)", at: adapter ?? model, "is \(loss)") }
@@ -103,9 +104,11 @@ struct EvaluateCommand: ComputingCommand {
     }
   }
 
-  /// The adapters that are asked together: those that share the base, and each by itself that changes it; none is the base model.
-  private var groups: [[String]] {
+  /// The adapters that are asked together: those that share the base, then each by itself that changes it; none is the base model. Where
+  /// angles depend on the longest sequence of a batch, each is asked by itself: another's would stand beside other questions.
+  private func groups(on configuration: DecoderConfiguration) -> [[String]] {
     if adapter.count < 2 { return [adapter] }
+    if configuration.rotary.scaling.map({ $0.dependence(on: .max) != 0 }) ?? false { return adapter.map { [$0] } }
     // One that cannot be read is said where it is opened.
     let changing = adapter.filter { (try? AdapterConfiguration(contentsOf: "\($0)/adapter_config.json"))?.replacesBase ?? false }
     let sharing = adapter.filter { !changing.contains($0) }
@@ -122,12 +125,20 @@ struct EvaluateCommand: ComputingCommand {
     guard longest <= 1 << 16 else {
       throw CheckpointError(file: data, found: "a question of \(longest) bytes", expected: "at most \(1 << 16)")
     }
-    for (n, group) in groups.enumerated() {
+    for (n, group) in groups(on: files.configuration).enumerated() {
       let decoder = try files.decoder(adapters: group.map { .folder($0) }, on: backend)
       for (task, questions) in questions {
+        func score(_ asked: Range<Int>) throws -> [AnswerScores] {
+          do { return try AnswerScoring(decoder, adapters: asked, on: backend).score(questions, task, with: tokenizer) } catch let error
+            as NonFiniteValue where asked.count == 1
+          {
+            throw error.within("\(group.isEmpty ? model : group[asked.lowerBound]), \(task.rawValue)")
+          }
+        }
         let results: [AnswerScores]
-        do { results = try AnswerScoring(decoder, on: backend).score(questions, task, with: tokenizer) } catch let error as NonFiniteValue {
-          throw error.within("\(group.isEmpty ? model : group.joined(separator: ", ")), \(task.rawValue)")
+        do { results = try score(0..<max(1, group.count)) } catch is NonFiniteValue where group.count > 1 {
+          for i in group.indices { print(line(group[i], task, try score(i..<i + 1)[0])) }  // up to the one that it is
+          continue
         }
         if results[0].tooLong > 0, n == 0 {
           let positions = decoder.configuration.contextLength ?? 0
@@ -137,7 +148,7 @@ struct EvaluateCommand: ComputingCommand {
         }
         for (i, result) in results.enumerated() {
           let adapter = group.isEmpty ? nil : group[i]
-          print(json ? line(adapter, task, result).serialized() : text(adapter, task, result))
+          print(line(adapter, task, result))
         }
       }
     }
@@ -150,7 +161,11 @@ struct EvaluateCommand: ComputingCommand {
     ]
   }
 
-  private func line(_ adapter: String?, _ task: QuestionTask, _ result: AnswerScores) -> JSON {
+  private func line(_ adapter: String?, _ task: QuestionTask, _ result: AnswerScores) -> String {
+    json ? object(adapter, task, result).serialized() : text(adapter, task, result)
+  }
+
+  private func object(_ adapter: String?, _ task: QuestionTask, _ result: AnswerScores) -> JSON {
     var object = JSON.Object()
     object["adapter"] = adapter.map { .string($0) } ?? .null
     object["task"] = .string(task.rawValue)

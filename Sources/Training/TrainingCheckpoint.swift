@@ -12,7 +12,7 @@ import Tensors
 /// There is nothing else to save: data order and masks are functions of seed and step.
 public enum TrainingCheckpoint {
   static let prefix = "checkpoint-"
-  private static let stateFile = "state.json"
+  static let stateFile = "state.json"
   private static let momentsFile = "optimizer.safetensors"
 
   /// Steps of the checkpoints in a run's folder, in order; whether they are whole, `check` tells.

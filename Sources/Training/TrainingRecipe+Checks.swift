@@ -55,6 +55,13 @@ extension TrainingRecipe {
     guard dropout >= 0, dropout < 1 else { throw SettingsError("\(setting: "dropout") is \(dropout), expected a number in [0, 1).") }
   }
 
+  /// Whether one of several adapters may be called so: its files go into a folder of this name, in that of the run and in checkpoints.
+  /// Names that differ in case alone are one folder on some systems.
+  public static func canBeFolder(_ name: String) -> Bool {
+    !name.isEmpty && !name.contains("/") && !name.utf8.contains(0) && !name.hasPrefix(".") && !name.hasPrefix(TrainingCheckpoint.prefix)
+      && name.lowercased() != TrainingCheckpoint.stateFile && name.utf8.count < 200
+  }
+
   /// Refuses recipes that cannot be one run: of adapters without a name of their own that a folder may have, with the base trained, or
   /// with different ideas of what they share.
   ///
@@ -65,10 +72,8 @@ extension TrainingRecipe {
     var names: Set<String> = []
     for recipe in recipes {
       guard let name = recipe.name, !name.isEmpty else { throw SettingsError("One of several adapters has no name.") }
-      guard !name.contains("/"), !name.utf8.contains(0), !name.hasPrefix("."), !name.hasPrefix(TrainingCheckpoint.prefix),
-        name.utf8.count < 200
-      else { throw SettingsError("'\(name)' is no name of an adapter's folder.") }
-      guard names.insert(name).inserted else { throw SettingsError("Two adapters are called '\(name)'.") }
+      guard canBeFolder(name) else { throw SettingsError("'\(name)' is no name of an adapter's folder.") }
+      guard names.insert(name.lowercased()).inserted else { throw SettingsError("Two adapters are called '\(name)'.") }
       guard recipe.method != .full else { throw SettingsError("\(setting: "method") full trains the base, which several adapters share.") }
       for (setting, own, common) in [
         ("model", recipe.model, first.model), ("evaluation", recipe.evaluation.rawValue, first.evaluation.rawValue),

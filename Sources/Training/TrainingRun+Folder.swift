@@ -92,6 +92,8 @@ extension TrainingRun {
       let (key, found, expected) = (member.key, member.value.serialized(), old[member.key]?.serialized() ?? "nothing")
       return switch key {
       case "samples": "\(setting: "data") has \(found) samples, but had \(expected) when the run was started."
+      case "name":
+        "The adapter is called \(found), but was called \(expected) when the run was started; its random numbers are of its name."
       case "digest": "\(setting: "data") or \(setting: "validation") holds other samples than when the run was started."
       default: "\(setting: key) is \(found), but the run was started with \(expected)."
       }

@@ -156,10 +156,8 @@ public final class TrainingRun<B: Backend> {
         throw error
       }
       step += 1
-      for (i, line) in lines {
-        try learners[i].add(line)
-        try onStep(line)
-      }
+      for (i, line) in lines { try learners[i].add(line) }
+      for (_, line) in lines { try onStep(line) }
       let isStopped = shouldStop()  // read once: an answer that changes between two looks would end the run unsaved
       if isStopped || lines.contains(where: { isSaved(learners[$0.learner]) }) { try saveCheckpoint() }
       try leave()

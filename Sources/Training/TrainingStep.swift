@@ -81,6 +81,9 @@ public struct TrainingStep<B: Backend> {
     _ batches: [PackedBatch<B>], number: Int, _ optimizers: inout [(any Optimizer<B>)?], onEnd: (Phase) -> Void = { _ in }
   ) throws -> [Result?] {
     let takesPart = optimizers.map { $0 != nil }
+    for i in takesPart.indices where !takesPart[i] && batches.contains(where: { $0.labels(of: i).count > 0 }) {
+      trap("TrainingStep: rows of adapter \(i), which takes no part")
+    }
     let results = try results(batches, number: number, onEnd: onEnd) { i, factor in optimizers[i]?.step(number, factor: factor) }
     onEnd(.update)
     return zip(results, takesPart).map { $1 ? $0 : nil }

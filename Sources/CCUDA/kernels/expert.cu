@@ -13,8 +13,8 @@
 // what blocks have left of them is joined in their order.
 #include "mx.cuh"
 
-// Blocks of 256 threads, of which a multiprocessor is to hold four in single precision: what they do between barriers is short, so that
-// time goes by waiting, and others can run then.
+// Blocks of 256 threads with registers for four of them on a multiprocessor in single precision: what they do between barriers is short,
+// so that time goes by waiting, and others can run then. Shared memory lets four of `expert_backward` in on Hopper, on others one to three.
 #define MX_EXPERTS 256, 16 / sizeof(real)
 
 /// One of the three low-rank branches: t (M,r), and all experts' B (F,E·r) or A2 (E·r,F).

@@ -57,7 +57,7 @@ struct BenchGenerateCommand: ComputingCommand {
   }
 
   func run() throws {
-    try bench.requireMemory(for: self)
+    try bench.requireMemory(for: self, recipe)
     try compute()
   }
 

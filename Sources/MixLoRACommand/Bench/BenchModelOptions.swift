@@ -35,7 +35,13 @@ struct BenchModelOptions: ParsableArguments {
   }
 
   /// Refuses, for `command`, a base that this process cannot hold.
-  func requireMemory(for command: some ComputingCommand) throws {
+  ///
+  /// - Parameter recipe: that of `count` new adapters; nil for none.
+  func requireMemory(for command: some ComputingCommand, _ recipe: TrainingRecipe?, count: Int = 1) throws {
+    if let adapter = recipe?.adapterConfiguration {
+      let numbers = try adapter.parameterCount(in: ModelFolder.configuration(model))
+      try command.requireMemory(16 * Double(count) * numbers, for: "the adapters", input: "--rank, --experts")
+    }
     guard randomWeights else { return }
     let bytes = weights == .float32 ? 4 : weights == .bfloat16 ? 2 : 18.0 / 32
     try command.requireMemory(

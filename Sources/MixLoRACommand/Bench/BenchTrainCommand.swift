@@ -77,7 +77,7 @@ struct BenchTrainCommand: ComputingCommand {
   private var recipe: TrainingRecipe { bench.recipe(method == .mixlora ? .mixlora : .lora) }
 
   func run() throws {
-    try bench.requireMemory(for: self)
+    try bench.requireMemory(for: self, recipe, count: adapters)
     try compute()
   }
 

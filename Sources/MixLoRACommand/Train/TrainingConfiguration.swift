@@ -68,7 +68,10 @@ struct TrainingConfiguration {
   private func requireName(among others: [TrainingRecipe], _ adapter: JSONReader, count: Int) throws {
     guard count > 1 else { return }
     guard let name = recipe.name, !name.isEmpty else { throw adapter.error("name", "nothing", "a name: that of the adapter's folder") }
-    if let other = others.firstIndex(where: { $0.name == name }) {
+    guard TrainingRecipe.canBeFolder(name) else {
+      throw adapter.error("name", quoted(name), "the name of a folder: no \"/\", no dot in front, not \"checkpoint-…\" or \"state.json\"")
+    }
+    if let other = others.firstIndex(where: { $0.name?.lowercased() == name.lowercased() }) {
       throw adapter.error("name", quoted(name), "another name than that of lora[\(other)]")
     }
   }
