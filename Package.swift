@@ -94,14 +94,17 @@ let package = Package(
     // The table of a GPU's functions and the text of its kernels; no header and no library of CUDA is needed to build it.
     .target(name: "CCUDA", exclude: ["kernels"]),
     .target(name: "CUDABackend", dependencies: ["Platform", "Tensors", "CCUDA"], swiftSettings: optimized),
+    // The table of MPI's functions, and ranks that add up in one order; no header and no library of MPI is needed to build it.
+    .target(name: "CMPI"),
+    .target(name: "Collectives", dependencies: ["Platform", "CMPI"], swiftSettings: optimized),
     .target(name: "Layers", dependencies: ["Platform", "Tensors"]),
     .target(name: "Checkpoints", dependencies: ["JSON", "Platform", "Tensors"], swiftSettings: optimized),
     .target(name: "Decoders", dependencies: ["Layers", "Checkpoints"]),
     .target(
       name: "Tokenization", dependencies: ["Checkpoints", "Templates"], exclude: ["Tables/make_tables.py"], swiftSettings: optimized),
     .target(name: "Samples", dependencies: ["Layers", "Tokenization"]),
-    .target(name: "Evaluation", dependencies: ["Decoders", "Samples"]),
-    .target(name: "Training", dependencies: ["Platform", "Evaluation"]),
+    .target(name: "Evaluation", dependencies: ["Collectives", "Decoders", "Samples"]),
+    .target(name: "Training", dependencies: ["Platform", "Collectives", "Evaluation"]),
     .target(name: "Generation", dependencies: ["Platform", "Decoders", "Tokenization"]),
     .target(name: "Traces", dependencies: ["Decoders"]),
     .target(name: "Stepping", dependencies: ["Platform", "Traces", "Training"], swiftSettings: optimized),
@@ -113,15 +116,15 @@ let package = Package(
     .target(
       name: "MixLoRA",
       dependencies: [
-        "Platform", "Tensors", "CPUBackend", "CUDABackend", "Layers", "Checkpoints", "Decoders", "Tokenization", "Samples", "Evaluation",
-        "Training", "Generation", "Traces", "Stepping", "Explaining", "Conformance", "Comparison",
+        "Platform", "Tensors", "CPUBackend", "CUDABackend", "Collectives", "Layers", "Checkpoints", "Decoders", "Tokenization", "Samples",
+        "Evaluation", "Training", "Generation", "Traces", "Stepping", "Explaining", "Conformance", "Comparison",
       ]),
     .executableTarget(
       name: "MixLoRACommand",
       dependencies: [
-        "CEmbedded", "Platform", "CPUBackend", "CUDABackend", "Decoders", "Tokenization", "Samples", "Evaluation", "Training", "Generation",
-        "Traces",
-        "Stepping", "Explaining", "Conformance", "Comparison",
+        "CEmbedded", "Platform", "CPUBackend", "CUDABackend", "Collectives", "Decoders", "Tokenization", "Samples", "Evaluation",
+        "Training",
+        "Generation", "Traces", "Stepping", "Explaining", "Conformance", "Comparison",
         .product(name: "ArgumentParser", package: "swift-argument-parser"),
       ]),
     links("Small", smallLinks),
@@ -167,6 +170,7 @@ let package = Package(
     .testTarget(name: "CasesTests", dependencies: ["CPUBackend", "Checkpoints", "Decoders", "Layers", "Traces", "Conformance"]),
     .testTarget(name: "ComparisonTests", dependencies: ["Checkpoints", "Conformance", "Comparison", "Decoders"]),
     .testTarget(name: "GenerationTests", dependencies: ["CPUBackend", "Generation", "Conformance", "TestModels"]),
+    .testTarget(name: "CollectivesTests", dependencies: ["Collectives"]),
     .testTarget(name: "EvaluationTests", dependencies: ["CPUBackend", "Evaluation", "TestModels"]),
     .testTarget(name: "TrainingTests", dependencies: ["MixLoRA", "CPUBackend", "Samples", "Training", "Conformance", "TestModels"]),
   ],

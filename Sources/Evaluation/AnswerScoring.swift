@@ -1,4 +1,5 @@
 import Checkpoints
+import Collectives
 import Decoders
 import Layers
 import Samples
@@ -14,15 +15,19 @@ import Tensors
 public struct AnswerScoring<B: Backend> {
   private let decoder: Decoder<B>
   private let backend: B
+  private let ranks: any Collective
   /// Adapters, or the base where there is none: who is asked.
   private let owners: Range<Int>
 
   /// Scores with `decoder`.
   ///
-  /// - Parameter adapters: those that are asked; nil for all.
-  public init(_ decoder: Decoder<B>, adapters: Range<Int>? = nil, on backend: B) {
+  /// - Parameters:
+  ///   - adapters: those that are asked; nil for all.
+  ///   - ranks: share out the batches, and each gets the results of all.
+  public init(_ decoder: Decoder<B>, adapters: Range<Int>? = nil, ranks: any Collective = Solo(), on backend: B) {
     self.decoder = decoder
     self.backend = backend
+    self.ranks = ranks
     owners = adapters ?? 0..<max(1, decoder.adapters.count)
   }
 
@@ -57,24 +62,36 @@ public struct AnswerScoring<B: Backend> {
         file: task.rawValue, found: "text with the tokenizer's token \(id)",
         expected: "tokens below \(vocabulary), the vocabulary of the model")
     }
-    var results = owners.map { _ in result }
-    for range in batches(prompts) {
+    var byLabel = owners.map { _ in 0.0 }
+    for range in own(batches(prompts)) {
       let logits = try lastLogits(Array(prompts[range]), of: labelTokens.compactMap { $0 })
-      for (row, (owner, index)) in zip(logits, results.indices.flatMap { owner in range.map { (owner, $0) } }) {
+      for (row, (owner, index)) in zip(logits, byLabel.indices.flatMap { owner in range.map { (owner, $0) } }) {
         guard row.allSatisfy(\.isFinite) else { throw Self.notFinite(index) }
         var values = row[...]
         let scores = labelTokens.map { $0 == nil ? -.infinity : values.removeFirst() }
         let best = scores.indices.dropFirst().reduce(0) { scores[$1] > scores[$0] ? $1 : $0 }
-        if task.labels[best] == questions[index].label { results[owner].byLabel += 1 }
+        if task.labels[best] == questions[index].label { byLabel[owner] += 1 }
       }
     }
+    byLabel = try ranks.sum(byLabel)
 
-    var likelihoods = owners.map { _ in [Double]() }
-    for range in batches(candidates) {
-      for (owner, found) in try logLikelihoods(Array(candidates[range])).enumerated() { likelihoods[owner] += found }
+    var likelihoods = owners.map { _ in Array(repeating: 0.0, count: candidates.count) }
+    for range in own(batches(candidates)) {
+      for (owner, found) in try logLikelihoods(Array(candidates[range])).enumerated() {
+        likelihoods[owner].replaceSubrange(range, with: found)
+      }
     }
-    for owner in results.indices { try count(likelihoods[owner], questions, into: &results[owner]) }
-    return results
+    return try byLabel.indices.map { owner in
+      var own = result
+      own.byLabel = Int(byLabel[owner])
+      try count(ranks.sum(likelihoods[owner]), questions, into: &own)
+      return own
+    }
+  }
+
+  /// Those of some batches that this rank computes.
+  private func own(_ batches: [Range<Int>]) -> [Range<Int>] {
+    batches.indices.filter { $0 % ranks.size == ranks.rank }.map { batches[$0] }
   }
 
   /// Counts the questions whose right candidate is the likeliest, from the likelihoods of all candidates.

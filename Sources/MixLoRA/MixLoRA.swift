@@ -2,6 +2,7 @@
 @_exported import CPUBackend
 @_exported import CUDABackend
 @_exported import Checkpoints
+@_exported import Collectives
 @_exported import Comparison
 @_exported import Conformance
 @_exported import Decoders

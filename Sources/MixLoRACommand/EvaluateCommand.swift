@@ -17,7 +17,8 @@ struct EvaluateCommand: ComputingCommand {
       --data is a folder of TASK/test.jsonl, or a file as train takes it. Of a file the mean cross-entropy of the columns that count is \
       printed: what train calls validation_loss; perplexity is its exponential, tokens are those columns. Records that are too long \
       are dealt with as in train (--too-long). A question of a task is never cut; those too long for the model are counted. Several \
-      adapters are asked in the same batches, over one base; those that change it (PiSSA, saved modules) follow, each by itself.
+      adapters are asked in the same batches, over one base; those that change it (PiSSA, saved modules) follow, each by itself. Ranks \
+      that mpirun or srun started share the batches out.
 
       Of tasks, accuracy_label is the authors' way: the likeliest label after the prompt; \
       accuracy_likelihood takes the candidate whose text is likeliest, accuracy_likelihood_per_byte the likeliest a byte. Each \
@@ -44,6 +45,7 @@ struct EvaluateCommand: ComputingCommand {
   @OptionGroup var sampling: SampleOptions
   @Flag(help: "Print one JSON object for each adapter, and task.")
   var json = false
+  @OptionGroup var ranks: RankOptions
   @OptionGroup var device: DeviceOptions
   @OptionGroup var common: CommonOptions
 
@@ -67,7 +69,8 @@ struct EvaluateCommand: ComputingCommand {
     if let name = isFolder ? sampling.firstGiven : task != nil ? "--task" : split.isGiven ? "--split" : nil {
       throw UsageError("\(name) goes with a \(isFolder ? "file" : "folder of tasks"); \(data) is \(isFolder ? "a folder" : "none").")
     }
-    try compute()
+    try Ranks.join(ranks)
+    try compute(threads: Ranks.agreedThreads(common))
   }
 
   func compute<B: ProfilingBackend>(on backend: B) throws {
@@ -87,7 +90,7 @@ struct EvaluateCommand: ComputingCommand {
     for group in groups(on: files.configuration) {
       let decoder = try files.decoder(adapters: group.map { .folder($0) }, on: backend)
       let losses = try decoder.meanLosses(
-        of: samples, adapters: Array(0..<max(1, group.count)), batch: max(1, 16 / max(1, group.count)), on: backend)
+        of: samples, adapters: Array(0..<max(1, group.count)), batch: max(1, 16 / max(1, group.count)), ranks: Ranks.current, on: backend)
       for (n, (loss, tokens)) in losses.enumerated() {
         let adapter = group.isEmpty ? nil : group[n]
         guard loss.isFinite else { throw NonFiniteValue("the loss on \(data)", at: adapter ?? model, "is \(loss)") }
@@ -95,7 +98,7 @@ struct EvaluateCommand: ComputingCommand {
           "adapter": adapter.map { .string($0) } ?? .null, "loss": JSON(loss), "perplexity": JSON(Double.exp(loss)), "tokens": JSON(tokens),
           "samples_cut": JSON(encoded.cut), "samples_dropped": JSON(encoded.dropped),
         ]
-        print(
+        show(
           json
             ? line.serialized()
             : "\(adapter ?? "base")  loss \(fixed(loss, 4))  perplexity \(fixed(Double.exp(loss), 3))  \(tokens) tokens of \(samples.count) records"
@@ -103,6 +106,9 @@ struct EvaluateCommand: ComputingCommand {
       }
     }
   }
+
+  /// Prints a line, once where there are several ranks.
+  private func show(_ line: String) { if Ranks.isFirst { print(line) } }
 
   /// The adapters that are asked together: those that share the base, then each by itself that changes it; none is the base model. Where
   /// angles depend on the longest sequence of a batch, each is asked by itself: another's would stand beside other questions.
@@ -129,15 +135,18 @@ struct EvaluateCommand: ComputingCommand {
       let decoder = try files.decoder(adapters: group.map { .folder($0) }, on: backend)
       for (task, questions) in questions {
         func score(_ asked: Range<Int>) throws -> [AnswerScores] {
-          do { return try AnswerScoring(decoder, adapters: asked, on: backend).score(questions, task, with: tokenizer) } catch let error
+          do {
+            return try AnswerScoring(decoder, adapters: asked, ranks: Ranks.current, on: backend).score(questions, task, with: tokenizer)
+          } catch let error
             as NonFiniteValue where asked.count == 1
           {
             throw error.within("\(group.isEmpty ? model : group[asked.lowerBound]), \(task.rawValue)")
           }
         }
         let results: [AnswerScores]
-        do { results = try score(0..<max(1, group.count)) } catch is NonFiniteValue where group.count > 1 {
-          for i in group.indices { print(line(group[i], task, try score(i..<i + 1)[0])) }  // up to the one that it is
+        // One adapter's NaN does not cost the others' answers: each is asked by itself, up to the one that it is.
+        do { results = try score(0..<max(1, group.count)) } catch is NonFiniteValue where group.count > 1 && Ranks.current.size == 1 {
+          for i in group.indices { show(line(group[i], task, try score(i..<i + 1)[0])) }
           continue
         }
         if results[0].tooLong > 0, n == 0 {
@@ -148,7 +157,7 @@ struct EvaluateCommand: ComputingCommand {
         }
         for (i, result) in results.enumerated() {
           let adapter = group.isEmpty ? nil : group[i]
-          print(line(adapter, task, result))
+          show(line(adapter, task, result))
         }
       }
     }

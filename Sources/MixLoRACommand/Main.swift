@@ -1,6 +1,7 @@
 import ArgumentParser
 import CUDABackend
 import Checkpoints
+import Collectives
 import Generation
 import Platform
 import Samples
@@ -23,30 +24,31 @@ enum Main {
   /// Ends with `code`, or with 5 if what was printed did not arrive: on a full disk behind a redirection, say.
   private static func end(printed code: Int32) -> Never {
     do { try POSIX.flushOutput() } catch {
-      writeError("error: standard output: found \"\(error)\"; expected a place that takes what is printed\n")
-      POSIX.end(5)
+      fail("error: standard output: found \"\(error)\"; expected a place that takes what is printed", 5)
     }
+    Ranks.current.leave()
+    POSIX.end(code)
+  }
+
+  /// Ends with an error, and all other ranks with it. What every rank meets the first one says; it has a second for that.
+  private static func fail(_ message: String, _ code: Int32) -> Never {
+    if !Ranks.isFirst { POSIX.sleep(1) }
+    writeError((Ranks.isFirst ? "" : "rank \(Ranks.number): ") + message + "\n")
+    Ranks.current.abort(code)
     POSIX.end(code)
   }
 
   private static func end(with error: any Error) -> Never {
     switch error {
     case let error as CheckpointError:
-      writeError("error: \(error)\n")
-      POSIX.end(error.isSystemFailure ? 5 : 3)
-    case is CUDAError:
-      writeError("error: --backend cuda: \(error)\n")
-      POSIX.end(5)
+      fail("error: \(error)", error.isSystemFailure ? 5 : 3)
+    case is CUDAError: fail("error: --backend cuda: \(error)", 5)
+    case is CollectiveError: fail("error: \(error)", 5)
     case is UsageError, is InputError, is NonFiniteValue:
-      writeError("error: \(error)\n")
-      POSIX.end(error is UsageError ? 2 : error is InputError ? 3 : 4)
-    case let error as SettingsError:
-      writeError("error: \(error.text.option)\n")
-      POSIX.end(2)
-    case let error as PromptError:
-      writeError("error: \(error.prompt == nil ? "" : "--")\(error)\n")
-      POSIX.end(2)
-    case is Interrupted: POSIX.end(130)
+      fail("error: \(error)", error is UsageError ? 2 : error is InputError ? 3 : 4)
+    case let error as SettingsError: fail("error: \(error.text.option)", 2)
+    case let error as PromptError: fail("error: \(error.prompt == nil ? "" : "--")\(error)", 2)
+    case is Interrupted: end(printed: 130)
     case let code as ExitCode: end(printed: code.rawValue)
     default:
       // Everything else is ArgumentParser's: help and version (0) or a usage error (its 64 is our 2).
@@ -56,8 +58,7 @@ enum Main {
         print(message)
         end(printed: 0)
       }
-      writeError(message + "\n")
-      POSIX.end(code == .validationFailure ? 2 : code.rawValue)
+      fail(message, code == .validationFailure ? 2 : code.rawValue)
     }
   }
 }
@@ -81,8 +82,8 @@ func writeError(_ text: String) {
   _ = try? FileDescriptor.standardError.writeAll(text.utf8)
 }
 
-/// Says what a user may want to know: always, for a note is no progress.
-func writeNote(_ text: SettingsText) { writeError("note: \(text.option)\n") }
+/// Says what a user may want to know: always, for a note is no progress; once, where there are several ranks.
+func writeNote(_ text: SettingsText) { if Ranks.isFirst { writeError("note: \(text.option)\n") } }
 
 /// Says several things that a user may want to know.
 func writeNotes(_ texts: [String]) { for text in texts { writeNote("\(text)") } }

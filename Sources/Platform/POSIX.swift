@@ -209,8 +209,24 @@ extension POSIX {
     }
   }
 
+  /// Waits so many seconds, signals or not.
+  public static func sleep(_ seconds: Double) {
+    let end = self.seconds + seconds
+    while true {
+      let left = end - self.seconds
+      guard left > 0 else { return }
+      usleep(UInt32(min(left, 0.5) * 1e6) + 1)
+    }
+  }
+
   /// Ends the process.
   public static func end(_ code: Int32) -> Never { exit(code) }
+
+  /// Ends the process from any thread, whatever the others do, with a last word on standard error.
+  public static func endAtOnce(_ code: Int32, saying text: String) -> Never {
+    _ = try? FileDescriptor.standardError.writeAll(text.utf8)
+    _exit(code)
+  }
 }
 
 // MARK: Terminal and signals

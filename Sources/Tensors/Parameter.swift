@@ -201,4 +201,20 @@ public final class ParameterArena<B: Backend> {
       lentGradients = whole
     }
   }
+
+  /// Takes the gradients out; what is added from then on begins at zero, in another buffer.
+  public func takeGradients() -> Tensor<B> {
+    let taken = gradients
+    lentGradients = nil
+    return taken
+  }
+
+  /// Puts gradients in.
+  ///
+  /// - Precondition: they have the arena's shape, and begin a buffer without gaps.
+  public func putGradients(_ gradients: Tensor<B>) {
+    requireShapes("ParameterArena", ("the gradients", gradients.shape, shape))
+    guard gradients.isContiguous, gradients.offset == 0 else { trap("an arena's gradients are a part of another buffer") }
+    lentGradients = gradients
+  }
 }

@@ -19,6 +19,6 @@ public struct SharedMemory: Equatable, Sendable {
 }
 
 extension Learner {
-  /// Bytes of `count` trained numbers in single precision, with their gradients and the optimizer's moments.
-  public func ownBytes(_ count: Int) -> Int { 4 * count * (recipe.optimizer == .adamw ? 4 : 3) }
+  /// Bytes of `count` trained numbers in single precision, with their gradients, in so many buffers, and the optimizer's moments.
+  public func ownBytes(_ count: Int, gradientBuffers: Int) -> Int { 4 * count * ((recipe.optimizer == .adamw ? 3 : 2) + gradientBuffers) }
 }

@@ -1,3 +1,4 @@
+import Collectives
 import Decoders
 import Evaluation
 import Layers
@@ -12,13 +13,15 @@ extension TrainingRun {
     let number = step + 1
     let training = TrainingStep(
       decoder, keys: learners.map { RandomKey(seed: $0.recipe.ownSeed) }, clips: learners.map(\.recipe.clip),
-      recomputes: recipe.recomputes, on: backend)
-    if !isWarm { try training.warmUp(longestMicroBatches()) }
+      recomputes: recipe.recomputes, ranks: ranks, on: backend)
+    if !isWarm { try training.warmUp(longestMicroBatches(), microBatches: mostMicroBatches) }
     isWarm = true
     let start = clock()
     for i in learners.indices { optimizers[i]?.learningRate = learners[i].learningRate(atStep: step) }
-    let batches = packed(learners.indices.map { learners[$0].microBatches(ofStep: step) })
-    let results = try training.run(batches, number: number, &optimizers)
+    let parts = learners.indices.map { learners[$0].microBatches(ofStep: step) }
+    let (whole, own) = share(of: parts)
+    let batches = own.map { packed(parts, $0) }
+    let results = try training.run(batches, of: whole, number: number, &optimizers)
     let values = try backend.download(results.flatMap { $0?.tensors ?? [] }).map { $0.map { Double($0) } }
     let seconds = max(clock() - start, 1e-9)
     var rest = values[...]
@@ -28,12 +31,12 @@ extension TrainingRun {
       let own = Array(rest.prefix(result.tensors.count))
       rest = rest.dropFirst(own.count)
       let (loss, norm, auxiliary) = (own[0][0], own[1][0], result.balanceLoss == nil ? 0 : own[2][0])
-      guard (loss + auxiliary).isFinite, norm.isFinite else { throw try nonFinite(training, batches, number, learners[i]) }
+      guard (loss + auxiliary).isFinite, norm.isFinite else { throw try nonFinite(training, batches, whole, number, learners[i]) }
       let load = own.suffix(result.expertCounts.count).map { counts in
         let slots = counts.reduce(0, +)
         return counts.map { slots > 0 ? $0 / slots : 0 }
       }
-      let tokens = batches.reduce(0) { $0 + (decoder.adapters.isEmpty ? $1.tokens : $1.rows(of: i).count) }
+      let tokens = Int(whole.totals[i].tokens)
       var line = Metrics(
         step: number, loss: loss, auxLoss: auxiliary, learningRate: learners[i].learningRate(atStep: step), gradientNorm: norm,
         tokens: tokens, tokensPerSecond: Double(tokens) / seconds, expertLoad: load.isEmpty ? nil : load)
@@ -43,29 +46,44 @@ extension TrainingRun {
     for n in lines.indices where learners[lines[n].learner].validates(after: number) {
       let learner = learners[lines[n].learner]
       lines[n].line.validationLoss =
-        try decoder.meanLoss(of: learner.validation, adapter: learner.number, batch: learner.recipe.batch, on: backend).loss
+        try decoder.meanLoss(of: learner.validation, adapter: learner.number, batch: learner.recipe.batch, ranks: ranks, on: backend).loss
     }
     return lines
   }
 
   private func nonFinite(
-    _ training: TrainingStep<B>, _ batches: [PackedBatch<B>], _ number: Int, _ learner: Learner<B>
+    _ training: TrainingStep<B>, _ batches: [PackedBatch<B>], _ whole: WholeStep, _ number: Int, _ learner: Learner<B>
   ) throws -> NonFiniteValue {
     NonFiniteValue(
-      try training.findNonFinite(batches, number: number) ?? "the gradient's norm",
+      try training.findNonFinite(batches, of: whole, number: number) ?? "the gradient's norm",
       at: "step \(number)" + (learner.place.map { " of \($0)" } ?? ""),
       "is the first tensor with a value that is not finite; the parameters are those before the step")
   }
 
-  /// The n-th micro-batches of all together: of each learner's, sequence by sequence, its samples numbered through.
-  private func packed(_ parts: [[[PackedSequence]]]) -> [PackedBatch<B>] {
-    var next = parts.map { _ in 0 }
-    return (0..<(parts.map(\.count).max() ?? 0)).map { n in
-      let (own, first) = (parts.map { n < $0.count ? $0[n] : [] }, next)
-      next = zip(next, own).map { $0 + $1.count }
-      return PackedBatch(own.flatMap { $0 }, firstSamples: first, on: backend)
+  /// A step of each learner's micro-batches, the n-th ones of all together, and which of them this rank computes.
+  private func share(of parts: [[[PackedSequence]]]) -> (whole: WholeStep, own: Range<Int>) {
+    let totals = parts.map { part in
+      let sequences = part.joined()
+      return StepTotals(
+        labels: Double(sequences.reduce(0) { $0 + $1.labels.count { $0 != nil } }),
+        tokens: Double(sequences.reduce(0) { $0 + $1.ids.count }))
     }
+    let count = parts.map(\.count).max() ?? 0
+    let own = SumTree(leaves: count).leaves(of: ranks.rank, of: ranks.size)
+    return (WholeStep(microBatches: count, first: own.lowerBound, totals: totals), own)
   }
+
+  /// The n-th micro-batches of all together: of each learner's, sequence by sequence, its samples numbered through.
+  private func packed(_ parts: [[[PackedSequence]]], _ n: Int) -> PackedBatch<B> {
+    let first = parts.map { $0.prefix(n).reduce(0) { $0 + $1.count } }
+    return PackedBatch(parts.flatMap { n < $0.count ? $0[n] : [] }, firstSamples: first, on: backend)
+  }
+
+  /// The most micro-batches that a step has.
+  private var mostMicroBatches: Int { learners.map(\.recipe.accumulate).max() ?? 1 }
+
+  /// Buffers of gradients that the sum over a step's micro-batches takes on one rank, a = `accumulate`: ⌈log₂ a⌉ + 1.
+  public var gradientBuffers: Int { SumTree(leaves: mostMicroBatches).values }
 
   /// Everyone's longest samples together, so that what any step needs is there from the first one on.
   private func longestMicroBatches() -> [PackedBatch<B>] {

@@ -1,4 +1,5 @@
 import Checkpoints
+import Collectives
 import Decoders
 import Evaluation
 import Samples
@@ -18,6 +19,9 @@ import Tokenization
 /// Several adapters make their steps together, from the first on, until each has made its own; then it leaves and the others go on. Each
 /// learns what it would learn alone, up to rounding. What is written of one is in a folder of its name; checkpoints are of all.
 ///
+/// Several ranks share out the micro-batches of a step and make the same adapter together that one would, to the bit. Rank 0 alone has
+/// the run's folder; what it goes on from, the others get from it.
+///
 /// Nothing here looks at a clock, a signal or a terminal: whoever runs it hands these in.
 public final class TrainingRun<B: Backend> {
   /// What is trained: one adapter, or the base; or several adapters.
@@ -28,15 +32,16 @@ public final class TrainingRun<B: Backend> {
   public let decoder: Decoder<B>
   /// Steps of the whole run: the most that a learner makes.
   public let steps: Int
-  /// The run's own folder; nil where nothing is written on the way.
+  /// The run's own folder; nil where nothing is written on the way, as on all ranks but the first.
   public let folder: String?
   /// Steps made so far, in an earlier part of the run too.
   public private(set) var step = 0
 
   let backend: B
+  let ranks: any Collective
   var optimizers: [(any Optimizer<B>)?] = []  // made at the first step: their moments are as large as the parameters; nil of who has left
   var isWarm = false
-  private let resumedStep: Int
+  private var resumedStep: Int
   private let base: JSON  // what tells the model from another
   private var damaged: Set<Int>  // steps whose checkpoints are to be replaced
   private var lock: FolderLock?
@@ -65,15 +70,18 @@ public final class TrainingRun<B: Backend> {
     try self.init([recipe], out: folder, resumes: resumes, on: backend, note: note)
   }
 
-  /// The same for several adapters: their recipes name each, and agree in what belongs to the base.
+  /// The same for several adapters: their recipes name each, and agree in what belongs to the base; and for several ranks.
   ///
   /// - Precondition: there is a recipe.
   /// - Throws: as with one recipe.
   public init(
-    _ recipes: [TrainingRecipe], out folder: String? = nil, resumes: Bool = false, on backend: B, note: (SettingsText) -> Void = { _ in }
+    _ recipes: [TrainingRecipe], out folder: String? = nil, resumes: Bool = false, ranks: any Collective = Solo(), on backend: B,
+    note: (SettingsText) -> Void = { _ in }
   ) throws {
     for recipe in recipes { try recipe.check() }
     try TrainingRecipe.requireOneRun(recipes)
+    try Self.requireWork(for: ranks, recipes)
+    let folder = ranks.rank == 0 ? folder : nil
     let common = recipes[0]
     lock = try folder.flatMap { MappedFile.isFolder($0) ? try Self.lock($0, note: note) : nil }
     let isFull = common.method == .full
@@ -87,7 +95,7 @@ public final class TrainingRun<B: Backend> {
     let learners = try recipes.enumerated().map { number, recipe in
       try Learner<B>(recipe, number: number, place: recipes.count > 1 ? recipe.name : nil, files, tokenizer, note: once)
     }
-    (self.learners, self.tokenizer, self.folder, self.backend) = (learners, tokenizer, folder, backend)
+    (self.learners, self.tokenizer, self.folder, self.backend, self.ranks) = (learners, tokenizer, folder, backend, ranks)
     steps = learners.map(\.steps).max() ?? 0
     (resumedStep, damaged) = try folder.map { try Self.resumedStep(in: $0, resumes: resumes, learners, files, note: note) } ?? (0, [])
     base = folder == nil ? .null : try files.identity()
@@ -140,7 +148,7 @@ public final class TrainingRun<B: Backend> {
   /// - Parameters:
   ///   - onStep: hears the line of every step, of each learner that makes it.
   ///   - clock: seconds of a clock that only moves forward.
-  ///   - shouldStop: asked once after every step; a run that is told to stop saves that step first.
+  ///   - shouldStop: asked once after every step; a run that is told to stop, on any rank, saves that step first.
   /// - Throws: `NonFiniteValue` for a step that gave no number, the steps before it being saved; `CheckpointError` if a file cannot be
   ///   read or written; what the device reports.
   public func run(
@@ -153,17 +161,20 @@ public final class TrainingRun<B: Backend> {
       let lines: [(learner: Int, line: Metrics)]
       do { lines = try nextStep(clock) } catch let error as NonFiniteValue {
         try saveCheckpoint()
+        try ranks.barrier()  // nobody may end the others before the first has saved
         throw error
       }
       step += 1
       for (i, line) in lines { try learners[i].add(line) }
       for (_, line) in lines { try onStep(line) }
-      let isStopped = shouldStop()  // read once: an answer that changes between two looks would end the run unsaved
+      let isStopped = try ranks.any(shouldStop())  // read once: an answer that changes between two looks would end the run unsaved
+      if step % recipe.saveEvery == 0 || step == steps { try requireSameParameters() }
       if isStopped || lines.contains(where: { isSaved(learners[$0.learner]) }) { try saveCheckpoint() }
       try leave()
-      if isStopped, step < steps { return }
+      if isStopped, step < steps { return try ranks.barrier() }
     }
     if let folder { try writeResult(to: folder) }
+    try ranks.barrier()
   }
 
   /// Whether a learner wants the step that it has made to be kept: its best, its last, or every so many.
@@ -196,6 +207,8 @@ public final class TrainingRun<B: Backend> {
       self.lock = lock
     }
     guard optimizers.isEmpty else { return }
+    try requireSameSettings()
+    resumedStep = Int(try ranks.minimum(ranks.rank == 0 ? Int64(resumedStep) : .max))
     var optimizers = learners.map { $0.steps > resumedStep ? $0.newOptimizer(decoder, on: backend) : nil }
     if let folder {
       for i in learners.indices {
@@ -204,9 +217,10 @@ public final class TrainingRun<B: Backend> {
         }
         try learners[i].resume(folder, at: resumedStep)
       }
-      step = resumedStep
       prune(folder)  // a killed run may not have come to it
     }
+    try takeValuesOfTheFirst(&optimizers, withMoments: resumedStep > 0)
+    step = resumedStep
     self.optimizers = optimizers
   }
 

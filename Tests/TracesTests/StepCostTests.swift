@@ -29,6 +29,22 @@ import Training
     #expect(cost.bytesToHost == 4)
   }
 
+  /// Sums over micro-batches wait in buffers that the warm-up has made, and are added where they lie.
+  @Test func aStepOfSeveralMicroBatchesAllocatesAndCopiesNothingEither() throws {
+    let backend = CPUFloat(threads: 1)
+    let decoder = try SmallModel.decoder(dropout: 0.1, on: backend)
+    var optimizer = AdamW(decoder.parameters, learningRate: 0, weightDecay: 0, on: backend)  // loads stay the same
+    let sequence = SmallModel.sequences[0]
+    let batches = (0..<5).map { PackedBatch([sequence], firstSamples: [$0], on: backend) }
+    let training = TrainingStep(decoder, key: RandomKey(seed: 1), on: backend)
+    try training.warmUp([batches[0]], microBatches: 5)
+    _ = try training.run([batches[0]], number: 1, &optimizer)  // what norm, clipping and update need
+    let before = backend.counters
+    _ = try training.run(batches, number: 1, &optimizer)
+    let cost = backend.counters - before
+    #expect(cost.poolMisses == 0 && cost.sharedCopies == 0 && cost.bytesToDevice == 0 && cost.bytesToHost == 0, "\(cost)")
+  }
+
   @Test func shorterBatchesLiveFromTheBuffersOfTheLongest() throws {
     let backend = CPUFloat(threads: 1)
     let decoder = try SmallModel.decoder(on: backend)

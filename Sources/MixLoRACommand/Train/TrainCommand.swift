@@ -28,12 +28,17 @@ struct TrainCommand: ComputingCommand {
       --dump-batches writes step.N.input_ids, step.N.attention_mask and step.N.labels of every step N from 1, I64 (B,T), padded on \
       the right, and of several adapters step.N.adapter, I64 (B); without the prefix they are a batch for mixlora trace.
 
+      Started by mpirun, mpiexec or srun, the processes are ranks of one run: they share out the parts of a step (--accumulate, at \
+      least as many) and make the same files, to the bit, that one process makes. Rank 0 alone needs --out, and prints. MPI's library \
+      is found by itself, or is the file in MIXLORA_MPI.
+
       Examples:
         mixlora train --model SmolLM2-135M --data tasks --task 'arc-e;boolq;obqa' --out run --steps 300 --batch 8 --rank 8 --alpha 16
         mixlora train --model SmolLM2-135M --data mine.jsonl --out run --epochs 2 --validation held-out.jsonl --evaluate-every 50
         mixlora train --model SmolLM2-135M --data mine.jsonl --out run --dry-run
         mixlora train --model SmolLM2-135M --data mine.jsonl --out run --resume
         mixlora train --model SmolLM2-135M --data tasks --config moe_peft.json --out run
+        mpirun -n 4 --bind-to none mixlora train --model SmolLM2-135M --data mine.jsonl --out run --accumulate 8 --threads 4
       """)
 
   @Option(help: ArgumentHelp("Model to fine-tune: a Hugging Face folder or a GGUF file.", valueName: "path"))
@@ -108,6 +113,7 @@ struct TrainCommand: ComputingCommand {
   var config: String?
   @Flag(help: "Print one JSON object at the end.")
   var json = false
+  @OptionGroup var ranks: RankOptions
   @OptionGroup var device: DeviceOptions
   @OptionGroup var common: CommonOptions
 
@@ -129,8 +135,10 @@ struct TrainCommand: ComputingCommand {
       throw CheckpointError(
         file: config, place: .key("lora[\(first)].data"), found: "nothing", expected: "a path; or --data for all adapters")
     }
+    try Ranks.join(ranks)
     // Bits depend on the threads, so a resumed run has those that it was started with.
-    try compute(threads: common.threads ?? (resume ? TrainingCheckpoint.threads(ofRunIn: out) : nil))
+    let kept = resume && Ranks.isFirst && common.threads == nil ? TrainingCheckpoint.threads(ofRunIn: out) : nil
+    try compute(threads: Ranks.agreedThreads(common, kept: kept))
   }
 
   func compute<B: ProfilingBackend>(on backend: B) throws {
@@ -138,12 +146,12 @@ struct TrainCommand: ComputingCommand {
     for i in recipes.indices { recipes[i].threads = backend.threadCount }
     try requireOwnDump(recipes)
     try requireMemory(for: recipes)
-    let run = try TrainingRun(recipes, out: dryRun && !resume ? nil : out, resumes: resume, on: backend, note: writeNote)
+    let run = try TrainingRun(
+      recipes, out: dryRun && !resume ? nil : out, resumes: resume, ranks: Ranks.current, on: backend, note: writeNote)
     if !dryRun { try run.prepare() }
-    if let dumpBatches { try run.writeBatches(to: dumpBatches) }
-    guard !dryRun else { return print(TrainingPreview(run).text(json: json)) }
-    let pace = try run.run(quiet: common.quiet)
-    print(run.report(pace, out: out, json: json))
+    if let dumpBatches, Ranks.isFirst { try run.writeBatches(to: dumpBatches) }
+    let text = try dryRun ? TrainingPreview(run).text(json: json) : run.report(run.run(quiet: common.quiet), out: out, json: json)
+    if Ranks.isFirst { print(text) }
   }
 
   /// The settings of each adapter: those of `--config`, and over them what is given here.

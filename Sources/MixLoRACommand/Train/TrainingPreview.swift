@@ -27,7 +27,8 @@ struct TrainingPreview<B: Backend> {
       "trainable_parameters": JSON(run.parameterCount(of: learner)), "frozen_parameters": JSON(frozen),
       "samples": JSON(learner.samples.count), "tokens": JSON(tokens(learner)), "longest": JSON(longest(learner)),
       "samples_cut": JSON(learner.cutSamples), "samples_dropped": JSON(learner.droppedSamples), "steps": JSON(learner.steps),
-      "peak_resident_bytes": JSON(POSIX.peakResidentBytes), "first_sample": JSON(firstSample(learner)),
+      "peak_resident_bytes": JSON(POSIX.peakResidentBytes), "gradient_buffers": JSON(run.gradientBuffers),
+      "first_sample": JSON(firstSample(learner)),
     ]
     for (key, value) in members { object[key] = value }
     return .object(object)
@@ -40,7 +41,7 @@ struct TrainingPreview<B: Backend> {
       trained parameters   \(trained) (\(fixed(100 * Double(trained) / Double(trained + frozen), 2)) % of \(trained + frozen))
       samples              \(learner.samples.count), \(tokens(learner)) tokens, longest \(longest(learner)); \(learner.cutSamples) cut, \(learner.droppedSamples) dropped
       steps                \(learner.steps) of \(learner.recipe.batch) samples, \(learner.stepsPerEpoch) to an epoch
-      memory so far        \(gibibytes(peak)); gradients and moments add \(gibibytes(Double(learner.ownBytes(trained) - 4 * trained)))
+      memory so far        \(gibibytes(peak)); gradients\(inBuffers) and moments add \(gibibytes(Double(ownBytes(learner) - 4 * trained)))
       first sample, counted tokens in brackets:
       \(firstSample(learner))
       """
@@ -71,12 +72,18 @@ struct TrainingPreview<B: Backend> {
       ? String(decoding: both.utf8.dropFirst(before.utf8.count), as: UTF8.self) : tokenizer.decodeText([id])
   }
 
+  private func ownBytes(_ learner: Learner<B>) -> Int {
+    learner.ownBytes(run.parameterCount(of: learner), gradientBuffers: run.gradientBuffers)
+  }
+
+  private var inBuffers: String { run.gradientBuffers > 1 ? " (\(run.gradientBuffers) buffers, to add up a step's parts)" : "" }
+
   // MARK: What they share
 
   /// What is in memory before the first step, but for the adapters' values, is the base's.
   private var memory: SharedMemory {
     SharedMemory(
-      base: peak - Double(4 * run.parameterCount), own: run.learners.map { Double($0.ownBytes(run.parameterCount(of: $0))) })
+      base: peak - Double(4 * run.parameterCount), own: run.learners.map { Double(ownBytes($0)) })
   }
 
   private var sharedJSON: JSON {

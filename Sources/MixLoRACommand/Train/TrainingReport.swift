@@ -1,4 +1,5 @@
 import Checkpoints
+import Collectives
 import Decoders
 import Platform
 import Training
@@ -9,6 +10,8 @@ struct TrainingPace {
   var tokens: [String?: Int] = [:]
   /// Seconds, the writing included.
   var seconds = 0.0
+  /// What this rank exchanged with others.
+  var traffic = Traffic()
 }
 
 extension TrainingRun {
@@ -18,9 +21,9 @@ extension TrainingRun {
   func run(quiet: Bool) throws -> TrainingPace {
     let stop = StopSignals()
     defer { stop.end() }
-    var progress = Progress(quiet: quiet, steps: learners.map { (name(of: $0), $0.steps) })
+    var progress = Progress(quiet: quiet || !Ranks.isFirst, steps: learners.map { (name(of: $0), $0.steps) })
     var pace = TrainingPace()
-    let start = POSIX.seconds
+    let (start, before) = (POSIX.seconds, Ranks.current.traffic)
     try run(
       onStep: { line in
         pace.tokens[line.adapter, default: 0] += line.tokens
@@ -28,10 +31,14 @@ extension TrainingRun {
       }, clock: { POSIX.seconds }, shouldStop: { stop.isAsked })
     progress.end()
     guard step == steps else {
-      writeError("interrupted after step \(step); mixlora train with the same options and --resume goes on from there\n")
+      if Ranks.isFirst {
+        writeError("interrupted after step \(step); mixlora train with the same options and --resume goes on from there\n")
+      }
       throw Interrupted()
     }
     pace.seconds = POSIX.seconds - start
+    let after = Ranks.current.traffic
+    (pace.traffic.bytes, pace.traffic.seconds) = (after.bytes - before.bytes, after.seconds - before.seconds)
     return pace
   }
 
@@ -40,7 +47,16 @@ extension TrainingRun {
 
   /// Says how the run went, a line an adapter.
   func report(_ pace: TrainingPace, out: String, json: Bool) -> String {
-    learners.map { report($0, pace, out: name(of: $0).map { "\(out)/\($0)" } ?? out, json: json) }.joined(separator: "\n")
+    let lines = learners.map { report($0, pace, out: name(of: $0).map { "\(out)/\($0)" } ?? out, json: json) }
+    guard Ranks.current.size > 1 else { return lines.joined(separator: "\n") }
+    let exchange: JSON = [
+      "ranks": JSON(Ranks.current.size), "sent_bytes": JSON(pace.traffic.bytes), "exchange_seconds": JSON(pace.traffic.seconds),
+      "seconds": JSON(pace.seconds),
+    ]
+    let text =
+      "\(Ranks.current.size) ranks; the first sent \(fixed(Double(pace.traffic.bytes) / 1e6, 1)) MB in all and spent "
+      + "\(fixed(100 * pace.traffic.seconds / max(pace.seconds, 1e-9), 1)) % of the time in exchanges, waiting included"
+    return (lines + [json ? exchange.serialized() : text]).joined(separator: "\n")
   }
 
   private func report(_ learner: Learner<B>, _ pace: TrainingPace, out: String, json: Bool) -> String {
