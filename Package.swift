@@ -45,7 +45,7 @@ func libraryPacksRelocations() -> Bool {
 
 /// A target without code for the settings of the products that name it: those of a target that tests need too would be the tests' as well.
 func links(_ name: String, _ settings: [LinkerSetting]) -> Target {
-  .target(name: "\(name)Links", path: "Sources/Links", sources: ["\(name).c"], publicHeadersPath: ".", linkerSettings: settings)
+  .target(name: "\(name)Links", path: "Sources/Links/\(name)", publicHeadersPath: ".", linkerSettings: settings)
 }
 
 /// A small program: what nothing calls is left out (Swift's static library asks for the contrary), equal functions stand once.

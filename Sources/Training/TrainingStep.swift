@@ -8,12 +8,13 @@ import Tensors
 ///     loss = Σ of the cross-entropies of all labeled rows / their number  +  Σ_m (n_m / n) aux_m
 ///     norm = √Σ ‖g‖²        factor = min(1, clip / (norm + 10⁻⁶))        update from factor · g
 ///
-/// n_m real tokens of n are in micro-batch m. Losses and gradients of micro-batches are added in the order of a ``SumTree``, whoever
-/// computes them: one process, or ranks that exchange what they added. Adapters over one base share its products and nothing else: rows, loss, norm, factor,
-/// optimizer and random masks are each one's own, so it learns what it would learn alone. Where there is none, the base is trained.
+/// n_m real tokens of n are in micro-batch m. Losses and gradients of micro-batches are added in the order of a `SumTree`, whoever
+/// computes them: one process, or ranks that exchange what they added. Adapters over one base share its products and nothing else: rows,
+/// loss, norm, factor, optimizer and random masks are each one's own, so it learns what it would learn alone. Where there is none, the
+/// base is trained.
 ///
 /// Loss, norm and factor stay on the device: nothing waits inside a step. If one of them is not finite no update changes anything, of
-/// whatever adapter; ``findNonFinite(_:number:)`` then runs the step again with a hook that looks and names the first such tensor.
+/// whatever adapter; ``findNonFinite(_:of:number:)`` then runs the step again with a hook that looks and names the first such tensor.
 public struct TrainingStep<B: Backend> {
   let decoder: Decoder<B>
   let backend: B
