@@ -28,9 +28,10 @@ MX_KERNEL copy_integers(const int *x, int *y, i64 count) {
 }
 MX_ENTRY(copy_integers)
 
-// Moves the error word to where it is downloaded from, and clears it.
+// Moves the error word to where it is downloaded from, and clears it. What is downloaded behind it begins at the 16th byte.
 MX_KERNEL take_error(int *word, int *to) {
   for (int i = 0; i < 3; i++) to[i] = word[i], word[i] = 0;
+  to[3] = 0;
 }
 MX_ENTRY(take_error)
 
