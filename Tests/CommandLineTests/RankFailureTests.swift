@@ -60,7 +60,7 @@ import Testing
     let line = #"{"prompt":"what is it?","completion":"\#(String(repeating: " it is one.", count: 40))"}"#
     try AtomicFile.write(Array(repeating: line, count: 16).joined(separator: "\n"), to: folder.path + "/data.jsonl")
     for attempt in 1...4 {
-      let (launched, ranks, said) = try start(launcher, folder, "run-\(attempt)", ranks: 3, "--rank-timeout", "6")
+      let (launched, ranks, said) = try start(launcher, folder, "run-\(attempt)", ranks: 3, "--rank-timeout", "7")
       let process = try #require(ranks[victim])
       kill(process, SIGSTOP)
       let others = ranks.filter { $0.key != victim }.values
@@ -71,7 +71,7 @@ import Testing
       launched.waitUntilExit()
       let text = try String(contentsOf: said, encoding: .utf8)
       #expect(looks < 2500 && launched.terminationStatus != 0, "\(looks) looks: \(text)")
-      let lines = text.split(separator: "\n").filter { $0.contains(" of 3 waited 6 s (--rank-timeout) for ") }
+      let lines = text.split(separator: "\n").filter { $0.contains(" of 3 waited 7 s (--rank-timeout) for ") }
       #expect(!lines.isEmpty, "\(text)")
       // In the middle of an exchange one may wait for another that waits, and of a function of all nobody knows.
       let isKnown = !lines.contains { $0.contains("exchange: it") || $0.contains("to which all had come") }
