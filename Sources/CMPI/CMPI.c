@@ -6,8 +6,8 @@
 
 // Every function that is used, by its name behind MPI_.
 #define FUNCTIONS(X) \
-  X(Init_thread) X(Comm_set_errhandler) X(Comm_rank) X(Comm_size) X(Type_size) X(Barrier) X(Bcast) X(Allreduce) X(Allgather) \
-  X(Sendrecv) X(Abort) X(Finalize) X(Error_string) X(Get_library_version)
+  X(Init_thread) X(Comm_set_errhandler) X(Comm_rank) X(Comm_size) X(Type_size) X(Bcast) X(Allreduce) X(Allgather) \
+  X(Sendrecv) X(Iprobe) X(Abort) X(Finalize) X(Error_string) X(Get_library_version)
 
 static struct {
 #define X(name) void *name;
@@ -16,7 +16,7 @@ static struct {
 } mpi;
 
 static enum mpi_interface interface;
-static uintptr_t world, errors_return, types[4], operations[2];  // handles, of whatever width
+static uintptr_t world, errors_return, types[4], sum;            // handles, of whatever width
 static int serialized;                                           // MPI_THREAD_SERIALIZED
 static int nobody;                                               // MPI_PROC_NULL
 
@@ -33,8 +33,7 @@ static bool take_addresses(void *library, const char *name, char *why, size_t si
   } globals[] = {
       {&world, "ompi_mpi_comm_world"}, {&errors_return, "ompi_mpi_errors_return"}, {&types[MPI_TYPE_BYTE], "ompi_mpi_byte"},
       {&types[MPI_TYPE_FLOAT], "ompi_mpi_float"}, {&types[MPI_TYPE_DOUBLE], "ompi_mpi_double"},
-      {&types[MPI_TYPE_INT64], "ompi_mpi_int64_t"}, {&operations[MPI_OPERATION_SUM], "ompi_mpi_op_sum"},
-      {&operations[MPI_OPERATION_MINIMUM], "ompi_mpi_op_min"},
+      {&types[MPI_TYPE_INT64], "ompi_mpi_int64_t"}, {&sum, "ompi_mpi_op_sum"},
   };
   for (size_t i = 0; i < sizeof globals / sizeof *globals; i++) {
     if (!(*globals[i].handle = (uintptr_t)dlsym(library, globals[i].symbol))) {
@@ -46,10 +45,9 @@ static bool take_addresses(void *library, const char *name, char *why, size_t si
 }
 
 /// Sets handles that are numbers.
-static void take_numbers(const uintptr_t numbers[8]) {
-  world = numbers[0], errors_return = numbers[1];
+static void take_numbers(const uintptr_t numbers[7]) {
+  world = numbers[0], errors_return = numbers[1], sum = numbers[6];
   memcpy(types, numbers + 2, sizeof types);
-  memcpy(operations, numbers + 6, sizeof operations);
 }
 
 bool mpi_open(const char *name, char *why, size_t size) {
@@ -68,11 +66,10 @@ bool mpi_open(const char *name, char *why, size_t size) {
     if (!take_addresses(library, name, why, size)) return false;
     interface = MPI_INTERFACE_OPEN_MPI, nobody = -2;
   } else if (major >= 1) {
-    take_numbers((const uintptr_t[]){0x101, 0x143, 0x247, 0x210, 0x214, 0x258, 0x21, 0x22});
+    take_numbers((const uintptr_t[]){0x101, 0x143, 0x247, 0x210, 0x214, 0x258, 0x21});
     interface = MPI_INTERFACE_STANDARD, nobody = -3, serialized = 2048;
   } else {
-    take_numbers((const uintptr_t[]){
-        0x44000000, 0x54000001, 0x4c00010d, 0x4c00040a, 0x4c00080b, 0x4c00083a, 0x58000003, 0x58000002});
+    take_numbers((const uintptr_t[]){0x44000000, 0x54000001, 0x4c00010d, 0x4c00040a, 0x4c00080b, 0x4c00083a, 0x58000003});
     interface = MPI_INTERFACE_MPICH, nobody = -1;
   }
   return true;
@@ -106,19 +103,14 @@ int mpi_start(int *rank, int *size) {
   return code;
 }
 
-int mpi_barrier(void) {
-#define BARRIER(H) ((int (*)(H))mpi.Barrier)((H)world)
-  return CALL(BARRIER);
-}
-
 int mpi_broadcast(void *data, int count, enum mpi_type type, int root) {
 #define BROADCAST(H) ((int (*)(void *, int, H, int, H))mpi.Bcast)(data, count, (H)types[type], root, (H)world)
   return CALL(BROADCAST);
 }
 
-int mpi_allreduce(const void *in, void *out, int count, enum mpi_type type, enum mpi_operation operation) {
+int mpi_allreduce(const void *in, void *out, int count, enum mpi_type type) {
 #define ALLREDUCE(H) \
-  ((int (*)(const void *, void *, int, H, H, H))mpi.Allreduce)(in, out, count, (H)types[type], (H)operations[operation], (H)world)
+  ((int (*)(const void *, void *, int, H, H, H))mpi.Allreduce)(in, out, count, (H)types[type], (H)sum, (H)world)
   return CALL(ALLREDUCE);
 }
 
@@ -137,6 +129,15 @@ int mpi_exchange(const void *out, int out_count, int to, void *in, int in_count,
   ((int (*)(const void *, int, H, int, int, void *, int, H, int, int, H, void *))mpi.Sendrecv)( \
       out, out_count, (H)types[type], to, 0, in, in_count, (H)types[type], from, 0, (H)world, status)
   return CALL(EXCHANGE);
+}
+
+int mpi_probe(int from, bool *is_there) {
+  long long status[8];
+  int flag = 0;
+#define PROBE(H) ((int (*)(int, int, H, int *, void *))mpi.Iprobe)(from, 0, (H)world, &flag, status)
+  int code = CALL(PROBE);
+  *is_there = flag;
+  return code;
 }
 
 int mpi_finish(void) { return ((int (*)(void))mpi.Finalize)(); }

@@ -27,12 +27,14 @@ public protocol Collective: Sendable {
   func abort(_ code: Int32)
 }
 
-/// What a rank sent, and how long it took part in exchanges, its waiting for others included.
+/// What a rank sent, and how long that took.
 public struct Traffic: Equatable, Sendable {
   /// Bytes that this rank handed to the engine for others.
   public var bytes = 0
-  /// Seconds in its calls.
+  /// Seconds in exchanges to which all had come.
   public var seconds = 0.0
+  /// Seconds before them, until the last rank came.
+  public var waiting = 0.0
 
   /// Nothing.
   public init() {}

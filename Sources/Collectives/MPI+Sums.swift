@@ -13,6 +13,7 @@ extension MPI {
       throw CollectiveError("rank \(rank) hands on other nodes than those of its \(tree.leaves(of: rank, of: size)) leaves.")
     }
     if nodes.allSatisfy(\.isEmpty) || count == 0 { return Array(repeating: 0, count: count) }
+    _ = try rollCall()
     let isHalved = size.nonzeroBitCount == 1 && nodes.allSatisfy { $0.count == 1 && $0[0].level == nodes[0][0].level }
     return try Array(unsafeUninitializedCapacity: count) { result, written in
       try isHalved ? exchangeHalves(own[0].value, into: result) : exchangeParts(own.map(\.value), nodes, into: result)
@@ -93,7 +94,7 @@ extension MPI {
     _ out: Slice<UnsafeMutableBufferPointer<T>>, to: Int, _ into: Slice<UnsafeMutableBufferPointer<T>>, from: Int
   ) throws {
     let (out, into) = (UnsafeMutableBufferPointer(rebasing: out), UnsafeMutableBufferPointer(rebasing: into))
-    try call("MPI_Sendrecv", sending: out.count * MemoryLayout<T>.stride) {
+    try call("MPI_Sendrecv", of: from < 0 ? to : from, sending: out.count * MemoryLayout<T>.stride) {
       mpi_exchange(
         out.baseAddress, Int32(out.count), Int32(to), into.baseAddress, Int32(into.count), Int32(from), Self.type(T.self))
     }

@@ -10,16 +10,17 @@ public final class MPI: Collective {
   public let size: Int
   /// What the library says of itself.
   public let version: String
-  private let watchdog: Watchdog
-  private let sent = Atomic<Int>(0)
-  private let nanoseconds = Atomic<Int>(0)
+  /// Where each rank runs: its process and machine.
+  public var places: [String] { watchdog.places }
+  let watchdog: Watchdog
+  private let counted = Mutex(Traffic())
 
   /// Opens the library and joins the job.
   ///
   /// - Parameters:
   ///   - launch: who started this process.
   ///   - library: the library's file; nil for those that fit the launcher.
-  ///   - limit: seconds that a call may wait for the others, this one included; then the process ends with exit code 5.
+  ///   - limit: seconds that a rank may wait for the others, here too; then the process says for whom and ends with exit code 5.
   /// - Throws: `CollectiveError` that lists what was tried, or says that the library is not the launcher's.
   public init(_ launch: Launch, library: String? = nil, limit: Int = 1800) throws {
     let whole = launch.size.map { " of \($0)" } ?? ""
@@ -27,7 +28,7 @@ public final class MPI: Collective {
     version = Self.text { mpi_version($0, $1) }
     watchdog = Watchdog(limit: limit, who: "rank \(launch.rank)\(whole)")
     var (rank, size): (Int32, Int32) = (0, 1)
-    let code = watchdog.watching { mpi_start(&rank, &size) }
+    let code = watchdog.watching(for: .start) { mpi_start(&rank, &size) }
     guard code == 0 else { throw CollectiveError("MPI_Init of \(version) fails: \(Self.text { mpi_explain(code, $0, $1) })") }
     (self.rank, self.size) = (Int(rank), Int(size))
     // Another MPI's library finds no launcher and believes that it is alone: n runs would write the same files.
@@ -36,6 +37,7 @@ public final class MPI: Collective {
         "\(launch.evidence) says \(launch.size ?? 0) processes, \(version) sees \(self.size): the library is not the launcher's; name the "
           + "right one in MIXLORA_MPI.")
     }
+    watchdog.places = try texts("process \(POSIX.processID) on \(POSIX.hostName)")
   }
 
   /// Names under which a launcher's library is known, then the one that any MPI 5.0 has.
@@ -72,28 +74,36 @@ public final class MPI: Collective {
 
   // MARK: Calls
 
-  /// Calls MPI; every call that waits for others goes through here.
-  func call(_ name: String, sending bytes: Int, _ body: () -> Int32) throws {
+  /// Calls a function of MPI to which all ranks have come.
+  func call(_ name: String, of partner: Int? = nil, sending bytes: Int, _ body: () -> Int32) throws {
     let start = POSIX.seconds
-    let code = watchdog.watching(body)
-    nanoseconds.add(Int((POSIX.seconds - start) * 1e9), ordering: .relaxed)
-    sent.add(bytes, ordering: .relaxed)
+    let partner = partner ?? (size == 2 ? 1 - rank : nil)
+    let code = watchdog.watching(for: partner.map { .partner($0) } ?? .all(of: name), body)
+    let seconds = POSIX.seconds - start
+    counted.withLock { ($0.bytes, $0.seconds) = ($0.bytes + bytes, $0.seconds + seconds) }
+    try check(code, name)
+  }
+
+  /// Counts seconds of waiting.
+  func waited(_ seconds: Double) { counted.withLock { $0.waiting += seconds } }
+
+  func check(_ code: Int32, _ name: String) throws {
     guard code != 0 else { return }
     throw CollectiveError("\(name) fails on rank \(rank) of \(size): \(Self.text { mpi_explain(code, $0, $1) })")
   }
 
   /// What went through calls so far.
-  public var traffic: Traffic {
-    var traffic = Traffic()
-    (traffic.bytes, traffic.seconds) = (sent.load(ordering: .relaxed), Double(nanoseconds.load(ordering: .relaxed)) * 1e-9)
-    return traffic
-  }
+  public var traffic: Traffic { counted.withLock { $0 } }
 
   /// See ``Collective/barrier()``.
-  public func barrier() throws { try call("MPI_Barrier", sending: 0) { mpi_barrier() } }
+  public func barrier() throws { _ = try rollCall() }
+
+  /// See ``Collective/minimum(_:)``.
+  public func minimum(_ value: Int64) throws -> Int64 { try rollCall(value) }
 
   /// See ``Collective/broadcast(_:from:)``.
   public func broadcast(_ bytes: UnsafeMutableRawBufferPointer, from root: Int) throws {
+    _ = try rollCall()
     for start in stride(from: 0, to: bytes.count, by: 1 << 30) {
       let part = UnsafeMutableRawBufferPointer(rebasing: bytes[start..<min(start + 1 << 30, bytes.count)])
       try call("MPI_Bcast", sending: rank == root ? part.count : 0) {
@@ -102,26 +112,23 @@ public final class MPI: Collective {
     }
   }
 
-  /// See ``Collective/minimum(_:)``.
-  public func minimum(_ value: Int64) throws -> Int64 {
-    var (value, least) = (value, Int64(0))
-    try call("MPI_Allreduce", sending: 8) { mpi_allreduce(&value, &least, 1, MPI_TYPE_INT64, MPI_OPERATION_MINIMUM) }
-    return least
-  }
-
   /// See ``Collective/sum(_:)``.
   public func sum(_ values: [Double]) throws -> [Double] {
     guard !values.isEmpty else { return [] }
+    _ = try rollCall()
     var sums = values
     try call("MPI_Allreduce", sending: 8 * values.count) {
-      mpi_allreduce(values, &sums, Int32(values.count), MPI_TYPE_DOUBLE, MPI_OPERATION_SUM)
+      mpi_allreduce(values, &sums, Int32(values.count), MPI_TYPE_DOUBLE)
     }
     return sums
   }
 
   /// Waits for the others and takes leave.
-  public func leave() { _ = watchdog.watching { mpi_barrier() == 0 ? mpi_finish() : 0 } }
+  public func leave() {
+    guard (try? barrier()) != nil else { return }
+    _ = watchdog.watching(for: .all(of: "MPI_Finalize"), mpi_finish)
+  }
 
   /// Ends the job.
-  public func abort(_ code: Int32) { mpi_abort(code) }
+  public func abort(_ code: Int32) { watchdog.watching(for: .all(of: "MPI_Abort")) { mpi_abort(code) } }
 }

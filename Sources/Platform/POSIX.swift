@@ -181,6 +181,13 @@ extension POSIX {
     return "\(text(names.sysname)) \(text(names.release)), \(text(names.machine))"
   }
 
+  /// What this machine calls itself among others.
+  public static var hostName: String {
+    var name = [CChar](repeating: 0, count: 256)
+    guard gethostname(&name, name.count - 1) == 0 else { return "unknown machine" }
+    return String(decoding: name.prefix { $0 != 0 }.map { UInt8(bitPattern: $0) }, as: UTF8.self)
+  }
+
   /// Seconds of a clock that only moves forward.
   public static var seconds: Double {
     var time = timespec()
@@ -222,9 +229,10 @@ extension POSIX {
   /// Ends the process.
   public static func end(_ code: Int32) -> Never { exit(code) }
 
-  /// Ends the process from any thread, whatever the others do, with a last word on standard error.
-  public static func endAtOnce(_ code: Int32, saying text: String) -> Never {
+  /// Ends the process from any thread, whatever the others do, some seconds after a last word on standard error.
+  public static func end(_ code: Int32, saying text: String, secondsBefore seconds: Double) -> Never {
     _ = try? FileDescriptor.standardError.writeAll(text.utf8)
+    sleep(seconds)
     _exit(code)
   }
 }

@@ -36,6 +36,8 @@ public final class TrainingRun<B: Backend> {
   public let folder: String?
   /// Steps made so far, in an earlier part of the run too.
   public private(set) var step = 0
+  /// The rank that was told to stop and with which all stopped, the lowest of them; nil while nobody was.
+  public private(set) var stoppingRank: Int?
 
   let backend: B
   let ranks: any Collective
@@ -167,7 +169,9 @@ public final class TrainingRun<B: Backend> {
       step += 1
       for (i, line) in lines { try learners[i].add(line) }
       for (_, line) in lines { try onStep(line) }
-      let isStopped = try ranks.any(shouldStop())  // read once: an answer that changes between two looks would end the run unsaved
+      let asked = try ranks.minimum(shouldStop() ? Int64(ranks.rank) : .max)  // read once: a changed answer would end the run unsaved
+      let isStopped = asked < .max
+      stoppingRank = isStopped ? Int(asked) : nil
       if step % recipe.saveEvery == 0 || step == steps { try requireSameParameters() }
       if isStopped || lines.contains(where: { isSaved(learners[$0.learner]) }) { try saveCheckpoint() }
       try leave()

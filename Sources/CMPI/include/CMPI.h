@@ -13,7 +13,6 @@
 
 enum mpi_interface { MPI_INTERFACE_NONE, MPI_INTERFACE_OPEN_MPI, MPI_INTERFACE_MPICH, MPI_INTERFACE_STANDARD };
 enum mpi_type { MPI_TYPE_BYTE, MPI_TYPE_FLOAT, MPI_TYPE_DOUBLE, MPI_TYPE_INT64 };
-enum mpi_operation { MPI_OPERATION_SUM, MPI_OPERATION_MINIMUM };
 
 /// Opens a library and finds every function in it; false with a reason in `why` if that fails.
 bool mpi_open(const char *_Nonnull library, char *_Nonnull why, size_t size);
@@ -26,13 +25,15 @@ void mpi_version(char *_Nonnull text, size_t size);
 
 /// Joins the job, for calls from one thread at a time; errors are returned from then on.
 int mpi_start(int *_Nonnull rank, int *_Nonnull size);
-int mpi_barrier(void);
 int mpi_broadcast(void *_Nullable data, int count, enum mpi_type type, int root);
-int mpi_allreduce(const void *_Nonnull in, void *_Nonnull out, int count, enum mpi_type type, enum mpi_operation operation);
+/// The sum over all ranks.
+int mpi_allreduce(const void *_Nonnull in, void *_Nonnull out, int count, enum mpi_type type);
 int mpi_allgather(const void *_Nullable in, void *_Nullable out, int count, enum mpi_type type);
 /// Sends to one rank while it receives from another; a negative rank is nobody.
 int mpi_exchange(
     const void *_Nullable out, int out_count, int to, void *_Nullable in, int in_count, int from, enum mpi_type type);
+/// Whether a message of a rank is there; does not wait for one.
+int mpi_probe(int from, bool *_Nonnull is_there);
 int mpi_finish(void);
 
 /// Ends all ranks of the job with an exit code.

@@ -50,6 +50,10 @@ enum Ranks {
     case .openMPI, .hydra:
       let ranks = try MPI(launch, library: POSIX.environment("MIXLORA_MPI"), limit: options.rankTimeout)
       joined.withLock { $0 = ranks }
+      // Hydra names a process that was killed by its number alone; Open MPI's mpirun says which rank it was.
+      if launch.launcher == .hydra {
+        writeNote("\(ranks.places.enumerated().map { "rank \($0) is \($1)" }.joined(separator: ", "))")
+      }
     }
   }
 

@@ -32,13 +32,15 @@ extension TrainingRun {
     progress.end()
     guard step == steps else {
       if Ranks.isFirst {
-        writeError("interrupted after step \(step); mixlora train with the same options and --resume goes on from there\n")
+        let who = Ranks.current.size > 1 ? " (rank \(stoppingRank ?? 0) was told to stop)" : ""
+        writeError("interrupted after step \(step)\(who); mixlora train with the same options and --resume goes on from there\n")
       }
       throw Interrupted()
     }
     pace.seconds = POSIX.seconds - start
     let after = Ranks.current.traffic
     (pace.traffic.bytes, pace.traffic.seconds) = (after.bytes - before.bytes, after.seconds - before.seconds)
+    pace.traffic.waiting = after.waiting - before.waiting
     return pace
   }
 
@@ -51,11 +53,12 @@ extension TrainingRun {
     guard Ranks.current.size > 1 else { return lines.joined(separator: "\n") }
     let exchange: JSON = [
       "ranks": JSON(Ranks.current.size), "sent_bytes": JSON(pace.traffic.bytes), "exchange_seconds": JSON(pace.traffic.seconds),
-      "seconds": JSON(pace.seconds),
+      "waiting_seconds": JSON(pace.traffic.waiting), "seconds": JSON(pace.seconds),
     ]
+    func share(_ seconds: Double) -> String { fixed(100 * seconds / max(pace.seconds, 1e-9), 1) }
     let text =
       "\(Ranks.current.size) ranks; the first sent \(fixed(Double(pace.traffic.bytes) / 1e6, 1)) MB in all and spent "
-      + "\(fixed(100 * pace.traffic.seconds / max(pace.seconds, 1e-9), 1)) % of the time in exchanges, waiting included"
+      + "\(share(pace.traffic.seconds)) % of the time in exchanges, \(share(pace.traffic.waiting)) % waiting for the others to come"
     return (lines + [json ? exchange.serialized() : text]).joined(separator: "\n")
   }
 
