@@ -5,11 +5,11 @@ import PackageDescription
   import Glibc
 #endif
 
-/// AVX2 and FMA where this very machine has them and nobody depends on us: a binary then runs where it was built.
+/// AVX2, FMA and F16C where this very machine has them and nobody depends on us: a binary then runs where it was built.
 /// `MIXLORA_NO_AVX2=1` switches it off.
 let isRoot = !Context.packageDirectory.contains("/checkouts/")
 let vectorFlags: [String] =
-  isRoot && Context.environment["MIXLORA_NO_AVX2"] == nil && machineHasAVX2() ? ["-Xcc", "-mavx2", "-Xcc", "-mfma"] : []
+  isRoot && Context.environment["MIXLORA_NO_AVX2"] == nil && machineHasAVX2() ? ["-Xcc", "-mavx2", "-Xcc", "-mfma", "-Xcc", "-mf16c"] : []
 
 /// Reads /proc/cpuinfo; false where there is none or the processor is another.
 func machineHasAVX2() -> Bool {
@@ -20,7 +20,7 @@ func machineHasAVX2() -> Bool {
     while fgets(&buffer, Int32(buffer.count), file) != nil {
       let words = String(decoding: buffer.prefix { $0 != 0 }.map { UInt8(bitPattern: $0) }, as: UTF8.self).split(
         whereSeparator: \.isWhitespace)
-      if words.first == "flags" { return words.contains("avx2") && words.contains("fma") }
+      if words.first == "flags" { return ["avx2", "fma", "f16c"].allSatisfy(words.contains) }
     }
   #endif
   return false
@@ -75,6 +75,8 @@ let package = Package(
   ],
   targets: [
     .systemLibrary(name: "COpenBLAS"),
+    // Inline functions alone.
+    .systemLibrary(name: "CVectors"),
     .target(name: "CEmbedded", exclude: ["Demo", "Capture"]),
     .target(name: "CExplorer", exclude: ["Page"]),
     .target(
@@ -85,9 +87,9 @@ let package = Package(
       swiftSettings: optimized),
     .target(name: "JSON", dependencies: ["Platform"], swiftSettings: optimized),
     .target(name: "Templates", dependencies: ["JSON", "Platform"], swiftSettings: optimized),
-    .target(name: "Tensors"),
+    .target(name: "Tensors", dependencies: ["CVectors"]),
     .target(
-      name: "CPUBackend", dependencies: ["Platform", "Tensors", "COpenBLAS"],
+      name: "CPUBackend", dependencies: ["Platform", "Tensors", "COpenBLAS", "CVectors"],
       swiftSettings: optimized + (vectorFlags.isEmpty ? [] : [.unsafeFlags(vectorFlags)]),
       // Debian has LAPACK's C interface in a library of its own; elsewhere it is in OpenBLAS.
       linkerSettings: [.linkedLibrary("lapacke", .when(platforms: [.linux]))]),

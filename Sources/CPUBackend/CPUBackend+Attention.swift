@@ -22,6 +22,7 @@ extension CPUBackend {
     core.timed("attention") {
       let (n, h, d) = (plan.rows, form.heads, form.headWidth)
       requireAttention("attention", q, k, v, plan, form)
+      if isDecoding(plan) { return attentionOfNewRows(q, k, v, plan, form) }
       let (output, outputs) = fresh(Shape(n, h * d))
       let (logSumExp, logSums) = fresh(Shape(n, h))
       let (qs, ks, vs) = (rows(q).matrix, rows(k).matrix, rows(v).matrix)

@@ -15,8 +15,15 @@ protocol CPUScalar: BinaryFloatingPoint, SIMDScalar, BitwiseCopyable, Codable, S
   static func squareRoot(_ x: Vector) -> Vector
   /// The larger of two lanes; the first where either is NaN.
   static func maximum(_ a: Vector, _ b: Vector) -> Vector
+  /// Σ of the lanes, in pairs.
+  static func total(_ x: Vector) -> Self
   /// c ← α a b + β c, on the calling thread. All sizes are positive.
   static func gemm(_ alpha: Self, _ a: Matrix<Self>, _ b: Matrix<Self>, _ beta: Self, _ c: Matrix<Self>, _ m: Int, _ n: Int, _ k: Int)
+  /// y_o ← α ⟨x, w_o⟩ + β y_o for some rows w_o of an encoded matrix, whose numbers are formed in registers; false where there is no such
+  /// kernel for its format.
+  static func multiply(
+    _ alpha: Self, _ x: UnsafeMutablePointer<Self>, _ w: EncodedMatrix, _ rows: Range<Int>, _ beta: Self, _ y: UnsafeMutablePointer<Self>
+  ) -> Bool
 }
 
 extension Float: CPUScalar {
@@ -73,6 +80,13 @@ extension Float: CPUScalar {
   static func maximum(_ a: SIMD8<Float>, _ b: SIMD8<Float>) -> SIMD8<Float> { a.replacing(with: b, where: b .> a) }
 
   @inline(__always)
+  static func total(_ x: SIMD8<Float>) -> Float {
+    let four = x.lowHalf + x.highHalf
+    let two = four.lowHalf + four.highHalf
+    return two.x + two.y
+  }
+
+  @inline(__always)
   static func gemm(
     _ alpha: Float, _ a: Matrix<Float>, _ b: Matrix<Float>, _ beta: Float, _ c: Matrix<Float>, _ m: Int, _ n: Int, _ k: Int
   ) {
@@ -101,6 +115,12 @@ extension Double: CPUScalar {
 
   @inline(__always)
   static func maximum(_ a: SIMD4<Double>, _ b: SIMD4<Double>) -> SIMD4<Double> { a.replacing(with: b, where: b .> a) }
+
+  @inline(__always)
+  static func total(_ x: SIMD4<Double>) -> Double {
+    let two = x.lowHalf + x.highHalf
+    return two.x + two.y
+  }
 
   @inline(__always)
   static func gemm(

@@ -102,7 +102,36 @@ extension CPUScalar {
       i += 4 * width
     }
     for lanes in lanes(i..<count) { s0 += x[lanes] * y[lanes] }
-    return ((s0 + s1) + (s2 + s3)).sum()
+    return total((s0 + s1) + (s2 + s3))
+  }
+
+  /// y ← Σ_j weights[j] x_j over `count` rows of `width` numbers.
+  @inline(__always)
+  static func weightedSum(
+    _ weights: UnsafeMutablePointer<Self>, _ x: Matrix<Self>, _ count: Int, _ width: Int, _ y: UnsafeMutablePointer<Self>
+  ) {
+    let lane = Vector.scalarCount
+    var column = 0
+    while column + 4 * lane <= width {  // as many sums as hide an addition's latency
+      var (s0, s1, s2, s3) = (Vector(), Vector(), Vector(), Vector())
+      for j in 0..<count {
+        let (weight, row) = (weights[j], x.base + j * x.stride + column)
+        s0 += weight * row[Lanes(start: 0, count: lane)]
+        s1 += weight * row[Lanes(start: lane, count: lane)]
+        s2 += weight * row[Lanes(start: 2 * lane, count: lane)]
+        s3 += weight * row[Lanes(start: 3 * lane, count: lane)]
+      }
+      y[Lanes(start: column, count: lane)] = s0
+      y[Lanes(start: column + lane, count: lane)] = s1
+      y[Lanes(start: column + 2 * lane, count: lane)] = s2
+      y[Lanes(start: column + 3 * lane, count: lane)] = s3
+      column += 4 * lane
+    }
+    for lanes in lanes(column..<width) {
+      var sum = Vector()
+      for j in 0..<count { sum += weights[j] * (x.base + j * x.stride)[lanes] }
+      y[lanes] = sum
+    }
   }
 
   /// The largest element; −inf without any. NaN is passed over.

@@ -1,3 +1,5 @@
+import CVectors
+
 // ggml's k-quants: blocks of 256 numbers, in sub-blocks of 16 or 32 with small whole numbers for scales (and minima), which one half each
 // (two, with minima) makes numbers of. Each product and difference is rounded to float32, in ggml's order.
 
@@ -17,7 +19,7 @@ public enum Q2_KEncoding: Encoding {
     for group in 0..<8 {  // of 32 numbers: the same two bits of 32 bytes
       for i in stride(from: 0, to: 32, by: 8) {
         let scales = byte(bytes, 2 * group + i / 16)
-        let q = wholeNumbers(twoBits(bytes, 16 + group / 4 * 32 + i, group)) - 8_388_608
+        let q = vectors_floats(twoBits(bytes, 16 + group / 4 * 32 + i, group))
         store(q * (d * Float(scales & 15)) - e * Float(scales >> 4), to: y + 32 * group + i)
       }
     }
@@ -39,8 +41,8 @@ public enum Q3_KEncoding: Encoding {
     let d = float(half: half(bytes, 108))
     for group in 0..<8 {
       for i in stride(from: 0, to: 32, by: 8) {
-        let third = (widened(bytes, i) &>> UInt32(truncatingIfNeeded: group)) & 1
-        let q = wholeNumbers(twoBits(bytes, 32 + group / 4 * 32 + i, group) | (third &<< 2)) - 8_388_612
+        let third = (vectors_bytes(bytes + i) &>> Int32(truncatingIfNeeded: group)) & 1
+        let q = vectors_floats((twoBits(bytes, 32 + group / 4 * 32 + i, group) | (third &<< 2)) &- 4)
         store(q * (d * Float(scale(bytes + 96, 2 * group + i / 16))), to: y + 32 * group + i)
       }
     }
@@ -70,9 +72,9 @@ public enum Q4_KEncoding: Encoding {
     for pair in 0..<4 {  // of sub-blocks: the low and the high halves of 32 bytes
       let (low, high) = (SubBlock(bytes, 2 * pair), SubBlock(bytes, 2 * pair + 1))
       for i in stride(from: 0, to: 32, by: 8) {
-        let pairs = widened(bytes, 16 + 32 * pair + i)
-        store((wholeNumbers(pairs & 0x0f) - 8_388_608) * low.scale - low.minimum, to: y + 64 * pair + i)
-        store((wholeNumbers(pairs &>> 4) - 8_388_608) * high.scale - high.minimum, to: y + 64 * pair + 32 + i)
+        let pairs = vectors_bytes(bytes + 16 + 32 * pair + i)
+        store(vectors_floats(pairs & 0x0f) * low.scale - low.minimum, to: y + 64 * pair + i)
+        store(vectors_floats(pairs &>> 4) * high.scale - high.minimum, to: y + 64 * pair + 32 + i)
       }
     }
   }
@@ -93,10 +95,10 @@ public enum Q5_KEncoding: Encoding {
     for pair in 0..<4 {
       let (low, high) = (SubBlock(bytes, 2 * pair), SubBlock(bytes, 2 * pair + 1))
       for i in stride(from: 0, to: 32, by: 8) {
-        let fifth = widened(bytes, 16 + i) &>> UInt32(truncatingIfNeeded: 2 * pair)
-        let pairs = widened(bytes, 48 + 32 * pair + i)
-        let lowQ = wholeNumbers((pairs & 0x0f) | ((fifth & 1) &<< 4)) - 8_388_608
-        let highQ = wholeNumbers((pairs &>> 4) | ((fifth & 2) &<< 3)) - 8_388_608
+        let fifth = vectors_bytes(bytes + 16 + i) &>> Int32(truncatingIfNeeded: 2 * pair)
+        let pairs = vectors_bytes(bytes + 48 + 32 * pair + i)
+        let lowQ = vectors_floats((pairs & 0x0f) | ((fifth & 1) &<< 4))
+        let highQ = vectors_floats((pairs &>> 4) | ((fifth & 2) &<< 3))
         store(lowQ * low.scale - low.minimum, to: y + 64 * pair + i)
         store(highQ * high.scale - high.minimum, to: y + 64 * pair + 32 + i)
       }
@@ -120,8 +122,8 @@ public enum Q6_KEncoding: Encoding {
     for group in 0..<8 {
       let low = 64 * (group / 4) + 32 * (group % 2)  // groups 2 and 3 of four are the high halves of the bytes of 0 and 1
       for i in stride(from: 0, to: 32, by: 8) {
-        let lower = (widened(bytes, low + i) &>> UInt32(truncatingIfNeeded: group % 4 / 2 * 4)) & 0x0f
-        let q = wholeNumbers(lower | (twoBits(bytes, 128 + group / 4 * 32 + i, group) &<< 4)) - 8_388_640
+        let lower = (vectors_bytes(bytes + low + i) &>> Int32(truncatingIfNeeded: group % 4 / 2 * 4)) & 0x0f
+        let q = vectors_floats((lower | (twoBits(bytes, 128 + group / 4 * 32 + i, group) &<< 4)) &- 32)
         let scale = Float(Int8(truncatingIfNeeded: byte(bytes, 192 + 2 * group + i / 16)))
         store(q * (d * scale), to: y + 32 * group + i)
       }
@@ -153,6 +155,6 @@ func byte(_ bytes: UnsafeRawPointer, _ offset: Int) -> UInt32 { UInt32(bytes.loa
 
 /// Bits 2g and 2g + 1 of eight bytes, g being `group` modulo 4.
 @inlinable @inline(__always)
-func twoBits(_ bytes: UnsafeRawPointer, _ offset: Int, _ group: Int) -> SIMD8<UInt32> {
-  (widened(bytes, offset) &>> UInt32(truncatingIfNeeded: group % 4 * 2)) & 3
+func twoBits(_ bytes: UnsafeRawPointer, _ offset: Int, _ group: Int) -> SIMD8<Int32> {
+  (vectors_bytes(bytes + offset) &>> Int32(truncatingIfNeeded: group % 4 * 2)) & 3
 }

@@ -1,3 +1,5 @@
+import CVectors
+
 /// How one format that is narrower than float32 is decoded: a chunk of a row at a time, 32 numbers or a block of 256.
 ///
 /// A number is formed in float32 in ggml's order, each operation rounded, so that it is bit for bit ggml's; a wider scalar gets that
@@ -27,6 +29,27 @@ extension Encoding {
       j += chunkCount
     }
     if j < columns { decode(source, columns - j, to: y + j) }
+  }
+}
+
+/// A quantized format with blocks of 32 numbers, of which eight at a time can be had: a product takes them as they are formed.
+public protocol BlockEncoding: Encoding {
+  /// What all numbers of a block are made with.
+  static func scales(_ bytes: UnsafeRawPointer) -> SIMD4<Float>
+  /// The numbers i to i + 7 of a block, i being a multiple of eight.
+  static func eight(_ bytes: UnsafeRawPointer, _ scales: SIMD4<Float>, _ i: Int) -> SIMD8<Float>
+}
+
+extension BlockEncoding {
+  /// The halves at the beginning of a block: d, or d and m.
+  @inlinable @inline(__always)
+  public static func scales(_ bytes: UnsafeRawPointer) -> SIMD4<Float> { vectors_halves(bytes) }
+
+  /// The numbers of a block.
+  @inlinable @inline(__always)
+  public static func decode<S: BinaryFloatingPoint>(_ bytes: UnsafeRawPointer, _ count: Int, to y: UnsafeMutablePointer<S>) {
+    let scales = scales(bytes)
+    for i in stride(from: 0, to: chunkCount, by: 8) { store(eight(bytes, scales, i), to: y + i) }
   }
 }
 
@@ -70,7 +93,11 @@ public enum Float16Encoding: Encoding {
   /// The first `count` numbers of a chunk.
   @inlinable @inline(__always)
   public static func decode<S: BinaryFloatingPoint>(_ bytes: UnsafeRawPointer, _ count: Int, to y: UnsafeMutablePointer<S>) {
-    for i in 0..<count { y[i] = S(float(half: half(bytes, 2 * i))) }
+    for i in stride(from: 0, to: count & ~3, by: 4) {
+      let four = vectors_halves(bytes + 2 * i)
+      for lane in 0..<4 { y[i + lane] = S(four[lane]) }
+    }
+    for i in count & ~3..<count { y[i] = S(float(half: half(bytes, 2 * i))) }
   }
 }
 
@@ -88,101 +115,76 @@ public enum BFloat16Encoding: Encoding {
 }
 
 /// q d.
-public enum Q8_0Encoding: Encoding {
+public enum Q8_0Encoding: BlockEncoding {
   /// Bytes of 32 numbers.
   @inlinable @inline(__always)
   public static var chunkBytes: Int { 34 }
 
-  /// The first `count` numbers of a chunk.
+  /// Eight numbers of a block.
   @inlinable @inline(__always)
-  public static func decode<S: BinaryFloatingPoint>(_ bytes: UnsafeRawPointer, _ count: Int, to y: UnsafeMutablePointer<S>) {
-    let d = float(half: half(bytes, 0))
-    for i in stride(from: 0, to: chunkCount, by: 8) {
-      // A signed byte q with its sign bit turned over is q + 128.
-      let q = wholeNumbers(widened(bytes, 2 + i) ^ 0x80) - 0x1.0001p23
-      store(q * d, to: y + i)
-    }
+  public static func eight(_ bytes: UnsafeRawPointer, _ scales: SIMD4<Float>, _ i: Int) -> SIMD8<Float> {
+    // A signed byte q with its sign bit turned over is q + 128.
+    vectors_floats((vectors_bytes(bytes + 2 + i) ^ 0x80) &- 128) * scales.x
   }
 }
 
 /// (q − 8) d.
-public enum Q4_0Encoding: Encoding {
+public enum Q4_0Encoding: BlockEncoding {
   /// Bytes of 32 numbers.
   @inlinable @inline(__always)
   public static var chunkBytes: Int { 18 }
 
-  /// The first `count` numbers of a chunk.
+  /// Eight numbers of a block.
   @inlinable @inline(__always)
-  public static func decode<S: BinaryFloatingPoint>(_ bytes: UnsafeRawPointer, _ count: Int, to y: UnsafeMutablePointer<S>) {
-    let d = float(half: half(bytes, 0))
-    for i in stride(from: 0, to: chunkCount / 2, by: 8) {
-      let pairs = widened(bytes, 2 + i)
-      let low = wholeNumbers(pairs & 0x0f) - 8_388_616
-      let high = wholeNumbers(pairs &>> 4) - 8_388_616
-      store(low * d, to: y + i)
-      store(high * d, to: y + i + chunkCount / 2)
-    }
+  public static func eight(_ bytes: UnsafeRawPointer, _ scales: SIMD4<Float>, _ i: Int) -> SIMD8<Float> {
+    vectors_floats(fourBits(bytes + 2, i) &- 8) * scales.x
   }
 }
 
 /// q d + m.
-public enum Q4_1Encoding: Encoding {
+public enum Q4_1Encoding: BlockEncoding {
   /// Bytes of 32 numbers.
   @inlinable @inline(__always)
   public static var chunkBytes: Int { 20 }
 
-  /// The first `count` numbers of a chunk.
+  /// Eight numbers of a block.
   @inlinable @inline(__always)
-  public static func decode<S: BinaryFloatingPoint>(_ bytes: UnsafeRawPointer, _ count: Int, to y: UnsafeMutablePointer<S>) {
-    let (d, m) = (float(half: half(bytes, 0)), float(half: half(bytes, 2)))
-    for i in stride(from: 0, to: chunkCount / 2, by: 8) {
-      let pairs = widened(bytes, 4 + i)
-      let low = wholeNumbers(pairs & 0x0f) - 8_388_608
-      let high = wholeNumbers(pairs &>> 4) - 8_388_608
-      store(low * d + m, to: y + i)
-      store(high * d + m, to: y + i + chunkCount / 2)
-    }
+  public static func eight(_ bytes: UnsafeRawPointer, _ scales: SIMD4<Float>, _ i: Int) -> SIMD8<Float> {
+    vectors_floats(fourBits(bytes + 4, i)) * scales.x + scales.y
   }
 }
 
 /// (q − 16) d.
-public enum Q5_0Encoding: Encoding {
+public enum Q5_0Encoding: BlockEncoding {
   /// Bytes of 32 numbers.
   @inlinable @inline(__always)
   public static var chunkBytes: Int { 22 }
 
-  /// The first `count` numbers of a chunk.
+  /// Eight numbers of a block.
   @inlinable @inline(__always)
-  public static func decode<S: BinaryFloatingPoint>(_ bytes: UnsafeRawPointer, _ count: Int, to y: UnsafeMutablePointer<S>) {
-    let (d, fifth) = (float(half: half(bytes, 0)), word(bytes, 2))
-    for i in stride(from: 0, to: chunkCount / 2, by: 8) {
-      let pairs = widened(bytes, 6 + i)
-      let low = wholeNumbers((pairs & 0x0f) | fifthBits(fifth, i)) - 8_388_624
-      let high = wholeNumbers((pairs &>> 4) | fifthBits(fifth, i + chunkCount / 2)) - 8_388_624
-      store(low * d, to: y + i)
-      store(high * d, to: y + i + chunkCount / 2)
-    }
+  public static func eight(_ bytes: UnsafeRawPointer, _ scales: SIMD4<Float>, _ i: Int) -> SIMD8<Float> {
+    vectors_floats((fourBits(bytes + 6, i) | fifthBits(word(bytes, 2), i)) &- 16) * scales.x
   }
 }
 
 /// q d + m, q of five bits.
-public enum Q5_1Encoding: Encoding {
+public enum Q5_1Encoding: BlockEncoding {
   /// Bytes of 32 numbers.
   @inlinable @inline(__always)
   public static var chunkBytes: Int { 24 }
 
-  /// The first `count` numbers of a chunk.
+  /// Eight numbers of a block.
   @inlinable @inline(__always)
-  public static func decode<S: BinaryFloatingPoint>(_ bytes: UnsafeRawPointer, _ count: Int, to y: UnsafeMutablePointer<S>) {
-    let (d, m, fifth) = (float(half: half(bytes, 0)), float(half: half(bytes, 2)), word(bytes, 4))
-    for i in stride(from: 0, to: chunkCount / 2, by: 8) {
-      let pairs = widened(bytes, 8 + i)
-      let low = wholeNumbers((pairs & 0x0f) | fifthBits(fifth, i)) - 8_388_608
-      let high = wholeNumbers((pairs &>> 4) | fifthBits(fifth, i + chunkCount / 2)) - 8_388_608
-      store(low * d + m, to: y + i)
-      store(high * d + m, to: y + i + chunkCount / 2)
-    }
+  public static func eight(_ bytes: UnsafeRawPointer, _ scales: SIMD4<Float>, _ i: Int) -> SIMD8<Float> {
+    vectors_floats(fourBits(bytes + 8, i) | fifthBits(word(bytes, 4), i)) * scales.x + scales.y
   }
+}
+
+/// Eight numbers of four bits, from number i of 32 on: the low halves of 16 bytes, then the high ones.
+@inlinable @inline(__always)
+func fourBits(_ bytes: UnsafeRawPointer, _ i: Int) -> SIMD8<Int32> {
+  let pairs = vectors_bytes(bytes + i % 16)
+  return i < 16 ? pairs & 0x0f : pairs &>> 4
 }
 
 /// The little-endian 16 bits at an offset.
@@ -199,20 +201,9 @@ func word(_ bytes: UnsafeRawPointer, _ offset: Int) -> UInt32 {
 
 /// Eight consecutive bits of a word, from bit `first` on, each as the fifth bit of a number.
 @inlinable @inline(__always)
-func fifthBits(_ word: UInt32, _ first: Int) -> SIMD8<UInt32> {
-  ((SIMD8(repeating: word &>> UInt32(truncatingIfNeeded: first)) &>> SIMD8(0, 1, 2, 3, 4, 5, 6, 7)) & 1) &<< 4
-}
-
-/// Eight consecutive bytes, a lane each: one instruction (`vpmovzxbd`), where float conversions would run lane by lane.
-@inlinable @inline(__always)
-func widened(_ bytes: UnsafeRawPointer, _ offset: Int) -> SIMD8<UInt32> {
-  SIMD8(truncatingIfNeeded: bytes.loadUnaligned(fromByteOffset: offset, as: SIMD8<UInt8>.self))
-}
-
-/// n + 2²³ for whole numbers n < 2²³: the low bits of such a float32 are the number.
-@inlinable @inline(__always)
-func wholeNumbers(_ n: SIMD8<UInt32>) -> SIMD8<Float> {
-  unsafeBitCast(n | 0x4b00_0000, to: SIMD8<Float>.self)
+func fifthBits(_ word: UInt32, _ first: Int) -> SIMD8<Int32> {
+  let bits = SIMD8(repeating: Int32(truncatingIfNeeded: word &>> UInt32(truncatingIfNeeded: first)))
+  return ((bits &>> SIMD8(0, 1, 2, 3, 4, 5, 6, 7)) & 1) &<< 4
 }
 
 /// Writes eight float32 numbers, widened.
@@ -225,15 +216,6 @@ func store<S: BinaryFloatingPoint>(_ v: SIMD8<Float>, to y: UnsafeMutablePointer
   }
 }
 
-/// The binary16 number of `bits`, by bits: `Float16` does not exist on x86-64 macOS.
-///
-/// Exponent and fraction move to their place in binary32 and 2¹¹² corrects the bias, which also normalizes
-/// subnormals; the largest exponent means infinity or NaN.
+/// The binary16 number of `bits`: `Float16` does not exist on x86-64 macOS.
 @inlinable @inline(__always)
-func float(half bits: UInt16) -> Float {
-  let magnitude = UInt32(bits & 0x7fff) << 13
-  let finite = (Float(bitPattern: magnitude) * 0x1p112).bitPattern
-  let special = magnitude | 0x7f80_0000
-  let sign = UInt32(bits & 0x8000) << 16
-  return Float(bitPattern: sign | (magnitude >= 0x0f80_0000 ? special : finite))
-}
+func float(half bits: UInt16) -> Float { vectors_half(bits) }

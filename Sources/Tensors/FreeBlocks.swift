@@ -19,6 +19,7 @@ public struct FreeBlocks<Block> {
   public var blocks: some Sequence<Block> { free.joined() }
 
   /// A block of at least `bytes` and its class; the one that came back last first, which may still be in a cache.
+  @_specialize(where Block == UnsafeMutableRawPointer)
   public mutating func take(_ bytes: Int, allocate: (_ bytes: Int) throws -> Block) rethrows -> (block: Block, sizeClass: Int) {
     let fitting = Self.sizeClass(bytes)
     while free.count <= fitting + Self.reach { free.append([]) }
@@ -30,6 +31,7 @@ public struct FreeBlocks<Block> {
   }
 
   /// A block comes back.
+  @_specialize(where Block == UnsafeMutableRawPointer)
   public mutating func put(_ block: Block, _ sizeClass: Int) { free[sizeClass].append(block) }
 
   /// The class whose size is the least that holds `bytes`: 1, 2, 3, 4 units, then (5 … 8)·2ᵉ units.

@@ -38,6 +38,31 @@ import Testing
     }
   }
 
+  /// A row with one 1 meets one number of each row of the matrix, which no sum rounds: the number that the format defines, to the bit.
+  @Test(arguments: [WeightFormat.float16, .q8_0, .q4_0, .q4_1, .q5_0, .q5_1, .q4_K])
+  func aRowTimesAnEncodedMatrixMeetsTheNumbersOfItsFormat(_ format: WeightFormat) throws {
+    let (b, rows, columns) = (CPUFloat(threads: 2), 3, max(64, format.blockCount))
+    var state: UInt32 = 1
+    var bytes = (0..<rows * format.rowBytes(columns)).map { _ -> UInt8 in
+      state = state &* 1_664_525 &+ 1_013_904_223
+      return UInt8(truncatingIfNeeded: state >> 24)
+    }
+    // Halves below 2: the upper byte of every number, or of what stands first in a block.
+    let step = format.blockCount == 1 ? 2 : format.blockBytes
+    for block in stride(from: 0, to: bytes.count, by: step) {
+      for place in format.blockCount == 1 ? [1] : [1, 3] { bytes[block + place] &= 0xbf }
+    }
+    let (numbers, frozen) = try bytes.withUnsafeBytes {
+      (try b.download(b.upload($0, format, Shape(rows, columns))), b.freeze($0, format, Shape(rows, columns)))
+    }
+    for j in 0..<columns {
+      let one = b.upload((0..<columns).map { $0 == j ? 1 : 0 }, Shape(1, columns))
+      var y = b.empty(Shape(1, rows))
+      b.gemm(1, one.operand, .frozen(frozen, transposed: true), 0, into: &y, rows: nil)
+      #expect(try b.download(y) == (0..<rows).map { numbers[$0 * columns + j] }, "column \(j)")
+    }
+  }
+
   @Test func aLongSumOverTheRowsOfAnEncodedMatrixKeepsItsDigitsForFewRowsAndForMany() throws {
     // A term added 65 536 times to one running float32 sum is lost by 6e-4; a head's gradient sums 49 152 terms.
     let (b, terms, width) = (CPUFloat(threads: 2), 1 << 16, 32)
