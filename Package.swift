@@ -211,8 +211,8 @@ if let names = Context.environment["MIXLORA_ONLY"] {
 // A section for each function, so that the linker can leave it out, and both cores; what computes little is made small.
 for target in package.targets where isRoot && target.type != .system && target.type != .test {
   let computesLittle = [
-    "CInterface", "Collectives", "Comparison", "Conformance", "Decoders", "Evaluation", "Explaining", "Layers", "MixLoRACommand",
-    "Samples", "Stepping", "Templates", "Traces", "Training",
+    "CInterface", "CUDABackend", "Collectives", "Comparison", "Conformance", "Decoders", "Evaluation", "Explaining", "Generation", "Layers",
+    "MixLoRACommand", "Samples", "Stepping", "Templates", "Traces", "Training",
   ].contains(target.name)
   target.swiftSettings =
     (target.swiftSettings ?? []) + [

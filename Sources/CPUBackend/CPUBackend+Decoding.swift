@@ -1,16 +1,16 @@
 import Tensors
 
 // Attention of one new row a sequence over the rows before it: decoding. BLAS would copy the keys into panels for each head that reads
-// them, where one trip of keys and values through memory is all that counts. The visible keys are cut into pieces; the heads of a group
-// run over a piece while it is in cache, and the pieces' softmaxes are joined:
+// them, where one trip of keys and values through memory is all that counts. The visible keys are cut into pieces; all heads meet a
+// piece's rows of k one after the other, as they lie in memory, then those of v; and the pieces' softmaxes are joined:
 //
-//     piece p:  s_j = scale ⟨q, k_j⟩, or c tanh(s_j/c)      m_p = max_j s_j      e_j = exp(s_j − m_p)      z_p = Σ_j e_j      o_p = Σ_j e_j v_j
+//     piece p:  s_j = scale ⟨q, k_j⟩, or c tanh(s_j/c)      m_p = max_j s_j      e_j = exp(s_j − m_p)      z_p = Σ e_j      o_p = Σ e_j v_j
 //     m = max_p m_p      f_p = exp(m_p − m)      z = Σ_p f_p z_p      o = Σ_p f_p o_p / z      lse = m + log z
 //
 // Where the pieces begin depends on the keys alone, so the number of threads changes no bit.
 
-/// Keys of a piece: of heads of 64 columns, keys and values of a piece are 32 KiB.
-private let pieceRows = 64
+/// Keys of a piece: with three groups of 64 columns its keys and values are 24 KiB each.
+private let pieceRows = 32
 
 extension CPUBackend {
   /// Whether each sequence has at most one query, over rows that are kept.
@@ -40,23 +40,28 @@ extension CPUBackend {
     // of a piece and head: m_p, z_p, o_p
     let width = d + 2
     let partials = core.pool.buffer(pieces.count * h * width, of: Scalar.self)
-    let scores = core.pool.buffer(core.threads.threads * pieceRows, of: Scalar.self)
+    let scores = core.pool.buffer(core.threads.threads * h * pieceRows, of: Scalar.self)
     let keyCount = pieces.reduce(0) { $0 + $1.keys.count }
-    forParts(pieces.count * groups, work: keyCount * h * d / 4) { part, thread in
-      let (number, group) = part.quotientAndRemainder(dividingBy: groups)
+    forParts(pieces.count, work: keyCount * h * d) { number, thread in
       let (query, keys) = pieces[number]
-      let s = scores.pointer + thread * pieceRows
-      let (k, v) = (ks.from(row: keys.lowerBound, column: group * d), vs.from(row: keys.lowerBound, column: group * d))
-      for head in group * (h / groups)..<(group + 1) * (h / groups) {
-        let partial = partials.pointer + (number * h + head) * width
-        for j in 0..<keys.count { s[j] = scale * Scalar.product(qs[query] + head * d, k.base + j * k.stride, d) }
+      let scores = scores.pointer + thread * h * pieceRows  // (H,pieceRows)
+      let (q, k, v) = (qs[query], ks.from(row: keys.lowerBound), vs.from(row: keys.lowerBound))
+      let group = h / groups
+      for j in 0..<keys.count {
+        for g in 0..<groups {
+          let key = k.base + j * k.stride + g * d
+          for head in g * group..<(g + 1) * group { scores[head * pieceRows + j] = scale * Scalar.product(q + head * d, key, d) }
+        }
+      }
+      for head in 0..<h {
+        let (s, partial) = (scores + head * pieceRows, partials.pointer + (number * h + head) * width)
         if let cap { Scalar.softcap(s, 0..<keys.count, cap) }
         partial[0] = Scalar.maximum(s, keys.count)
         partial[1] = Scalar(Scalar.exponentials(s, keys.count, minus: partial[0]))
-        Scalar.weightedSum(s, v, keys.count, d, partial + 2)
+        Scalar.weightedSum(s, v.from(column: head / group * d), keys.count, d, partial + 2)
       }
     }
-    forParts(n * h, work: pieces.count * h * width / 4) { part, _ in
+    forParts(n * h, work: pieces.count * h * width) { part, _ in
       let (query, head) = part.quotientAndRemainder(dividingBy: h)
       let (o, pieces) = (outputs[query] + head * d, ends[query]..<ends[query + 1])
       func partial(_ piece: Int) -> UnsafeMutablePointer<Scalar> { partials.pointer + (piece * h + head) * width }
