@@ -222,7 +222,7 @@ decoding() {
 moe_peft() {
   [ -z "$small" ] || skip "a rehearsal has no other program to be compared with"
   USE_FLAX=0 python3 -c 'import torch, moe_peft, peft; assert torch.cuda.is_available()' 2>/dev/null || skip "no Python with torch, moe_peft, peft and a GPU"
-  python3 "$fixtures/cuda/peers.py" "$fixtures/smollm2-shape" --binary "$binary"
+  python3 "$fixtures/bench/peers.py" "$fixtures/smollm2-shape" --mixlora "$binary" --device cuda --peers mixlora,moe-peft,lora-same,peft-same --steps 8
 }
 
 export fixtures out binary small model golden

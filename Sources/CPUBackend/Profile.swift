@@ -28,7 +28,32 @@ extension CPUCore {
     depth -= 1
     if depth > 0 { return }
     operations += 1
-    profile?.add(name, seconds: POSIX.seconds - start)
+    profile?.add(name, start: start, end: POSIX.seconds)
+  }
+}
+
+/// When which thread ran a part of a loop; each thread writes a list of its own.
+final class PartLog {
+  private let threads: Int
+  private let lists: UnsafeMutablePointer<[Profile.Part]>
+
+  init(threads: Int) {
+    self.threads = threads
+    lists = .allocate(capacity: threads)
+    lists.initialize(repeating: [], count: threads)
+  }
+
+  deinit {
+    lists.deinitialize(count: threads)
+    lists.deallocate()
+  }
+
+  /// What all threads noted, once none is running.
+  var parts: [Profile.Part] { (0..<threads).flatMap { lists[$0] } }
+
+  /// A part that `thread` ran; called by that thread.
+  func note(_ thread: Int, _ start: Double, _ end: Double) {
+    lists[thread].append(Profile.Part(thread: thread, start: start, end: end))
   }
 }
 
@@ -59,13 +84,17 @@ extension CPUBackend {
     return [ours, try body()]
   }
 
-  /// Begins to count.
-  public func startProfile() { core.profile = Profile() }
+  /// Begins to note calls.
+  public func startProfile() {
+    core.profile = Profile()
+    core.threads.log = PartLog(threads: core.threads.threads)
+  }
 
-  /// Ends the count.
-  public func stopProfile() -> [OperationTime] {
-    defer { core.profile = nil }
-    return core.profile?.operations ?? []
+  /// Ends it.
+  public func stopProfile() -> Profile {
+    var profile = core.profile.take() ?? Profile()
+    profile.parts = core.threads.log.take()?.parts ?? []
+    return profile
   }
 }
 

@@ -25,6 +25,12 @@ final class ThreadPool {
     }
   }
 
+  /// Where the parts of loops that threads share are noted while a profile runs.
+  var log: PartLog? {
+    get { job.log }
+    set { job.log = newValue }
+  }
+
   deinit {
     job.stop()
     for worker in workers { worker.join() }
@@ -59,6 +65,8 @@ private final class Job: Sendable {
   private let finished = Atomic<Int>(0)
   private let sleepers = Atomic<Int>(0)
   private let isStopping = Atomic<Bool>(false)
+  /// Written between loops by the caller alone; a thread reads it when it has taken a part.
+  nonisolated(unsafe) var log: PartLog?
   private let condition = Condition()
 
   private static let remainingMask: UInt64 = 0xffff_ffff
@@ -123,7 +131,9 @@ private final class Job: Sendable {
         let pointer = UnsafePointer<Body>(bitPattern: address)
       else { continue }
       found = true
+      let start = log == nil ? 0 : POSIX.seconds
       pointer.pointee(remaining - 1, thread)
+      log?.note(thread, start, POSIX.seconds)
       finished.add(1, ordering: .releasing)
     }
   }

@@ -15,7 +15,7 @@ extension CUDACore {
     let start = POSIX.seconds
     defer {
       settle()
-      profile?.add(name, seconds: POSIX.seconds - start)
+      profile?.add(name, start: start, end: POSIX.seconds)
     }
     return try body()
   }
@@ -40,14 +40,11 @@ extension CUDABackend {
   /// There is one way.
   public func withEachWayOfProducts<R>(_ body: () throws -> R) rethrows -> [R] { [try body()] }
 
-  /// Begins to count; each operation is waited for from here on.
+  /// Begins to note calls; each operation is waited for from here on.
   public func startProfile() { core.profile = Profile() }
 
-  /// Ends the count.
-  public func stopProfile() -> [OperationTime] {
-    defer { core.profile = nil }
-    return core.profile?.operations ?? []
-  }
+  /// Ends it.
+  public func stopProfile() -> Profile { core.profile.take() ?? Profile() }
 }
 
 extension CUDAFloat: ProfilingBackend {}

@@ -247,6 +247,47 @@ extension POSIX {
     }
   }
 
+  /// The file of the program that runs; nil where the system does not tell.
+  public static var programPath: String? {
+    #if canImport(Darwin)
+      var path = [CChar](repeating: 0, count: 4096)
+      var size = UInt32(path.count)
+      guard _NSGetExecutablePath(&path, &size) == 0 else { return nil }
+      return String(decoding: path.prefix { $0 != 0 }.map { UInt8(bitPattern: $0) }, as: UTF8.self)
+    #else
+      return try? canonicalPath("/proc/self/exe")
+    #endif
+  }
+
+  /// Runs a program to its end: what it wrote to standard output, and its exit code, or 128 and the number of the signal that ended it.
+  ///
+  /// - Throws: `Errno` of `pipe` and `posix_spawn`.
+  public static func run(_ program: String, _ arguments: [String]) throws(Errno) -> (output: [UInt8], code: Int32) {
+    var ends: [Int32] = [0, 0]
+    try check(pipe(&ends))
+    let reading = FileDescriptor(rawValue: ends[0])
+    defer { try? reading.close() }
+    #if canImport(Darwin)
+      var actions: posix_spawn_file_actions_t?
+    #else
+      var actions = posix_spawn_file_actions_t()
+    #endif
+    posix_spawn_file_actions_init(&actions)
+    defer { posix_spawn_file_actions_destroy(&actions) }
+    posix_spawn_file_actions_adddup2(&actions, ends[1], 1)
+    for end in ends { posix_spawn_file_actions_addclose(&actions, end) }
+    var words: [UnsafeMutablePointer<CChar>?] = ([program] + arguments).map { strdup($0) } + [nil]
+    defer { for word in words { free(word) } }
+    var (process, state) = (pid_t(), Int32(0))
+    let status = posix_spawn(&process, program, &actions, nil, &words, environ)
+    close(ends[1])
+    if status != 0 { throw Errno(rawValue: status) }
+    var (output, piece) = ([UInt8](), [UInt8](repeating: 0, count: 4096))
+    while let count = try? piece.withUnsafeMutableBytes({ try reading.read(into: $0) }), count > 0 { output += piece.prefix(count) }
+    while waitpid(process, &state, 0) < 0, errno == EINTR {}
+    return (output, state & 0x7f == 0 ? (state >> 8) & 0xff : 128 + state & 0x7f)
+  }
+
   /// Waits so many seconds, signals or not.
   public static func sleep(_ seconds: Double) {
     let end = self.seconds + seconds

@@ -10,10 +10,10 @@ public protocol ProfilingBackend: Backend {
   var heldBytes: Int { get }
   /// Runs `body` once for every way in which the backend can run large products.
   func withEachWayOfProducts<R>(_ body: () throws -> R) rethrows -> [R]
-  /// Begins to count calls and seconds of each operation. Where operations are enqueued, each is waited for meanwhile.
+  /// Begins to note when each operation runs. Where operations are enqueued, each is waited for meanwhile.
   func startProfile()
-  /// Ends the count: every operation that was called, longest first.
-  func stopProfile() -> [OperationTime]
+  /// Ends it: every call since then.
+  func stopProfile() -> Profile
 }
 
 /// What one operation took while a profile ran.
@@ -26,22 +26,53 @@ public struct OperationTime: Equatable, Sendable {
   public let seconds: Double
 }
 
-/// Calls and seconds of each operation, as they are counted.
-public struct Profile {
-  private var times: [String: (calls: Int, seconds: Double)] = [:]
+/// The calls of operations, in the order in which they ended.
+public struct Profile: Sendable {
+  /// One call.
+  public struct Call: Sendable {
+    fileprivate let function: StaticString
+    /// Seconds of the backend's clock, which only moves forward.
+    public let start: Double
+    /// What it took.
+    public let seconds: Double
 
-  /// Nothing counted.
+    /// Name of the operation in the protocol `Backend`.
+    public var name: String { String("\(function)".prefix { $0 != "(" }) }
+  }
+
+  /// What one thread did of an operation without a pause.
+  public struct Part: Sendable {
+    /// Number of the thread; the caller's is 0.
+    public let thread: Int
+    /// Seconds of the same clock.
+    public let start: Double
+    /// What it took.
+    public let seconds: Double
+
+    /// A part that a thread ran.
+    public init(thread: Int, start: Double, end: Double) { (self.thread, self.start, seconds) = (thread, start, end - start) }
+  }
+
+  /// All calls.
+  public private(set) var calls: [Call] = []
+  /// What the host's threads did of them, thread by thread, where the backend knows.
+  public var parts: [Part] = []
+
+  /// Nothing noted.
   public init() {}
 
   /// A call of an operation, by its name or by the compiler's, with the labels of its arguments.
-  public mutating func add(_ name: StaticString, seconds: Double) {
-    let name = String("\(name)".prefix { $0 != "(" })
-    let sum = times[name] ?? (0, 0)
-    times[name] = (sum.calls + 1, sum.seconds + seconds)
+  public mutating func add(_ function: StaticString, start: Double, end: Double) {
+    calls.append(Call(function: function, start: start, seconds: end - start))
   }
 
-  /// Longest first.
+  /// Calls and seconds of each operation, longest first.
   public var operations: [OperationTime] {
-    times.map { OperationTime(name: $0.key, calls: $0.value.calls, seconds: $0.value.seconds) }.sorted { $0.seconds > $1.seconds }
+    var times: [String: (calls: Int, seconds: Double)] = [:]
+    for call in calls {
+      let sum = times[call.name] ?? (0, 0)
+      times[call.name] = (sum.calls + 1, sum.seconds + call.seconds)
+    }
+    return times.map { OperationTime(name: $0.key, calls: $0.value.calls, seconds: $0.value.seconds) }.sorted { $0.seconds > $1.seconds }
   }
 }

@@ -84,26 +84,29 @@ public struct TrainingStep<B: Backend> {
   /// - Parameters:
   ///   - whole: the step that the batches are this rank's part of; nil if they are all of it.
   ///   - optimizers: one an adapter; nil where it takes no part and has no row in the batches.
+  ///   - hooks: see the values of the passes.
   /// - Returns: a result for each of them, nil likewise.
   /// - Throws: what the device reports.
   public func run(
     _ batches: [PackedBatch<B>], of whole: WholeStep? = nil, number: Int, _ optimizers: inout [(any Optimizer<B>)?],
-    onEnd: (Phase) -> Void = { _ in }
+    hooks: [any Hook<B>] = [], onEnd: (Phase) -> Void = { _ in }
   ) throws -> [Result?] {
     let takesPart = optimizers.map { $0 != nil }
     for i in takesPart.indices where !takesPart[i] && batches.contains(where: { $0.labels(of: i).count > 0 }) {
       trap("TrainingStep: rows of adapter \(i), which takes no part")
     }
-    let results = try results(batches, of: whole, number: number, onEnd: onEnd) { i, factor in optimizers[i]?.step(number, factor: factor) }
+    let results = try results(batches, of: whole, number: number, hooks: hooks, onEnd: onEnd) { i, factor in
+      optimizers[i]?.step(number, factor: factor)
+    }
     onEnd(.update)
     return zip(results, takesPart).map { $1 ? $0 : nil }
   }
 
   private func results(
-    _ batches: [PackedBatch<B>], of whole: WholeStep?, number: Int, onEnd: (Phase) -> Void,
+    _ batches: [PackedBatch<B>], of whole: WholeStep?, number: Int, hooks: [any Hook<B>] = [], onEnd: (Phase) -> Void,
     update: (_ owner: Int, _ factor: Tensor<B>) -> Void
   ) throws -> [Result] {
-    let losses = try forwardBackward(batches, of: whole, number: number, hooks: [], onEnd: onEnd)
+    let losses = try forwardBackward(batches, of: whole, number: number, hooks: hooks, onEnd: onEnd)
     let squared = losses.indices.map { squaredNorm(of: $0) }
     let judged = sum(losses, squared)
     return losses.enumerated().map { i, part in

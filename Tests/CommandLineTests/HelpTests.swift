@@ -8,8 +8,8 @@ import Testing
     ["demo", "--help"], ["train", "--help"], ["evaluate", "--help"], ["generate", "--help"], ["chat", "--help"], ["trace", "--help"],
     ["step", "--help"], ["explain", "--help"],
     ["tokenize", "--help"], ["convert", "--help"], ["inspect", "--help"], ["doctor", "--help"], ["bench", "--help"],
-    ["bench", "train", "--help"], ["bench", "ffn", "--help"], ["bench", "ops", "--help"], ["capture-helper", "--help"],
-    ["compare", "--help"],
+    ["bench", "train", "--help"], ["bench", "ffn", "--help"], ["bench", "ops", "--help"], ["bench", "generate", "--help"],
+    ["bench", "adapters", "--help"], ["capture-helper", "--help"], ["compare", "--help"],
   ]
 
   @Test(arguments: pages)

@@ -234,29 +234,6 @@ import Traces
   }
 }
 
-@Suite struct BenchCommandTests {
-  @Test(arguments: [1, 3]) func theBenchPrintsTheKeysOfItsContract(_ adapters: Int) throws {
-    let scratch = try Scratch()
-    let folder = try scratch.golden("topk")
-    let result = try Program.run([
-      "bench", "train", "--random-weights", "--model", folder.path + "/model", "--length", "8", "--steps", "2", "--rank", "2", "--experts",
-      "4", "--adapters", "\(adapters)", "--phases", "--json",
-    ])
-    #expect(result.code == 0, "\(result.error)")
-    let object = try JSON(parsing: result.output, file: "output")
-    for key in [
-      "tokens_per_second", "step_seconds_median", "peak_resident_bytes", "floor_tokens_per_second", "floor_gflops", "floor_ratio",
-      "threads",
-      "forward_seconds", "backward_seconds", "optimizer_seconds",
-    ] {
-      #expect((object[key]?.doubleValue ?? 0) > 0, "\(key)")
-    }
-    #expect((object["operation_seconds"]?.objectValue?.count ?? 0) > 10)
-    #expect(object["pool_misses_per_step"]?.intValue == 0)
-    #expect(object["shared_copies_per_step"]?.intValue == 0)
-  }
-}
-
 extension TraceCommandTests {
   private func golden(_ name: String) -> String {
     URL(filePath: #filePath).deletingLastPathComponent().path + "/../../Fixtures/golden/" + name

@@ -24,8 +24,7 @@ struct BenchFeedForwardCommand: ComputingCommand {
   @OptionGroup var branches: BranchOptions
   @Option(help: "Seed of all random numbers.")
   var seed: UInt64 = 42
-  @Flag(help: "Print, of as many repetitions again, the time by operation.")
-  var phases = false
+  @OptionGroup var profile: ProfileOptions
   @Flag(help: "Print one JSON object.")
   var json = false
   @OptionGroup var device: DeviceOptions
@@ -56,7 +55,7 @@ struct BenchFeedForwardCommand: ComputingCommand {
       configuration, weights: initial, adapters: recipe.adapterConfiguration.map { [AdapterSource($0, initial)] } ?? [],
       evaluation: recipe.evaluation, on: backend)
     let bench = try FeedForwardBench(decoder, rows: block.tokens, seed: seed, on: backend)
-    let result = try bench.measure(repeats: block.repeats, profiled: phases)
+    let result = try bench.measure(repeats: block.repeats, profile)
     print(json ? result.json() : result.text())
   }
 }

@@ -32,6 +32,7 @@ struct BenchGenerateCommand: ComputingCommand {
   var repeats = 3
   @Option(help: "The model's adapter.")
   var method = Method.none
+  @OptionGroup var profile: ProfileOptions
   @Flag(help: "Print one JSON object.")
   var json = false
   @OptionGroup var device: DeviceOptions
@@ -42,9 +43,8 @@ struct BenchGenerateCommand: ComputingCommand {
   }
 
   func validate() throws {
-    for (name, value, least) in [("--batch", batch, 1), ("--prompt", prompt, 1), ("--tokens", tokens, 2), ("--repeats", repeats, 1)] {
-      guard (least...1_000_000).contains(value) else { throw ValidationError("\(name) is \(value), expected \(least) to 1000000.") }
-    }
+    try requireRange(["--batch": batch, "--prompt": prompt, "--repeats": repeats])
+    try requireRange(["--tokens": tokens], 2...1_000_000)
     if let recipe { try validating { try recipe.checkAdapter() } }
   }
 
@@ -72,38 +72,54 @@ struct BenchGenerateCommand: ComputingCommand {
         Int32(Philox.numbers(counter: SIMD4(UInt32(sequence), UInt32($0), 0, 0), key: key)[0] % UInt32(decoder.configuration.vocabulary))
       }
     }
-    let run = Run(backend)
-    func seconds(_ state: DecodingState<B>, _ range: Range<Int>) throws -> Double {
+    let marks = LayerMarks(decoder)
+    var state = DecodingState(decoder, sequences: batch, on: backend)
+    /// When a pass over the tokens of `range` of every sequence began and ended.
+    func pass(_ range: Range<Int>, hooks: [any Hook<B>] = []) throws -> (start: Double, end: Double) {
+      if range.lowerBound == 0 { state = DecodingState(decoder, sequences: batch, on: backend) }
       let new = (0..<batch).map { ids($0, range) }
       let start = POSIX.seconds
-      _ = try state.logits(after: new, run)
-      return POSIX.seconds - start
+      _ = try state.logits(after: new, Run(backend, hooks: hooks))
+      return (start, POSIX.seconds)
     }
-    var (reading, writing): ([Double], [Double]) = ([], [])
-    for index in 0...repeats {
-      let state = DecodingState(decoder, sequences: batch, on: backend)
-      let time = try seconds(state, 0..<prompt)
-      if index > 0 { reading.append(time) }
-      if index < repeats { continue }
-      for t in prompt..<prompt + tokens {
-        let time = try seconds(state, t..<t + 1)
-        if t > prompt { writing.append(time) }
+    func token(_ index: Int) -> Range<Int> { prompt + index..<prompt + index + 1 }
+    let reading = Spread(try (0...repeats).map { _ in try pass(0..<prompt) }.dropFirst().map { $0.end - $0.start })
+    let writing = Spread(try (0..<tokens).map { try pass(token($0)) }.dropFirst().map { $0.end - $0.start })
+    var profiles: [(name: String, profile: OperationProfile)] = []
+    if profile.isAsked {
+      var trace = ChromeTrace()
+      let hooks: [any Hook<B>] = profile.profile == nil ? [] : [marks]
+      for (name, count, range) in [("prompt", repeats, { _ in 0..<prompt }), ("token", tokens, token)] {
+        var last = (start: 0.0, end: 0.0)
+        let measured = try OperationProfile(of: count, on: backend) { last = try pass(range($0), hooks: hooks) }
+        trace.add(name, "step", last.start, last.end)
+        trace.add(marks.spans(last.start, last.start, last.end))
+        trace.add(measured)
+        profiles.append((name, measured))
       }
+      if let path = profile.profile { try trace.write(to: path) }
     }
-    let (read, written) = (Double(batch * prompt) / median(reading), Double(batch) / median(writing))
+    let (read, written) = (Double(batch * prompt) / reading.median, Double(batch) / writing.median)
     if json {
-      let line: JSON = [
-        "prompt_tokens_per_second": JSON(read), "tokens_per_second": JSON(written), "batch": JSON(batch), "prompt": JSON(prompt),
-        "tokens": JSON(tokens), "peak_resident_bytes": JSON(backend.peakBytes), "threads": JSON(backend.threadCount),
-      ]
-      return print(line.serialized())
+      var line = JSON.Object()
+      line["prompt_tokens_per_second"] = JSON(read)
+      line["tokens_per_second"] = JSON(written)
+      line.add("prompt_seconds", reading)
+      line.add("token_seconds", writing)
+      for (key, value) in [("batch", batch), ("prompt", prompt), ("tokens", tokens), ("peak_resident_bytes", backend.peakBytes)] {
+        line[key] = JSON(value)
+      }
+      line["threads"] = JSON(backend.threadCount)
+      if profile.phases { for (name, profile) in profiles { line[name + "_operation_seconds"] = profile.json } }
+      return print(JSON.object(line).serialized())
     }
     print(
       """
       \(backend.machineName)
-      prompt    \(fixed(read, 1)) tokens/s, \(batch) × \(prompt) tokens
-      decode    \(fixed(written, 1)) tokens/s, \(batch) × \(tokens) new tokens, \(fixed(1000 * median(writing), 2)) ms a pass
+      prompt    \(fixed(read, 1)) tokens/s, \(batch) × \(prompt) tokens, \(reading.range(3)) s
+      decode    \(fixed(written, 1)) tokens/s, \(batch) × \(tokens) new tokens, \(fixed(1000 * writing.median, 2)) ms a pass (\(writing.range(2, times: 1000)))
       memory    \(fixed(Double(backend.peakBytes) / 1_073_741_824, 2)) GiB peak
       """)
+    if profile.phases { for (name, profile) in profiles { print(([name] + profile.lines).joined(separator: "\n")) } }
   }
 }

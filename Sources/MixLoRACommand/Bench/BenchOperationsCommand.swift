@@ -9,10 +9,13 @@ struct BenchOperationsCommand: ComputingCommand {
     commandName: "ops",
     abstract: "Time single operations at a model's shapes.",
     discussion: """
-      A line an operation: the median of --repeats after one that is not counted, the bytes that it must read and write at least, or \
-      its flops, a second.
+      A line for each operation that steps and generation spend their time in, N tokens, C channels, F hidden width, r rank, with 8 \
+      experts, M rows in their order, 2 for each token: the median of --repeats after one that is not counted, the least and the most, \
+      its flops a second or the bytes a second that it must read and write at least, and the share of the most that this machine reached \
+      in the first product, or in the first copy. (A row times a matrix in q4_0 reads its bytes as they are kept.)
 
-      Examples:
+      Examples: the shapes of SmolLM2-135M, TinyLlama and Llama-7B
+        mixlora bench ops --channels 576 --hidden 1536
         mixlora bench ops
         mixlora bench ops --channels 4096 --hidden 11008 --tokens 2048 --backend cuda --json
       """)
@@ -28,80 +31,54 @@ struct BenchOperationsCommand: ComputingCommand {
   @OptionGroup var common: CommonOptions
 
   func validate() throws {
-    for (name, value) in [("--length", length), ("--rank", rank)] {
-      guard (1...1_000_000).contains(value) else { throw ValidationError("\(name) is \(value), expected 1 to 1000000.") }
-    }
+    try requireRange(["--length": length, "--rank": rank])
   }
 
   func run() throws {
     let (n, c, f) = (block.tokens, block.channels, block.hidden)
     try requireMemory(
-      4 * Double(c * f + 8 * n * (c + f)), for: "the rows", input: "--tokens, --hidden")
+      4 * Double(2 * c * f + 16 * n * (c + f)), for: "the rows", input: "--tokens, --hidden")
     try compute()
   }
 
   func compute<B: ProfilingBackend>(on backend: B) throws {
-    if !json { print(backend.machineName) }
-    for timed in operations(on: backend) {
-      var seconds: [Double] = []
-      for index in 0...block.repeats {
-        try backend.synchronize()
-        let start = POSIX.seconds
-        timed.body()
-        try backend.synchronize()
-        if index > 0 { seconds.append(POSIX.seconds - start) }
+    if !json { print("\(backend.machineName)\n" + pad("", 34) + "median µs         least to most         reached  of best") }
+    var best: (flops: Double, bytes: Double) = (0, 0)  // that the first product and the first copy reached
+    for timed in HotOperations(block, length: length, rank: rank, on: backend).all {
+      let seconds = Spread(
+        try (0...block.repeats).map { _ in
+          try backend.synchronize()
+          let start = POSIX.seconds
+          timed.body()
+          try backend.synchronize()
+          return POSIX.seconds - start
+        }.dropFirst())
+      let (key, unit, work): (String, String, Double)
+      let ceiling: Double
+      switch timed.work {
+      case .flops(let flops):
+        (key, unit, work) = ("gflops", "GFLOP/s", flops * 1e-9)
+        if best.flops == 0 { best.flops = work / seconds.least }
+        ceiling = best.flops
+      case .bytes(let bytes):
+        (key, unit, work) = ("gigabytes_per_second", "GB/s", bytes * 1e-9)
+        if best.bytes == 0 { best.bytes = work / seconds.least }
+        ceiling = best.bytes
       }
-      let time = median(seconds)
-      let (rate, unit) = timed.flops > 0 ? (timed.flops / time * 1e-9, "GFLOP/s") : (timed.bytes / time * 1e-9, "GB/s")
+      let rate = work / seconds.median
+      let share = rate / ceiling
       if json {
-        let line: JSON = [
-          "operation": JSON(timed.name), "seconds": JSON(time), timed.flops > 0 ? "gflops" : "gigabytes_per_second": JSON(rate),
-        ]
-        print(line.serialized())
+        var line = JSON.Object()
+        line["operation"] = JSON(timed.name)
+        line.add("seconds", seconds)
+        line[key] = JSON(rate)
+        line["share"] = JSON(share)
+        print(JSON.object(line).serialized())
       } else {
-        print(pad(timed.name, 34) + padLeft(fixed(1e6 * time, 1), 12) + " µs" + padLeft(fixed(rate, 1), 10) + " " + unit)
+        print(
+          pad(timed.name, 34) + padLeft(fixed(1e6 * seconds.median, 1), 9) + padLeft(seconds.range(1, times: 1e6), 22)
+            + padLeft(fixed(rate, 1), 9) + " " + pad(unit, 7) + padLeft(fixed(share, 2), 6))
       }
     }
-  }
-
-  /// An operation at its shapes, with the least that it moves, in bytes, or its flops.
-  private struct Timed {
-    let name: String
-    var bytes = 0.0
-    var flops = 0.0
-    let body: () -> Void
-  }
-
-  private func operations<B: ProfilingBackend>(on b: B) -> [Timed] {
-    let (n, c, f, r, size) = (block.tokens, block.channels, block.hidden, rank, Double(MemoryLayout<B.Scalar>.size))
-    func random(_ rows: Int, _ columns: Int, _ seed: UInt64) -> Tensor<B> {
-      b.random(Shape(rows, columns), .normal(deviation: 1), RandomKey(seed: seed))
-    }
-    let (x, h, h2) = (random(n, c, 1), random(n, f, 2), random(n, f, 3))
-    let (w, a) = (random(f, c, 4), random(r, c, 5))
-    let weight = b.random(Shape(c), .normal(deviation: 1), RandomKey(seed: 6))
-    let numbers = b.upload((0..<n).map { Int32($0 % length) })
-    let identity = RowIdentity<B>(samples: numbers, positions: numbers, step: 1)
-    let plan = SequencePlan(offsets: Array(stride(from: 0, to: n, by: length)) + [n], on: b)
-    let form = AttentionForm(heads: c / 64, keyValueHeads: c / 64, headWidth: 64, scale: 0.125)
-    let (output, logSumExp) = b.attention(x, x, x, plan, form)
-    let pairs = plan.offsets.indices.dropLast().reduce(0.0) { $0 + Double(plan.queries($1).count * (plan.queries($1).count + 1)) / 2 }
-    let (product, rows) = (2 * Double(n) * Double(c) * Double(f), Double(n) * size)
-    var (y, branch) = (b.empty(Shape(n, f)), b.empty(Shape(n, r)))
-    return [
-      Timed(name: "copy (\(n),\(f))", bytes: 2 * rows * Double(f)) { _ = b.copy(h) },
-      Timed(name: "gemm x Wᵀ (\(n),\(c)) (\(c),\(f))", flops: product) { b.gemm(1, x.operand, w.T, 0, into: &y, rows: nil) },
-      Timed(name: "gemm x Aᵀ (\(n),\(c)) (\(c),\(r))", flops: 2 * Double(n * c * r)) {
-        b.gemm(1, x.operand, a.T, 0, into: &branch, rows: nil)
-      },
-      Timed(name: "rmsNorm (\(n),\(c))", bytes: 2 * rows * Double(c)) { _ = b.rmsNorm(x, weight, offset: 0, epsilon: 1e-5) },
-      Timed(name: "gated (\(n),\(f))", bytes: 3 * rows * Double(f)) { _ = b.gated(.silu, h, h2) },
-      Timed(name: "gatedBackward (\(n),\(f))", bytes: 5 * rows * Double(f)) { _ = b.gatedBackward(.silu, h, h, h2) },
-      Timed(name: "dropout (\(n),\(f))", bytes: 2 * rows * Double(f)) { _ = b.dropout(h, 0.05, RandomKey(seed: 7), identity) },
-      Timed(name: "attention (\(n),\(c)), \(length) a sequence", flops: 4 * pairs * Double(c)) { _ = b.attention(x, x, x, plan, form) },
-      Timed(name: "attentionBackward", flops: 10 * pairs * Double(c)) {
-        _ = b.attentionBackward(x, x, x, x, output: output, logSumExp: logSumExp, plan, form)
-      },
-    ]
   }
 }

@@ -9,7 +9,10 @@ import Training
 struct BenchCommand: ParsableCommand {
   static let configuration = CommandConfiguration(
     commandName: "bench", abstract: "Measure speed and memory on this machine.",
-    subcommands: [BenchTrainCommand.self, BenchGenerateCommand.self, BenchFeedForwardCommand.self, BenchOperationsCommand.self])
+    subcommands: [
+      BenchTrainCommand.self, BenchGenerateCommand.self, BenchFeedForwardCommand.self, BenchOperationsCommand.self,
+      BenchAdaptersCommand.self,
+    ])
 }
 
 /// Times training steps of a MixLoRA adapter, beside the frozen products that no implementation can do without.
@@ -50,9 +53,7 @@ struct BenchTrainCommand: ComputingCommand {
   @Option(help: "Timed steps, after one that is not.")
   var steps = 5
 
-  @Flag(help: "Print the seconds of each phase and, of as many steps again, the time by operation.")
-  var phases = false
-
+  @OptionGroup var profile: ProfileOptions
   @Flag(help: "Print one JSON object.")
   var json = false
 
@@ -65,13 +66,9 @@ struct BenchTrainCommand: ComputingCommand {
   }
 
   func validate() throws {
-    for (name, value) in [("--batch", batch), ("--adapters", adapters), ("--steps", steps)] {
-      guard (1...1_000_000).contains(value) else { throw ValidationError("\(name) is \(value), expected 1 to 1000000.") }
-    }
+    try requireRange(["--batch": batch, "--adapters": adapters, "--steps": steps])
+    try requireRange(["--length": length], 2...1_000_000)  // so that a column is labeled
     try validating { try recipe.checkAdapter() }
-    guard (2...1_000_000).contains(length) else {
-      throw ValidationError("--length is \(length), expected at least 2, so that a column is labeled.")
-    }
   }
 
   private var recipe: TrainingRecipe { bench.recipe(method == .mixlora ? .mixlora : .lora) }
@@ -85,7 +82,7 @@ struct BenchTrainCommand: ComputingCommand {
     let decoder = try bench.decoder(recipe, adapters: adapters, on: backend)
     let batch = randomBatch(decoder.configuration.vocabulary, on: backend)
     let training = TrainingBench(decoder, batch, seed: bench.seed, recomputes: recipe.recomputes ? .all : .none, on: backend)
-    let measured = try training.measure(steps: steps, profiled: phases)
+    let measured = try training.measure(steps: steps, profile)
     print(json ? measured.json() : measured.text())
   }
 

@@ -12,9 +12,7 @@ struct BlockOptions: ParsableArguments {
   var repeats = 5
 
   func validate() throws {
-    for (name, value) in [("--channels", channels), ("--hidden", hidden), ("--tokens", tokens), ("--repeats", repeats)] {
-      guard (1...1_000_000).contains(value) else { throw ValidationError("\(name) is \(value), expected 1 to 1000000.") }
-    }
+    try requireRange(["--channels": channels, "--hidden": hidden, "--tokens": tokens, "--repeats": repeats])
     guard channels % 64 == 0 else { throw ValidationError("--channels is \(channels), expected a multiple of 64, the width of a head.") }
   }
 }

@@ -16,8 +16,8 @@ struct FeedForwardBench<B: ProfilingBackend> {
   struct Result {
     let machine: String
     let shape: (tokens: Int, channels: Int, hidden: Int)
-    let forward: Double
-    let backward: Double
+    let forward: Spread
+    let backward: Spread
     let floor: Double
     let operations: Int
     /// Of more repetitions.
@@ -37,12 +37,12 @@ struct FeedForwardBench<B: ProfilingBackend> {
     self.seed = seed
   }
 
-  func measure(repeats: Int, profiled: Bool) throws -> Result {
+  func measure(repeats: Int, _ options: ProfileOptions) throws -> Result {
     let (rows, channels) = (batch.tokens, layer.frozen.down.weight.shape.rows)
     let key = RandomKey(seed: seed)
     let x = backend.random(Shape(rows, channels), .normal(deviation: 1), key.derived("x", "bench"))
     let dy = backend.random(Shape(rows, channels), .normal(deviation: 1), key.derived("dy", "bench"))
-    func pass(_ step: Int) throws -> (forward: Double, backward: Double) {
+    func pass(_ step: Int) throws -> (start: Double, middle: Double, end: Double) {
       let run = Run(backend, training: TrainingPass(key: key, step: step))
       try backend.synchronize()
       let start = POSIX.seconds
@@ -53,17 +53,31 @@ struct FeedForwardBench<B: ProfilingBackend> {
       try backend.synchronize()
       let end = POSIX.seconds
       try run.finish()
-      return (middle - start, end - middle)
+      return (start, middle, end)
     }
     _ = try pass(1)  // fills the pool
     let before = backend.counters
     let times = try (0..<repeats).map { try pass($0 + 2) }
     let operations = (backend.counters - before).operations / repeats
-    let profile = try profiled ? OperationProfile(of: repeats, on: backend) { _ = try pass(repeats + 2 + $0) } : nil
-    let floors = try backend.withEachWayOfProducts { median(try (0..<4).map { _ in try frozenProducts(x, dy) }.dropFirst()) }
+    var profile: OperationProfile?
+    if options.isAsked {
+      var last = times[0]
+      let measured = try OperationProfile(of: repeats, on: backend) { last = try pass(repeats + 2 + $0) }
+      if let path = options.profile {
+        var trace = ChromeTrace()
+        trace.add("block", "step", last.start, last.end)
+        trace.add("forward", "phase", last.start, last.middle)
+        trace.add("backward", "phase", last.middle, last.end)
+        trace.add(measured)
+        try trace.write(to: path)
+      }
+      if options.phases { profile = measured }
+    }
+    let floors = try backend.withEachWayOfProducts { Spread(try (0..<4).map { _ in try frozenProducts(x, dy) }.dropFirst()).median }
     return Result(
-      machine: backend.machineName, shape: (rows, channels, layer.frozen.down.weight.shape.columns), forward: median(times.map(\.forward)),
-      backward: median(times.map(\.backward)), floor: floors.min() ?? .infinity, operations: operations, profile: profile)
+      machine: backend.machineName, shape: (rows, channels, layer.frozen.down.weight.shape.columns),
+      forward: Spread(times.map { $0.middle - $0.start }),
+      backward: Spread(times.map { $0.end - $0.middle }), floor: floors.min() ?? .infinity, operations: operations, profile: profile)
   }
 
   /// Seconds of the three frozen products, forward and the gradient of their inputs.
@@ -83,7 +97,7 @@ struct FeedForwardBench<B: ProfilingBackend> {
 }
 
 extension FeedForwardBench.Result {
-  private var ratio: Double { floor / (forward + backward) }
+  private var ratio: Double { floor / (forward.median + backward.median) }
   private var flops: Double { 12 * Double(shape.tokens) * Double(shape.channels) * Double(shape.hidden) }
 
   func json() -> String {
@@ -92,8 +106,8 @@ extension FeedForwardBench.Result {
     object["tokens"] = JSON(shape.tokens)
     object["channels"] = JSON(shape.channels)
     object["hidden"] = JSON(shape.hidden)
-    object["forward_seconds"] = JSON(forward)
-    object["backward_seconds"] = JSON(backward)
+    object.add("forward_seconds", forward)
+    object.add("backward_seconds", backward)
     object["floor_seconds"] = JSON(floor)
     object["floor_gflops"] = JSON(flops / floor * 1e-9)
     object["floor_ratio"] = JSON(ratio)
@@ -105,8 +119,8 @@ extension FeedForwardBench.Result {
   func text() -> String {
     let lines = """
       \(machine)
-      forward   \(fixed(1000 * forward, 2)) ms
-      backward  \(fixed(1000 * backward, 2)) ms
+      forward   \(fixed(1000 * forward.median, 2)) ms (\(forward.range(2, times: 1000)))
+      backward  \(fixed(1000 * backward.median, 2)) ms (\(backward.range(2, times: 1000)))
       floor     \(fixed(1000 * floor, 2)) ms frozen products at \(fixed(flops / floor * 1e-9, 0)) GFLOP/s
       ratio     \(fixed(ratio, 3)) of the floor, \(operations) operations
       """

@@ -9,14 +9,24 @@ struct OperationProfile {
   let operations: [(name: String, calls: Int, seconds: Double)]
   /// Seconds of a repetition that no operation took.
   let outside: Double
+  /// Every call of the last repetition, and what threads did of it.
+  let calls: [Profile.Call]
+  let parts: [Profile.Part]
 
   init<B: ProfilingBackend>(of repeats: Int, on backend: B, _ work: (Int) throws -> Void) rethrows {
     backend.startProfile()
     let start = POSIX.seconds
-    for index in 0..<repeats { try work(index) }
+    var last = start
+    for index in 0..<repeats {
+      last = POSIX.seconds
+      try work(index)
+    }
     let total = (POSIX.seconds - start) / Double(repeats)
-    operations = backend.stopProfile().map { (name: $0.name, calls: $0.calls / repeats, seconds: $0.seconds / Double(repeats)) }
+    let profile = backend.stopProfile()
+    operations = profile.operations.map { (name: $0.name, calls: $0.calls / repeats, seconds: $0.seconds / Double(repeats)) }
     outside = max(0, total - operations.reduce(0) { $0 + $1.seconds })
+    calls = profile.calls.filter { $0.start >= last }
+    parts = profile.parts.filter { $0.start >= last }
   }
 
   var json: JSON {

@@ -23,35 +23,56 @@ struct TrainingBench<B: ProfilingBackend> {
       on: backend)
   }
 
-  func measure(steps: Int, profiled: Bool) throws -> BenchResult {
+  func measure(steps: Int, _ options: ProfileOptions) throws -> BenchResult {
+    let trainable = decoder.parameters.reduce(0) { $0 + $1.value.shape.count }
+    let base = backend.peakBytes - trainable * MemoryLayout<B.Scalar>.size
     var optimizers: [(any Optimizer<B>)?] = decoder.adapters.map { AdamW($0.trained.parameters, learningRate: 2e-4, on: backend) }
     var times: [BenchStep] = []
     var counters = Counters()
     for index in 0...steps {  // the first fills the pool and is not counted
       let before = backend.counters
-      let time = try step(index + 1, &optimizers)
+      times.append(try step(index + 1, &optimizers))
       counters = backend.counters - before
-      if index > 0 { times.append(time) }
     }
-    let profile = try profiled ? OperationProfile(of: steps, on: backend) { _ = try step(steps + 1 + $0, &optimizers) } : nil
+    var profile: OperationProfile?
+    if options.isAsked {
+      let marks = options.profile.map { _ in LayerMarks(decoder) }
+      var last = times[0]
+      let measured = try OperationProfile(of: steps, on: backend) { last = try step(steps + 2 + $0, &optimizers, marks) }
+      if let path = options.profile { try trace(last, measured, marks).write(to: path) }
+      if options.phases { profile = measured }
+    }
     let peak = backend.peakBytes
-    let floors = try backend.withEachWayOfProducts { median(try (0..<4).map { _ in try frozenProducts() }.dropFirst()) }
+    let floors = try backend.withEachWayOfProducts { Spread(try (0..<4).map { _ in try frozenProducts() }.dropFirst()).median }
     return BenchResult(
-      machine: backend.machineName, tokens: batch.tokens, threads: backend.threadCount, steps: times,
-      floorSeconds: floors.min() ?? .infinity, floorFlops: flops, peakBytes: peak, counters: counters, profile: profile)
+      machine: backend.machineName, tokens: batch.tokens, threads: backend.threadCount, trainable: trainable, first: times[0],
+      steps: Array(times.dropFirst()), floorSeconds: floors.min() ?? .infinity, floorFlops: flops, baseBytes: base, peakBytes: peak,
+      counters: counters, profile: profile)
   }
 
-  private func step(_ number: Int, _ optimizers: inout [(any Optimizer<B>)?]) throws -> BenchStep {
-    var last = POSIX.seconds
-    var seconds: [TrainingStep<B>.Phase: Double] = [:]
-    let results = try training.run([batch], number: number, &optimizers) { phase in
+  private func step(_ number: Int, _ optimizers: inout [(any Optimizer<B>)?], _ marks: LayerMarks<B>? = nil) throws -> BenchStep {
+    let start = POSIX.seconds
+    var ends: [TrainingStep<B>.Phase: Double] = [:]
+    let results = try training.run([batch], number: number, &optimizers, hooks: marks.map { [$0] } ?? []) { phase in
       try? backend.synchronize()  // what failed, the download below throws
-      let now = POSIX.seconds
-      (seconds[phase], last) = (now - last, now)
+      ends[phase] = POSIX.seconds
     }
-    let losses = try backend.download(results.compactMap { $0?.loss }).joined()
+    let losses = try backend.download(results.compactMap { $0?.loss }).joined().map { Double($0) }
     guard !losses.isEmpty, losses.allSatisfy(\.isFinite) else { throw NonFiniteValue("the loss", at: "step \(number)") }
-    return BenchStep(forward: seconds[.forward] ?? .nan, backward: seconds[.backward] ?? .nan, optimizer: seconds[.update] ?? .nan)
+    return BenchStep(
+      start: start, forwardEnd: ends[.forward] ?? .nan, backwardEnd: ends[.backward] ?? .nan, updateEnd: ends[.update] ?? .nan,
+      end: POSIX.seconds, loss: losses.reduce(0, +) / Double(losses.count))
+  }
+
+  private func trace(_ step: BenchStep, _ profile: OperationProfile, _ marks: LayerMarks<B>?) -> ChromeTrace {
+    var trace = ChromeTrace()
+    trace.add("step", "step", step.start, step.end)
+    trace.add("forward", "phase", step.start, step.forwardEnd)
+    trace.add("backward", "phase", step.forwardEnd, step.backwardEnd)
+    trace.add("optimizer", "phase", step.backwardEnd, step.updateEnd)
+    trace.add(marks?.spans(step.start, step.forwardEnd, step.backwardEnd) ?? [])
+    trace.add(profile)
+    return trace
   }
 
   /// Seconds of the step's frozen products alone, forward and the gradient of their inputs.
@@ -80,19 +101,14 @@ struct TrainingBench<B: ProfilingBackend> {
   private var labels: Int { decoder.adapters.indices.reduce(0) { $0 + batch.labels(of: $1).count } }
 }
 
-/// The middle one, or the mean of the two in the middle; NaN of none.
-func median(_ values: some Sequence<Double>) -> Double {
-  let sorted = values.sorted()
-  guard !sorted.isEmpty else { return .nan }
-  return sorted.count % 2 == 1 ? sorted[sorted.count / 2] : (sorted[sorted.count / 2 - 1] + sorted[sorted.count / 2]) / 2
-}
-
-/// Seconds of one step's phases.
+/// When one step's phases ended, in seconds of the clock, and the mean loss of the adapters before it.
 struct BenchStep {
-  var forward: Double
-  var backward: Double
-  var optimizer: Double
-  var total: Double { forward + backward + optimizer }
+  let start, forwardEnd, backwardEnd, updateEnd, end: Double
+  let loss: Double
+  var forward: Double { forwardEnd - start }
+  var backward: Double { backwardEnd - forwardEnd }
+  var optimizer: Double { updateEnd - backwardEnd }
+  var total: Double { updateEnd - start }
 }
 
 /// What was measured.
@@ -100,9 +116,14 @@ struct BenchResult {
   let machine: String
   let tokens: Int
   let threads: Int
+  let trainable: Int
+  /// The step that is not counted.
+  let first: BenchStep
   let steps: [BenchStep]
   let floorSeconds: Double
   let floorFlops: Double
+  /// What was in memory before the first step, but for the adapters' values.
+  let baseBytes: Int
   let peakBytes: Int
   let counters: Counters
   /// Of more steps.
@@ -110,17 +131,23 @@ struct BenchResult {
 }
 
 extension BenchResult {
-  private var stepSeconds: Double { median(steps.map(\.total)) }
-  private var tokensPerSecond: Double { Double(tokens) / stepSeconds }
+  private var stepSeconds: Spread { Spread(steps.map(\.total)) }
+  private var tokensPerSecond: Double { Double(tokens) / stepSeconds.median }
   private var floorTokensPerSecond: Double { Double(tokens) / floorSeconds }
   /// The floor's share of forward and backward; the optimizer is not in it.
-  private var floorRatio: Double { floorSeconds / median(steps.map { $0.forward + $0.backward }) }
+  private var floorRatio: Double { floorSeconds / Spread(steps.map { $0.forward + $0.backward }).median }
 
   func json() -> String {
     var object = JSON.Object()
     object["tokens_per_second"] = JSON(tokensPerSecond)
-    object["step_seconds_median"] = JSON(stepSeconds)
+    object["step_seconds_median"] = JSON(stepSeconds.median)
+    object["step_seconds_least"] = JSON(stepSeconds.least)
+    object["step_seconds_most"] = JSON(stepSeconds.most)
     object["peak_resident_bytes"] = JSON(peakBytes)
+    object["base_bytes"] = JSON(baseBytes)
+    object["trainable_parameters"] = JSON(trainable)
+    object["loss_first"] = JSON(first.loss)
+    object["loss_last"] = JSON(steps.last?.loss ?? .nan)
     object["floor_tokens_per_second"] = JSON(floorTokensPerSecond)
     object["floor_gflops"] = JSON(floorFlops / floorSeconds * 1e-9)
     object["floor_ratio"] = JSON(floorRatio)
@@ -128,9 +155,9 @@ extension BenchResult {
     object["pool_misses_per_step"] = JSON(counters.poolMisses)
     object["shared_copies_per_step"] = JSON(counters.sharedCopies)
     if let profile {
-      object["forward_seconds"] = JSON(median(steps.map(\.forward)))
-      object["backward_seconds"] = JSON(median(steps.map(\.backward)))
-      object["optimizer_seconds"] = JSON(median(steps.map(\.optimizer)))
+      object["forward_seconds"] = JSON(Spread(steps.map(\.forward)).median)
+      object["backward_seconds"] = JSON(Spread(steps.map(\.backward)).median)
+      object["optimizer_seconds"] = JSON(Spread(steps.map(\.optimizer)).median)
       object["operation_seconds"] = profile.json
     }
     return JSON.object(object).serialized()
@@ -139,15 +166,15 @@ extension BenchResult {
   func text() -> String {
     var lines = [
       machine,
-      "step      \(fixed(stepSeconds, 3)) s median of \(steps.count)   \(fixed(tokensPerSecond, 1)) tokens/s",
+      "step      \(fixed(stepSeconds.median, 3)) s median of \(steps.count) (\(stepSeconds.range(3)))   \(fixed(tokensPerSecond, 1)) tokens/s",
       "floor     \(fixed(floorSeconds, 3)) s frozen products   \(fixed(floorTokensPerSecond, 1)) tokens/s at \(fixed(floorFlops / floorSeconds * 1e-9, 0)) GFLOP/s",
       "ratio     \(fixed(floorRatio, 3)) of the floor, forward + backward",
       "memory    \(fixed(Double(peakBytes) / 1_073_741_824, 2)) GiB peak   \(counters.poolMisses) pool misses, \(counters.sharedCopies) shared copies a step",
     ]
     if let profile {
-      lines.append("forward   \(fixed(median(steps.map(\.forward)), 3)) s, to the rows that the head reads")
-      lines.append("backward  \(fixed(median(steps.map(\.backward)), 3)) s, the head's losses included")
-      lines.append("optimizer \(fixed(median(steps.map(\.optimizer)), 3)) s, with norm and clipping")
+      lines.append("forward   \(fixed(Spread(steps.map(\.forward)).median, 3)) s, to the rows that the head reads")
+      lines.append("backward  \(fixed(Spread(steps.map(\.backward)).median, 3)) s, the head's losses included")
+      lines.append("optimizer \(fixed(Spread(steps.map(\.optimizer)).median, 3)) s, with norm and clipping")
       lines += profile.lines
     }
     return lines.joined(separator: "\n")

@@ -12,6 +12,6 @@ struct CommonOptions: ParsableArguments {
   var threadCount: Int { threads ?? POSIX.usableCores }
 
   func validate() throws {
-    if let threads, !(1...1024).contains(threads) { throw ValidationError("--threads is \(threads), expected 1 to 1024.") }
+    if let threads { try requireRange(["--threads": threads], 1...1024) }
   }
 }

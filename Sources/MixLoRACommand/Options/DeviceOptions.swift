@@ -8,6 +8,20 @@ import Tensors
 struct DeviceOptions: ParsableArguments {
   @Option(help: "Where to compute: cpu, or cuda, an NVIDIA GPU.")
   var backend = Device.cpu
+
+  /// The backend that was chosen, with so many threads of the processor.
+  ///
+  /// Its type is hidden from who calls, so that the compiler makes one copy of a command and not one for each type; what has to be fast
+  /// lies in other modules.
+  @inline(never)
+  func open(_ precision: Precision, threads: Int) throws -> any ProfilingBackend {
+    switch (backend, precision) {
+    case (.cpu, .float32): return CPUFloat(threads: threads)
+    case (.cpu, .float64): return CPUDouble(threads: threads)
+    case (.cuda, .float32): return try CUDAFloat(GPU.open())
+    case (.cuda, .float64): return try CUDADouble(GPU.open())
+    }
+  }
 }
 
 /// Where a run computes.
@@ -34,13 +48,7 @@ extension ComputingCommand {
   ///
   /// - Parameter threads: those of the processor; nil for what the options say.
   func compute(in precision: Precision = .float32, threads: Int? = nil) throws {
-    let threads = threads ?? common.threadCount
-    switch (device.backend, precision) {
-    case (.cpu, .float32): try compute(on: CPUFloat(threads: threads))
-    case (.cpu, .float64): try compute(on: CPUDouble(threads: threads))
-    case (.cuda, .float32): try compute(on: CUDAFloat(GPU.open()))
-    case (.cuda, .float64): try compute(on: CUDADouble(GPU.open()))
-    }
+    try compute(on: device.open(precision, threads: threads ?? common.threadCount))
   }
 }
 

@@ -73,6 +73,13 @@ struct NumberList: ExpressibleByArgument, Sendable {
   }
 }
 
+/// Refuses numbers out of range, each by its option.
+func requireRange(_ options: KeyValuePairs<String, Int>, _ range: ClosedRange<Int> = 1...1_000_000) throws {
+  for (name, value) in options where !range.contains(value) {
+    throw ValidationError("\(name) is \(value), expected \(range.lowerBound) to \(range.upperBound).")
+  }
+}
+
 /// Runs a check of the libraries as one of the parser's: a setting is called by the option that stands for it.
 func validating<Result>(_ body: () throws -> Result) throws -> Result {
   do { return try body() } catch let error as SettingsError { throw ValidationError(error.text.option) }

@@ -12,9 +12,7 @@ struct RankOptions: ParsableArguments {
   var rankTimeout = 1800
 
   func validate() throws {
-    guard (1...1_000_000).contains(rankTimeout) else {
-      throw ValidationError("--rank-timeout is \(rankTimeout), expected 1 to 1000000.")
-    }
+    try requireRange(["--rank-timeout": rankTimeout])
   }
 }
 

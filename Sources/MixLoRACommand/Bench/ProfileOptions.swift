@@ -1,0 +1,15 @@
+import ArgumentParser
+
+/// What a benchmark tells of a step beside its time.
+struct ProfileOptions: ParsableArguments {
+  @Flag(help: "Print seconds of phases and, of as many repetitions again, the time by operation.")
+  var phases = false
+  @Option(
+    help: ArgumentHelp(
+      "Write when each operation ran, in the last of as many repetitions again: a Chrome trace, for chrome://tracing or Perfetto.",
+      valueName: "file"))
+  var profile: String?
+
+  /// Whether operations are timed at all.
+  var isAsked: Bool { phases || profile != nil }
+}

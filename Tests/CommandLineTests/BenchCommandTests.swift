@@ -1,0 +1,165 @@
+import Checkpoints
+import Foundation
+import Testing
+
+@Suite struct BenchCommandTests {
+  private static let model = URL(filePath: #filePath).deletingLastPathComponent().path + "/../../Fixtures/golden/topk/model"
+  /// A step of a small model.
+  private static let train = [
+    "bench", "train", "--random-weights", "--model", model, "--length", "8", "--steps", "1", "--rank", "2", "--experts", "4",
+  ]
+
+  private func object(_ arguments: [String]) throws -> JSON {
+    let result = try Program.run(arguments)
+    #expect(result.code == 0, "\(result.error)")
+    return try JSON(parsing: result.output, file: "output")
+  }
+
+  @Test(arguments: [1, 3]) func theBenchPrintsTheKeysOfItsContract(_ adapters: Int) throws {
+    let object = try object(Self.train + ["--steps", "2", "--adapters", "\(adapters)", "--phases", "--json"])
+    for key in [
+      "tokens_per_second", "step_seconds_median", "step_seconds_least", "step_seconds_most", "peak_resident_bytes", "base_bytes",
+      "trainable_parameters", "loss_first", "loss_last", "floor_tokens_per_second", "floor_gflops", "floor_ratio", "threads",
+      "forward_seconds", "backward_seconds", "optimizer_seconds",
+    ] {
+      #expect((object[key]?.doubleValue ?? 0) > 0, "\(key)")
+    }
+    #expect((object["operation_seconds"]?.objectValue?.count ?? 0) > 10)
+    #expect(object["pool_misses_per_step"]?.intValue == 0)
+    #expect(object["shared_copies_per_step"]?.intValue == 0)
+  }
+
+  // MARK: Chrome traces
+
+  private struct Event {
+    let name, kind: String
+    let thread: Int
+    let start, end: Double  // microseconds
+
+    init(_ json: JSON) throws {
+      #expect(json.objectValue?.keys == ["name", "cat", "ph", "ts", "dur", "pid", "tid"])
+      #expect(json["ph"]?.stringValue == "X")
+      (name, kind) = (try #require(json["name"]?.stringValue), try #require(json["cat"]?.stringValue))
+      thread = try #require(json["tid"]?.intValue)
+      start = try #require(json["ts"]?.doubleValue)
+      end = start + (try #require(json["dur"]?.doubleValue))
+      #expect(start >= 0 && end >= start)
+    }
+
+    func contains(_ other: Event) -> Bool { start <= other.start + 1e-6 && other.end <= end + 1e-6 }  // µs + µs is rounded
+  }
+
+  /// What a benchmark prints, and its trace, on two threads: every event lies in a step, every layer in a phase where there are phases, what a
+  /// thread did in the operation of that name; events of one kind do not overlap, and they come in the order of their beginning.
+  private func profiled(_ arguments: [String]) throws -> (printed: JSON, events: [Event]) {
+    let scratch = try Scratch()
+    let file = scratch.url.path + "/trace.json"
+    let printed = try object(arguments + ["--threads", "2", "--phases", "--json", "--profile", file])
+    let events = try #require(JSON(contentsOf: file).arrayValue).map { try Event($0) }
+    func all(_ kind: String) -> [Event] { events.filter { $0.kind == kind } }
+    #expect(events.map(\.start) == events.map(\.start).sorted())
+    #expect(events.first?.start == 0 && events.first?.kind == "step")
+    for event in events { #expect(all("step").contains { $0.contains(event) }, "\(event) lies in no step") }
+    for layer in all("layer") where !all("phase").isEmpty { #expect(all("phase").contains { $0.contains(layer) }, "\(layer)") }
+    for (_, row) in Dictionary(grouping: events, by: { "\($0.kind) \($0.thread)" }) {
+      for (one, next) in zip(row, row.dropFirst()) { #expect(one.end <= next.start + 1e-6, "\(one) and \(next)") }
+    }
+    let operations = all("operation")
+    for part in all("part") { #expect(operations.contains { $0.name == part.name && $0.contains(part) }, "\(part)") }
+    #expect(Set(events.map(\.thread)).isSubset(of: [1, 2]) && Set(events.filter { $0.kind != "part" }.map(\.thread)) == [1])
+    return (printed, events)
+  }
+
+  /// The operations' times in a trace are those that `--phases` adds up. Every end is rounded to a nanosecond.
+  private func expectSums(_ seconds: JSON?, _ events: [Event]) throws {
+    let operations = events.filter { $0.kind == "operation" }
+    let names = Dictionary(grouping: operations, by: \.name)
+    let printed = try #require(seconds?.objectValue)
+    #expect(Set(printed.keys) == Set(names.keys) && printed.count > 5)
+    for (name, calls) in names {
+      let sum = calls.reduce(0) { $0 + ($1.end - $1.start) } * 1e-6
+      let expected = try #require(printed[name]?.doubleValue)
+      #expect(abs(sum - expected) <= 1.01e-9 * Double(calls.count + 1), "\(name): \(sum), printed \(expected)")
+    }
+  }
+
+  @Test(arguments: [[], ["--recompute"], ["--adapters", "2"]]) func theTraceOfAStepAddsUpToItsPhases(_ more: [String]) throws {
+    let (printed, events) = try profiled(Self.train + more)
+    try expectSums(printed["operation_seconds"], events)
+    #expect(events.filter { $0.kind == "phase" }.map(\.name) == ["forward", "backward", "optimizer"])
+    let blocks = ["model.layers.0", "model.layers.1"]
+    let forward = ["model.embed_tokens"] + blocks + ["model.norm"]
+    #expect(events.filter { $0.kind == "layer" }.map(\.name) == forward + ["lm_head"] + forward.reversed())
+  }
+
+  @Test func theTraceOfGenerationHasAPromptAndAToken() throws {
+    let (printed, events) = try profiled([
+      "bench", "generate", "--random-weights", "--model", Self.model, "--prompt", "6", "--tokens", "2", "--repeats", "1",
+    ])
+    let steps = events.filter { $0.kind == "step" }
+    #expect(steps.map(\.name) == ["prompt", "token"])
+    #expect(events.filter { $0.kind == "layer" && steps[1].contains($0) }.map(\.name).suffix(2) == ["model.norm", "lm_head"])
+    try expectSums(printed["prompt_operation_seconds"], events.filter { steps[0].contains($0) })
+    #expect((printed["token_operation_seconds"]?.objectValue?.count ?? 0) > 5)
+  }
+
+  @Test func theTraceOfABlockAddsUpToItsPhases() throws {
+    let (printed, events) = try profiled([
+      "bench", "ffn", "--channels", "128", "--hidden", "512", "--tokens", "256", "--repeats", "1", "--rank", "2", "--experts", "4",
+    ])
+    try expectSums(printed["operation_seconds"], events)
+    #expect(events.filter { $0.kind == "phase" }.map(\.name) == ["forward", "backward"])
+    #expect(events.filter { $0.kind == "part" }.count > 50)
+  }
+
+  // MARK: Several adapters, single operations
+
+  @Test func adaptersTogetherAreComparedWithTheSameOnesAlone() throws {
+    let found = try object(["bench", "adapters", "--rounds", "1", "--json"] + Self.train.dropFirst(2))
+    func number(_ key: String) throws -> Double { try #require(found[key]?.doubleValue) }
+    #expect(found["adapters"]?.intValue == 2)
+    let (alone, together) = (try number("peak_resident_bytes_alone"), try number("peak_resident_bytes_together"))
+    let saved = alone - together / 2
+    #expect(try abs(number("saved_bytes_per_adapter") - saved) < 1)
+    #expect(try abs(number("saved_share_of_base") - saved / (number("base_bytes") / 2)) < 1e-9)
+    #expect(try abs(number("speedup") - number("tokens_per_second_together") / number("tokens_per_second_alone")) < 1e-9)
+    #expect(try number("base_bytes") < alone && alone > 1e6)
+  }
+
+  @Test func adaptersSayWhatIsWrongWithTheirOptions() throws {
+    let adapters = ["bench", "adapters"] + Self.train.dropFirst(2)
+    for (arguments, code, words) in [
+      (adapters + ["--count", "1"], 2, "--count is 1, expected 2 to 1000000"), (adapters + ["--rankk", "2"], 2, "--rankk"),
+      (["bench", "adapters", "--count", "2"], 2, "--model"), (["bench", "adapters", "--model", "/nowhere"], 3, "/nowhere"),
+      (adapters + ["--length", "1"], 2, "--length is 1, expected 2 to 1000000"),
+    ] {
+      let result = try Program.run(arguments)
+      #expect(result.code == code && result.error.contains(words), "\(arguments): \(result.code) \(result.error)")
+    }
+  }
+
+  @Test func everyHotOperationIsHeldAgainstTheFirstOfItsKind() throws {
+    let result = try Program.run([
+      "bench", "ops", "--channels", "64", "--hidden", "96", "--tokens", "24", "--length", "10", "--rank", "2", "--repeats", "2", "--json",
+    ])
+    #expect(result.code == 0, "\(result.error)")
+    let lines = try result.output.split(separator: "\n").map { try JSON(parsing: String($0), file: "output") }
+    #expect(lines.count == 30)
+    #expect(Set(lines.map { $0["operation"]?.stringValue }).count == lines.count)
+    for (kind, key) in [("copy", "gigabytes_per_second"), ("gemm", "gflops")] {
+      let first = try #require(lines.first { $0[key] != nil })
+      #expect(first["operation"]?.stringValue?.hasPrefix(kind) == true)
+      func of(_ key: String) throws -> Double { try #require(first[key]?.doubleValue) }
+      let best = try of(key) * of("seconds") / of("seconds_least")  // what it reached when it was fastest
+      for line in lines {
+        guard let rate = line[key]?.doubleValue else { continue }
+        let share = try #require(line["share"]?.doubleValue)
+        #expect(rate > 0 && abs(share - rate / best) <= 1e-9 * share, "\(line)")
+      }
+    }
+    for line in lines {
+      let seconds = try ["seconds_least", "seconds", "seconds_most"].map { try #require(line[$0]?.doubleValue) }
+      #expect(0 < seconds[0] && seconds == seconds.sorted(), "\(line)")
+    }
+  }
+}
