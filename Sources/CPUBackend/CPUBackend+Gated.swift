@@ -7,21 +7,34 @@ import Tensors
 ///     geluTanh          z = √(8/π) (x + 0.044715 x³)            z′ = √(8/π) (1 + 3 · 0.044715 x²)
 ///
 /// For x → −∞ the quotient x / (1 + e⁻ᶻ) is −0, not NaN.
-private protocol GatedUnit {
+protocol GatedUnit {
   /// z.
   static func argument<S: CPUScalar>(_ x: S.Vector, _: S.Type) -> S.Vector
   /// y z′ for y = x σ(z) (1 − σ(z)).
   static func sloped<S: CPUScalar>(_ y: S.Vector, _ x: S.Vector, _: S.Type) -> S.Vector
 }
 
-private enum SiLU: GatedUnit {
+extension GatedUnit {
+  /// act(x).
+  @inline(__always)
+  static func value<S: CPUScalar>(_ x: S.Vector, _: S.Type) -> S.Vector { x / (1 + S.exp(-argument(x, S.self))) }
+  /// act(x) and act′(x).
+  @inline(__always)
+  static func valueAndSlope<S: CPUScalar>(_ x: S.Vector, _: S.Type) -> (act: S.Vector, slope: S.Vector) {
+    let sigma = 1 / (1 + S.exp(-argument(x, S.self)))
+    let act = x * sigma
+    return (act, sigma + sloped(act * (1 - sigma), x, S.self))
+  }
+}
+
+enum SiLU: GatedUnit {
   @inline(__always)
   static func argument<S: CPUScalar>(_ x: S.Vector, _: S.Type) -> S.Vector { x }
   @inline(__always)
   static func sloped<S: CPUScalar>(_ y: S.Vector, _ x: S.Vector, _: S.Type) -> S.Vector { y }
 }
 
-private enum GELU: GatedUnit {
+enum GELU: GatedUnit {
   @inline(__always)
   static func argument<S: CPUScalar>(_ x: S.Vector, _: S.Type) -> S.Vector {
     let (root, cubic): (S, S) = (1.5957691216057308, 0.044715)
@@ -63,10 +76,7 @@ extension CPUBackend {
     forBlocks(a, c, hs, cost: 8) { rows, columns in
       for n in rows {
         let (a, c, h) = (a[n], c[n], hs[n])
-        for i in Scalar.lanes(columns) {
-          let x = a[i]
-          h[i] = x / (1 + Scalar.exp(-U.argument(x, Scalar.self))) * c[i]
-        }
+        for i in Scalar.lanes(columns) { h[i] = U.value(a[i], Scalar.self) * c[i] }
       }
     }
     return h
@@ -84,10 +94,9 @@ extension CPUBackend {
       for n in rows {
         let (dh, a, c, da, dc) = (dhs[n], a[n], c[n], das[n], dcs[n])
         for i in Scalar.lanes(columns) {
-          let (x, d) = (a[i], dh[i])
-          let sigma = 1 / (1 + Scalar.exp(-U.argument(x, Scalar.self)))
-          let act = x * sigma
-          da[i] = d * c[i] * (sigma + U.sloped(act * (1 - sigma), x, Scalar.self))
+          let (act, slope) = U.valueAndSlope(a[i], Scalar.self)
+          let d = dh[i]
+          da[i] = d * c[i] * slope
           dc[i] = d * act
         }
       }

@@ -26,6 +26,8 @@ final class CPUCore {
   var depth = 0
   var profile: Profile?
   var productThreading = ProductThreading.rows
+  /// The masks formed last, by key.
+  var masks: [RandomKey: KeptMask] = [:]
   /// Where encoded matrices are expanded: a `Buffer` of the backend's scalars, as large as was needed so far.
   var scratch: AnyObject?
   /// The most scalars that it may have: 16 MiB of float32, what a cache can hold a good part of.

@@ -36,7 +36,11 @@ public struct OperationCase<B: Backend> {
   }
 
   /// Operations that a backend may run in a lower precision than the others.
-  private static var products: Set<String> { ["gemm", "attention", "attentionBackward", "groupedGemm", "groupedOuter"] }
+  private static var products: Set<String> {
+    [
+      "gemm", "attention", "attentionBackward", "groupedGemm", "groupedOuter", "expertProduct", "addExpertProducts", "addExpertOuter",
+    ]
+  }
 
   /// Operations that a backend may do without; where it does, their cases are not run.
   public static var optional: Set<String> { ["expertHidden", "expertHiddenBackward"] }
@@ -58,6 +62,7 @@ public struct OperationCase<B: Backend> {
     list.addRandomness()
     list.addRouting()
     list.addExperts()
+    list.addExpertTokens()
     list.addFused()
     list.addOptimizers()
     list.addNaN()

@@ -22,7 +22,8 @@ import Tensors
 ///     dB1_k = s Σ da_k t1_kᵀ      dt1_k = s B1_kᵀ da_k      dA1_k = Σ dt1_k uᵀ      du += Σ_k A1_kᵀ dt1_k      3 alike
 ///     dbase1 = Σ_k da_k           dbase3 = Σ_k dc_k
 ///
-/// - Complexity: about 2·N·(K·F + E·C)·3·r flops in branches, K the experts of a token, beside the frozen products.
+/// - Complexity: about 2·N·K·(F + C)·3·r flops in branches, K the experts of a token, beside the frozen products; E·C instead of K·C
+///   where a backend multiplies with all experts' A and B2 at once.
 extension LoRAExperts {
   /// 3·M·r scalars: a, c and h are formed again in backward, for they are K times as large as base1.
   struct SharedCache {
@@ -56,8 +57,7 @@ extension LoRAExperts {
   /// y[rows] += s Σ_k B2_k (w_k t2_k).
   func addOutput(_ cache: SharedCache, _ routing: Routing<B>, into y: inout Tensor<B>, rows: Range<Int>, _ run: Run<B>) {
     guard let lora2, let t2 = cache.t2 else { return }
-    let weighted = run.backend.combineBlocks(t2, weights: routing.weights, routing)  // (N,E·r)  w_k t2_k
-    run.backend.addProduct(lora2.scale, weighted, lora2.b.value.T, into: &y, rows: rows)  // (N,C)
+    run.backend.addExpertProducts(lora2.scale, t2, weights: routing.weights, lora2.bOfRow.T, into: &y, rows: rows, routing)  // (N,C)
   }
 
   /// Down to base1 and base3, from dy (N,C) and q = W2ᵀ dy (N,F); dw (M) for the router, and v (N,F) again where W2 is trained.
@@ -69,9 +69,9 @@ extension LoRAExperts {
     // forward: y += s Σ_k B2_k (w_k t2_k)
     var z: Tensor<B>?  // (M,r)  s B2_kᵀ dy
     if let lora2, let t2 = cache.t2 {
-      let weighted = backend.combineBlocks(t2, weights: routing.weights, routing)  // (N,E·r)  w_k t2_k
-      backend.addProduct(lora2.scale, dy.T, weighted, into: &lora2.b.gradient)  // (C,E·r)  + s dy (w_k t2_k)ᵀ
-      z = backend.dispatchBlocks(backend.matmul(lora2.scale, dy, lora2.b.value), routing)  // (M,r)  of (N,E·r)
+      backend.addExpertOuter(  // (C,E·r)  + s dy (w_k t2_k)ᵀ
+        lora2.scale, t2, weights: routing.weights, dy, into: &lora2.b.gradient, stackedAlong: .columns, routing)
+      z = backend.expertProduct(lora2.scale, dy, lora2.bOfRow, routing)  // (M,r)
     }
     // forward: y += (Σ_k w_k) b2
     let dyb2 = frozen.down.bias.map { bias in  // (M)  ⟨dy, b2⟩ of each row's token
@@ -125,19 +125,18 @@ extension LoRAExperts {
       rows = da
     }
     if let lora, let dt {
-      let dtAll = backend.combineBlocks(dt, weights: nil, routing)  // (N,E·r)
-      backend.addProduct(1, dtAll.T, u, into: &lora.a.gradient)  // (E·r,C)  + dt1_k uᵀ
-      backend.addProduct(1, dtAll, lora.a.value, into: &du)  // (N,C)  + Σ_k A1_kᵀ dt1_k
+      backend.addExpertOuter(1, dt, weights: nil, u, into: &lora.a.gradient, stackedAlong: .rows, routing)  // (E·r,C)  + dt1_k uᵀ
+      backend.addExpertProducts(1, dt, lora.aOfRow, into: &du, routing)  // (N,C)  + Σ_k A1_kᵀ dt1_k
     }
     if case .sums(let base, _) = gradient { return base }
     guard let rows else { trap("\(path): no gradient arrived") }
     return backend.combine(rows, weights: nil, routing)  // (N,F)  Σ_k da_k
   }
 
-  /// A1_k u and A3_k u of every row, (M,r): all experts' A at once, then for each row its own expert's columns.
+  /// A1_k u and A3_k u of every row, (M,r).
   func lowRanks(_ u: Tensor<B>, _ routing: Routing<B>, _ run: Run<B>) -> (t1: Tensor<B>?, t3: Tensor<B>?) {
     func t(_ lora: ExpertLoRA<B>?) -> Tensor<B>? {
-      lora.map { run.backend.dispatchBlocks(run.backend.matmul(u, $0.a.value.T), routing) }
+      lora.map { run.backend.expertProduct(1, u, $0.aOfRow.T, routing) }
     }
     return (t(lora1), t(lora3))
   }
@@ -168,7 +167,7 @@ extension LoRAExperts {
     run.backend.add(1, masked(run.backend.groupedMatmul(1, z, lora2.aOfRow, routing), routing, batch, run), into: &qk)
   }
 
-  // MARK: In one pass, where the backend has one (the definitions and GPUs have) and nobody observes what lies between
+  // MARK: In one pass, where the backend has one (all but the oracle have) and nobody observes what lies between
 
   private func fusedHidden(
     _ base1: Tensor<B>, _ base3: Tensor<B>, _ t1: Tensor<B>?, _ t3: Tensor<B>?, _ frozen: GatedLinears<B>, _ routing: Routing<B>,

@@ -93,10 +93,10 @@ public struct LoRAExperts<B: Backend> {
 
 /// The low-rank branches of all experts on one matrix W (O,I): A_k (r,I) and B_k (O,r) for each expert k in 0..<E.
 ///
-/// All A_k lie below each other in A (E·r,I) and all B_k side by side in B (O,E·r). What all experts read alike needs
-/// one product: U Aᵀ (N,E·r) for A1 and A3, of which a pair then takes its own expert's r columns. So does what is
-/// summed over the experts: Σ_k s B2_k (w_k A2_k g_k) is s T Bᵀ, where T (N,E·r) holds w_k A2_k g_k in the columns of the
-/// token's experts and zeros elsewhere. In files each A_k and B_k is a tensor of its own.
+/// All A_k lie below each other in A (E·r,I) and all B_k side by side in B (O,E·r), so that a backend may multiply with those of all
+/// experts at once: U Aᵀ (N,E·r) for A1 and A3, of which a pair then takes its own expert's r columns, and s T Bᵀ for the sum
+/// Σ_k s B2_k (w_k A2_k g_k), where T (N,E·r) holds w_k A2_k g_k in the columns of the token's experts and zeros elsewhere. In files each
+/// A_k and B_k is a tensor of its own.
 public struct ExpertLoRA<B: Backend> {
   /// All A_k, (E·r,I).
   public let a: Parameter<B>

@@ -217,6 +217,22 @@ public protocol Backend: AnyObject {
   func groupedOuter(
     _ alpha: Double, _ a: Tensor<Self>, _ b: Tensor<Self>, into g: inout Tensor<Self>, stackedAlong axis: StackAxis,
     _ routing: Routing<Self>)
+  /// y_m = α x_n S_e for the token n and the expert e of every row m: x (N,k), S a stack of E matrices (k,n) → (M,n).
+  ///
+  /// - Precondition: the matrices lie side by side, or transposed below each other.
+  func expertProduct(_ alpha: Double, _ x: Tensor<Self>, _ s: ExpertStack<Self>, _ routing: Routing<Self>) -> Tensor<Self>
+  /// y_n += α Σ w_m t_m S_e over the rows m of every token n, the rows of y that `rows` names: t (M,k), S a stack of E matrices (k,n),
+  /// y (…,n). Without weights (M), w = 1.
+  ///
+  /// - Precondition: the matrices lie below each other, or transposed side by side.
+  func addExpertProducts(
+    _ alpha: Double, _ t: Tensor<Self>, weights: Tensor<Self>?, _ s: ExpertStack<Self>, into y: inout Tensor<Self>, rows: Range<Int>,
+    _ routing: Routing<Self>)
+  /// g_e += α Σ w_m t_mᵀ x_n over the rows m of every expert e, n the token of each: t (M,p), x (N,q), g a stack of E matrices (p,q) along
+  /// the rows; along the columns g_e is the transposed (q,p). Without weights (M), w = 1.
+  func addExpertOuter(
+    _ alpha: Double, _ t: Tensor<Self>, weights: Tensor<Self>?, _ x: Tensor<Self>, into g: inout Tensor<Self>,
+    stackedAlong axis: StackAxis, _ routing: Routing<Self>)
   /// The hidden rows of the experts in one pass; see ``ExpertHidden``. Nil where the backend has no such pass.
   func expertHidden(_ hidden: ExpertHidden<Self>, _ routing: Routing<Self>) -> ExpertHidden<Self>.Result?
   /// Backward of `expertHidden`; nil exactly where `expertHidden` gives nil.
@@ -276,7 +292,41 @@ extension Backend {
     -> ExpertHidden<Self>.Gradient?
   { nil }
 
+  // All experts at once: products E times as large, of which each token's own experts count.
+
+  /// For all experts, then for each row its own expert's columns.
+  public func expertProduct(_ alpha: Double, _ x: Tensor<Self>, _ s: ExpertStack<Self>, _ routing: Routing<Self>) -> Tensor<Self> {
+    dispatchBlocks(matmul(alpha, x, s.joined(along: .columns)), routing)
+  }
+  /// With t in the columns of a token's experts and zeros elsewhere.
+  public func addExpertProducts(
+    _ alpha: Double, _ t: Tensor<Self>, weights: Tensor<Self>?, _ s: ExpertStack<Self>, into y: inout Tensor<Self>, rows: Range<Int>,
+    _ routing: Routing<Self>
+  ) {
+    addProduct(alpha, combineBlocks(t, weights: weights, routing), s.joined(along: .rows), into: &y, rows: rows)
+  }
+  /// With t in the columns of a token's experts and zeros elsewhere.
+  public func addExpertOuter(
+    _ alpha: Double, _ t: Tensor<Self>, weights: Tensor<Self>?, _ x: Tensor<Self>, into g: inout Tensor<Self>,
+    stackedAlong axis: StackAxis, _ routing: Routing<Self>
+  ) {
+    let all = combineBlocks(t, weights: weights, routing)  // (N,E·p)
+    switch axis {
+    case .rows: addProduct(alpha, all.T, x, into: &g)
+    case .columns: addProduct(alpha, x.T, all, into: &g)
+    }
+  }
+
   // MARK: Shorter calls
+
+  /// The same into a sum for which nil counts as zero.
+  public func addExpertProducts(
+    _ alpha: Double, _ t: Tensor<Self>, _ s: ExpertStack<Self>, into y: inout Tensor<Self>?, _ routing: Routing<Self>
+  ) {
+    var sum = y.take() ?? zeros(Shape(routing.tokens, s.matrixShape.columns))
+    addExpertProducts(alpha, t, weights: nil, s, into: &sum, rows: 0..<sum.rowCount, routing)
+    y = sum
+  }
 
   /// y ← x.
   public func copy(_ x: Tensor<Self>, into y: inout Tensor<Self>) { copy(x, into: &y, rows: nil, columns: nil) }

@@ -44,6 +44,14 @@ public struct ExpertStack<B: Backend> {
     return isTransposed ? Shape(stored.columns, stored.rows) : stored
   }
 
+  /// All matrices as one, side by side (k,E·n) or below each other (E·k,n); nothing is moved.
+  ///
+  /// - Precondition: they are stored so, or transposed along the other axis.
+  public func joined(along direction: StackAxis) -> Operand<B> {
+    guard (axis == direction) != isTransposed else { trap("ExpertStack: \(matrices.shape) does not lie along the \(direction)") }
+    return isTransposed ? matrices.T : matrices.operand
+  }
+
   /// Expert e's matrix, as it is stored: a view, transposed or not.
   public subscript(_ e: Int) -> Tensor<B> {
     switch axis {

@@ -257,10 +257,9 @@ import Testing
   func key(_ bits: UInt64) -> RandomKey { unsafeBitCast(bits, to: RandomKey.self) }
 
   func vector(_ counter: SIMD4<UInt32>, _ key: RandomKey) -> [UInt32] {
-    withUnsafeTemporaryAllocation(of: UInt32.self, capacity: 32) { numbers in
+    withUnsafeTemporaryAllocation(of: UInt32.self, capacity: 4 * PhiloxVector.blocks) { numbers in
       guard let base = numbers.baseAddress else { return [] }
-      let words = (0..<4).map { PhiloxVector.Words(repeating: counter[$0]) }
-      PhiloxVector(key).write((words[0], words[1], words[2], words[3] &+ PhiloxVector.lanes), to: base)
+      PhiloxVector(key).write(from: counter, to: base)
       return Array(numbers)
     }
   }
@@ -281,9 +280,18 @@ import Testing
     for i in 0..<200 {
       let key = RandomKey(seed: UInt64(i))
       let found = vector(counter, key)
-      for block in 0..<8 {
-        let expected = Philox.numbers(counter: counter &+ SIMD4(0, 0, 0, UInt32(block)), key: key)
+      for block in 0..<PhiloxVector.blocks {
+        let expected = Philox.numbers(counter: counter &+ SIMD4(UInt32(block), 0, 0, 0), key: key)
         #expect((0..<4).allSatisfy { found[4 * block + $0] == expected[$0] })
+      }
+      let threshold = counter[0] & 0xffff
+      var bytes = [UInt8](repeating: 0, count: 2 * PhiloxVector.blocks)
+      bytes.withUnsafeMutableBufferPointer { bytes in
+        if let base = bytes.baseAddress { PhiloxVector(key).compare(from: counter, blocks: PhiloxVector.blocks + 3, threshold, to: base) }
+      }
+      for (block, byte) in bytes.enumerated() {
+        let numbers = Philox.numbers(counter: counter &+ SIMD4(0, 0, 0, UInt32(block)), key: key)
+        #expect((0..<8).allSatisfy { (byte >> $0 & 1 == 1) == (numbers[$0 / 2] >> UInt32(16 * ($0 % 2)) & 0xffff >= threshold) })
       }
       counter = Philox.numbers(counter: counter, key: key)
     }

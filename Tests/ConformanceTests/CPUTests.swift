@@ -5,9 +5,9 @@ import Testing
 
 /// The suite on both CPU backends, with fresh buffers full of NaN.
 @Suite struct CPUTests {
-  static let operations = OperationCase<CPUDouble>.operations.filter { !OperationCase<CPUDouble>.optional.contains($0) }
+  static let operations = OperationCase<CPUDouble>.operations
 
-  @Test(arguments: operations, [1, 2, 3])
+  @Test(arguments: operations.filter { !OperationCase<CPUDouble>.optional.contains($0) }, [1, 2, 3])
   func float64MeetsEveryBound(_ operation: String, _ threads: Int) {
     let report = ConformanceReport(CPUDouble(threads: threads, isPoisoned: true), operations: [operation])
     #expect(report.isPassed && report.notRun.isEmpty, "\(report)")
@@ -19,10 +19,10 @@ import Testing
     #expect(report.isPassed && report.notRun.isEmpty, "\(report)")
   }
 
-  /// No pass over the experts' hidden rows: the layer's lines run.
-  @Test(arguments: OperationCase<CPUFloat>.optional)
-  func whatTheyDoWithoutIsCountedAsNotRun(_ operation: String) {
-    let report = ConformanceReport(CPUFloat(threads: 1), operations: [operation])
+  /// The oracle has no pass over the experts' hidden rows: the layer's lines run.
+  @Test(arguments: OperationCase<CPUDouble>.optional)
+  func whatTheOracleDoesWithoutIsCountedAsNotRun(_ operation: String) {
+    let report = ConformanceReport(CPUDouble(threads: 1), operations: [operation])
     #expect(report.notRun.count == report.entries.count && report.notRun.count > 50, "\(report)")
   }
 

@@ -14,7 +14,7 @@ enum Fault: String, CaseIterable, Sendable {
   case tiesToTheHigherIndex, topPWithoutTheLast, topPReachesInsteadOfExceeding, temperatureForgotten
   case weightsNotRenormalized, topPRenormalizes, noneCountsForTheLastExpert, routerIgnoresBalance, routerWithoutMean
   case combineIgnoresWeights, noneIsRowZero, spareRowsStayUnwritten, spareRowsBelongToTheLast
-  case blocksOfAnotherExpert, combineBlocksLeavesGarbage, groupedGemmSwapsExperts, groupedOuterIgnoresAlpha
+  case blocksOfAnotherExpert, combineBlocksLeavesGarbage, groupedGemmSwapsExperts, groupedOuterIgnoresAlpha, expertProductsIgnoreWeights
   case adamWWithoutBiasCorrection, adamWDecaysTheGradient, optimizerIgnoresRange
 
   /// The operations whose cases have to fail, one by one.
@@ -68,6 +68,7 @@ enum Fault: String, CaseIterable, Sendable {
     case .blocksOfAnotherExpert: ["dispatchBlocks"]
     case .combineBlocksLeavesGarbage: ["combineBlocks"]
     case .groupedGemmSwapsExperts: ["groupedGemm", "gradient"]
+    case .expertProductsIgnoreWeights: ["addExpertProducts"]
     case .groupedOuterIgnoresAlpha: ["groupedOuter", "gradient"]
     case .adamWWithoutBiasCorrection, .adamWDecaysTheGradient: ["adamW"]
     case .optimizerIgnoresRange: ["adamW", "sgd"]

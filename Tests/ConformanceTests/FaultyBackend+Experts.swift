@@ -137,6 +137,29 @@ extension FaultyBackend {
     }
   }
 
+  func expertProduct(_ alpha: Double, _ x: T, _ s: ExpertStack<FaultyBackend>, _ routing: R) -> T {
+    from(base.expertProduct(alpha, to(x), to(s), to(routing)), "expertProduct")
+  }
+
+  func addExpertProducts(
+    _ alpha: Double, _ t: T, weights: T?, _ s: ExpertStack<FaultyBackend>, into y: inout T, rows: Range<Int>, _ routing: R
+  ) {
+    let (t, s, routing) = (to(t), to(s), to(routing))
+    let weights = fault == .expertProductsIgnoreWeights ? nil : weights.map { to($0) }
+    writing(&y, "addExpertProducts") { base.addExpertProducts(alpha, t, weights: weights, s, into: &$0, rows: rows, routing) }
+  }
+
+  func addExpertOuter(_ alpha: Double, _ t: T, weights: T?, _ x: T, into g: inout T, stackedAlong axis: StackAxis, _ routing: R) {
+    let (t, x, weights, routing) = (to(t), to(x), weights.map { to($0) }, to(routing))
+    writing(&g, "addExpertOuter") {
+      base.addExpertOuter(alpha, t, weights: weights, x, into: &$0, stackedAlong: axis, routing)
+    }
+  }
+
+  private func to(_ stack: ExpertStack<FaultyBackend>) -> ExpertStack<Base> {
+    ExpertStack(to(stack.matrices), experts: stack.experts, along: stack.axis, isTransposed: stack.isTransposed)
+  }
+
   // MARK: Optimizers
 
   func clipFactor(_ squaredNorm: T, loss: T, maximum: Double) -> (factor: T, norm: T) {

@@ -75,4 +75,26 @@ extension Naive {
     }
     return result
   }
+
+  /// α x_n S_e of every row m, n its token and e its expert: x (N,k), S_e (k,n) given by `expert` → (M,n).
+  public static func expertProduct(_ alpha: Double, _ x: Matrix, _ expert: (_ e: Int) -> Matrix, _ plan: Plan) -> Matrix {
+    groupedGemm(alpha, dispatch(x, plan), expert, 0, Matrix(plan.rows, expert(0).columns), plan)
+  }
+
+  /// y_n + α Σ w_m t_m S_e over the rows m of every token n: t (M,k), S_e (k,n) given by `expert`, y (N,n). Without weights, w = 1.
+  public static func expertProducts(
+    _ alpha: Double, _ t: Matrix, weights: [Double]?, _ expert: (_ e: Int) -> Matrix, to y: Matrix, _ plan: Plan
+  ) -> Matrix {
+    add(1, combine(groupedGemm(alpha, t, expert, 0, Matrix(t.rows, y.columns), plan), weights: weights, plan), to: y)
+  }
+
+  /// g_e + α Σ w_m t_mᵀ x_n over the rows m of every expert e, n their tokens: t (M,p), x (N,q), g a stack of E matrices (p,q), or (q,p) side
+  /// by side. Without weights, w = 1.
+  public static func expertOuter(
+    _ alpha: Double, _ t: Matrix, weights: [Double]?, _ x: Matrix, to g: Matrix, sideBySide: Bool, _ plan: Plan
+  ) -> Matrix {
+    let (t, x) = (Matrix(t.rows, t.columns) { m, j in (weights?[m] ?? 1) * t[m, j] }, dispatch(x, plan))
+    return sideBySide
+      ? groupedOuter(alpha, x, t, to: g, sideBySide: true, plan) : groupedOuter(alpha, t, x, to: g, sideBySide: false, plan)
+  }
 }

@@ -86,15 +86,15 @@ extension NaiveBackend {
     _ alpha: Double, _ a: Tensor<NaiveBackend>, _ b: ExpertStack<NaiveBackend>, _ beta: Double, into c: inout Tensor<NaiveBackend>,
     _ routing: Routing<NaiveBackend>
   ) {
-    operation {
-      let stack = matrix(b.matrices)
-      let result = Naive.groupedGemm(
-        alpha, matrix(a),
-        { e in
-          let block = Naive.block(e, of: b.experts, in: stack, sideBySide: b.axis == .columns)
-          return b.isTransposed ? block.transposed : block
-        }, beta, matrix(c), plan(routing))
-      write(result.values, &c)
+    operation { write(Naive.groupedGemm(alpha, matrix(a), expert(b), beta, matrix(c), plan(routing)).values, &c) }
+  }
+
+  /// A stack's matrices as a product reads them.
+  private func expert(_ stack: ExpertStack<NaiveBackend>) -> (_ e: Int) -> Matrix {
+    let matrices = matrix(stack.matrices)
+    return { e in
+      let block = Naive.block(e, of: stack.experts, in: matrices, sideBySide: stack.axis == .columns)
+      return stack.isTransposed ? block.transposed : block
     }
   }
 
@@ -105,6 +105,36 @@ extension NaiveBackend {
     operation {
       let plan = plan(routing)
       write(Naive.groupedOuter(alpha, matrix(a), matrix(b), to: matrix(g), sideBySide: axis == .columns, plan).values, &g)
+    }
+  }
+
+  public func expertProduct(
+    _ alpha: Double, _ x: Tensor<NaiveBackend>, _ s: ExpertStack<NaiveBackend>, _ routing: Routing<NaiveBackend>
+  ) -> Tensor<NaiveBackend> {
+    operation { tensor(Naive.expertProduct(alpha, matrix(x), expert(s), plan(routing))) }
+  }
+
+  public func addExpertProducts(
+    _ alpha: Double, _ t: Tensor<NaiveBackend>, weights: Tensor<NaiveBackend>?, _ s: ExpertStack<NaiveBackend>,
+    into y: inout Tensor<NaiveBackend>, rows: Range<Int>, _ routing: Routing<NaiveBackend>
+  ) {
+    operation {
+      let old = matrix(y)
+      let new = Naive.expertProducts(
+        alpha, matrix(t), weights: weights.map { list($0) }, expert(s), to: old.rows(rows), plan(routing))
+      let (all, start, end) = (old.values, rows.lowerBound * old.columns, rows.upperBound * old.columns)
+      write(all[..<start] + new.values + all[end...], &y)
+    }
+  }
+
+  public func addExpertOuter(
+    _ alpha: Double, _ t: Tensor<NaiveBackend>, weights: Tensor<NaiveBackend>?, _ x: Tensor<NaiveBackend>,
+    into g: inout Tensor<NaiveBackend>, stackedAlong axis: StackAxis, _ routing: Routing<NaiveBackend>
+  ) {
+    operation {
+      let result = Naive.expertOuter(
+        alpha, matrix(t), weights: weights.map { list($0) }, matrix(x), to: matrix(g), sideBySide: axis == .columns, plan(routing))
+      write(result.values, &g)
     }
   }
 
