@@ -88,6 +88,9 @@ extension Float: CPUScalar {
     let four = x.lowHalf + x.highHalf
     let two = four.lowHalf + four.highHalf
     return two.x + two.y
+  }
+
+  @inline(__always)
   static func masked(_ x: SIMD8<Float>, _ m: SIMD8<Float>) -> SIMD8<Float> { (m * x).replacing(with: 0, where: m .== 0) }
 
   @inline(__always)
@@ -130,6 +133,9 @@ extension Double: CPUScalar {
   static func total(_ x: SIMD4<Double>) -> Double {
     let two = x.lowHalf + x.highHalf
     return two.x + two.y
+  }
+
+  @inline(__always)
   static func masked(_ x: SIMD4<Double>, _ m: SIMD4<Double>) -> SIMD4<Double> { (m * x).replacing(with: 0, where: m .== 0) }
 
   @inline(__always)
