@@ -89,6 +89,22 @@ extension CPUFloat {
     }
   }
 
+  /// The two one after the other.
+  public func addExpertGradients(
+    _ dt: Tensor<CPUFloat>, _ x: Tensor<CPUFloat>, _ s: ExpertStack<CPUFloat>, into g: inout Tensor<CPUFloat>,
+    _ dx: inout Tensor<CPUFloat>?, _ routing: Routing<CPUFloat>
+  ) {
+    addExpertOuter(1, dt, weights: nil, x, into: &g, stackedAlong: .rows, routing)
+    guard var sum = dx.take() else {
+      var sum = zeros(x.shape)
+      addExpertProducts(1, dt, weights: nil, s, into: &sum, rows: 0..<sum.rowCount, routing)
+      dx = sum
+      return
+    }
+    addExpertProducts(1, dt, weights: nil, s, into: &sum, rows: 0..<sum.rowCount, routing)
+    dx = sum
+  }
+
   private func requireStack(_ operation: StaticString, _ s: ExpertStack<CPUFloat>, _ routing: Routing<CPUFloat>) -> (k: Int, n: Int) {
     guard s.experts == routing.experts else { trap("\(operation): a stack of \(s.experts) matrices for \(routing.experts) experts") }
     return (s.matrixShape.rows, s.matrixShape.columns)

@@ -39,6 +39,7 @@ public struct OperationCase<B: Backend> {
   private static var products: Set<String> {
     [
       "gemm", "attention", "attentionBackward", "groupedGemm", "groupedOuter", "expertProduct", "addExpertProducts", "addExpertOuter",
+      "addExpertGradients",
     ]
   }
 

@@ -125,8 +125,8 @@ extension LoRAExperts {
       rows = da
     }
     if let lora, let dt {
-      backend.addExpertOuter(1, dt, weights: nil, u, into: &lora.a.gradient, stackedAlong: .rows, routing)  // (E·r,C)  + dt1_k uᵀ
-      backend.addExpertProducts(1, dt, lora.aOfRow, into: &du, routing)  // (N,C)  + Σ_k A1_kᵀ dt1_k
+      // dA1_k += Σ dt1_k uᵀ and du += Σ_k A1_kᵀ dt1_k
+      backend.addExpertGradients(dt, u, lora.aOfRow, into: &lora.a.gradient, &du, routing)  // (E·r,C), (N,C)
     }
     if case .sums(let base, _) = gradient { return base }
     guard let rows else { trap("\(path): no gradient arrived") }

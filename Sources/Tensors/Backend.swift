@@ -227,6 +227,13 @@ public protocol Backend: AnyObject {
   func addExpertOuter(
     _ alpha: Double, _ t: Tensor<Self>, weights: Tensor<Self>?, _ x: Tensor<Self>, into g: inout Tensor<Self>,
     stackedAlong axis: StackAxis, _ routing: Routing<Self>)
+  /// What t = x S_eᵀ needs backward, from dt (M,r): x (N,C), S a stack of E matrices (r,C) below each other, g like it.
+  ///
+  ///     g_e += Σ dt_mᵀ x_n over the rows m of expert e, n the token of each
+  ///     dx_n += Σ dt_m S_e over the rows m of token n; a dx of nil counts as zero
+  func addExpertGradients(
+    _ dt: Tensor<Self>, _ x: Tensor<Self>, _ s: ExpertStack<Self>, into g: inout Tensor<Self>, _ dx: inout Tensor<Self>?,
+    _ routing: Routing<Self>)
   /// The hidden rows of the experts in one pass; see ``ExpertHidden``. Nil where the backend has no such pass.
   func expertHidden(_ hidden: ExpertHidden<Self>, _ routing: Routing<Self>) -> ExpertHidden<Self>.Result?
   /// Backward of `expertHidden`; nil exactly where `expertHidden` gives nil.
@@ -297,16 +304,17 @@ extension Backend {
     }
   }
 
-  // MARK: Shorter calls
-
-  /// The same into a sum for which nil counts as zero.
-  public func addExpertProducts(
-    _ alpha: Double, _ t: Tensor<Self>, _ s: ExpertStack<Self>, into y: inout Tensor<Self>?, _ routing: Routing<Self>
+  /// With dt in the columns of a token's experts and zeros elsewhere, formed once for both.
+  public func addExpertGradients(
+    _ dt: Tensor<Self>, _ x: Tensor<Self>, _ s: ExpertStack<Self>, into g: inout Tensor<Self>, _ dx: inout Tensor<Self>?,
+    _ routing: Routing<Self>
   ) {
-    var sum = y.take() ?? zeros(Shape(routing.tokens, s.matrixShape.columns))
-    addExpertProducts(alpha, t, weights: nil, s, into: &sum, rows: 0..<sum.rowCount, routing)
-    y = sum
+    let all = combineBlocks(dt, weights: nil, routing)  // (N,E·r)
+    addProduct(1, all.T, x, into: &g)
+    addProduct(1, all, s.joined(along: .rows), into: &dx)
   }
+
+  // MARK: Shorter calls
 
   /// y ← x.
   public func copy(_ x: Tensor<Self>, into y: inout Tensor<Self>) { copy(x, into: &y, rows: nil, columns: nil) }

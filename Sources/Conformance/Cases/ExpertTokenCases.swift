@@ -40,6 +40,27 @@ extension CaseList {
           try trial.expect("y", y, expected, k + plan.slots + 2 + Roundings.factor, of: magnitude)
         }
       }
+      for isFirst in [true, false] {  // whether dx is nil so far
+        add("addExpertGradients", "\(sizes) (\(k),\(n))\(isFirst ? "" : " added")") { trial in
+          let plan = sizes.plan(&trial.source)
+          let (dt, x) = (trial.source.matrix(plan.pairs, k), trial.source.matrix(plan.tokens, n))
+          let (stack, expert) = trial.stack(plan, k, n, along: .rows, isTransposed: false)
+          let (g0, dx0) = (trial.source.matrix(plan.experts * k, n), trial.source.matrix(plan.tokens, n))
+          var (g, dx) = (trial.writable(g0), isFirst ? nil : trial.device(dx0))
+          trial.backend.addExpertGradients(
+            trial.device(trial.inRows(dt, plan)), trial.device(x), stack, into: &g.tensor, &dx, trial.routing(plan))
+          let outer = Naive.expertOuter(
+            1, dt.magnitude, weights: nil, x.magnitude, to: g0.magnitude, sideBySide: false, plan)
+          let magnitude = Matrix(g0.rows, g0.columns) { i, j in plan.rows(of: i / k).isEmpty ? 0 : outer[i, j] }
+          let expected = Naive.expertOuter(1, dt, weights: nil, x, to: g0, sideBySide: false, plan)
+          try trial.expect("g", g, expected, plan.pairs + 1 + Roundings.factor, of: magnitude)
+          let start = isFirst ? Matrix(plan.tokens, n) : dx0
+          let sums = Naive.expertProducts(1, dt.magnitude, weights: nil, { expert($0).magnitude }, to: start.magnitude, plan)
+          guard let dx else { return trial.fail("dx is nil") }
+          try trial.expect(
+            "dx", dx, Naive.expertProducts(1, dt, weights: nil, expert, to: start, plan), k + plan.slots + 2 + Roundings.factor, of: sums)
+        }
+      }
       for (sideBySide, isWeighted) in [(false, false), (true, true)] {
         let form = "\(sizes) (\(k),\(n)) \(sideBySide ? "columns" : "rows")\(isWeighted ? " weighted" : "")"
         add("addExpertOuter", form) { trial in
