@@ -56,9 +56,9 @@ extension CaseList {
           try trial.expect("g", g, expected, plan.pairs + 1 + Roundings.factor, of: magnitude)
           let start = isFirst ? Matrix(plan.tokens, n) : dx0
           let sums = Naive.expertProducts(1, dt.magnitude, weights: nil, { expert($0).magnitude }, to: start.magnitude, plan)
-          guard let dx else { return trial.fail("dx is nil") }
           try trial.expect(
-            "dx", dx, Naive.expertProducts(1, dt, weights: nil, expert, to: start, plan), k + plan.slots + 2 + Roundings.factor, of: sums)
+            "dx", dx ?? trial.device(Matrix(0, 0)), Naive.expertProducts(1, dt, weights: nil, expert, to: start, plan),
+            k + plan.slots + 2 + Roundings.factor, of: sums)
         }
       }
       for (sideBySide, isWeighted) in [(false, false), (true, true)] {
