@@ -95,13 +95,9 @@ extension CPUFloat {
     _ dx: inout Tensor<CPUFloat>?, _ routing: Routing<CPUFloat>
   ) {
     addExpertOuter(1, dt, weights: nil, x, into: &g, stackedAlong: .rows, routing)
-    guard var sum = dx.take() else {
-      var sum = zeros(x.shape)
-      addExpertProducts(1, dt, weights: nil, s, into: &sum, rows: 0..<sum.rowCount, routing)
-      dx = sum
-      return
-    }
-    addExpertProducts(1, dt, weights: nil, s, into: &sum, rows: 0..<sum.rowCount, routing)
+    var sum: Tensor<CPUFloat>
+    if let found = dx.take() { sum = found } else { sum = zeros(x.shape) }
+    addExpertProducts(1, dt, weights: nil, s, into: &sum, rows: 0..<x.rowCount, routing)
     dx = sum
   }
 

@@ -156,6 +156,13 @@ extension FaultyBackend {
     }
   }
 
+  func addExpertGradients(_ dt: T, _ x: T, _ s: ExpertStack<FaultyBackend>, into g: inout T, _ dx: inout T?, _ routing: R) {
+    let (dt, x, s, routing) = (to(dt), to(x), to(s), to(routing))
+    var sum = dx.take().map { to($0) }
+    writing(&g, "addExpertGradients") { base.addExpertGradients(dt, x, s, into: &$0, &sum, routing) }
+    dx = sum.map { from($0, "addExpertGradients") }
+  }
+
   private func to(_ stack: ExpertStack<FaultyBackend>) -> ExpertStack<Base> {
     ExpertStack(to(stack.matrices), experts: stack.experts, along: stack.axis, isTransposed: stack.isTransposed)
   }
