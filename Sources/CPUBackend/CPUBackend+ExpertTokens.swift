@@ -95,8 +95,7 @@ extension CPUFloat {
     _ dx: inout Tensor<CPUFloat>?, _ routing: Routing<CPUFloat>
   ) {
     addExpertOuter(1, dt, weights: nil, x, into: &g, stackedAlong: .rows, routing)
-    var sum: Tensor<CPUFloat>
-    if let found = dx.take() { sum = found } else { sum = zeros(x.shape) }
+    var sum = dx.take() ?? zeros(x.shape)
     addExpertProducts(1, dt, weights: nil, s, into: &sum, rows: 0..<x.rowCount, routing)
     dx = sum
   }

@@ -78,11 +78,10 @@ extension LoRAExperts {
       backend.dispatch(backend.matmul(dy, backend.vector(bias).asColumn), routing).asVector
     }
     let needsV = frozen.down.weight.parameter != nil
-    if let fused = fusedBackward(q, z, base1, base3, cache, frozen, routing, batch, run) {
-      var dw = fused.dw
-      if let dyb2 { backend.add(1, dyb2, into: &dw) }
+    if var fused = fusedBackward(q, z, base1, base3, cache, frozen, routing, batch, run) {
+      if let dyb2 { backend.add(1, dyb2, into: &fused.dw) }
       let v = needsV ? fusedHidden(base1, base3, cache.t1, cache.t3, frozen, routing, batch, run)?.v : nil
-      return (dw, .sums(base: fused.a.base, t: fused.a.t), .sums(base: fused.c.base, t: fused.c.t), v)
+      return (fused.dw, .sums(base: fused.a.base, t: fused.a.t), .sums(base: fused.c.base, t: fused.c.t), v)
     }
     // The same a, c and h again, whatever a hook replaced included.
     let (a, c, h) = run.recomputing { hidden(base1, base3, cache.t1, cache.t3, frozen, routing, run) }  // (M,F) each

@@ -60,7 +60,7 @@ public struct ExpertHidden<B: Backend> {
   /// What backward gives from q = W2ᵀ dy (N,F) and z = s B2_kᵀ dy (M,r), having added dB1, dB3 and dA2 to their parameters.
   public struct Gradient {
     /// ⟨q + m_k ⊙ A2_kᵀ z_k, h_k⟩: (M).
-    public let dw: Tensor<B>
+    public var dw: Tensor<B>
     /// Σ_k da_k (N,F) and s B1_kᵀ da_k (M,r).
     public let a: (base: Tensor<B>, t: Tensor<B>?)
     /// Σ_k dc_k (N,F) and s B3_kᵀ dc_k (M,r).
