@@ -25,7 +25,7 @@ extension CPUBackend {
     let (n, h, d, groups) = (plan.rows, form.heads, form.headWidth, form.keyValueHeads)
     let (output, outputs) = fresh(Shape(n, h * d))
     let (logSumExp, logSums) = fresh(Shape(n, h))
-    let (qs, ks, vs) = (rows(q), rows(k).matrix, rows(v).matrix)
+    let (qs, ks, vs) = (rows(q), rows(k), rows(v))
     let (scale, cap) = (Scalar(form.scale), form.softcap.map { Scalar($0) })
     var pieces: [(query: Int, keys: Range<Int>)] = []
     var ends = [0]  // behind the pieces of each query
@@ -45,9 +45,11 @@ extension CPUBackend {
     forParts(pieces.count, work: keyCount * h * d) { number, thread in
       let (query, keys) = pieces[number]
       let scores = scores.pointer + thread * h * pieceRows  // (H,pieceRows)
-      let (q, k, v) = (qs[query], ks.from(row: keys.lowerBound), vs.from(row: keys.lowerBound))
+      let (q, k, v) = (qs[query], ks.matrix.from(row: keys.lowerBound), vs.matrix.from(row: keys.lowerBound))
       let group = h / groups
       for j in 0..<keys.count {
+        ks.prefetch(keys.lowerBound + j + 8)
+        vs.prefetch(keys.lowerBound + j)
         for g in 0..<groups {
           let key = k.base + j * k.stride + g * d
           for head in g * group..<(g + 1) * group { scores[head * pieceRows + j] = scale * Scalar.product(q + head * d, key, d) }

@@ -41,14 +41,21 @@ extension CPUFloat {
     let sums = stage.sums(width: stage.rank2)
     stage.forBlocks { block, tile in
       let vs = vs.columns(block.columns)
+      let (base1, base3) = (stage.base1.columns(block.columns), stage.base3.columns(block.columns))
       for n in 0..<vs.count { vs[n].update(repeating: 0, count: vs.width) }
       for (expert, rows) in stage.plan.chunks {
-        stage.load(rows, of: expert, block, tile)
+        stage.formBranches(rows, of: expert, block, tile)
         for (i, row) in rows.enumerated() {
+          if let next = stage.plan.token(after: row) {
+            base1.prefetch(next)
+            base3.prefetch(next)
+            vs.prefetch(next)
+          }
           let (a, c, m) = (tile.a[i], tile.c[i], stage.mask(row, block, tile))
-          let (v, w) = (vs[stage.plan.token(row)], stage.weights[row])
+          let (token, w) = (stage.plan.token(row), stage.weights[row])
+          let (base1, base3, v) = (base1[token], base3[token], vs[token])
           for j in Float.lanes(0..<vs.width) {
-            let h = U.value(a[j], Float.self) * c[j]
+            let h = U.value(base1[j] + a[j], Float.self) * (base3[j] + c[j])
             v[j] = v[j] + w * h
             a[j] = Float.masked(h, m[j])  // g
           }
@@ -80,13 +87,14 @@ extension CPUFloat {
     let sums = stage.sums(width: 1 + rank1 + rank3)  // dw, dt1, dt3
     stage.forBlocks { block, tile in
       let (qs, das, dcs) = (qs.columns(block.columns), das.columns(block.columns), dcs.columns(block.columns))
+      let (base1, base3) = (stage.base1.columns(block.columns), stage.base3.columns(block.columns))
       let (first, width) = (block.columns.lowerBound, block.columns.count)
       for n in 0..<das.count {
         das[n].update(repeating: 0, count: width)
         dcs[n].update(repeating: 0, count: width)
       }
       for (expert, rows) in stage.plan.chunks {
-        stage.load(rows, of: expert, block, tile)
+        stage.formBranches(rows, of: expert, block, tile)
         let sum = sums.matrix(block).from(row: rows.lowerBound)
         if let zs, let a2 = stage.a2 {  // k = z A2
           let factor = a2.from(row: expert * rank2, column: first)
@@ -95,12 +103,19 @@ extension CPUFloat {
           for i in 0..<rows.count { tile.k[i].update(repeating: 0, count: width) }
         }
         for (i, row) in rows.enumerated() {
+          if let next = stage.plan.token(after: row) {
+            base1.prefetch(next)
+            base3.prefetch(next)
+            qs.prefetch(next)
+            das.prefetch(next)
+            dcs.prefetch(next)
+          }
           let (a, c, k, m) = (tile.a[i], tile.c[i], tile.k[i], stage.mask(row, block, tile))
           let (token, w) = (stage.plan.token(row), stage.weights[row])
-          let (q, da, dc) = (qs[token], das[token], dcs[token])
+          let (base1, base3, q, da, dc) = (base1[token], base3[token], qs[token], das[token], dcs[token])
           var dw = Float.Vector()
           for j in Float.lanes(0..<width) {
-            let (x, y, m) = (a[j], c[j], m[j])
+            let (x, y, m) = (base1[j] + a[j], base3[j] + c[j], m[j])
             let (act, slope) = U.valueAndSlope(x, Float.self)
             let h = act * y
             let qk = q[j] + Float.masked(k[j], m)  // q_k = q + m ⊙ k
@@ -222,16 +237,18 @@ private struct HiddenStage {
     }
   }
 
-  /// a, c ← base + s t Bᵀ.
-  func load(_ rows: Range<Int>, of expert: Int, _ block: Block, _ tile: Tile) {
-    func load(_ base: Rows<Float>, _ branch: Branch?, _ y: Rows<Float>) {
-      for (i, row) in rows.enumerated() { y[i].update(from: base[plan.token(row)] + block.columns.lowerBound, count: y.width) }
-      guard let branch else { return }
+  /// What the branches add to the bases of a and c: s t Bᵀ.
+  func formBranches(_ rows: Range<Int>, of expert: Int, _ block: Block, _ tile: Tile) {
+    func form(_ branch: Branch?, _ y: Rows<Float>) {
+      guard let branch else {
+        for i in 0..<rows.count { y[i].update(repeating: 0, count: y.width) }
+        return
+      }
       let b = branch.b.from(row: block.columns.lowerBound, column: expert * branch.rank).transposed
-      backend.multiplyHere(branch.scale, branch.t.from(row: rows.lowerBound), b, 1, y.matrix, rows.count, y.width, branch.rank)
+      backend.multiplyHere(branch.scale, branch.t.from(row: rows.lowerBound), b, 0, y.matrix, rows.count, y.width, branch.rank)
     }
-    load(base1, one, tile.a)
-    load(base3, three, tile.c)
+    form(one, tile.a)
+    form(three, tile.c)
   }
 
   /// The row's mask in the block's columns; ones where nothing is dropped.
@@ -243,11 +260,14 @@ private struct HiddenStage {
 
   /// y ← Σ of the blocks' sums.
   func join(_ sums: Sums, columns: Range<Int>, into y: Rows<Float>) {
-    for m in 0..<(plan.chunks.last?.rows.upperBound ?? 0) {
-      for j in 0..<columns.count {
-        var sum: Float = 0
-        for block in 0..<blocks.count { sum += sums.buffer.pointer[(block * rows + m) * sums.width + columns.lowerBound + j] }
-        y[m][j] = sum
+    backend.forRanges(plan.count, cost: blocks.count * columns.count) { range in
+      for m in range {
+        let y = y[m]
+        y.update(repeating: 0, count: columns.count)
+        for block in 0..<blocks.count {
+          let sum = sums.buffer.pointer + (block * rows + m) * sums.width + columns.lowerBound
+          for j in Float.lanes(0..<columns.count) { y[j] = y[j] + sum[j] }
+        }
       }
     }
   }

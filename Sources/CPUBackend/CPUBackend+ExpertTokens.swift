@@ -132,9 +132,16 @@ struct ExpertRows {
     }
   }
 
+  /// Rows that belong to a token; behind them lie those of slots that chose nobody.
+  var count: Int { chunks.last?.rows.upperBound ?? 0 }
+
   /// The token of a row.
   @inline(__always)
   func token(_ row: Int) -> Int { Int(tokens[row]) }
+
+  /// The token of the row that comes next.
+  @inline(__always)
+  func token(after row: Int) -> Int? { row + 1 < count ? Int(tokens[row + 1]) : nil }
 
   /// Calls `body` with memory for `tiles` tiles of a chunk's rows a thread, below each other.
   @inline(__always)

@@ -1,4 +1,5 @@
 import COpenBLAS
+import CVectors
 import Tensors
 
 /// What `CPUFloat` and `CPUDouble` have in common: all operations, as extensions by topic.
@@ -105,6 +106,11 @@ struct Rows<Scalar> {
   func rows(_ range: Range<Int>) -> Rows { Rows(base: self[range.lowerBound], count: range.count, width: width, stride: stride) }
   /// Some of the columns.
   func columns(_ range: Range<Int>) -> Rows { Rows(base: base + range.lowerBound, count: count, width: range.count, stride: stride) }
+  /// Asks for a row that comes next. Rows in the order of a routing are no stream that the processor could guess.
+  @inline(__always)
+  func prefetch(_ n: Int) {
+    for j in Swift.stride(from: 0, to: width, by: 64 / MemoryLayout<Scalar>.stride) { vectors_prefetch(self[n] + j) }
+  }
   /// The same memory as a factor of a product.
   var matrix: Matrix<Scalar> { Matrix(base: base, stride: stride) }
 }

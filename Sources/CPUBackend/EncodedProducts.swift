@@ -5,6 +5,9 @@ import Tensors
 // time, each the float32 number that the format defines, and go into four sums of eight lanes without a way through memory. Eight numbers
 // of q4_1 take six instructions, widen, mask, convert, times d, plus m, fused multiply-add, and the two scales of a block three.
 
+/// Bytes from the block that is being read to the one that is asked for: rows follow each other in memory.
+private let ahead = 1024
+
 extension Float {
   static func multiply(
     _ alpha: Float, _ x: UnsafeMutablePointer<Float>, _ w: EncodedMatrix, _ rows: Range<Int>, _ beta: Float,
@@ -30,6 +33,7 @@ extension Float {
     for o in rows {
       var (block, s0, s1, s2, s3) = (w[o], Vector(), Vector(), Vector(), Vector())
       for j in stride(from: 0, to: columns, by: 32) {
+        vectors_prefetch(block + ahead)
         let (scales, x) = (E.scales(block), UnsafeRawPointer(x + j))
         s0 = vectors_multiply_add(E.eight(block, scales, 0), x.loadUnaligned(as: Vector.self), s0)
         s1 = vectors_multiply_add(E.eight(block, scales, 8), x.loadUnaligned(fromByteOffset: 32, as: Vector.self), s1)

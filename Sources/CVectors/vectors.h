@@ -57,3 +57,6 @@ VECTORS_INLINE vectors_float8 vectors_multiply_add(vectors_float8 a, vectors_flo
   return a * b + c;
 #endif
 }
+
+/// Asks for the cache line at `address`, which will be read or written soon.
+VECTORS_INLINE void vectors_prefetch(const void *address) { __builtin_prefetch(address); }
