@@ -40,13 +40,18 @@ struct MPILauncher: CustomTestStringConvertible, Sendable {
     try Program.run(environment + [path] + options + Self.programs(parts), program: "/usr/bin/env")
   }
 
-  /// Starts ranks and returns at once.
-  func start(_ arguments: [String], ranks: Int) throws -> Process {
+  /// Starts ranks and returns at once; what they and their launcher say goes to a file.
+  func start(_ arguments: [String], ranks: Int, said: URL? = nil) throws -> Process {
     let process = Process()
     process.executableURL = URL(filePath: path)
     process.arguments = options + Self.programs([(ranks, arguments)])
     process.standardOutput = FileHandle.nullDevice
     process.standardError = FileHandle.nullDevice
+    if let said {
+      try Data().write(to: said)
+      let file = try FileHandle(forWritingTo: said)
+      (process.standardOutput, process.standardError) = (file, file)
+    }
     process.standardInput = FileHandle.nullDevice
     try process.run()
     return process
