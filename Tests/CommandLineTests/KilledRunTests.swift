@@ -101,17 +101,22 @@ import Testing
   @Test(arguments: [SIGTERM, SIGINT]) func aRunThatIsToldToStopSavesTheStepItIsIn(_ number: Int32) throws {
     let scratch = try Scratch()
     let folder = try TrainingCase.folder(scratch)
-    let out = folder.path + "/run"
     #expect(try Program.run(arguments(folder, "whole")).code == 0)
-    let process = try start(arguments(folder, "run"))
-    while process.isRunning, newest(out) < 2 { usleep(500) }
-    kill(process.processIdentifier, number)
-    process.waitUntilExit()
-    // A run that was at its last step when it was told is finished.
-    #expect(process.terminationReason == .exit && (process.terminationStatus == 130 || newest(out) == Self.steps))
-    #expect(try metrics(out).count == newest(out), "the last step was saved")
-    #expect(try Program.run(arguments(folder, "run")).code == 0)
-    try expectSame(out, as: folder.path + "/whole")
+    // On a busy machine a run may be at its last step when it is told.
+    for attempt in 1...5 {
+      let out = folder.path + "/run-\(attempt)"
+      let process = try start(arguments(folder, "run-\(attempt)"))
+      while process.isRunning, newest(out) < 2 { usleep(500) }
+      kill(process.processIdentifier, number)
+      process.waitUntilExit()
+      #expect(process.terminationReason == .exit)
+      guard newest(out) < Self.steps else { continue }
+      #expect(process.terminationStatus == 130)
+      #expect(try metrics(out).count == newest(out), "the last step was saved")
+      #expect(try Program.run(arguments(folder, "run-\(attempt)")).code == 0)
+      return try expectSame(out, as: folder.path + "/whole")
+    }
+    Issue.record("no run was stopped by signal \(number)")
   }
 
   /// What a run that was killed after so many steps leaves.

@@ -22,7 +22,8 @@ import Testing
     let folder = try TrainingCase.folder(scratch)
     let one = TrainingCase.arguments(folder, "run")
     let two = one.indices.map { $0 > 0 && one[$0 - 1] == "--threads" ? "2" : one[$0] }
-    expect(try launcher.run([(1, one), (1, two)]), 2, "rank 0 has 1 threads, rank 1 has 2 threads")
+    let result = try launcher.start([one, two].map { (1, [Program.url.path] + $0) }).result()
+    expect(result, 2, "rank 0 has 1 threads, rank 1 has 2 threads")
   }
 
   @Test(arguments: MPILauncher.all) func withoutALibraryAllThatWasTriedIsListed(_ launcher: MPILauncher) throws {
@@ -38,19 +39,16 @@ import Testing
     expect(result, 5, "says 2 processes", "sees 1", "MIXLORA_MPI")
   }
 
-  /// A run without end that has saved twice, its ranks' processes, and the file of what they say.
-  private func start(_ launcher: MPILauncher, _ folder: URL, _ out: String, ranks: Int, _ extra: String...) throws -> (
-    launched: Process, ranks: [Int: Int32], said: URL
-  ) {
-    let said = folder.appending(path: "said-by-\(UUID().uuidString)")
-    let arguments = RanksTests.arguments(folder, out, ["--keep", "1000", "--resume"] + extra).map { $0 == "6" ? "100000" : $0 }
-    let process = try launcher.start(arguments, ranks: ranks, said: said)
-    let folder = folder.path + "/" + out
-    while process.isRunning, RanksTests.newest(folder) < 4 { usleep(1000) }
-    let found = MPILauncher.ranks(of: process, with: folder)
-    let text = try String(contentsOf: said, encoding: .utf8)
-    try #require(found.map(\.rank).sorted() == Array(0..<ranks), "\(text)")
-    return (process, Dictionary(uniqueKeysWithValues: found.map { ($0.rank, $0.process) }), said)
+  /// A run without a near end that has saved twice, and its ranks' processes.
+  private func start(
+    _ launcher: MPILauncher, _ folder: URL, _ out: String, steps: Int = 100_000, ranks: Int, _ extra: [String] = []
+  ) throws -> (job: RankJob, processes: [Int: Int32]) {
+    let arguments = RanksTests.arguments(folder, out, steps: steps, "--keep", "1000")
+    let job = try launcher.start(arguments + extra, ranks: ranks)
+    try job.wait("two saves") { RanksTests.newest(folder.path + "/" + out) >= 4 }
+    let processes = job.ranks
+    try #require(processes.keys.sorted() == Array(0..<ranks), "\(job.said)")
+    return (job, processes)
   }
 
   @Test(arguments: MPILauncher.all, [0, 1]) func aRankThatStopsAnsweringIsNamedByTheOthers(_ launcher: MPILauncher, _ victim: Int) throws {
@@ -60,24 +58,20 @@ import Testing
     let line = #"{"prompt":"what is it?","completion":"\#(String(repeating: " it is one.", count: 40))"}"#
     try AtomicFile.write(Array(repeating: line, count: 16).joined(separator: "\n"), to: folder.path + "/data.jsonl")
     for attempt in 1...4 {
-      let (launched, ranks, said) = try start(launcher, folder, "run-\(attempt)", ranks: 3, "--rank-timeout", "7")
-      let process = try #require(ranks[victim])
+      let (job, processes) = try start(launcher, folder, "run-\(attempt)", ranks: 3, ["--rank-timeout", "7"])
+      let process = try #require(processes[victim])
       kill(process, SIGSTOP)
-      let others = ranks.filter { $0.key != victim }.values
-      var looks = 0  // of a hundredth of a second each, or more
-      while others.contains(where: { kill($0, 0) == 0 }), looks < 2500 { (looks, _) = (looks + 1, usleep(10_000)) }
-      if launched.isRunning { launched.terminate() }
-      for id in ranks.values { kill(id, SIGKILL) }
-      launched.waitUntilExit()
-      let text = try String(contentsOf: said, encoding: .utf8)
-      #expect(looks < 2500 && launched.terminationStatus != 0, "\(looks) looks: \(text)")
-      let lines = text.split(separator: "\n").filter { $0.contains(" of 3 waited 7 s (--rank-timeout) for ") }
-      #expect(!lines.isEmpty, "\(text)")
+      let others = processes.filter { $0.key != victim }.values
+      try job.wait("the end of the others", limit: 30) { others.allSatisfy { kill($0, 0) != 0 } }
+      kill(process, SIGKILL)
+      #expect(try job.result(limit: 30).code != 0)
+      let lines = job.said.split(separator: "\n").filter { $0.contains(" of 3 waited 7 s (--rank-timeout) for ") }
+      #expect(!lines.isEmpty, "\(job.said)")
       // In the middle of an exchange one may wait for another that waits, and of a function of all nobody knows.
       let isKnown = !lines.contains { $0.contains("exchange: it") || $0.contains("to which all had come") }
       if !isKnown, attempt < 4 { continue }
       let name = "for rank \(victim) (process \(process) on "
-      #expect(isKnown ? lines.allSatisfy { $0.contains(name) } : lines.contains { $0.contains(name) }, "\(text)")
+      #expect(isKnown ? lines.allSatisfy { $0.contains(name) } : lines.contains { $0.contains(name) }, "\(job.said)")
       return
     }
   }
@@ -86,55 +80,46 @@ import Testing
     let scratch = try Scratch()
     let folder = try TrainingCase.folder(scratch)
     // MPI starts when all processes of the job ask it to, and sleep does not.
-    let arguments = RanksTests.arguments(folder, "run", ["--rank-timeout", "2"])
-    let words = launcher.options + ["-n", "1", Program.url.path] + arguments + [":", "-n", "1", "/bin/sleep", "60"]
-    expect(try Program.run(words, program: launcher.path), 5, "rank 0 of 2 waited 2 s (--rank-timeout) for MPI to start")
+    let arguments = RanksTests.arguments(folder, "run", "--rank-timeout", "2")
+    let job = try launcher.start([(1, [Program.url.path] + arguments), (1, ["/bin/sleep", "60"])])
+    expect(try job.result(limit: 50), 5, "rank 0 of 2 waited 2 s (--rank-timeout) for MPI to start")
     #expect(!FileManager.default.fileExists(atPath: folder.path + "/run"))
   }
 
   @Test(arguments: MPILauncher.all) func aKilledRankCanBeToldFromWhatTheLauncherSays(_ launcher: MPILauncher) throws {
     let scratch = try Scratch()
     let folder = try TrainingCase.folder(scratch)
-    let (launched, ranks, said) = try start(launcher, folder, "run", ranks: 2)
-    let process = try #require(ranks[1])
+    let (job, processes) = try start(launcher, folder, "run", ranks: 2)
+    let process = try #require(processes[1])
     kill(process, SIGKILL)
-    launched.waitUntilExit()
-    let text = try String(contentsOf: said, encoding: .utf8)
+    #expect(try job.result(limit: 60).code != 0)
     if launcher.kind == .openMPI {
-      #expect(text.contains("rank 1 with PID") && text.contains("signal 9"), "\(text)")
+      #expect(job.said.contains("rank 1 with PID") && job.said.contains("signal 9"), "\(job.said)")
     } else {
-      #expect(text.contains("rank 1 is process \(process) on ") && text.contains("PID \(process) RUNNING AT"), "\(text)")
+      #expect(job.said.contains("rank 1 is process \(process) on ") && job.said.contains("PID \(process) RUNNING AT"), "\(job.said)")
     }
-    #expect(launched.terminationStatus != 0)
   }
 
   @Test(arguments: MPILauncher.all) func whenOneRankIsToldToStopAllSaveAndSayWhich(_ launcher: MPILauncher) throws {
     let scratch = try Scratch()
     let folder = try TrainingCase.folder(scratch)
-    let (launched, ranks, said) = try start(launcher, folder, "run", ranks: 3)
-    kill(try #require(ranks[2]), SIGTERM)
-    launched.waitUntilExit()
-    let text = try String(contentsOf: said, encoding: .utf8)
-    #expect(launched.terminationStatus == 130, "\(launched.terminationStatus)")
-    #expect(text.contains("interrupted after step \(RanksTests.newest(folder.path + "/run")) (rank 2 was told to stop)"), "\(text)")
+    let (job, processes) = try start(launcher, folder, "run", ranks: 3)
+    kill(try #require(processes[2]), SIGTERM)
+    let result = try job.result(limit: 60)
+    expect(result, 130, "interrupted after step \(RanksTests.newest(folder.path + "/run")) (rank 2 was told to stop)")
   }
 
-  /// Lets a run's first rank fail to write, and expects all to end with the error, the last checkpoint whole: another number of ranks goes
-  /// on from it to the bits of the unbroken run.
-  private func expectLastCheckpointWhole(
-    _ launched: Process, _ said: URL, _ folder: URL, _ out: String, _ launcher: MPILauncher, _ part: String
-  )
-    throws
-  {
-    launched.waitUntilExit()
-    let text = try String(contentsOf: said, encoding: .utf8)
-    #expect(launched.terminationStatus == 5 && text.contains("error: ") && text.contains(part), "\(launched.terminationStatus) \(text)")
+  /// Of a run that fails to write: more than fit the small disk.
+  private static let steps = 100
+
+  /// Expects a run whose first rank fails to write to end on all ranks with the error, the last checkpoint whole: another number of ranks
+  /// goes on from it to the bits of the unbroken run.
+  private func expectLastCheckpointWhole(_ job: RankJob, _ folder: URL, _ out: String, _ launcher: MPILauncher, _ part: String) throws {
+    expect(try job.result(limit: 60), 5, "error: ", part)
     let last = RanksTests.newest(folder.path + "/" + out)
     #expect(last >= 4)
     try FileManager.default.copyItem(atPath: folder.path + "/" + out, toPath: folder.path + "/copy")
-    func arguments(_ out: String) -> [String] {
-      RanksTests.arguments(folder, out, ["--keep", "1000", "--resume"]).map { $0 == "6" ? "\(last + 4)" : $0 }
-    }
+    func arguments(_ out: String) -> [String] { RanksTests.arguments(folder, out, steps: Self.steps, "--keep", "1000", "--resume") }
     #expect(try Program.run(arguments("whole")).code == 0)
     let rest = try launcher.run(arguments("copy"), ranks: 3)
     #expect(rest.code == 0, "\(rest.error)")
@@ -145,11 +130,11 @@ import Testing
     @Test(arguments: MPILauncher.all) func aFileOfTheFirstRankThatMayGrowNoLargerEndsAll(_ launcher: MPILauncher) throws {
       let scratch = try Scratch()
       let folder = try TrainingCase.folder(scratch)
-      let (launched, ranks, said) = try start(launcher, folder, "run", ranks: 2)
+      let (job, processes) = try start(launcher, folder, "run", steps: Self.steps, ranks: 2)
       // Set while the run goes on: MPI's own start needs larger files than a run writes.
-      let limit = try Program.run(["--pid", "\(try #require(ranks[0]))", "--fsize=2048"], program: "/usr/bin/prlimit")
+      let limit = try Program.run(["--pid", "\(try #require(processes[0]))", "--fsize=2048"], program: "/usr/bin/prlimit")
       #expect(limit.code == 0, "\(limit.error)")
-      try expectLastCheckpointWhole(launched, said, folder, "run", launcher, "File too large")
+      try expectLastCheckpointWhole(job, folder, "run", launcher, "File too large")
     }
   #endif
 
@@ -158,8 +143,8 @@ import Testing
     let scratch = try Scratch()
     let folder = try TrainingCase.folder(scratch)
     let disk = try #require(SmallDisk(folder.path + "/disk"))
-    let (launched, _, said) = try start(launcher, folder, "disk/run", ranks: 2)
-    try expectLastCheckpointWhole(launched, said, folder, "disk/run", launcher, "No space left")
+    let (job, _) = try start(launcher, folder, "disk/run", steps: Self.steps, ranks: 2)
+    try expectLastCheckpointWhole(job, folder, "disk/run", launcher, "No space left")
     try FileManager.default.removeItem(atPath: disk.path + "/run")
   }
 
@@ -168,7 +153,7 @@ import Testing
     let folder = try TrainingCase.folder(scratch)
     let one = TrainingCase.arguments(folder, "run", "--steps", "100000")
     let missing = one.map { $0.hasSuffix("data.jsonl") ? "/nowhere/data.jsonl" : $0 }
-    let result = try launcher.run([(1, one), (1, missing)])
+    let result = try launcher.start([one, missing].map { (1, [Program.url.path] + $0) }).result()
     expect(result, 3, "rank 1: error: ", "/nowhere/data.jsonl")
   }
 }
