@@ -55,7 +55,7 @@ import Testing
     let scratch = try Scratch()
     let folder = try TrainingCase.folder(scratch)
     // Long samples, so that ranks wait before an exchange: who waits in the middle of one knows less.
-    let line = #"{"prompt":"what is it?","completion":"\#(String(repeating: " it is one.", count: 40))"}"#
+    let line = #"{"prompt":"what is it?","completion":"\#(String(repeating: " it is one.", count: 15))"}"#
     try AtomicFile.write(Array(repeating: line, count: 16).joined(separator: "\n"), to: folder.path + "/data.jsonl")
     for attempt in 1...4 {
       let (job, processes) = try start(launcher, folder, "run-\(attempt)", ranks: 3, ["--rank-timeout", "7"])
