@@ -72,9 +72,9 @@ mpich=$(find_launcher HYDRA mpirun.mpich mpirun)
 [ -n "$openmpi$mpich" ] || skip "needs Open MPI or MPICH"
 
 "$program" demo --steps 1 --out "$work/demo" --quiet >/dev/null 2>&1 || { echo "the demo fails" >&2; exit 1; }
-arguments() {  # folder steps
-  echo "train --model $work/demo/base --data $work/demo/data/train.jsonl --out $work/$1 --steps $2 --batch 16 --accumulate 8 \
-    --rank 8 --dropout 0.05 --threads 1 --save-every 4 --keep 100 --quiet --rank-timeout $limit"
+arguments() {  # folder, more
+  echo "train --model $work/demo/base --data $work/demo/data/train.jsonl --out $work/$1 --steps $steps --batch 16 --accumulate 8 \
+    --rank 8 --dropout 0.05 --threads 1 --save-every 4 --keep 100 --quiet ${2:-}"
 }
 same() {  # folder: the files of the unbroken run of one process
   local file
@@ -88,20 +88,20 @@ say() {  # what, whether it held
 
 steps=60
 # shellcheck disable=SC2046  # words
-"$program" $(arguments whole $steps) >/dev/null || exit 1
+"$program" $(arguments whole) >/dev/null || exit 1
 for kind in "Open MPI" MPICH; do
   case $kind in "Open MPI") [ -n "$openmpi" ] || continue ;; MPICH) [ -n "$mpich" ] || continue ;; esac
   short=${kind// /-}
   before=$(ip netns exec "$two" cat /sys/class/net/cable/statistics/tx_bytes)
-  launcher "$kind" "$(arguments "$short-whole" $steps)" >"$work/printed" 2>&1
+  launcher "$kind" "$(arguments "$short-whole")" >"$work/printed" 2>&1
   status=$?
   sent=$(($(ip netns exec "$two" cat /sys/class/net/cable/statistics/tx_bytes) - before))
-  if [ $status = 0 ]; then same "$short-whole"; status=$?; else cat "$work/printed" "$work"/said-*; fi
+  if [ $status = 0 ]; then same "$short-whole"; status=$?; else echo "status $status"; cat "$work/printed" "$work"/said-*; fi
   say "$kind, whole: the files of one process; the second machine sent $sent bytes ($(tail -n 1 "$work/printed"))" $status
 
-  launcher "$kind" "$(arguments "$short-cut" $steps)" >"$work/printed" 2>&1 &
+  launcher "$kind" "$(arguments "$short-cut" "--rank-timeout $limit")" >"$work/printed" 2>&1 &
   job=$!
-  until [ -d "$work/$short-cut/checkpoint-8" ]; do sleep 0.05; done
+  until [ -d "$work/$short-cut/checkpoint-8" ] || ! kill -0 $job 2>/dev/null; do sleep 0.05; done
   ip -n "$one" link set cable down
   start=$SECONDS
   running() { for space in "$one" "$two"; do for process in $(ip netns pids "$space"); do
@@ -121,7 +121,7 @@ for kind in "Open MPI" MPICH; do
   ip -n "$one" link set cable up
   newest=$(cd "$work/$short-cut" && ls -d checkpoint-* | sed s/checkpoint-// | sort -n | tail -n 1)
   # shellcheck disable=SC2046
-  "$program" $(arguments "$short-cut" $steps) --resume >/dev/null
+  "$program" $(arguments "$short-cut" --resume) >/dev/null
   same "$short-cut"
   say "$kind, cut: one process went on from step $newest of $steps to the same bytes" $?
 done

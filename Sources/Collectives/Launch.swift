@@ -24,7 +24,7 @@ public struct Launch: Equatable, Sendable {
   public private(set) var size: Int? = 1
   /// How many of them are on this machine; nil where nobody says.
   public private(set) var localSize: Int?
-  /// The variable that says so.
+  /// The variable that says how many there are, or at least that this is one of them.
   public private(set) var evidence = ""
 
   /// Reads the environment.
@@ -39,7 +39,8 @@ public struct Launch: Equatable, Sendable {
       (launcher, size, evidence) = (.hydra, count, "PMI_SIZE")
       (rank, localSize) = (number("PMI_RANK") ?? 0, number("MPI_LOCALNRANKS"))
     } else if let own = number("PMIX_RANK") {
-      (launcher, rank, size, evidence) = (.openMPI, own, number("SLURM_STEP_NUM_TASKS"), "PMIX_RANK")
+      (launcher, rank, size) = (.openMPI, own, number("SLURM_STEP_NUM_TASKS"))
+      evidence = size == nil ? "PMIX_RANK" : "SLURM_STEP_NUM_TASKS"
     } else if let count = number("WORLD_SIZE"), let own = number("RANK"), environment("MASTER_ADDR") != nil {
       (launcher, rank, size, evidence) = (.torchrun, own, count, "WORLD_SIZE")
       localSize = number("LOCAL_WORLD_SIZE")

@@ -24,7 +24,7 @@ extension MPI {
   /// Where each of 2ᵏ ranks has one node of the same level: ranks exchange halves with the next neighbour, then quarters with the one two
   /// away and so on, as the tree adds; then the way back. k messages each way, the far ones small; 2(n−1)/n of the numbers leave a rank.
   private func exchangeHalves<T: BinaryFloatingPoint>(_ own: [T], into result: UnsafeMutableBufferPointer<T>) throws {
-    _ = result.update(from: own)
+    own.withUnsafeBufferPointer { copy($0, into: result) }
     let received = UnsafeMutableBufferPointer<T>.allocate(capacity: min(Self.block, result.count) / 2 + 1)
     defer { received.deallocate() }
     for start in stride(from: 0, to: result.count, by: Self.block) {
@@ -70,7 +70,9 @@ extension MPI {
             next += 1
           }
           if shift == 0 {
-            _ = UnsafeMutableBufferPointer(rebasing: into).update(from: own[i][range(rank)])
+            own[i].withUnsafeBufferPointer {
+              copy(UnsafeBufferPointer(rebasing: $0[range(rank)]), into: UnsafeMutableBufferPointer(rebasing: into))
+            }
           } else {
             try (i < own.count ? own[i] : []).withUnsafeBufferPointer { out in
               let out = UnsafeMutableBufferPointer(mutating: out)
@@ -82,11 +84,12 @@ extension MPI {
       }
       var sums = TreeSums<UnsafeMutableBufferPointer<T>>()
       for (node, value) in values.sorted(by: { $0.node < $1.node }) { sums.add(value, at: node) { add($1, into: $0) } }
-      if let root = sums.root({ add($1, into: $0) }) { _ = sum.update(from: root) }
+      if let root = sums.root({ add($1, into: $0) }) { copy(UnsafeBufferPointer(root), into: sum) }
       try call("MPI_Allgather", sending: part * MemoryLayout<T>.stride * (size - 1)) {
         mpi_allgather(sum.baseAddress, whole.baseAddress, Int32(part), Self.type(T.self))
       }
-      _ = UnsafeMutableBufferPointer(rebasing: result[start...]).update(from: whole.prefix(min(part * size, result.count - start)))
+      let numbers = UnsafeBufferPointer(whole)[..<min(part * size, result.count - start)]
+      copy(UnsafeBufferPointer(rebasing: numbers), into: UnsafeMutableBufferPointer(rebasing: result[start...]))
     }
   }
 
@@ -101,6 +104,11 @@ extension MPI {
   }
 
   private static func type<T>(_: T.Type) -> mpi_type { MemoryLayout<T>.size == 8 ? MPI_TYPE_DOUBLE : MPI_TYPE_FLOAT }
+
+  /// b = a, in one piece: element by element, in code that is compiled for any T, took as long as a step's matrices.
+  private func copy<T>(_ a: UnsafeBufferPointer<T>, into b: UnsafeMutableBufferPointer<T>) {
+    UnsafeMutableRawBufferPointer(b).copyMemory(from: UnsafeRawBufferPointer(a))
+  }
 
   /// b += a. T is Float or Double, as a backend's scalars are.
   private func add<T: BinaryFloatingPoint>(_ a: UnsafeMutableBufferPointer<T>, into b: UnsafeMutableBufferPointer<T>) {

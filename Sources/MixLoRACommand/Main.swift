@@ -34,6 +34,7 @@ enum Main {
   private static func fail(_ message: String, _ code: Int32) -> Never {
     if !Ranks.isFirst { POSIX.sleep(1) }
     writeError((Ranks.isFirst ? "" : "rank \(Ranks.number): ") + message + "\n")
+    if Ranks.current.size > 1 { POSIX.sleep(0.3) }  // Hydra ends a job without reading what its ranks have just said
     Ranks.current.abort(code)
     POSIX.end(code)
   }

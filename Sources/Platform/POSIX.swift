@@ -320,7 +320,16 @@ extension POSIX {
   public static func restore(_ signal: Signal) { install(signal.number, SIG_DFL) }
 
   /// From here on a signal calls `handler`, which may do no more than store an atomic value.
-  public static func handle(_ signal: Signal, with handler: @escaping @convention(c) (Int32) -> Void) { install(signal.number, handler) }
+  ///
+  /// It reaches this thread from here on, even if whoever started the process had blocked it: what programs start from a thread of
+  /// libdispatch inherits a mask that blocks most signals, and Hydra hands that on to its ranks.
+  public static func handle(_ signal: Signal, with handler: @escaping @convention(c) (Int32) -> Void) {
+    install(signal.number, handler)
+    var own = sigset_t()
+    sigemptyset(&own)
+    sigaddset(&own, signal.number)
+    pthread_sigmask(SIG_UNBLOCK, &own, nil)
+  }
 
   #if canImport(Darwin)
     private static func install(_ number: Int32, _ handler: (@convention(c) (Int32) -> Void)?) { _ = signal(number, handler) }

@@ -101,17 +101,22 @@ import Testing
   @Test(arguments: [SIGTERM, SIGINT]) func aRunThatIsToldToStopSavesTheStepItIsIn(_ number: Int32) throws {
     let scratch = try Scratch()
     let folder = try TrainingCase.folder(scratch)
-    let out = folder.path + "/run"
     #expect(try Program.run(arguments(folder, "whole")).code == 0)
-    let process = try start(arguments(folder, "run"))
-    while process.isRunning, newest(out) < 2 { usleep(500) }
-    kill(process.processIdentifier, number)
-    process.waitUntilExit()
-    // A run that was at its last step when it was told is finished.
-    #expect(process.terminationReason == .exit && (process.terminationStatus == 130 || newest(out) == Self.steps))
-    #expect(try metrics(out).count == newest(out), "the last step was saved")
-    #expect(try Program.run(arguments(folder, "run")).code == 0)
-    try expectSame(out, as: folder.path + "/whole")
+    // On a busy machine a run may be at its last step when it is told.
+    for attempt in 1...5 {
+      let out = folder.path + "/run-\(attempt)"
+      let process = try start(arguments(folder, "run-\(attempt)"))
+      while process.isRunning, newest(out) < 2 { usleep(500) }
+      kill(process.processIdentifier, number)
+      process.waitUntilExit()
+      #expect(process.terminationReason == .exit)
+      guard newest(out) < Self.steps else { continue }
+      #expect(process.terminationStatus == 130)
+      #expect(try metrics(out).count == newest(out), "the last step was saved")
+      #expect(try Program.run(arguments(folder, "run-\(attempt)")).code == 0)
+      return try expectSame(out, as: folder.path + "/whole")
+    }
+    Issue.record("no run was stopped by signal \(number)")
   }
 
   /// What a run that was killed after so many steps leaves.
@@ -156,26 +161,6 @@ import Testing
     try expectSame(out, as: folder.path + "/whole")
   }
 
-  /// A file system of 1 MiB in memory, where this user may mount one.
-  private final class SmallDisk {
-    let path: String
-
-    init?(_ path: String) {
-      self.path = path
-      guard geteuid() == 0, FileManager.default.isExecutableFile(atPath: "/bin/mount"),
-        (try? FileManager.default.createDirectory(atPath: path, withIntermediateDirectories: true)) != nil,
-        (try? Program.run(["-t", "tmpfs", "-o", "size=1m", "tmpfs", path], program: "/bin/mount"))?.code == 0
-      else { return nil }
-    }
-
-    deinit { _ = try? Program.run([path], program: "/bin/umount") }
-
-    static let canBeMade: Bool = {
-      guard let scratch = try? Scratch() else { return false }
-      return SmallDisk(scratch.url.path + "/disk") != nil
-    }()
-  }
-
   @Test(.enabled(if: SmallDisk.canBeMade, "no right to mount a small file system here"))
   func aFullDiskLeavesTheOlderCheckpointWhole() throws {
     let scratch = try Scratch()
@@ -202,21 +187,5 @@ import Testing
     #expect(try Program.run(arguments(folder, "disk/broken")).code == 0)
     try expectSame(out, as: folder.path + "/whole")
     try FileManager.default.removeItem(atPath: out)
-  }
-}
-
-/// Random numbers under a seed (SplitMix64).
-private struct SplitMix64 {
-  private var state: UInt64
-
-  init(seed: UInt64) { state = seed }
-
-  /// Uniform in [0, 1).
-  mutating func fraction() -> Double {
-    state &+= 0x9E37_79B9_7F4A_7C15
-    var z = state
-    z = (z ^ (z >> 30)) &* 0xBF58_476D_1CE4_E5B9
-    z = (z ^ (z >> 27)) &* 0x94D0_49BB_1331_11EB
-    return Double((z ^ (z >> 31)) >> 11) * 0x1p-53
   }
 }

@@ -32,47 +32,16 @@ struct MPILauncher: CustomTestStringConvertible, Sendable {
 
   /// Starts so many ranks of the program and waits for them.
   func run(_ arguments: [String], ranks: Int, environment: [String] = []) throws -> Program.Result {
-    try run([(ranks, arguments)], environment: environment)
+    try start([(ranks, [Program.url.path] + arguments)], environment: environment).result()
   }
 
-  /// The same with other arguments for some of them.
-  func run(_ parts: [(ranks: Int, arguments: [String])], environment: [String] = []) throws -> Program.Result {
-    try Program.run(environment + [path] + options + Self.programs(parts), program: "/usr/bin/env")
+  /// Starts ranks of the program and returns at once.
+  func start(_ arguments: [String], ranks: Int) throws -> RankJob {
+    try start([(ranks, [Program.url.path] + arguments)])
   }
 
-  /// Starts ranks and returns at once.
-  func start(_ arguments: [String], ranks: Int) throws -> Process {
-    let process = Process()
-    process.executableURL = URL(filePath: path)
-    process.arguments = options + Self.programs([(ranks, arguments)])
-    process.standardOutput = FileHandle.nullDevice
-    process.standardError = FileHandle.nullDevice
-    process.standardInput = FileHandle.nullDevice
-    try process.run()
-    return process
-  }
-
-  private static func programs(_ parts: [(ranks: Int, arguments: [String])]) -> [String] {
-    Array(parts.map { ["-n", "\($0.ranks)", Program.url.path] + $0.arguments }.joined(separator: [":"]))
-  }
-
-  /// The processes of the program whose arguments have a text, and the rank of each; those that are younger than their launcher, since
-  /// to look at all takes longer than a short run.
-  static func ranks(of launcher: Process, with text: String) -> [(rank: Int, process: Int32)] {
-    let names = (try? FileManager.default.contentsOfDirectory(atPath: "/proc")) ?? []
-    return names.compactMap { Int32($0) }.filter { $0 > launcher.processIdentifier }.compactMap { process in
-      func words(_ file: String) -> [String] {
-        let data = FileManager.default.contents(atPath: "/proc/\(process)/\(file)") ?? Data()
-        return data.split(separator: 0).map { String(decoding: $0, as: UTF8.self) }
-      }
-      let arguments = words("cmdline")
-      guard arguments.first?.hasSuffix("/mixlora") == true, arguments.contains(text) else { return nil }
-      for name in ["OMPI_COMM_WORLD_RANK=", "PMI_RANK="] {
-        if let word = words("environ").first(where: { $0.hasPrefix(name) }), let rank = Int(word.dropFirst(name.count)) {
-          return (rank, process)
-        }
-      }
-      return nil
-    }
+  /// Starts so many ranks of each program.
+  func start(_ parts: [(ranks: Int, command: [String])], environment: [String] = []) throws -> RankJob {
+    try RankJob(path, options + parts.map { ["-n", "\($0.ranks)"] + $0.command }.joined(separator: [":"]), environment: environment)
   }
 }
