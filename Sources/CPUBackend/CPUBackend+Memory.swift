@@ -8,6 +8,7 @@ extension CPUBackend {
 
   public func zeros(_ shape: Shape) -> Tensor<Self> {
     core.timed("zeros") {
+      if shape.isVector, shape.count >= lazyCount { return Tensor(storage: core.pool.buffer(shape.count, isZero: true), shape: shape) }
       var y = empty(shape)
       fill(0, &y)
       return y
@@ -16,6 +17,11 @@ extension CPUBackend {
 
   public func fill(_ value: Double, _ x: inout Tensor<Self>) {
     core.timed("fill") {
+      if value == 0, x.shape.isVector, x.shape.count == x.storage.count, x.shape.count >= lazyCount,
+        isKnownUniquelyReferenced(&x.storage)
+      {
+        return x.storage.clear()
+      }
       let (v, xs) = (Scalar(value), writable(&x))
       forBlocks(xs) { rows, columns in
         for n in rows { (xs[n] + columns.lowerBound).update(repeating: v, count: columns.count) }
@@ -139,6 +145,21 @@ extension CPUBackend {
     guard frozen.shape.isVector, case .dense(let tensor) = frozen.contents else { trap("vector: the frozen weight is \(frozen.shape)") }
     return tensor
   }
+
+  /// What encoded matrices are expanded into, and for each thread attention's scores: a block of 64 queries forward, twice that backward.
+  public func scratchBytes(rows: Int, _ weights: [Weight<Self>]) -> Int {
+    let expanded = weights.map { weight in
+      guard case .frozen(let matrix) = weight, case .encoded(let encoded) = matrix.contents else { return 0 }
+      return max(encoded.columns, min(encoded.rows * encoded.columns, core.scratchCount))
+    }
+    let scores = core.threads.threads * (rows + 32)
+    return [expanded.max() ?? 0, 64 * scores, 129 * scores].reduce(0) { sum, count in
+      sum + FreeBlocks<UnsafeMutableRawPointer>.blockBytes(count * MemoryLayout<Scalar>.stride)
+    }
+  }
+
+  /// 2¹⁸: no activation is a vector of this length.
+  public var lazyCount: Int { 1 << 18 }
 
   /// Lets the pool hand a larger block to a smaller buffer from here on.
   public func endWarmUp() { core.pool.free.isSettled = true }

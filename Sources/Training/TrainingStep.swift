@@ -21,10 +21,10 @@ public struct TrainingStep<B: Backend> {
   let keys: [RandomKey]
   let ranks: any Collective
   private let clips: [Double]
-  private let recomputes: Bool
+  private let recomputes: Recomputation
 
   /// Steps of `decoder`, of one adapter or a trained base; `clip` is the largest norm of the gradient, 0 for no limit.
-  public init(_ decoder: Decoder<B>, key: RandomKey, clip: Double = 1, recomputes: Bool = false, on backend: B) {
+  public init(_ decoder: Decoder<B>, key: RandomKey, clip: Double = 1, recomputes: Recomputation = .none, on backend: B) {
     self.init(decoder, keys: [key], clips: [clip], recomputes: recomputes, on: backend)
   }
 
@@ -32,7 +32,8 @@ public struct TrainingStep<B: Backend> {
   ///
   /// - Precondition: there are as many of both as adapters, or one without any; a base is trained alone or under one adapter.
   public init(
-    _ decoder: Decoder<B>, keys: [RandomKey], clips: [Double], recomputes: Bool = false, ranks: any Collective = Solo(), on backend: B
+    _ decoder: Decoder<B>, keys: [RandomKey], clips: [Double], recomputes: Recomputation = .none, ranks: any Collective = Solo(),
+    on backend: B
   ) {
     let count = max(1, decoder.adapters.count)
     guard keys.count == count, clips.count == count, count == 1 || decoder.base == nil else {

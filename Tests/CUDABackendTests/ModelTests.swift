@@ -71,11 +71,11 @@ import Training
 
   /// What is formed again in the backward pass has the same bits; they are the processor's to rounding.
   @Test func aPassThatRecomputesHasTheSameBits() throws {
-    func pass<B: Backend>(recomputes: Bool = false, on backend: B) throws -> [Trace<B.Scalar>.NamedTensor] {
+    func pass<B: Backend>(recomputes: Recomputation = .none, on backend: B) throws -> [Trace<B.Scalar>.NamedTensor] {
       try SmallModel.trainingTensors(SmallModel.decoder(dropout: 0.25, on: backend), recomputes: recomputes, on: backend)
     }
     let backend = try CUDADouble(EmulatedDevice.open(seed: 4), isPoisoned: true)
-    let recomputed = try pass(recomputes: true, on: backend)
+    let recomputed = try pass(recomputes: .all, on: backend)
     #expect(try pass(on: backend).map(\.values) == recomputed.map(\.values))
     let agreement = Agreement(of: recomputed, with: try pass(on: CPUDouble(threads: 1, isPoisoned: true)))
     #expect(agreement.count > 100 && agreement.holds(to: 1e-12), "\(agreement)")
@@ -85,7 +85,7 @@ import Training
   @Test func severalAdaptersHaveTheProcessorsGradients() throws {
     let backend = try CUDADouble(EmulatedDevice.open(seed: 4), isPoisoned: true)
     let found = try PluralModel.gradients(on: backend)
-    #expect(try PluralModel.gradients(recomputes: true, on: backend) == found)
+    #expect(try PluralModel.gradients(recomputes: .all, on: backend) == found)
     func named(_ gradients: [[Double]]) -> [Trace<Double>.NamedTensor] {
       gradients.enumerated().map { .init(name: "\($0)", shape: [$1.count], values: $1) }
     }

@@ -32,6 +32,38 @@ MX_KERNEL adam_w(
 }
 MX_ENTRY(adam_w)
 
+// Numbers in 8 bits: y = scale map[code], a thread a number.
+MX_KERNEL decode_bytes(const u8 *codes, const real *scales, const real *map, real *y, i64 count) {
+  i64 i = mx_thread();
+  if (i < count) y[i] = scales[i / 256] * map[codes[i]];
+}
+MX_ENTRY(decode_bytes)
+
+/// The largest numbers of the warps of a block.
+struct byte_parts {
+  real of[32];
+};
+
+// A block of threads a block of 256 numbers: scale = max |x|, and of each x the code of the value of the map that is nearest to x / scale.
+MX_KERNEL encode_bytes(const real *x, u8 *codes, real *scales, const real *map, i64 count, const real *factor) {
+  MX_SHARED(byte_parts, parts);
+  if (!is_finite(factor_of(factor))) return;  // all threads or none
+  i64 i = (i64)blockIdx.x * 256 + threadIdx.x;
+  real value = i < count ? x[i] : 0;
+  real scale = block_max(value < 0 ? -value : value, parts.of);
+  if (threadIdx.x == 0) scales[blockIdx.x] = scale;
+  if (i >= count) return;
+  int low = 0, high = scale == 0 ? 0 : 255;  // the first code whose middle to the next the number is not above
+  value /= scale;
+  while (low < high) {
+    int middle = (low + high) / 2;
+    if (value > (map[middle] + map[middle + 1]) / 2) low = middle + 1;
+    else high = middle;
+  }
+  codes[i] = (u8)low;
+}
+MX_ENTRY(encode_bytes)
+
 // b ← μ b + g + λ x      x −= rate b, with g times the factor.
 MX_KERNEL sgd(
     rows x, rows gradient, rows b, i64 count, int width, const real *factor, real rate, real decay, real momentum) {
