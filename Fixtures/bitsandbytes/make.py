@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""Makes adamw8bit.safetensors: steps of bitsandbytes' own AdamW8bit, on a processor.
+"""Makes adamw8bit.safetensors, steps of bitsandbytes' own AdamW8bit on a processor, and quantize.safetensors, numbers by its definition.
 
 usage: make.py [--check]
-  (nothing)  writes the file
-  --check    writes nothing: exit 1 if bitsandbytes gives anything else than the file has
+  (nothing)  writes the files
+  --check    writes nothing: exit 1 if bitsandbytes gives anything else than the files have
 
 Pins: Python 3.11, torch 2.5.1, bitsandbytes 0.50.2, safetensors 0.8.0, numpy 2.4.6. One thread.
 
@@ -16,6 +16,15 @@ all; in one the largest is negative, which the signed map has no number for; num
   S.after.P                     float32   the parameter behind step S
   S.m.P, S.v.P                  U8        codes of the moments; of `small` float32, the moments themselves
   S.m.P.scale, S.v.P.scale      float32   the largest magnitude of every block
+
+On a processor bitsandbytes 0.50 does not look for the nearest of a map's values in float32: x / scale is rounded to one of 65 536 numbers
+from -1 to 1, and the nearest to that one is taken. Given numbers of a type without a kernel (float64), torch.ops.bitsandbytes.quantize_blockwise
+runs its definition instead, in float32: the nearest, the lower one of two. That is what GPUs do, but for negative moments which would become
+0: those get the code below.
+
+  x                                   (33,131)  float32
+  signed.codes, unsigned.codes        U8        of x, of |x|: quantize_blockwise of float64, in blocks of 256
+  signed.scale, unsigned.scale        float32
 """
 import random, sys
 from pathlib import Path
@@ -24,7 +33,7 @@ import bitsandbytes
 from bitsandbytes.functional import create_dynamic_map
 from safetensors.torch import load_file, save_file
 
-FILE = Path(__file__).resolve().parent / "adamw8bit.safetensors"
+FOLDER = Path(__file__).resolve().parent
 FACTORS = [1.0, -0.5, 2.0, 0.25, 1.0]
 SHAPES = dict(whole=(68, 64), rest=(41, 100), small=(9, 7))
 LEARNING_RATE, WEIGHT_DECAY = 0.01, 0.1
@@ -63,13 +72,23 @@ def tensors():
     return found
 
 
+def quantized():
+    x = numbers(random.Random(9), (33, 131))
+    found = {"x": x}
+    for name, values in (("signed", x), ("unsigned", x.abs())):
+        codes, scale = torch.ops.bitsandbytes.quantize_blockwise(values.double(), create_dynamic_map(signed=name == "signed"), 256)
+        found |= {f"{name}.codes": codes, f"{name}.scale": scale}
+    return found
+
+
 def main():
-    found = tensors()
-    if "--check" not in sys.argv:
-        save_file(found, FILE, metadata={"bitsandbytes": bitsandbytes.__version__})
-        return
-    kept = load_file(FILE)
-    wrong = [name for name in found.keys() | kept.keys() if name not in kept or name not in found or not torch.equal(kept[name], found[name])]
+    wrong = []
+    for name, found in (("adamw8bit.safetensors", tensors()), ("quantize.safetensors", quantized())):
+        if "--check" not in sys.argv:
+            save_file(found, FOLDER / name, metadata={"bitsandbytes": bitsandbytes.__version__})
+            continue
+        kept = load_file(FOLDER / name)
+        wrong += [key for key in found.keys() | kept.keys() if key not in kept or key not in found or not torch.equal(kept[key], found[key])]
     if wrong:
         sys.exit("not what bitsandbytes gives: " + ", ".join(sorted(wrong)))
 

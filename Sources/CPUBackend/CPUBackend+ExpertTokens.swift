@@ -136,10 +136,13 @@ struct ExpertRows {
   @inline(__always)
   func token(_ row: Int) -> Int { Int(tokens[row]) }
 
+  /// Numbers in so many tiles of a chunk's rows.
+  static func tileCount(_ tiles: Int, columns: Int) -> Int { tiles * chunk * columns }
+
   /// Calls `body` with memory for `tiles` tiles of a chunk's rows a thread, below each other.
   @inline(__always)
   func withTiles(_ tiles: Int = 1, columns: Int, _ body: ((_ thread: Int) -> Rows<Float>) -> Void) {
-    let size = tiles * Self.chunk * columns
+    let size = Self.tileCount(tiles, columns: columns)
     let scratch = backend.core.pool.buffer(backend.core.threads.threads * size, of: Float.self)
     body { Rows(base: scratch.pointer + $0 * size, count: tiles * Self.chunk, width: columns, stride: columns) }
     withExtendedLifetime(scratch) {}

@@ -8,7 +8,7 @@ extension CPUBackend {
 
   public func zeros(_ shape: Shape) -> Tensor<Self> {
     core.timed("zeros") {
-      if shape.isVector, shape.count >= lazyCount { return Tensor(storage: core.pool.buffer(shape.count, isZero: true), shape: shape) }
+      if shape.isVector, shape.count >= Self.lazyCount { return Tensor(storage: core.pool.buffer(shape.count, isZero: true), shape: shape) }
       var y = empty(shape)
       fill(0, &y)
       return y
@@ -17,7 +17,7 @@ extension CPUBackend {
 
   public func fill(_ value: Double, _ x: inout Tensor<Self>) {
     core.timed("fill") {
-      if value == 0, x.shape.isVector, x.shape.count == x.storage.count, x.shape.count >= lazyCount,
+      if value == 0, x.shape.isVector, x.shape.count == x.storage.count, x.shape.count >= Self.lazyCount,
         isKnownUniquelyReferenced(&x.storage)
       {
         return x.storage.clear()
@@ -158,8 +158,20 @@ extension CPUBackend {
     }
   }
 
-  /// 2¹⁸: no activation is a vector of this length.
-  public var lazyCount: Int { 1 << 18 }
+  /// Elements from which on zeros take memory only as they are written: no activation is a vector of this length.
+  private static var lazyCount: Int { 1 << 18 }
+
+  /// The definitions', but for norms, zeros and masks.
+  public var memoryUse: MemoryUse { commonUse }
+
+  /// What both precisions use alike.
+  var commonUse: MemoryUse {
+    var use = MemoryUse(scalarBytes: MemoryLayout<Scalar>.size)
+    use.formsNormsAgain = true
+    use.lazyCount = Self.lazyCount
+    use.maskBytes = { MaskBits<Scalar>.rowBytes($0) }
+    return use
+  }
 
   /// Lets the pool hand a larger block to a smaller buffer from here on.
   public func endWarmUp() { core.pool.free.isSettled = true }

@@ -27,7 +27,7 @@ extension CUDABackend {
       guard x.isContiguous else { trap("encode: x has gaps") }
       let (codes, scales) = (writable(&y.codes), writable(&y.scales))
       launch(
-        "encode_bytes", blocks: y.scales.shape.count, threads: 256, address(x), codes.base, scales.base, address(y.map),
+        "encode_bytes", blocks: y.scales.shape.count, threads: 128, address(x), codes.base, scales.base, address(y.map),
         Int64(x.shape.count), number("encode", factor))
     }
   }

@@ -52,9 +52,10 @@ public struct Normalized<Layer: StreamLayer> {
   /// After the layer; nil in most families.
   public let post: RMSNorm<B>?
 
-  /// x, which the residual stream holds anyway, and what the layers need. n is formed again: one pass over x instead of N·C scalars.
+  /// x, which the residual stream holds anyway, and what the layers need; n only where it is not formed again (``MemoryUse``).
   public struct Cache {
     let x: Tensor<B>  // (N,C)
+    let pre: (y: Tensor<B>, cache: RMSNorm<B>.Cache)?  // (N,C)
     let layer: Layer.Cache
     let post: RMSNorm<B>.Cache?
   }
@@ -68,25 +69,30 @@ public struct Normalized<Layer: StreamLayer> {
   public func forward(_ x: Tensor<B>, _ batch: PackedBatch<B>, _ run: Run<B>, earlier: KeyValueCache<B>? = nil) -> (
     y: Tensor<B>, cache: Cache
   ) {
-    let n = pre.forward(x, run).y  // (N,C)
-    let (y, layerCache) = layer.forward(n, batch, run, earlier: earlier)  // (N,C)
-    guard let post else { return (y, Cache(x: x, layer: layerCache, post: nil)) }
+    let normalized = pre.forward(x, run)  // (N,C)
+    let (y, layerCache) = layer.forward(normalized.y, batch, run, earlier: earlier)  // (N,C)
+    guard let post else { return (y, Cache(x: x, pre: kept(normalized, run), layer: layerCache, post: nil)) }
     let (p, postCache) = post.forward(y, run)  // (N,C)
-    return (p, Cache(x: x, layer: layerCache, post: postCache))
+    return (p, Cache(x: x, pre: kept(normalized, run), layer: layerCache, post: postCache))
   }
 
   /// The cache alone, formed again from x.
   public func cache(_ x: Tensor<B>, _ batch: PackedBatch<B>, _ run: Run<B>) -> Cache {
     if post != nil { return forward(x, batch, run).cache }  // the norm behind the layer needs its result
-    return Cache(x: x, layer: layer.cache(pre.forward(x, run).y, batch, run), post: nil)
+    let normalized = pre.forward(x, run)  // (N,C)
+    return Cache(x: x, pre: kept(normalized, run), layer: layer.cache(normalized.y, batch, run), post: nil)
+  }
+
+  private func kept(_ normalized: (y: Tensor<B>, cache: RMSNorm<B>.Cache), _ run: Run<B>) -> (y: Tensor<B>, cache: RMSNorm<B>.Cache)? {
+    run.backend.memoryUse.formsNormsAgain ? nil : normalized
   }
 
   /// The gradient of x + y from that of the sum (N,C), in place where nobody else holds it.
   public func backwardOfSum(_ dy: consuming Tensor<B>, _ cache: consuming Cache, _ batch: PackedBatch<B>, _ run: Run<B>) -> Tensor<B> {
     var dx: Tensor<B>? = consume dy
-    let (x, layerCache, postCache) = (cache.x, cache.layer, cache.post)
+    let (x, kept, layerCache, postCache) = (cache.x, cache.pre, cache.layer, cache.post)
     _ = consume cache
-    let (n, preCache) = run.recomputing { pre.forward(x, run) }  // (N,C)  the same again
+    let (n, preCache) = kept ?? run.recomputing { pre.forward(x, run) }  // (N,C)  the same, perhaps again
     // forward: y = post(layer(n))
     let dn = layer.backward(throughPost(dx, postCache, run), n, consume layerCache, batch, run)  // (N,C)
     // forward: n = pre(x)

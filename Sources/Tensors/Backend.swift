@@ -30,12 +30,12 @@ public protocol Backend: AnyObject {
   ///
   /// - Parameter weight: the head's matrix; one that has to be expanded first is worth more rows.
   func headRows(_ weight: Weight<Self>) -> Int
-  /// Bytes that operations take for themselves, beside their tensors, in a pass over sequences of at most `rows` rows.
+  /// Bytes that products and attention keep for themselves, beside their tensors, in a pass over sequences of at most `rows` rows.
   ///
   /// - Parameter weights: the matrices that are multiplied with; some may have to be expanded.
   func scratchBytes(rows: Int, _ weights: [Weight<Self>]) -> Int
-  /// Elements from which on a vector of zeros takes memory only as it is written: gradients, before backward comes to them.
-  var lazyCount: Int { get }
+  /// What operations take of memory beside their tensors while they run, and what they keep of it.
+  var memoryUse: MemoryUse { get }
 
   // MARK: Memory
 
@@ -282,8 +282,8 @@ extension Backend {
   public func headRows(_ weight: Weight<Self>) -> Int { 128 }
   /// None.
   public func scratchBytes(rows: Int, _ weights: [Weight<Self>]) -> Int { 0 }
-  /// No vector.
-  public var lazyCount: Int { .max }
+  /// That of the definitions.
+  public var memoryUse: MemoryUse { MemoryUse(scalarBytes: MemoryLayout<Scalar>.size) }
   /// A trap: no run over this backend has moments in 8 bits.
   public func decoded(_ x: ByteBlocks<Self>) -> Tensor<Self> { trap("decoded: this backend keeps nothing in 8 bits") }
   /// A trap.

@@ -5,7 +5,8 @@
 ///
 ///     x_i ≈ s_b map[c_i]      s_b = max |x_i|      c_i = the nearest to x_i / s_b in the map      b = i / 256
 ///
-/// A block of zeros has the scale 0 and, as there, the codes 0. The last block may be shorter.
+/// A block of zeros has the scale 0 and, as there, the codes 0. The last block may be shorter. (On a GPU bitsandbytes gives a negative
+/// first moment that would become 0 the code below; on a processor it looks codes up in a table. Neither is done here.)
 ///
 /// - Complexity: 1.016 bytes a number in single precision.
 public struct ByteBlocks<B: Backend> {
@@ -57,10 +58,10 @@ public enum DynamicMap {
     return values.sorted()
   }
 
-  /// The i-th bound of so many equal parts of [0.1, 1]: `torch.linspace`, which counts the upper half from above.
+  /// The i-th bound of so many equal parts of [0.1, 1]: `torch.linspace`, which counts the upper half from above and rounds once.
   private static func bound(_ i: Int, _ parts: Int) -> Float {
     let (first, last): (Float, Float) = (0.1, 1)
     let step = (last - first) / Float(parts)
-    return i < (parts + 1) / 2 ? first + step * Float(i) : last - step * Float(parts - i)
+    return i < (parts + 1) / 2 ? first.addingProduct(step, Float(i)) : last.addingProduct(-step, Float(parts - i))
   }
 }

@@ -11,7 +11,6 @@ public struct FreeBlocks<Block> {
   public var isSettled = false
   private var free: [[Block]] = []
   private var emptied: [[Block]] = []  // free ones whose memory was given back
-  private var surplus = 0  // bytes that were given back beyond what was asked for
 
   /// The unit of sizes, in bytes, to which hosts align their blocks.
   public static var unit: Int { 64 }
@@ -62,9 +61,10 @@ public struct FreeBlocks<Block> {
   /// So many bytes of a lent block take no memory any more: zeros that nobody has written yet.
   public mutating func shrink(by count: Int) { self.bytes -= count }
 
-  /// So many bytes of such zeros are about to be written: as many bytes of free blocks are given back, those of which most are free.
+  /// So many bytes of such zeros are about to be written: where more would then be taken than ever before, free blocks are given back
+  /// instead, those of which most are free.
   public mutating func refill(_ count: Int, giveBack: (Block, _ bytes: Int) -> Void) {
-    while surplus < count {
+    while bytes + count > peakBytes {
       guard let sizeClass = free.indices.max(by: { freeBytes($0) < freeBytes($1) }), freeBytes(sizeClass) >= Self.leastGivenBack else {
         break
       }
@@ -72,9 +72,7 @@ public struct FreeBlocks<Block> {
       giveBack(block, Self.byteCount(sizeClass))
       emptied[sizeClass].append(block)
       bytes -= Self.byteCount(sizeClass)
-      surplus += Self.byteCount(sizeClass)
     }
-    surplus = max(0, surplus - count)
     grow(by: count)
   }
 

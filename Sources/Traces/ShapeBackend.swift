@@ -12,7 +12,7 @@ public final class ShapeBackend: Backend, MatrixFactorizing {
     private let sizeClass: Int
     private let pool: Pool
 
-    fileprivate init(_ bytes: Int, isZero: Bool = false, _ pool: Pool) {
+    init(_ bytes: Int, isZero: Bool = false, _ pool: Pool) {
       (self.bytes, self.pool, unwrittenBytes) = (bytes, pool, isZero ? bytes : 0)
       sizeClass = pool.free.take(bytes, isUnwritten: isZero) { _ in }.sizeClass
     }
@@ -31,7 +31,7 @@ public final class ShapeBackend: Backend, MatrixFactorizing {
     }
   }
 
-  fileprivate final class Pool {
+  final class Pool {
     var free = FreeBlocks<Void>()
   }
 
@@ -55,19 +55,24 @@ public final class ShapeBackend: Backend, MatrixFactorizing {
   public typealias I = Indices<ShapeBackend>
   /// A plan without rows.
   public typealias R = Routing<ShapeBackend>
-  private let pool = Pool()
+  let pool = Pool()
   private let scalarBytes: Int
   private let rowsOfHead: Int
-  public let lazyCount: Int
+  let use: MemoryUse
+  var masks: [RandomKey: KeptMask] = [:]
+
+  /// A backend without a device.
+  public convenience init() { self.init(scalarBytes: 4, headRows: 128, MemoryUse(scalarBytes: 4)) }
 
   /// A backend without a device, which counts the bytes that another would need.
   ///
-  /// - Parameters:
-  ///   - scalarBytes: of a number there.
-  ///   - headRows: labeled rows whose logits are formed at a time there.
-  ///   - lazyCount: elements from which on a vector of zeros takes memory only as it is written there.
-  public init(scalarBytes: Int = 4, headRows: Int = 128, lazyCount: Int = .max) {
-    (self.scalarBytes, rowsOfHead, self.lazyCount) = (scalarBytes, headRows, lazyCount)
+  /// - Parameter head: the head's matrix there.
+  public convenience init<B: Backend>(like backend: B, head: Weight<B>) {
+    self.init(scalarBytes: MemoryLayout<B.Scalar>.size, headRows: backend.headRows(head), backend.memoryUse)
+  }
+
+  private init(scalarBytes: Int, headRows: Int, _ use: MemoryUse) {
+    (self.scalarBytes, rowsOfHead, self.use) = (scalarBytes, headRows, use)
   }
 
   /// The pool's bytes; nothing else is counted.
@@ -77,6 +82,8 @@ public final class ShapeBackend: Backend, MatrixFactorizing {
     return counters
   }
   public func headRows(_ weight: Weight<ShapeBackend>) -> Int { rowsOfHead }
+  /// That of the other.
+  public var memoryUse: MemoryUse { use }
 
   private func indices(_ count: Int) -> I { Indices(storage: Block(4 * count, pool), count: count) }
 
@@ -87,9 +94,9 @@ public final class ShapeBackend: Backend, MatrixFactorizing {
   public func fill(_ value: Double, _ x: inout T) {
     if value == 0, isLazy(x.shape), x.storage.bytes == scalarBytes * x.shape.count { x.storage.clear() } else { write(x) }
   }
-  private func isLazy(_ shape: Shape) -> Bool { shape.isVector && shape.count >= lazyCount }
+  private func isLazy(_ shape: Shape) -> Bool { shape.isVector && shape.count >= use.lazyCount }
   /// What writes a tensor calls this; only vectors of zeros can tell.
-  private func write(_ x: T) { x.storage.write(scalarBytes * x.shape.count) }
+  func write(_ x: T) { x.storage.write(scalarBytes * x.shape.count) }
   public func copy(_ x: T) -> T { empty(x.shape) }
   public func copy(_ x: T, into y: inout T, rows: Range<Int>?, columns: Range<Int>?) { write(y) }
   public func copy(_ x: T, into y: inout T, rows: I) { write(y) }
@@ -163,12 +170,16 @@ public final class ShapeBackend: Backend, MatrixFactorizing {
     empty(Shape(rows.count, x.columnCount))
   }
   public func addScattered(_ x: T, rows: I, into y: inout T) {}
-  public func dropout(_ x: T, _ probability: Double, _ key: RandomKey, _ rows: RowIdentity<ShapeBackend>)
-    -> T
-  { empty(x.shape) }
+  public func dropout(_ x: T, _ probability: Double, _ key: RandomKey, _ rows: RowIdentity<ShapeBackend>) -> T {
+    keepMask(key, rows, nil, columns: x.columnCount)
+    return empty(x.shape)
+  }
   public func dropout(
     _ x: T, _ probability: Double, _ key: RandomKey, _ rows: RowIdentity<ShapeBackend>, _ routing: R
-  ) -> T { empty(x.shape) }
+  ) -> T {
+    keepMask(key, rows, routing, columns: x.columnCount)
+    return empty(x.shape)
+  }
 
   public func softmax(_ logits: T) -> T { empty(logits.shape) }
   public func choose(_ p: T, _ policy: RoutingPolicy) -> I {

@@ -52,8 +52,7 @@ extension TrainingRun {
 
   /// Bytes that the steps add where so many blocks are recomputed.
   func addedBytes(recomputing blocks: Int) throws -> Int {
-    let shapes = ShapeBackend(
-      scalarBytes: MemoryLayout<B.Scalar>.size, headRows: backend.headRows(decoder.head.weight), lazyCount: backend.lazyCount)
+    let shapes = ShapeBackend(like: backend, head: decoder.head.weight)
     let model = try shape(on: shapes)
     let before = shapes.counters.poolBytes
     var optimizers = learners.map { $0.newOptimizer(model, on: shapes) }

@@ -122,7 +122,8 @@ public struct TrainingStep<B: Backend> {
   /// - Throws: what the device reports.
   public func warmUp(_ batches: [PackedBatch<B>], microBatches: Int = 1) throws {
     let waiting = decoder.trained.map(\.arena.shape) + keys.indices.flatMap { figures(of: $0) }.map { Shape($0) }
-    let sums = (0..<SumTree(leaves: microBatches).values - 1).map { _ in waiting.map { backend.zeros($0) } }
+    var sums = (0..<SumTree(leaves: microBatches).values - 1).flatMap { _ in waiting.map { backend.zeros($0) } }
+    for i in sums.indices { backend.fill(1, &sums[i]) }  // as full as they are in a step
     for batch in batches {
       let losses = try leaf(batch, StepTotals.of([batch], adapters: keys.count), number: 0, hooks: [])
       _ = sum(losses, losses.indices.map { squaredNorm(of: $0) })

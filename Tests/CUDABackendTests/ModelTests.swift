@@ -93,6 +93,21 @@ import Training
     #expect(agreement.count > 20 && agreement.holds(to: 1e-12), "\(agreement)")
   }
 
+  /// What a plan of memory counts without a number is what the pool counts, but for a few kilobytes that sums over blocks take.
+  @Test(arguments: [Recomputation.none, .all]) func arithmeticIsWhatThePoolCounts(_ recomputes: Recomputation) throws {
+    func added<B: Backend>(on backend: B) throws -> Int {
+      let decoder = try SmallModel.decoder(dropout: 0.25, on: backend)
+      let before = backend.counters.poolBytes
+      let step = TrainingStep(decoder, key: RandomKey(seed: 1), recomputes: recomputes, on: backend)
+      try step.warmUp([PackedBatch(SmallModel.sequences, on: backend)])
+      return backend.counters.poolBytes - before
+    }
+    func backend() throws -> CUDAFloat { try CUDAFloat(EmulatedDevice.open(seed: 4)) }
+    let head = try SmallModel.decoder(on: backend()).head.weight
+    let (counted, planned) = (try added(on: backend()), try added(on: ShapeBackend(like: backend(), head: head)))
+    #expect(abs(counted - planned) < counted / 10, "\(counted) counted, \(planned) planned")
+  }
+
   /// A step of SmolLM2's shape: 2880 launches were counted; one copy to the device, one back.
   @Test func aTrainingStepIsLaunchesAndNothingElse() throws {
     let (device, counts) = try EmulatedDevice.counted(isIdle: true, hasProducts: true)
