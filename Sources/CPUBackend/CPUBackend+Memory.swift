@@ -146,16 +146,17 @@ extension CPUBackend {
     return tensor
   }
 
-  /// What encoded matrices are expanded into, and for each thread attention's scores: a block of 64 queries forward, twice that backward.
+  /// What encoded matrices are expanded into; for each thread attention's scores, a block of 64 queries forward, twice that backward; and the
+  /// sums of chunks of a gradient of 2²⁵ numbers, where their norm is formed.
   public func scratchBytes(rows: Int, _ weights: [Weight<Self>]) -> Int {
     let expanded = weights.map { weight in
       guard case .frozen(let matrix) = weight, case .encoded(let encoded) = matrix.contents else { return 0 }
       return max(encoded.columns, min(encoded.rows * encoded.columns, core.scratchCount))
     }
     let scores = core.threads.threads * (rows + 32)
-    return [expanded.max() ?? 0, 64 * scores, 129 * scores].reduce(0) { sum, count in
-      sum + FreeBlocks<UnsafeMutableRawPointer>.blockBytes(count * MemoryLayout<Scalar>.stride)
-    }
+    let scratch = [expanded.max() ?? 0, 64 * scores, 129 * scores].map { $0 * MemoryLayout<Scalar>.stride }
+    let sums = (1 << 25) / 16_384 * MemoryLayout<Double>.stride
+    return (scratch + [sums]).reduce(0) { $0 + FreeBlocks<UnsafeMutableRawPointer>.blockBytes($1) }
   }
 
   /// Elements from which on zeros take memory only as they are written: no activation is a vector of this length.
