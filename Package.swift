@@ -106,7 +106,7 @@ let package = Package(
       name: "Tokenization", dependencies: ["Checkpoints", "Templates"], exclude: ["Tables/make_tables.py"], swiftSettings: optimized),
     .target(name: "Samples", dependencies: ["Layers", "Tokenization"]),
     .target(name: "Evaluation", dependencies: ["Collectives", "Decoders", "Samples"]),
-    .target(name: "Training", dependencies: ["Platform", "Collectives", "Evaluation"]),
+    .target(name: "Training", dependencies: ["Platform", "Collectives", "Evaluation", "Traces"]),
     .target(name: "Generation", dependencies: ["Platform", "Decoders", "Tokenization"]),
     .target(name: "Traces", dependencies: ["Decoders"]),
     .target(name: "Stepping", dependencies: ["Platform", "Traces", "Training"], swiftSettings: optimized),

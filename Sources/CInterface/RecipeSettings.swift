@@ -37,6 +37,7 @@ extension TrainingRecipe {
     try settings.take(&routerCoefficient, "router_coefficient")
     try settings.take(&evaluation, "evaluation")
     try settings.take(&recomputes, "recompute")
+    try settings.take(&memory, "memory")
   }
 
   private mutating func takeSteps(_ settings: Settings) throws {

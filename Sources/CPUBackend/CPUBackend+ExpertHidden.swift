@@ -31,6 +31,24 @@ extension CPUFloat {
     }
   }
 
+  /// The common one, and for each thread tiles of a chunk's rows; of the hidden stage also every block's sums.
+  public var memoryUse: MemoryUse {
+    let threads = core.threads.threads
+    var use = commonUse
+    use.scratch = { operation in
+      let blocks = ColumnBlocks(operation.width, threads: threads)
+      func tiles(_ count: Int, _ columns: Int) -> Int { 4 * threads * ExpertRows.tileCount(count, columns: columns) }
+      func hidden(sums: Int) -> [Int] { [4 * blocks.count * operation.rows * sums, tiles(HiddenStage.tiles, blocks.width)] }
+      switch operation.kind {
+      case .product: return [tiles(1, operation.width)]
+      case .addition: return [tiles(1, blocks.width)]
+      case .hidden(let rank2): return hidden(sums: rank2)
+      case .hiddenBackward(let rank1, _, let rank3): return hidden(sums: 1 + rank1 + rank3)
+      }
+    }
+    return use
+  }
+
   @inline(__always)
   private func forward<U: GatedUnit>(_: U.Type, _ hidden: ExpertHidden<CPUFloat>, _ routing: Routing<CPUFloat>)
     -> ExpertHidden<CPUFloat>.Result
@@ -159,6 +177,9 @@ extension CPUFloat {
 
 /// The stage as its loops read it.
 private struct HiddenStage {
+  /// Tiles of a thread.
+  static let tiles = 4
+
   /// t (M,r), all experts' B (F,E·r) and s.
   struct Branch {
     let t: Matrix<Float>
@@ -226,7 +247,7 @@ private struct HiddenStage {
   /// Calls `body` for every block, with memory of the thread that runs it.
   @inline(__always)
   func forBlocks(_ body: (Block, Tile) -> Void) {
-    plan.withTiles(4, columns: blocks.width) { tiles in
+    plan.withTiles(Self.tiles, columns: blocks.width) { tiles in
       backend.forParts(blocks.count, work: 100 * rows * width) { number, thread in
         let (columns, chunk, memory) = (blocks[number], ExpertRows.chunk, tiles(thread))
         func matrix(_ i: Int) -> Rows<Float> { memory.rows(i * chunk..<(i + 1) * chunk).columns(0..<columns.count) }

@@ -143,10 +143,13 @@ struct ExpertRows {
   @inline(__always)
   func token(after row: Int) -> Int? { row + 1 < count ? Int(tokens[row + 1]) : nil }
 
+  /// Numbers in so many tiles of a chunk's rows.
+  static func tileCount(_ tiles: Int, columns: Int) -> Int { tiles * chunk * columns }
+
   /// Calls `body` with memory for `tiles` tiles of a chunk's rows a thread, below each other.
   @inline(__always)
   func withTiles(_ tiles: Int = 1, columns: Int, _ body: ((_ thread: Int) -> Rows<Float>) -> Void) {
-    let size = tiles * Self.chunk * columns
+    let size = Self.tileCount(tiles, columns: columns)
     let scratch = backend.core.pool.buffer(backend.core.threads.threads * size, of: Float.self)
     body { Rows(base: scratch.pointer + $0 * size, count: tiles * Self.chunk, width: columns, stride: columns) }
     withExtendedLifetime(scratch) {}

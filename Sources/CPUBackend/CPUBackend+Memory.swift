@@ -8,6 +8,7 @@ extension CPUBackend {
 
   public func zeros(_ shape: Shape) -> Tensor<Self> {
     core.timed("zeros") {
+      if shape.isVector, shape.count >= Self.lazyCount { return Tensor(storage: core.pool.buffer(shape.count, isZero: true), shape: shape) }
       var y = empty(shape)
       fill(0, &y)
       return y
@@ -16,6 +17,11 @@ extension CPUBackend {
 
   public func fill(_ value: Double, _ x: inout Tensor<Self>) {
     core.timed("fill") {
+      if value == 0, x.shape.isVector, x.shape.count == x.storage.count, x.shape.count >= Self.lazyCount,
+        isKnownUniquelyReferenced(&x.storage)
+      {
+        return x.storage.clear()
+      }
       let (v, xs) = (Scalar(value), writable(&x))
       forBlocks(xs) { rows, columns in
         for n in rows { (xs[n] + columns.lowerBound).update(repeating: v, count: columns.count) }
@@ -138,6 +144,34 @@ extension CPUBackend {
   public func vector(_ frozen: CPUMatrix<Self>) -> Tensor<Self> {
     guard frozen.shape.isVector, case .dense(let tensor) = frozen.contents else { trap("vector: the frozen weight is \(frozen.shape)") }
     return tensor
+  }
+
+  /// What encoded matrices are expanded into; for each thread attention's scores, a block of 64 queries forward, twice that backward; and the
+  /// sums of chunks of a gradient of 2²⁵ numbers, where their norm is formed.
+  public func scratchBytes(rows: Int, _ weights: [Weight<Self>]) -> Int {
+    let expanded = weights.map { weight in
+      guard case .frozen(let matrix) = weight, case .encoded(let encoded) = matrix.contents else { return 0 }
+      return max(encoded.columns, min(encoded.rows * encoded.columns, core.scratchCount))
+    }
+    let scores = core.threads.threads * (rows + 32)
+    let scratch = [expanded.max() ?? 0, 64 * scores, 129 * scores].map { $0 * MemoryLayout<Scalar>.stride }
+    let sums = (1 << 25) / 16_384 * MemoryLayout<Double>.stride
+    return (scratch + [sums]).reduce(0) { $0 + FreeBlocks<UnsafeMutableRawPointer>.blockBytes($1) }
+  }
+
+  /// Elements from which on zeros take memory only as they are written: no activation is a vector of this length.
+  private static var lazyCount: Int { 1 << 18 }
+
+  /// The definitions', but for norms, zeros and masks.
+  public var memoryUse: MemoryUse { commonUse }
+
+  /// What both precisions use alike.
+  var commonUse: MemoryUse {
+    var use = MemoryUse(scalarBytes: MemoryLayout<Scalar>.size)
+    use.formsNormsAgain = true
+    use.lazyCount = Self.lazyCount
+    use.maskBytes = { MaskBits<Scalar>.rowBytes($0) }
+    return use
   }
 
   /// Lets the pool hand a larger block to a smaller buffer from here on.

@@ -119,6 +119,7 @@ extension CPUBackend {
   public var counters: Counters {
     var counters = Counters()
     counters.poolMisses = core.pool.free.misses
+    counters.poolBytes = core.pool.free.peakBytes
     counters.sharedCopies = core.sharedCopies
     counters.bytesToDevice = core.bytesToDevice
     counters.bytesToHost = core.bytesToHost
@@ -127,11 +128,10 @@ extension CPUBackend {
     return counters
   }
 
-  /// 128, which is enough for a product to run at full speed; 1024 where the head must be expanded first, as long as their logits
-  /// are no more than 2²⁶ numbers.
+  /// 128, which is enough for a product to run at full speed; 256 where the head must be expanded first.
   public func headRows(_ weight: Weight<Self>) -> Int {
     guard case .frozen(let matrix) = weight, case .encoded = matrix.contents else { return 128 }
-    return max(128, min(1024, (1 << 26) / max(1, matrix.shape.rows) / 128 * 128))
+    return 256
   }
 
   // MARK: Access
@@ -147,6 +147,7 @@ extension CPUBackend {
       core.sharedCopies += 1
       tensor = copy(tensor)
     }
+    if tensor.storage.unwrittenBytes > 0 { tensor.storage.write(tensor.shape.count * MemoryLayout<Scalar>.stride) }
     return rows(tensor)
   }
 

@@ -69,6 +69,9 @@ extension CPUBackend {
   /// The process's resident memory.
   public var peakBytes: Int { POSIX.peakResidentBytes }
 
+  /// The process's resident memory now.
+  public var heldBytes: Int { POSIX.residentBytes }
+
   /// First our threads, then OpenBLAS's, which are a setting of the whole process.
   public func withEachWayOfProducts<R>(_ body: () throws -> R) rethrows -> [R] {
     let ours = try body()

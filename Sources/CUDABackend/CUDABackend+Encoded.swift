@@ -31,6 +31,15 @@ extension CUDABackend {
   /// 1024, as long as their logits are no more than 2²⁶ numbers: with fewer the head is read too often to keep a device busy.
   public func headRows(_ weight: Weight<Self>) -> Int { max(128, min(1024, (1 << 26) / max(1, weight.shape.rows) / 128 * 128)) }
 
+  /// What the largest encoded matrix is expanded into.
+  public func scratchBytes(rows: Int, _ weights: [Weight<Self>]) -> Int {
+    let expanded = weights.map { weight in
+      guard case .frozen(let matrix) = weight, case .encoded(let encoded) = matrix.contents else { return 0 }
+      return max(encoded.columns, min(encoded.rows * encoded.columns, core.expandedCount))
+    }
+    return FreeBlocks<UInt64>.blockBytes((expanded.max() ?? 0) * MemoryLayout<Scalar>.stride)
+  }
+
   /// The rows of a frozen table that `ids` names.
   func decodedRows(_ table: EncodedMatrix, _ ids: Indices<Self>) -> Tensor<Self> {
     let (y, ys) = fresh(Shape(ids.count, table.columns))

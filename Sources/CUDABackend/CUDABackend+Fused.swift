@@ -2,15 +2,34 @@ import CCUDA
 import Tensors
 
 extension CUDABackend {
+  /// The definitions', and what the blocks of the experts' stage leave for others to add.
+  public var memoryUse: MemoryUse {
+    let (size, blocks) = (MemoryLayout<Scalar>.size, core.expertBlocks)
+    var use = MemoryUse(scalarBytes: size)
+    let definition = use.scratch
+    use.scratch = { operation in
+      let grid = StageGrid<Scalar>(tokens: operation.tokens, width: operation.width, blocks: blocks)
+      switch operation.kind {
+      case .product, .addition: return definition(operation)
+      case .hidden(let rank2): return [size * grid.parts(of: grid.tiles) * operation.rows * rank2]
+      case .hiddenBackward(let rank1, let rank2, let rank3):
+        let factorRows = operation.experts * (rank1 + rank2 + rank3)
+        let groups = grid.groups(factorRows: factorRows).count
+        return [size * grid.parts(of: groups) * operation.rows * (rank1 + rank3 + 1), size * groups * factorRows * operation.width]
+      }
+    }
+    return use
+  }
+
   public func expertHidden(_ hidden: ExpertHidden<Self>, _ routing: Routing<Self>) -> ExpertHidden<Self>.Result? {
     core.operation {
       let stage = ExpertStage(hidden, routing, on: self)
       let (v, vs) = fresh(hidden.a.base.shape)
-      let parts = stage.parts(of: stage.tiles)
+      let parts = stage.grid.parts(of: stage.grid.tiles)
       let sums = empty(Shape(parts * routing.rows, stage.rank2))
       let t2 = hidden.a2.map { _ in empty(Shape(routing.rows, stage.rank2)) }
       launch(
-        "expert_forward", blocks: stage.tiles, by: parts, threads: 256, stage.base1, stage.base3, stage.one, stage.three,
+        "expert_forward", blocks: stage.grid.tiles, by: parts, threads: 256, stage.base1, stage.base3, stage.one, stage.three,
         stage.a2, stage.plan, stage.mask, vs, rows(sums), Int64(routing.rows), stage.width, Int32(stage.rank1), Int32(stage.rank2),
         Int32(stage.rank3), stage.scale1, stage.scale3, stage.factor, stage.activation)
       join(sums, parts, [(t2, 1)], routing)
@@ -34,14 +53,14 @@ extension CUDABackend {
       let (dc, dcs) = fresh(q.shape)
       func result(_ sum: ExpertSum<Self>) -> Tensor<Self>? { sum.branch.map { empty($0.t.shape) } }
       let (dt1, dt3, dw) = (result(hidden.a), result(hidden.c), empty(Shape(routing.rows, 1)))
-      let (groups, tilesOfGroup) = stage.groups
-      let parts = stage.parts(of: groups)
-      let sums = empty(Shape(parts * routing.rows, stage.rank1 + stage.rank3 + 1))
       let factorRows = routing.experts * (stage.rank1 + stage.rank2 + stage.rank3)
+      let (groups, tilesOfGroup) = stage.grid.groups(factorRows: factorRows)
+      let parts = stage.grid.parts(of: groups)
+      let sums = empty(Shape(parts * routing.rows, stage.rank1 + stage.rank3 + 1))
       let outer = empty(Shape(groups * factorRows, q.columnCount))
       launch(
         "expert_backward", blocks: groups, by: parts, threads: 256, rows(q), stage.base1, stage.base3, stage.one, two, stage.three,
-        stage.plan, stage.mask, das, dcs, rows(sums), rows(outer), Int64(routing.rows), Int32(tilesOfGroup * stage.tileTokens),
+        stage.plan, stage.mask, das, dcs, rows(sums), rows(outer), Int64(routing.rows), Int32(tilesOfGroup * stage.grid.tileTokens),
         stage.width, Int32(stage.rank1), Int32(stage.rank2), Int32(stage.rank3), stage.scale1, stage.scale3, stage.factor,
         stage.activation)
       join(sums, parts, [(dt1, stage.scale1), (dt3, stage.scale3), (dw, 1)], routing)
@@ -119,14 +138,7 @@ private struct ExpertStage<B: CUDABackend> {
   let factor: B.Scalar
   let activation: Int32
   let width: Int32
-  /// Tokens of a tile, `expert_tokens` of expert.cu.
-  let tileTokens = B.Scalar.isDouble ? 16 : 64
-  /// Tiles of tokens.
-  let tiles: Int
-  /// Tiles of 64 columns.
-  let columnTiles: Int
-  /// Blocks that are wanted.
-  let blocks: Int
+  let grid: StageGrid<B.Scalar>
 
   init(_ hidden: ExpertHidden<B>, _ routing: Routing<B>, on backend: B) {
     let (n, f) = (routing.tokens, hidden.a.base.columnCount)
@@ -157,9 +169,25 @@ private struct ExpertStage<B: CUDABackend> {
     factor = mask?.factor ?? 1
     activation = hidden.activation.number
     width = Int32(f)
-    tiles = (n + tileTokens - 1) / tileTokens
-    columnTiles = (f + 63) / 64
-    blocks = backend.core.expertBlocks
+    grid = StageGrid(tokens: n, width: f, blocks: backend.core.expertBlocks)
+  }
+}
+
+/// How the stage is cut into blocks.
+private struct StageGrid<Scalar: CUDAScalar> {
+  /// Tokens of a tile, `expert_tokens` of expert.cu.
+  let tileTokens = Scalar.isDouble ? 16 : 64
+  /// Tiles of tokens.
+  let tiles: Int
+  /// Tiles of 64 columns.
+  private let columnTiles: Int
+  /// Blocks that are wanted.
+  private let blocks: Int
+
+  init(tokens: Int, width: Int, blocks: Int) {
+    tiles = (tokens + tileTokens - 1) / tileTokens
+    columnTiles = (width + 63) / 64
+    self.blocks = blocks
   }
 
   /// How many blocks share the columns of each of `groups` of tokens: about as many as keep a device busy, for each leaves a part of
@@ -170,11 +198,10 @@ private struct ExpertStage<B: CUDABackend> {
   }
 
   /// How many groups of tokens have blocks of their own in backward, and tiles of each: about as many as keep a device busy, or one for
-  /// 1024 tokens (for four times the experts' ranks, where that is more), for each leaves a part of every sum over an expert's rows.
-  /// These are as large as the factors.
-  var groups: (count: Int, tiles: Int) {
-    let wanted = max(
-      (blocks + columnTiles / 2) / max(1, columnTiles), tiles * tileTokens / max(1024, 4 * Int(plan.experts) * (rank1 + rank2 + rank3)), 1)
+  /// 1024 tokens (for four times the experts' ranks, `factorRows`, where that is more), for each leaves a part of every sum over an
+  /// expert's rows. These are as large as the factors.
+  func groups(factorRows: Int) -> (count: Int, tiles: Int) {
+    let wanted = max((blocks + columnTiles / 2) / max(1, columnTiles), tiles * tileTokens / max(1024, 4 * factorRows), 1)
     let size = (tiles + wanted - 1) / wanted
     return (size == 0 ? 0 : (tiles + size - 1) / size, size)
   }

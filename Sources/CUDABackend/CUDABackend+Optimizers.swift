@@ -13,6 +13,25 @@ extension CUDABackend {
     }
   }
 
+  public func decoded(_ x: ByteBlocks<Self>) -> Tensor<Self> {
+    core.operation {
+      let (y, ys) = fresh(x.shape)
+      launch("decode_bytes", over: x.shape.count, address(x.codes), address(x.scales), address(x.map), ys.base, Int64(x.shape.count))
+      return y
+    }
+  }
+
+  public func encode(_ x: Tensor<Self>, into y: inout ByteBlocks<Self>, factor: Tensor<Self>?) {
+    core.operation {
+      requireShapes("encode", ("x", x.shape, y.shape))
+      guard x.isContiguous else { trap("encode: x has gaps") }
+      let (codes, scales) = (writable(&y.codes), writable(&y.scales))
+      launch(
+        "encode_bytes", blocks: y.scales.shape.count, threads: 128, address(x), codes.base, scales.base, address(y.map),
+        Int64(x.shape.count), number("encode", factor))
+    }
+  }
+
   public func adamW(
     _ x: inout Tensor<Self>, gradient: Tensor<Self>, factor: Tensor<Self>?, _ m: inout Tensor<Self>, _ v: inout Tensor<Self>,
     _ settings: AdamWSettings, range: Range<Int>?

@@ -32,7 +32,10 @@ extension CUDABackend {
   public var threadCount: Int { 1 }
 
   /// The pool's blocks on the device.
-  public var peakBytes: Int { core.pool.allocatedBytes }
+  public var peakBytes: Int { core.pool.free.bytes }
+
+  /// The same: none is given back.
+  public var heldBytes: Int { core.pool.free.bytes }
 
   /// There is one way.
   public func withEachWayOfProducts<R>(_ body: () throws -> R) rethrows -> [R] { [try body()] }

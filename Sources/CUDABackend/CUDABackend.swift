@@ -113,6 +113,7 @@ extension CUDABackend {
   public var counters: Counters {
     var counters = core.counters
     counters.poolMisses = core.pool.free.misses
+    counters.poolBytes = core.pool.free.peakBytes
     return counters
   }
 

@@ -10,8 +10,6 @@ final class DevicePool {
   /// Fills what it hands out with NaN (all bits set), so that a test finds what nobody wrote.
   let isPoisoned: Bool
   var free = FreeBlocks<cuda_address>()
-  /// Bytes of all blocks; none is given back before the end, so they are the most that were in use.
-  private(set) var allocatedBytes = 0
 
   init(_ device: CUDADevice, isPoisoned: Bool) {
     self.device = device
@@ -27,7 +25,6 @@ final class DevicePool {
     let (block, sizeClass) = try free.take(bytes) { bytes in
       var address: cuda_address = 0
       try device.check(device.table.allocate(device.handle, bytes, &address))
-      allocatedBytes += bytes
       return address
     }
     try device.check(device.table.use(device.handle, block, bytes, isPoisoned))

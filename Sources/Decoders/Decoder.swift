@@ -80,12 +80,12 @@ public struct Decoder<B: Backend> {
   ///
   /// - Parameters:
   ///   - totals: for each adapter, of how many labels and tokens in the optimizer step this batch is a part; its own by default.
-  ///   - recomputes: whether each block's caches are formed again in backward: less memory, about a third more time, the same bits.
+  ///   - recomputes: which blocks form their caches again in backward: less memory, more time, the same bits.
   ///   - look: sees the normalized residual stream (N,C) that the head reads.
   /// - Precondition: `totals` has an entry for each adapter, or one without any.
   /// - Throws: the first error that a hook threw, and what `look` throws.
   public func gradients(
-    of batch: PackedBatch<B>, _ run: Run<B>, dividing totals: [StepTotals]? = nil, recomputes: Bool = false,
+    of batch: PackedBatch<B>, _ run: Run<B>, dividing totals: [StepTotals]? = nil, recomputes: Recomputation = .none,
     reading look: (_ hidden: Tensor<B>) throws -> Void = { _ in }
   ) throws -> [Losses<B>] {
     let totals = totals ?? StepTotals.own(of: batch, owners)
@@ -131,11 +131,11 @@ public struct Decoder<B: Backend> {
   /// Adapters, or the base where there is none: who has losses.
   private var owners: Int { max(1, adapters.count) }
 
-  private func forwardKeeping(_ batch: PackedBatch<B>, _ run: Run<B>, recomputes: Bool) -> (hidden: Tensor<B>, caches: Caches) {
+  private func forwardKeeping(_ batch: PackedBatch<B>, _ run: Run<B>, recomputes: Recomputation) -> (hidden: Tensor<B>, caches: Caches) {
     var passes: [BlockPass<B>] = []
     var x = embedding.forward(batch.ids, run)  // (N,C)
-    for block in blocks {
-      let (y, pass) = block.pass(x, batch, run, recomputes: recomputes)  // (N,C)
+    for (layer, block) in blocks.enumerated() {
+      let (y, pass) = block.pass(x, batch, run, recomputes: recomputes.contains(layer))  // (N,C)
       passes.append(pass)
       x = y
     }
@@ -152,6 +152,28 @@ public struct Decoder<B: Backend> {
       let (loss, balances) = balanceLoss.forward(loads, weight: share, run)
       for (load, balance) in zip(loads, balances) { run.balances[load.path] = balance }
       return loss
+    }
+  }
+}
+
+/// Which blocks keep their input alone and form their caches again in backward: the first ones.
+///
+/// Backward comes to these last, when the caches of all others are gone, and forms the first of theirs where another's was. So of all
+/// choices of as many blocks this one needs the least memory.
+public enum Recomputation: Equatable, Sendable {
+  /// No block.
+  case none
+  /// So many blocks, from the first on.
+  case first(Int)
+  /// Every block.
+  case all
+
+  /// Whether a block, counted from 0, is one of them.
+  public func contains(_ block: Int) -> Bool {
+    switch self {
+    case .none: false
+    case .first(let count): block < count
+    case .all: true
     }
   }
 }

@@ -39,9 +39,8 @@ public struct Attention<B: Backend> {
   private let inputDropout: InputDropout<B>
   private let outputDropout: InputDropout<B>
 
-  /// N·(C + 2·H·D + 2·G·D + H + ranks) scalars; u is formed again.
+  /// N·(2·H·D + 2·G·D + H + ranks) scalars; u is formed again.
   public struct Cache {
-    let x: Tensor<B>  // (N,C)
     let q: Tensor<B>  // (N,H·D)  rotated
     let k: Tensor<B>  // (N,G·D)  rotated
     let v: Tensor<B>  // (N,G·D)
@@ -83,17 +82,17 @@ public struct Attention<B: Backend> {
     run.hook(&os, path, "o_proj.input", "o_i = Σ_j P_ij v_j,  P = softmax(σ q kᵀ)")
     var (y, oCache) = o.forward(outputDropout.forward(os, batch, run), batch, run)  // (N,C)
     run.hook(&y, path, "output", "y = o Woᵀ + b + s h Bᵀ")
-    return (y, Cache(x: x, q: qs, k: ks, v: vs, o: os, logSumExp: logSumExp, branches: (qCache, kCache, vCache, oCache)))
+    return (y, Cache(q: qs, k: ks, v: vs, o: os, logSumExp: logSumExp, branches: (qCache, kCache, vCache, oCache)))
   }
 
-  /// dy (N,C) → dx (N,C).
+  /// dy (N,C) → dx (N,C), x being what forward read.
   ///
   /// - Precondition: the cache is of a forward over this batch without earlier rows.
-  public func backward(_ dy: Tensor<B>, _ cache: consuming Cache, _ batch: PackedBatch<B>, _ run: Run<B>) -> Tensor<B> {
+  public func backward(_ dy: Tensor<B>, _ x: Tensor<B>, _ cache: consuming Cache, _ batch: PackedBatch<B>, _ run: Run<B>) -> Tensor<B> {
     var dy = dy
     run.hook(gradient: &dy, path, "output")
     // Apart from here on, so that each tensor is given back after its last use.
-    let (x, qs, ks, vs, os, logSumExp, branches) = (cache.x, cache.q, cache.k, cache.v, cache.o, cache.logSumExp, cache.branches)
+    let (qs, ks, vs, os, logSumExp, branches) = (cache.q, cache.k, cache.v, cache.o, cache.logSumExp, cache.branches)
     _ = consume cache
     // forward: y = o Woᵀ
     var oGradient = outputDropout.noGradient

@@ -81,13 +81,15 @@ extension FeedForward {
         run.hook(rows: relative(part, parts), ofGradient: &dy, branches.path, "down_proj.output")
       }
     }
-    let x = input.x.rows(Group.shared(parts).rows)
+    let (x, f) = (input.x.rows(Group.shared(parts).rows), frozen.down.weight.shape.columns)
+    let (base1, base3, kept) = (cache.base1, cache.base3, cache.parts)
+    _ = consume cache
     // forward: y = W2 v
     var q = backend.matmul(dy, frozen.down.weight)  // (N,F)  W2ᵀ dy
     var middles: [MiddleGradient] = []
-    for (part, middle) in zip(parts, cache.parts) {
+    for (part, middle) in zip(parts, kept) {
       let rows = relative(part, parts)
-      let (base1, base3) = (cache.base1.rows(rows), cache.base3.rows(rows))
+      let (base1, base3) = (base1.rows(rows), base3.rows(rows))
       switch (part.layer, middle) {
       case (.dense(let branches), .dense(let middle)):
         let (da, dc, h) = branches.backward(dy.rows(rows), q: &q, rows: rows, base1, base3, middle, frozen, batch, run)
@@ -106,7 +108,7 @@ extension FeedForward {
       addBiasGradient(of: middle, dy.rows(rows), run)  // db2 += Σ β dy
     }
     if let w = frozen.down.weight.parameter {
-      let v = backend.joined(middles.compactMap(\.v), columns: q.columnCount)  // (N,F)
+      let v = backend.joined(middles.compactMap(\.v), columns: f)  // (N,F)
       backend.addProduct(1, dy.T, v, into: &w.gradient)  // (C,F)  + dy vᵀ
     }
     // forward: base3 = W3 x + b3, base1 = W1 x + b1, and each adapter's branches on them
@@ -114,16 +116,17 @@ extension FeedForward {
     for isUp in [true, false] {
       var dbase = backend.joined(  // (N,F)
         parts.indices.map { i in
-          backwardInput(parts[i], cache.parts[i], isUp ? middles[i].dc : middles[i].da, isUp: isUp, input, into: &du, run)
-        }, columns: q.columnCount)
+          backwardInput(parts[i], kept[i], isUp ? middles[i].dc : middles[i].da, isUp: isUp, input, into: &du, run)
+        }, columns: f)
       if hasMixture(parts) { run.hook(gradient: &dbase, path, isUp ? "up_proj.base.output" : "gate_proj.base.output") }
       (isUp ? frozen.up : frozen.gate).backward(dbase, x, into: &dx, run)  // (N,C)  + W3ᵀ dbase3, + W1ᵀ dbase1
     }
     guard var sum = dx.take() else { trap("\(path): no gradient arrived") }
     // forward: routing = router(x)
     for (i, part) in parts.enumerated() {
-      guard case (.mixture(let mixture), .mixture(let router, _)) = (part.layer, cache.parts[i]), let dw = middles[i].dw else { continue }
-      mixture.router.backward(dw, router, into: &sum, rows: relative(part, parts), run)
+      guard case (.mixture(let mixture), .mixture(let router, _)) = (part.layer, kept[i]), let dw = middles[i].dw else { continue }
+      let rows = relative(part, parts)
+      mixture.router.backward(dw, x.rows(rows), router, into: &sum, rows: rows, run)
     }
     return sum
   }

@@ -29,9 +29,8 @@ public struct FeedForward<B: Backend> {
   public let evaluation: ExpertEvaluation
   private let inputDropout: InputDropout<B>
 
-  /// x, and of each part of the rows what its evaluation needs.
+  /// Of each part of the rows what its evaluation needs.
   public struct Cache {
-    let x: Tensor<B>  // (N,C)
     let parts: [PartCache]
   }
 
@@ -65,27 +64,27 @@ public struct FeedForward<B: Backend> {
     }
     var y = run.backend.joined(ys, columns: x.columnCount)  // (N,C)
     run.hook(&y, path, "output", "y = Σ_k w_k e_k, or W2 h + b2 + s B2 A2 h")
-    return (y, Cache(x: x, parts: caches))
+    return (y, Cache(parts: caches))
   }
 
   /// The cache alone, formed again from x: what `forward` keeps, without the last product and the sums behind it.
   public func cache(_ x: Tensor<B>, _ batch: PackedBatch<B>, _ run: Run<B>) -> Cache {
     guard groups(batch).count == 1, case .shared(let parts)? = groups(batch).first else { return forward(x, batch, run).cache }
     let input = inputDropout.forward(x, batch, run)
-    return Cache(x: x, parts: [.shared(forwardHidden(parts, input, batch, run).cache)])
+    return Cache(parts: [.shared(forwardHidden(parts, input, batch, run).cache)])
   }
 
-  /// dy (N,C) → dx (N,C).
-  public func backward(_ dy: Tensor<B>, _ cache: consuming Cache, _ batch: PackedBatch<B>, _ run: Run<B>) -> Tensor<B> {
+  /// dy (N,C) → dx (N,C), x being what forward read.
+  public func backward(_ dy: Tensor<B>, _ x: Tensor<B>, _ cache: consuming Cache, _ batch: PackedBatch<B>, _ run: Run<B>) -> Tensor<B> {
     var dy = dy
     run.hook(gradient: &dy, path, "output")
-    let (x, caches) = (cache.x, cache.parts)
+    var caches = cache.parts
     _ = consume cache
     let input = inputDropout.forward(x, batch, run)  // the same key, so the same mask
     var gradient = inputDropout.noGradient
     gradient.dx = run.backend.joined(
-      zip(groups(batch), caches).map { group, cache in
-        backward(dy.rows(group.rows), group, input, cache, into: &gradient.du, batch, run)
+      groups(batch).map { group in  // a part's cache is taken out, so that it goes as it is used
+        backward(dy.rows(group.rows), group, input, caches.removeFirst(), into: &gradient.du, batch, run)
       }, columns: x.columnCount)
     return inputDropout.backward(&gradient, batch, run)  // (N,C)
   }
@@ -162,7 +161,7 @@ public struct FeedForward<B: Backend> {
     default: trap("\(path): the cache of another evaluation")
     }
     guard case .alone(_, let mixture) = group, var sum = dx.take() else { trap("\(path): no gradient arrived") }
-    mixture.router.backward(dw, routerCache, into: &sum, run)
+    mixture.router.backward(dw, input.x.rows(group.rows), routerCache, into: &sum, run)
     return sum
   }
 }

@@ -2,6 +2,8 @@ import Tensors
 
 /// A layer on the residual stream: it reads rows of C channels and gives as many.
 ///
+/// What forward read, backward is given again: x is as large as anything that a cache holds, and whoever led to it can form it anew.
+///
 /// Backward follows one of two rules. A layer that is its input's only reader takes dy and returns dx, as these do. One whose input
 /// others read as well takes dy and adds to dx: ``Linear`` and ``RMSNorm``, where nil counts as zero; ``LoRALinear``, to dx and du alike;
 /// ``Router`` and ``LanguageModelHead``, to a dx that is there already. An ``Embedding`` has no dx.
@@ -17,8 +19,8 @@ public protocol StreamLayer<B> {
   func forward(_ x: Tensor<B>, _ batch: PackedBatch<B>, _ run: Run<B>, earlier: KeyValueCache<B>?) -> (y: Tensor<B>, cache: Cache)
   /// The cache alone, formed again from x.
   func cache(_ x: Tensor<B>, _ batch: PackedBatch<B>, _ run: Run<B>) -> Cache
-  /// dy (N,C) → dx (N,C).
-  func backward(_ dy: Tensor<B>, _ cache: consuming Cache, _ batch: PackedBatch<B>, _ run: Run<B>) -> Tensor<B>
+  /// dy (N,C) → dx (N,C); x (N,C) is what forward read.
+  func backward(_ dy: Tensor<B>, _ x: Tensor<B>, _ cache: consuming Cache, _ batch: PackedBatch<B>, _ run: Run<B>) -> Tensor<B>
 }
 
 extension StreamLayer {
@@ -37,7 +39,7 @@ extension FeedForward: StreamLayer {
 
 /// A layer on the normalized stream, its result normalized as well where the family does so.
 ///
-///     y = post(layer(pre(x)))                  (N,C)
+///     n = pre(x)    y = post(layer(n))         (N,C)
 ///
 /// In a sequential block y is added to x, so backward is that of x + y.
 public struct Normalized<Layer: StreamLayer> {
@@ -50,9 +52,10 @@ public struct Normalized<Layer: StreamLayer> {
   /// After the layer; nil in most families.
   public let post: RMSNorm<B>?
 
-  /// What the layers need.
+  /// x, which the residual stream holds anyway, and what the layers need; n only where it is not formed again (``MemoryUse``).
   public struct Cache {
-    let pre: RMSNorm<B>.Cache
+    let x: Tensor<B>  // (N,C)
+    let pre: (y: Tensor<B>, cache: RMSNorm<B>.Cache)?  // (N,C)
     let layer: Layer.Cache
     let post: RMSNorm<B>.Cache?
   }
@@ -66,27 +69,32 @@ public struct Normalized<Layer: StreamLayer> {
   public func forward(_ x: Tensor<B>, _ batch: PackedBatch<B>, _ run: Run<B>, earlier: KeyValueCache<B>? = nil) -> (
     y: Tensor<B>, cache: Cache
   ) {
-    let (n, preCache) = pre.forward(x, run)  // (N,C)
-    let (y, layerCache) = layer.forward(n, batch, run, earlier: earlier)  // (N,C)
-    guard let post else { return (y, Cache(pre: preCache, layer: layerCache, post: nil)) }
+    let normalized = pre.forward(x, run)  // (N,C)
+    let (y, layerCache) = layer.forward(normalized.y, batch, run, earlier: earlier)  // (N,C)
+    guard let post else { return (y, Cache(x: x, pre: kept(normalized, run), layer: layerCache, post: nil)) }
     let (p, postCache) = post.forward(y, run)  // (N,C)
-    return (p, Cache(pre: preCache, layer: layerCache, post: postCache))
+    return (p, Cache(x: x, pre: kept(normalized, run), layer: layerCache, post: postCache))
   }
 
   /// The cache alone, formed again from x.
   public func cache(_ x: Tensor<B>, _ batch: PackedBatch<B>, _ run: Run<B>) -> Cache {
     if post != nil { return forward(x, batch, run).cache }  // the norm behind the layer needs its result
-    let (n, preCache) = pre.forward(x, run)  // (N,C)
-    return Cache(pre: preCache, layer: layer.cache(n, batch, run), post: nil)
+    let normalized = pre.forward(x, run)  // (N,C)
+    return Cache(x: x, pre: kept(normalized, run), layer: layer.cache(normalized.y, batch, run), post: nil)
+  }
+
+  private func kept(_ normalized: (y: Tensor<B>, cache: RMSNorm<B>.Cache), _ run: Run<B>) -> (y: Tensor<B>, cache: RMSNorm<B>.Cache)? {
+    run.backend.memoryUse.formsNormsAgain ? nil : normalized
   }
 
   /// The gradient of x + y from that of the sum (N,C), in place where nobody else holds it.
   public func backwardOfSum(_ dy: consuming Tensor<B>, _ cache: consuming Cache, _ batch: PackedBatch<B>, _ run: Run<B>) -> Tensor<B> {
     var dx: Tensor<B>? = consume dy
-    let (preCache, layerCache, postCache) = (cache.pre, cache.layer, cache.post)
+    let (x, kept, layerCache, postCache) = (cache.x, cache.pre, cache.layer, cache.post)
     _ = consume cache
+    let (n, preCache) = kept ?? run.recomputing { pre.forward(x, run) }  // (N,C)  the same, perhaps again
     // forward: y = post(layer(n))
-    let dn = layer.backward(throughPost(dx, postCache, run), consume layerCache, batch, run)  // (N,C)
+    let dn = layer.backward(throughPost(dx, postCache, run), n, consume layerCache, batch, run)  // (N,C)
     // forward: n = pre(x)
     pre.backward(dn, preCache, into: &dx, run)  // (N,C)  + what comes through y
     guard let dx else { trap("\(layer.path): no gradient arrived") }

@@ -30,9 +30,8 @@ public struct Router<B: Backend> {
   /// How experts are picked and weighted.
   public let policy: RoutingPolicy
 
-  /// N·(C + E) scalars, x shared with the experts, and the plan.
+  /// N·E scalars, and the plan.
   public struct Cache {
-    let x: Tensor<B>  // (N,C)
     let p: Tensor<B>  // (N,E)
     /// Who computes what.
     public let routing: Routing<B>
@@ -62,14 +61,16 @@ public struct Router<B: Backend> {
       RouterLoad(
         path: path, adapter: adapter, tokens: routing.tokens, counts: routing.counts, firstCounts: routing.firstCounts,
         probabilities: p))
-    return Cache(x: x, p: p, routing: routing)
+    return Cache(p: p, routing: routing)
   }
 
-  /// Adds dz Wg to dx and dzᵀ x to the gate's gradient; dw (M) comes from the experts in the routing's order, the balance loss's part
+  /// Adds dz Wg to dx and dzᵀ x to the gate's gradient, x (N,C) being what forward read; dw (M) comes from the experts in the routing's order, the balance loss's part
   /// from the run.
   ///
   /// - Parameter rows: the rows of dx that are those of x; without a range, all.
-  public func backward(_ dw: Tensor<B>, _ cache: consuming Cache, into dx: inout Tensor<B>, rows: Range<Int>? = nil, _ run: Run<B>) {
+  public func backward(
+    _ dw: Tensor<B>, _ x: Tensor<B>, _ cache: consuming Cache, into dx: inout Tensor<B>, rows: Range<Int>? = nil, _ run: Run<B>
+  ) {
     let backend = run.backend
     let balance = run.balances[path] ?? backend.zeros(Shape(gate.shape.rows))  // (E)
     // forward: w from p, p = softmax(z)
@@ -77,7 +78,7 @@ public struct Router<B: Backend> {
     var dz = backend.routerBackward(dw, cache.p, cache.routing, balance: balance)  // (N,E)
     run.hook(gradient: &dz, path, "output")
     // forward: z = x Wgᵀ
-    backend.addProduct(1, dz.T, cache.x, into: &gate.gradient)  // (E,C)  + dzᵀ x
+    backend.addProduct(1, dz.T, x, into: &gate.gradient)  // (E,C)  + dzᵀ x
     backend.addProduct(1, dz, gate.value, into: &dx, rows: rows)  // (N,C)  + dz Wg
   }
 

@@ -30,6 +30,12 @@ public protocol Backend: AnyObject {
   ///
   /// - Parameter weight: the head's matrix; one that has to be expanded first is worth more rows.
   func headRows(_ weight: Weight<Self>) -> Int
+  /// Bytes that products and attention keep for themselves, beside their tensors, in a pass over sequences of at most `rows` rows.
+  ///
+  /// - Parameter weights: the matrices that are multiplied with; some may have to be expanded.
+  func scratchBytes(rows: Int, _ weights: [Weight<Self>]) -> Int
+  /// What operations take of memory beside their tensors while they run, and what they keep of it.
+  var memoryUse: MemoryUse { get }
 
   // MARK: Memory
 
@@ -242,6 +248,10 @@ public protocol Backend: AnyObject {
 
   // MARK: Optimizers
 
+  /// What is kept in 8 bits, as numbers.
+  func decoded(_ x: ByteBlocks<Self>) -> Tensor<Self>
+  /// Keeps x in 8 bits: codes and scales are written. If `factor` is not finite, nothing changes.
+  func encode(_ x: Tensor<Self>, into y: inout ByteBlocks<Self>, factor: Tensor<Self>?)
   /// What gradients are multiplied with so that their norm is at most `maximum` (0: no limit), as torch computes it.
   ///
   ///     norm = √squaredNorm      factor = min(1, maximum / (norm + 10⁻⁶))
@@ -270,6 +280,16 @@ extension Backend {
   public var productRoundoff: Double { Double(Scalar.ulpOfOne) / 2 }
   /// Enough for a product to run at full speed, few enough for 128·V logits to stay small.
   public func headRows(_ weight: Weight<Self>) -> Int { 128 }
+  /// None.
+  public func scratchBytes(rows: Int, _ weights: [Weight<Self>]) -> Int { 0 }
+  /// That of the definitions.
+  public var memoryUse: MemoryUse { MemoryUse(scalarBytes: MemoryLayout<Scalar>.size) }
+  /// A trap: no run over this backend has moments in 8 bits.
+  public func decoded(_ x: ByteBlocks<Self>) -> Tensor<Self> { trap("decoded: this backend keeps nothing in 8 bits") }
+  /// A trap.
+  public func encode(_ x: Tensor<Self>, into y: inout ByteBlocks<Self>, factor: Tensor<Self>?) {
+    trap("encode: this backend keeps nothing in 8 bits")
+  }
   /// Nothing, for a backend without a pool.
   public func endWarmUp() {}
   /// Nil: this backend runs the lines that one reads.

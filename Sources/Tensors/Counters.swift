@@ -2,6 +2,8 @@
 public struct Counters: Equatable, Sendable {
   /// Buffers that the pool did not have and allocated. 0 per step after warm-up.
   public var poolMisses = 0
+  /// The most bytes of memory that the pool's blocks took at once, lent or free.
+  public var poolBytes = 0
   /// Copies made because an operation was to write into storage that somebody else held. 0 per step.
   public var sharedCopies = 0
   /// Bytes moved from the host to the device.
@@ -20,6 +22,7 @@ public struct Counters: Equatable, Sendable {
   public static func - (later: Counters, earlier: Counters) -> Counters {
     var difference = Counters()
     difference.poolMisses = later.poolMisses - earlier.poolMisses
+    difference.poolBytes = later.poolBytes - earlier.poolBytes
     difference.sharedCopies = later.sharedCopies - earlier.sharedCopies
     difference.bytesToDevice = later.bytesToDevice - earlier.bytesToDevice
     difference.bytesToHost = later.bytesToHost - earlier.bytesToHost

@@ -2,13 +2,20 @@
 public struct FreeBlocks<Block> {
   /// Blocks that had to be allocated because none of their class was free.
   public private(set) var misses = 0
+  /// Bytes of memory that the blocks take, lent or free.
+  public private(set) var bytes = 0
+  /// The most that they took at once.
+  public private(set) var peakBytes = 0
   /// Whether the longest batch has been seen. Before, a block serves its own class alone: lending it to a smaller buffer
   /// would only make the next large one be allocated twice.
   public var isSettled = false
   private var free: [[Block]] = []
+  private var emptied: [[Block]] = []  // free ones whose memory was given back
 
   /// The unit of sizes, in bytes, to which hosts align their blocks.
   public static var unit: Int { 64 }
+  /// Free bytes of a class below which none of its blocks is given back: what is small is not worth the system's time.
+  private static var leastGivenBack: Int { 1 << 20 }
   /// How many classes up a settled pool takes a free block from: four octaves.
   private static var reach: Int { 16 }
 
@@ -16,23 +23,67 @@ public struct FreeBlocks<Block> {
   public init() {}
 
   /// Every free block.
-  public var blocks: some Sequence<Block> { free.joined() }
+  public var blocks: some Sequence<Block> { (free + emptied).joined() }
 
   /// A block of at least `bytes` and its class; the one that came back last first, which may still be in a cache.
+  ///
+  /// - Parameter isUnwritten: whether its bytes take no memory for now: zeros that nobody has written yet.
   @_specialize(where Block == UnsafeMutableRawPointer)
-  public mutating func take(_ bytes: Int, allocate: (_ bytes: Int) throws -> Block) rethrows -> (block: Block, sizeClass: Int) {
+  public mutating func take(
+    _ bytes: Int, isUnwritten: Bool = false, allocate: (_ bytes: Int) throws -> Block
+  ) rethrows -> (block: Block, sizeClass: Int) {
     let fitting = Self.sizeClass(bytes)
-    while free.count <= fitting + Self.reach { free.append([]) }
+    while free.count <= fitting + Self.reach {
+      free.append([])
+      emptied.append([])
+    }
     // A shorter batch takes the longest one's blocks: the smallest that is free, within reach.
-    let sizeClass = (fitting...fitting + (isSettled ? Self.reach : 0)).first { !free[$0].isEmpty } ?? fitting
-    if let reused = free[sizeClass].popLast() { return (reused, sizeClass) }
+    for sizeClass in fitting...fitting + (isSettled ? Self.reach : 0) {
+      if let reused = free[sizeClass].popLast() {
+        if isUnwritten { shrink(by: bytes) }
+        return (reused, sizeClass)
+      }
+      guard let reused = emptied[sizeClass].popLast() else { continue }
+      grow(by: Self.byteCount(sizeClass) - (isUnwritten ? bytes : 0))
+      return (reused, sizeClass)
+    }
     misses += 1
-    return (try allocate(Self.byteCount(sizeClass)), sizeClass)
+    let block = try allocate(Self.byteCount(fitting))
+    grow(by: Self.byteCount(fitting) - (isUnwritten ? bytes : 0))
+    return (block, fitting)
   }
 
-  /// A block comes back.
-  @_specialize(where Block == UnsafeMutableRawPointer)
-  public mutating func put(_ block: Block, _ sizeClass: Int) { free[sizeClass].append(block) }
+  private mutating func grow(by count: Int) {
+    bytes += count
+    peakBytes = max(peakBytes, bytes)
+  }
+
+  /// So many bytes of a lent block take no memory any more: zeros that nobody has written yet.
+  public mutating func shrink(by count: Int) { self.bytes -= count }
+
+  /// So many bytes of such zeros are about to be written: where more would then be taken than ever before, free blocks are given back
+  /// instead, those of which most are free.
+  public mutating func refill(_ count: Int, giveBack: (Block, _ bytes: Int) -> Void) {
+    while bytes + count > peakBytes {
+      guard let sizeClass = free.indices.max(by: { freeBytes($0) < freeBytes($1) }), freeBytes(sizeClass) >= Self.leastGivenBack else {
+        break
+      }
+      let block = free[sizeClass].removeFirst()  // the one that waits longest
+      giveBack(block, Self.byteCount(sizeClass))
+      emptied[sizeClass].append(block)
+      bytes -= Self.byteCount(sizeClass)
+    }
+    grow(by: count)
+  }
+
+  private func freeBytes(_ sizeClass: Int) -> Int { free[sizeClass].count * Self.byteCount(sizeClass) }
+
+  /// A block comes back; one of which some bytes were never written gives the others back, too.
+  public mutating func put(_ block: Block, _ sizeClass: Int, unwritten: Int = 0) {
+    if unwritten == 0 { return free[sizeClass].append(block) }
+    emptied[sizeClass].append(block)
+    bytes -= Self.byteCount(sizeClass) - unwritten
+  }
 
   /// The class whose size is the least that holds `bytes`: 1, 2, 3, 4 units, then (5 … 8)·2ᵉ units.
   public static func sizeClass(_ bytes: Int) -> Int {
@@ -41,6 +92,9 @@ public struct FreeBlocks<Block> {
     let e = Int.bitWidth - 1 - (units - 1).leadingZeroBitCount - 2
     return 4 + 4 * e + ((units - 1) >> e) - 4
   }
+
+  /// Bytes of the block that `bytes` get.
+  public static func blockBytes(_ bytes: Int) -> Int { byteCount(sizeClass(bytes)) }
 
   /// Bytes of a block of the class.
   public static func byteCount(_ sizeClass: Int) -> Int {

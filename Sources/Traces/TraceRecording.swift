@@ -66,7 +66,7 @@ public struct TraceRecording<B: Backend> {
     if batch.hasLabels, request.needsGradients {
       let isAlone = hooks.count == 1
       if !isAlone { hook.head = (decoder.head, append) }  // somebody may replace what the head gives
-      results = try decoder.gradients(of: packed, run, recomputes: request.recomputes) { hidden in
+      results = try decoder.gradients(of: packed, run, recomputes: request.recomputes ? .all : .none) { hidden in
         if isAlone { try append(decoder.logits(hidden, Run(backend))) }  // the head itself passes the hooks' point
       }
     } else {
@@ -107,7 +107,8 @@ public struct TraceRecording<B: Backend> {
     var curves = [zip(ledger.losses[0].values, ledger.losses[1].values).map { B.Scalar($0) + B.Scalar($1) }]  // a row a step
     for step in 1..<request.steps {
       update(step)
-      let (losses, balances) = try downloaded(decoder.gradients(of: packed, Run(backend, hooks: hooks), recomputes: request.recomputes))
+      let (losses, balances) = try downloaded(
+        decoder.gradients(of: packed, Run(backend, hooks: hooks), recomputes: request.recomputes ? .all : .none))
       curves.append(zip(losses, balances).map(+))
     }
     update(request.steps)

@@ -71,11 +71,14 @@ public struct Learner<B: Backend> {
   public var stepsPerEpoch: Int { plan.stepsPerEpoch }
 
   /// The optimizer before its first step.
-  func newOptimizer(_ decoder: Decoder<B>, on backend: B) -> any Optimizer<B> {
+  func newOptimizer<Device: Backend>(_ decoder: Decoder<Device>, on backend: Device) -> any Optimizer<Device> {
     let parameters = form.part(of: decoder).parameters
     return switch recipe.optimizer {
     case .adamw:
       AdamW(
+        parameters, learningRate: recipe.learningRate, weightDecay: recipe.weightDecay, loraPlusRatio: recipe.loraPlus, on: backend)
+    case .adamw8bit:
+      AdamW8bit(
         parameters, learningRate: recipe.learningRate, weightDecay: recipe.weightDecay, loraPlusRatio: recipe.loraPlus, on: backend)
     case .sgd:
       SGD(

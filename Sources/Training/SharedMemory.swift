@@ -20,5 +20,13 @@ public struct SharedMemory: Equatable, Sendable {
 
 extension Learner {
   /// Bytes of `count` trained numbers in single precision, with their gradients, in so many buffers, and the optimizer's moments.
-  public func ownBytes(_ count: Int, gradientBuffers: Int) -> Int { 4 * count * ((recipe.optimizer == .adamw ? 3 : 2) + gradientBuffers) }
+  public func ownBytes(_ count: Int, gradientBuffers: Int) -> Int {
+    let moments =
+      switch recipe.optimizer {
+      case .adamw: 8 * count
+      case .adamw8bit: 2 * count + 8 * count / 256  // but for small parameters
+      case .sgd: 4 * count
+      }
+    return 4 * count * (1 + gradientBuffers) + moments
+  }
 }

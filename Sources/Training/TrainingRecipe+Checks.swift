@@ -19,6 +19,10 @@ extension TrainingRecipe {
         "\(setting: name) is \(value), expected \(value < 1 ? "at least \(Self.counts.lowerBound)" : "at most \(Self.counts.upperBound)").")
     }
     guard alpha > 0, alpha.isFinite else { throw SettingsError("\(setting: "alpha") is \(alpha), expected a number > 0.") }
+    if let memory, memory < 1 { throw SettingsError("\(setting: "memory") is \(memory), expected a number of bytes.") }
+    guard memory == nil || !recomputes else {
+      throw SettingsError("\(setting: "memory") chooses the blocks to recompute, \(setting: "recompute") takes all: one of them.")
+    }
     guard batch % accumulate == 0 else {
       throw SettingsError("\(setting: "accumulate") is \(accumulate), expected a divisor of \(setting: "batch"), \(batch).")
     }
@@ -78,6 +82,7 @@ extension TrainingRecipe {
       for (setting, own, common) in [
         ("model", recipe.model, first.model), ("evaluation", recipe.evaluation.rawValue, first.evaluation.rawValue),
         ("recompute", "\(recipe.recomputes)", "\(first.recomputes)"),
+        ("memory", "\(recipe.memory ?? 0)", "\(first.memory ?? 0)"),
         ("router-loss", recipe.routerLoss.rawValue, first.routerLoss.rawValue),
         ("threads", recipe.threads.map(String.init) ?? "", first.threads.map(String.init) ?? ""),
         ("keep", "\(recipe.keep)", "\(first.keep)"),

@@ -26,6 +26,8 @@ public struct TrainingRecipe: Equatable, Sendable {
   public enum OptimizerName: String, CaseIterable, Sendable {
     /// ``AdamW``.
     case adamw
+    /// ``AdamW8bit``.
+    case adamw8bit
     /// ``SGD``.
     case sgd
   }
@@ -79,6 +81,8 @@ public struct TrainingRecipe: Equatable, Sendable {
   public var evaluation = ExpertEvaluation.sharedBase
   /// Whether backward forms each block's caches again: less memory, more time, the same bits.
   public var recomputes = false
+  /// Bytes of memory that the run may take: as many blocks are recomputed as that needs, no more. Nil for no limit.
+  public var memory: Int?
 
   // MARK: Steps
 
@@ -183,6 +187,7 @@ public struct TrainingRecipe: Equatable, Sendable {
     if let name { object["name"] = JSON(name) }
     if let system = encoding.system { object["system"] = JSON(system) }
     if encoding.tooLong != .cut { object["too-long"] = JSON(encoding.tooLong.rawValue) }
+    if let memory { object["memory"] = JSON(memory) }
     if let activation { object["act_fn"] = JSON(activation.rawValue) }
     return .object(object)
   }

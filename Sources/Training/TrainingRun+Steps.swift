@@ -13,8 +13,8 @@ extension TrainingRun {
     let number = step + 1
     let training = TrainingStep(
       decoder, keys: learners.map { RandomKey(seed: $0.recipe.ownSeed) }, clips: learners.map(\.recipe.clip),
-      recomputes: recipe.recomputes, ranks: ranks, on: backend)
-    if !isWarm { try training.warmUp(longestMicroBatches(), microBatches: mostMicroBatches) }
+      recomputes: recomputation, ranks: ranks, on: backend)
+    if !isWarm { try training.warmUp(longestMicroBatches(on: backend), microBatches: mostMicroBatches) }
     isWarm = true
     let start = clock()
     for i in learners.indices { optimizers[i]?.learningRate = learners[i].learningRate(atStep: step) }
@@ -51,6 +51,12 @@ extension TrainingRun {
     return lines
   }
 
+  /// The blocks that form their caches again in backward.
+  private var recomputation: Recomputation {
+    if let memory { return .first(memory.recomputedBlocks) }
+    return recipe.recomputes ? .all : .none
+  }
+
   private func nonFinite(
     _ training: TrainingStep<B>, _ batches: [PackedBatch<B>], _ whole: WholeStep, _ number: Int, _ learner: Learner<B>
   ) throws -> NonFiniteValue {
@@ -80,16 +86,16 @@ extension TrainingRun {
   }
 
   /// The most micro-batches that a step has.
-  private var mostMicroBatches: Int { learners.map(\.recipe.accumulate).max() ?? 1 }
+  var mostMicroBatches: Int { learners.map(\.recipe.accumulate).max() ?? 1 }
 
   /// Buffers of gradients that the sum over a step's micro-batches takes on one rank, a = `accumulate`: ⌈log₂ a⌉ + 1.
   public var gradientBuffers: Int { SumTree(leaves: mostMicroBatches).values }
 
   /// Everyone's longest samples together, so that what any step needs is there from the first one on.
-  private func longestMicroBatches() -> [PackedBatch<B>] {
+  func longestMicroBatches<Device: Backend>(on device: Device) -> [PackedBatch<Device>] {
     let longest = learners.filter { $0.steps > step }.map(\.longestMicroBatches)
     let (byTokens, byLabels) = (longest.flatMap(\.byTokens), longest.flatMap(\.byLabels))
-    return (byTokens == byLabels ? [byTokens] : [byTokens, byLabels]).map { PackedBatch($0, on: backend) }
+    return (byTokens == byLabels ? [byTokens] : [byTokens, byLabels]).map { PackedBatch($0, on: device) }
   }
 }
 

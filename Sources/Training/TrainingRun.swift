@@ -34,6 +34,8 @@ public final class TrainingRun<B: Backend> {
   public let steps: Int
   /// The run's own folder; nil where nothing is written on the way, as on all ranks but the first.
   public let folder: String?
+  /// What the run needs of memory, where the recipe has a budget.
+  public private(set) var memory: MemoryPlan?
   /// Steps made so far, in an earlier part of the run too.
   public private(set) var step = 0
   /// The rank that was told to stop and with which all stopped, the lowest of them; nil while nobody was.
@@ -74,11 +76,13 @@ public final class TrainingRun<B: Backend> {
 
   /// The same for several adapters: their recipes name each, and agree in what belongs to the base; and for several ranks.
   ///
+  /// - Parameter held: bytes of memory in use, asked for once the model stands, where a recipe has a budget; without it those of the
+  ///   backend's pool.
   /// - Precondition: there is a recipe.
   /// - Throws: as with one recipe.
   public init(
     _ recipes: [TrainingRecipe], out folder: String? = nil, resumes: Bool = false, ranks: any Collective = Solo(), on backend: B,
-    note: (SettingsText) -> Void = { _ in }
+    note: (SettingsText) -> Void = { _ in }, held: (() -> Int)? = nil
   ) throws {
     for recipe in recipes { try recipe.check() }
     try TrainingRecipe.requireOneRun(recipes)
@@ -117,6 +121,12 @@ public final class TrainingRun<B: Backend> {
       throw CheckpointError(
         file: (recipe.adapter ?? "") + "/adapter_config.json", place: .key("jitter_noise"), found: "\(jitter)",
         expected: "0: jitter while training is not built yet")
+    }
+    memory = try common.memory == nil ? nil : memoryPlan(held: held?() ?? backend.counters.poolBytes)
+    if let budget = common.memory, let memory {
+      note(
+        "\(setting: "memory") \(budget) bytes: \(memory.recomputedBlocks) of \(memory.blocks) blocks are recomputed; \(memory.total) bytes by arithmetic, \(memory.held) of them held before the first step"
+      )
     }
   }
 

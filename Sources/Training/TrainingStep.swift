@@ -21,10 +21,10 @@ public struct TrainingStep<B: Backend> {
   let keys: [RandomKey]
   let ranks: any Collective
   private let clips: [Double]
-  private let recomputes: Bool
+  private let recomputes: Recomputation
 
   /// Steps of `decoder`, of one adapter or a trained base; `clip` is the largest norm of the gradient, 0 for no limit.
-  public init(_ decoder: Decoder<B>, key: RandomKey, clip: Double = 1, recomputes: Bool = false, on backend: B) {
+  public init(_ decoder: Decoder<B>, key: RandomKey, clip: Double = 1, recomputes: Recomputation = .none, on backend: B) {
     self.init(decoder, keys: [key], clips: [clip], recomputes: recomputes, on: backend)
   }
 
@@ -32,7 +32,8 @@ public struct TrainingStep<B: Backend> {
   ///
   /// - Precondition: there are as many of both as adapters, or one without any; a base is trained alone or under one adapter.
   public init(
-    _ decoder: Decoder<B>, keys: [RandomKey], clips: [Double], recomputes: Bool = false, ranks: any Collective = Solo(), on backend: B
+    _ decoder: Decoder<B>, keys: [RandomKey], clips: [Double], recomputes: Recomputation = .none, ranks: any Collective = Solo(),
+    on backend: B
   ) {
     let count = max(1, decoder.adapters.count)
     guard keys.count == count, clips.count == count, count == 1 || decoder.base == nil else {
@@ -121,7 +122,8 @@ public struct TrainingStep<B: Backend> {
   /// - Throws: what the device reports.
   public func warmUp(_ batches: [PackedBatch<B>], microBatches: Int = 1) throws {
     let waiting = decoder.trained.map(\.arena.shape) + keys.indices.flatMap { figures(of: $0) }.map { Shape($0) }
-    let sums = (0..<SumTree(leaves: microBatches).values - 1).map { _ in waiting.map { backend.zeros($0) } }
+    var sums = (0..<SumTree(leaves: microBatches).values - 1).flatMap { _ in waiting.map { backend.zeros($0) } }
+    for i in sums.indices { backend.fill(1, &sums[i]) }  // as full as they are in a step
     for batch in batches {
       let losses = try leaf(batch, StepTotals.of([batch], adapters: keys.count), number: 0, hooks: [])
       _ = sum(losses, losses.indices.map { squaredNorm(of: $0) })

@@ -96,6 +96,34 @@ import Testing
     #expect(b.counters.sharedCopies == 0)
   }
 
+  /// Large vectors of zeros take memory only as parts of them are written, and as much of what is free is then given back.
+  @Test(arguments: [false, true]) func zerosThatNobodyWroteTakeNoMemory(isPoisoned: Bool) throws {
+    let b = CPUFloat(threads: 1, isPoisoned: isPoisoned)
+    let mebibyte = 1 << 20
+    let parameters = (0..<4).map { Parameter<CPUFloat>("p\($0)", Shape(512, 512)) }  // 1 MiB each
+    let arena = ParameterArena(parameters, on: b)
+    func gradients() throws -> [Float] { try b.download(arena.gradients) }
+    #expect(try gradients().count == 4 * 512 * 512 && gradients().allSatisfy { $0.bitPattern == 0 })
+    #expect(b.core.pool.free.bytes == 0 && b.counters.poolBytes == 0)
+    b.fill(1, &parameters[0].gradient)
+    #expect(b.core.pool.free.bytes == mebibyte)
+    do { _ = b.empty(Shape(4, 3 << 18)) }  // 12 MiB, free from here on
+    #expect(b.core.pool.free.bytes == 13 * mebibyte)
+    b.fill(1, &parameters[1].gradient)
+    #expect(b.core.pool.free.bytes == 2 * mebibyte, "the 12 MiB were given back")
+    b.fill(1, &parameters[2].gradient)
+    b.fill(1, &parameters[2].gradient)
+    #expect(b.core.pool.free.bytes >= 3 * mebibyte && b.core.pool.free.bytes <= 4 * mebibyte)
+    #expect(try gradients() == (0..<4 << 18).map { $0 < 3 << 18 ? 1 : 0 })
+    b.fill(0, &arena.gradients)
+    #expect(b.core.pool.free.bytes == 0)
+    #expect(try gradients().allSatisfy { $0.bitPattern == 0 })
+    let misses = b.counters.poolMisses
+    do { _ = b.empty(Shape(4, 3 << 18)) }
+    #expect(b.counters.poolMisses == misses, "a block that was given back is taken again")
+    #expect(b.counters.poolBytes == 13 * mebibyte && b.counters.sharedCopies == 0)
+  }
+
   @Test func aPoisonedPoolShowsWhatNobodyWrote() throws {
     let b = CPUDouble(threads: 1, isPoisoned: true)
     #expect(try b.download(b.empty(Shape(3, 5))).allSatisfy(\.isNaN))

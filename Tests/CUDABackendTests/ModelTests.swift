@@ -71,11 +71,11 @@ import Training
 
   /// What is formed again in the backward pass has the same bits; they are the processor's to rounding.
   @Test func aPassThatRecomputesHasTheSameBits() throws {
-    func pass<B: Backend>(recomputes: Bool = false, on backend: B) throws -> [Trace<B.Scalar>.NamedTensor] {
+    func pass<B: Backend>(recomputes: Recomputation = .none, on backend: B) throws -> [Trace<B.Scalar>.NamedTensor] {
       try SmallModel.trainingTensors(SmallModel.decoder(dropout: 0.25, on: backend), recomputes: recomputes, on: backend)
     }
     let backend = try CUDADouble(EmulatedDevice.open(seed: 4), isPoisoned: true)
-    let recomputed = try pass(recomputes: true, on: backend)
+    let recomputed = try pass(recomputes: .all, on: backend)
     #expect(try pass(on: backend).map(\.values) == recomputed.map(\.values))
     let agreement = Agreement(of: recomputed, with: try pass(on: CPUDouble(threads: 1, isPoisoned: true)))
     #expect(agreement.count > 100 && agreement.holds(to: 1e-12), "\(agreement)")
@@ -85,12 +85,27 @@ import Training
   @Test func severalAdaptersHaveTheProcessorsGradients() throws {
     let backend = try CUDADouble(EmulatedDevice.open(seed: 4), isPoisoned: true)
     let found = try PluralModel.gradients(on: backend)
-    #expect(try PluralModel.gradients(recomputes: true, on: backend) == found)
+    #expect(try PluralModel.gradients(recomputes: .all, on: backend) == found)
     func named(_ gradients: [[Double]]) -> [Trace<Double>.NamedTensor] {
       gradients.enumerated().map { .init(name: "\($0)", shape: [$1.count], values: $1) }
     }
     let agreement = Agreement(of: named(found), with: named(try PluralModel.gradients(on: CPUDouble(threads: 1, isPoisoned: true))))
     #expect(agreement.count > 20 && agreement.holds(to: 1e-12), "\(agreement)")
+  }
+
+  /// What a plan of memory counts without a number is what the pool counts, but for a few kilobytes that sums over blocks take.
+  @Test(arguments: [Recomputation.none, .all]) func arithmeticIsWhatThePoolCounts(_ recomputes: Recomputation) throws {
+    func added<B: Backend>(on backend: B) throws -> Int {
+      let decoder = try SmallModel.decoder(dropout: 0.25, on: backend)
+      let before = backend.counters.poolBytes
+      let step = TrainingStep(decoder, key: RandomKey(seed: 1), recomputes: recomputes, on: backend)
+      try step.warmUp([PackedBatch(SmallModel.sequences, on: backend)])
+      return backend.counters.poolBytes - before
+    }
+    func backend() throws -> CUDAFloat { try CUDAFloat(EmulatedDevice.open(seed: 4)) }
+    let head = try SmallModel.decoder(on: backend()).head.weight
+    let (counted, planned) = (try added(on: backend()), try added(on: ShapeBackend(like: backend(), head: head)))
+    #expect(abs(counted - planned) < counted / 10, "\(counted) counted, \(planned) planned")
   }
 
   /// A step of SmolLM2's shape: 2880 launches were counted; one copy to the device, one back.

@@ -36,7 +36,7 @@ extension CaseRunner {
     let (dweights, places) = (try folder.input("dweights").values, try backend.download(cache.routing.slotOfRow))
     let dw = backend.upload(places.map { B.Scalar(dweights[Int($0)]) }, Shape(places.count))
     var dx = backend.zeros(x.shape)
-    router.backward(dw, cache, into: &dx, Run(backend))
+    router.backward(dw, x, cache, into: &dx, Run(backend))
     try give("dx", dx)
     try give("dgate", gate.gradient)
   }
@@ -116,7 +116,7 @@ extension CaseRunner {
     let (y, cache) = layer.forward(x, batch, run)
     try give("y", y)
     if let choice = recorder.choices.values.first { give("choice", decisions: choice) }
-    try give("dx", layer.backward(try tensor("dy"), cache, batch, run))
+    try give("dx", layer.backward(try tensor("dy"), x, cache, batch, run))
   }
 
   mutating func runExperts() throws {

@@ -152,6 +152,25 @@ import Testing
     #expect(try JSON(contentsOf: folder.path + "/run/checkpoint-4/state.json")["settings"]?["threads"] == 3)
   }
 
+  /// A budget is refused by name where there is no room, and else said, in whatever form.
+  @Test func aBudgetOfMemoryIsRefusedOrSaid() throws {
+    let scratch = try Scratch()
+    let folder = try TrainingCase.folder(scratch)
+    func run(_ more: String...) throws -> Program.Result { try Program.run(TrainingCase.arguments(folder, "run", "--steps", "2") + more) }
+    let refused = try run("--memory", "1M")
+    #expect(refused.code == 2 && refused.error.contains("--memory is 1000000 bytes, expected at least"), "\(refused.error)")
+    let both = try run("--memory", "1G", "--recompute")
+    #expect(both.code == 2 && both.error.contains("--recompute takes all"), "\(both.error)")
+    #expect(try run("--memory", "much").code == 2)
+    let dry = try run("--memory", "20G", "--dry-run", "--json")
+    let memory = try #require(try JSON(parsing: dry.output, file: "output")["memory"])
+    #expect(
+      memory["recomputed_blocks"] == 0 && (memory["total_bytes"]?.intValue ?? 0) > (memory["held_bytes"]?.intValue ?? .max), "\(memory)")
+    #expect(dry.error.contains("note: --memory 20000000000 bytes: 0 of"), "\(dry.error)")
+    let all = try run("--recompute", "--dry-run")
+    #expect(all.output.contains("by the steps with 2 of 2 blocks recomputed"), "\(all.output)")
+  }
+
   @Test func aDryRunMarksTheCountedTokens() throws {
     let scratch = try Scratch()
     let folder = try TrainingCase.folder(scratch)

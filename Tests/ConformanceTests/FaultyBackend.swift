@@ -181,6 +181,7 @@ final class FaultyBackend<Scalar: BinaryFloatingPoint & SIMDScalar & Codable & S
   func vector(_ frozen: FrozenMatrix) -> T { from(base.vector(frozen), "vector") }
   func synchronize() throws { if wrongOperation != "synchronize" { try base.synchronize() } }
   func headRows(_ weight: Weight<FaultyBackend>) -> Int { wrongOperation == "headRows" ? 0 : 128 }
+  func scratchBytes(rows: Int, _ weights: [Weight<FaultyBackend>]) -> Int { wrongOperation == "scratchBytes" ? -1 : 0 }
 
   func endWarmUp() { if wrongOperation == "endWarmUp" { extra.poolMisses += 1 } }
 

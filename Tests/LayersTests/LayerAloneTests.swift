@@ -44,7 +44,7 @@ import Traces
   @Test func attentionHasTheGradientOfItsInput() throws {
     let (x, dy) = (random(Shape(batch.tokens, 12), "x"), random(Shape(batch.tokens, 12), "dy"))
     let layer = block.attention.layer
-    let dx = layer.backward(dy, layer.forward(x, batch, Run(backend)).cache, batch, Run(backend))
+    let dx = layer.backward(dy, x, layer.forward(x, batch, Run(backend)).cache, batch, Run(backend))
     try expectGradient(x, dx, dy) { layer.forward($0, batch, Run(backend)).y }
   }
 
@@ -53,7 +53,7 @@ import Traces
     let layer = block.feedForward.layer
     let recorder = Recorder(on: backend) { $0.hasSuffix("choice") }
     let run = Run(backend, hooks: [recorder])
-    let dx = layer.backward(dy, layer.forward(x, batch, run).cache, batch, run)
+    let dx = layer.backward(dy, x, layer.forward(x, batch, run).cache, batch, run)
     let held = Replacement<CPUDouble>(choices: recorder.choices.mapValues { backend.upload($0) })
     try expectGradient(x, dx, dy) { layer.forward($0, batch, Run(backend, hooks: [held])).y }
   }

@@ -21,7 +21,7 @@ import Testing
     "Tokenization": ["Checkpoints", "Templates"],
     "Samples": ["Layers", "Tokenization"],
     "Evaluation": ["Collectives", "Decoders", "Samples"],
-    "Training": ["Platform", "Evaluation"],
+    "Training": ["Platform", "Evaluation", "Traces"],
     "Generation": ["Platform", "Decoders", "Tokenization"],
     "Traces": ["Decoders"],
     "Stepping": ["Platform", "Traces", "Training"],

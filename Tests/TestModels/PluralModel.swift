@@ -34,7 +34,7 @@ package enum PluralModel {
 
   /// All gradients of a training pass, with dropout.
   package static func gradients<B: Backend>(
-    recomputes: Bool = false, hooks: [any Hook<B>] = [], on backend: B
+    recomputes: Recomputation = .none, hooks: [any Hook<B>] = [], on backend: B
   ) throws -> [[B.Scalar]] {
     let decoder = try decoder(on: backend)
     let pass = TrainingPass(keys: [1, 2, 3].map { RandomKey(seed: $0) }, step: 4)

@@ -62,7 +62,7 @@ package enum SmallModel {
 
   /// One training pass: hidden rows, logits, losses and all gradients.
   package static func trainingTensors<B: Backend>(
-    _ decoder: Decoder<B>, hooks: [any Hook<B>] = [], isTraining: Bool = true, recomputes: Bool = false,
+    _ decoder: Decoder<B>, hooks: [any Hook<B>] = [], isTraining: Bool = true, recomputes: Recomputation = .none,
     sequences: [PackedSequence] = sequences, on backend: B
   ) throws -> [Trace<B.Scalar>.NamedTensor] {
     let batch = PackedBatch(sequences, on: backend)

@@ -107,7 +107,7 @@ import Training
   /// Recomputation and hooks that look change no bit with several adapters either.
   @Test func formedAgainOrWatchedTheBitsAreTheSame() throws {
     let plain = try PluralModel.gradients(on: backend)
-    #expect(try PluralModel.gradients(recomputes: true, on: backend) == plain)
+    #expect(try PluralModel.gradients(recomputes: .all, on: backend) == plain)
     let recorder = Recorder(on: backend) { _ in true }
     #expect(try PluralModel.gradients(hooks: [recorder], on: backend) == plain)
     #expect(recorder.records.keys.contains("adapter.0.model.layers.1.mlp.hidden"))

@@ -11,7 +11,7 @@ import Traces
   let backend = CPUDouble(threads: 2, isPoisoned: true)
 
   /// Everything of a pass: results, gradients, and all that a recorder saw.
-  private func pass(_ decoder: Decoder<CPUDouble>, recomputes: Bool, hooks: [any Hook<CPUDouble>] = []) throws
+  private func pass(_ decoder: Decoder<CPUDouble>, recomputes: Recomputation, hooks: [any Hook<CPUDouble>] = []) throws
     -> [String: [Double]]
   {
     let recorder = Recorder(on: backend) { _ in true }
@@ -26,16 +26,16 @@ import Traces
   @Test(arguments: ExpertEvaluation.allCases, [0, 0.3])
   func formedAgainTheCachesGiveTheSameBits(_ evaluation: ExpertEvaluation, dropout: Double) throws {
     let decoder = try SmallModel.decoder(dropout: dropout, evaluation: evaluation, on: backend)
-    let kept = try pass(decoder, recomputes: false)
+    let kept = try pass(decoder, recomputes: .none)
     #expect(kept.count > 250)
-    #expect(try pass(decoder, recomputes: true) == kept)
+    #expect(try pass(decoder, recomputes: .all) == kept)
   }
 
   @Test(arguments: ["plain LoRA", "base"]) func soTheyDoWithoutExperts(_ model: String) throws {
     var adapter = SmallModel.adapter(dropout: 0.3)
     adapter.mixture = nil
     let decoder = try model == "base" ? SmallModel.baseDecoder(on: backend) : SmallModel.decoder(adapter, on: backend)
-    #expect(try pass(decoder, recomputes: true) == pass(decoder, recomputes: false))
+    #expect(try pass(decoder, recomputes: .all) == pass(decoder, recomputes: .none))
   }
 
   /// In backward the replaced values and decisions are put in again where the block is formed again.
@@ -47,7 +47,7 @@ import Traces
     ], ExpertEvaluation.allCases)
   func aReplacedValueIsReplacedThereToo(_ path: String, _ evaluation: ExpertEvaluation) throws {
     let decoder = try SmallModel.decoder(dropout: 0.3, evaluation: evaluation, on: backend)
-    let plain = try pass(decoder, recomputes: false)
+    let plain = try pass(decoder, recomputes: .none)
     let replacement: Replacement<CPUDouble>
     if path.hasSuffix(".choice") {
       replacement = Replacement(choices: [path: backend.upload((0..<SmallModel.tokens).flatMap { [Int32($0 % 5), Int32(($0 + 2) % 5)] })])
@@ -58,9 +58,9 @@ import Traces
       #expect(record.shape.rows > 0)
       replacement = Replacement(values: [path: backend.upload(record.values.map { 0.5 - $0 }, record.shape)])
     }
-    let kept = try pass(decoder, recomputes: false, hooks: [replacement])
+    let kept = try pass(decoder, recomputes: .none, hooks: [replacement])
     #expect(kept["hidden"] != plain["hidden"], "the replacement changed nothing")
-    #expect(try pass(decoder, recomputes: true, hooks: [replacement]) == kept)
+    #expect(try pass(decoder, recomputes: .all, hooks: [replacement]) == kept)
   }
 
   /// A hook that counts: it is called once a point and direction, formed again or not.
@@ -75,7 +75,7 @@ import Traces
     }
     let decoder = try SmallModel.decoder(evaluation: evaluation, on: backend)
     let counting = Counting()
-    _ = try SmallModel.trainingTensors(decoder, hooks: [counting], recomputes: true, on: backend)
+    _ = try SmallModel.trainingTensors(decoder, hooks: [counting], recomputes: .all, on: backend)
     #expect(counting.visits.count > 150)
     #expect(counting.visits.allSatisfy { $0.value == 1 })
   }
@@ -83,7 +83,7 @@ import Traces
   /// The pool never gives a block back, so its misses on a fresh backend are the blocks held at the worst moment.
   @Test(arguments: ExpertEvaluation.allCases)
   func fewerBuffersAreHeldAtTheWorstMoment(_ evaluation: ExpertEvaluation) throws {
-    func misses(recomputes: Bool) throws -> Int {
+    func misses(recomputes: Recomputation) throws -> Int {
       let backend = CPUFloat(threads: 1)
       let decoder = try SmallModel.decoder(evaluation: evaluation, on: backend)
       let batch = PackedBatch(SmallModel.sequences, on: backend)
@@ -91,7 +91,7 @@ import Traces
       _ = try decoder.gradients(of: batch, Run(backend), recomputes: recomputes)
       return (backend.counters - before).poolMisses
     }
-    let (kept, formedAgain) = (try misses(recomputes: false), try misses(recomputes: true))
+    let (kept, formedAgain) = (try misses(recomputes: .none), try misses(recomputes: .all))
     #expect(formedAgain < kept * 3 / 4, "\(formedAgain) buffers, \(kept) when all is kept")
   }
 }

@@ -32,6 +32,48 @@ MX_KERNEL adam_w(
 }
 MX_ENTRY(adam_w)
 
+// Numbers in 8 bits: y = scale map[code], a thread a number.
+MX_KERNEL decode_bytes(const u8 *codes, const real *scales, const real *map, real *y, i64 count) {
+  i64 i = mx_thread();
+  if (i < count) y[i] = scales[i / 256] * map[codes[i]];
+}
+MX_ENTRY(decode_bytes)
+
+/// The largest numbers of the warps of a block.
+struct byte_parts {
+  real of[32];
+};
+
+/// The code of the value of the map that is nearest to x / scale, the lower one of two; 0 for a scale of 0.
+__device__ __forceinline__ u16 nearest_code(real x, real scale, const real *map) {
+  real value = x / scale;
+  int low = 0, high = scale == 0 ? 0 : 255;  // the first code whose middle to the next the number is not above
+  while (low < high) {
+    int middle = (low + high) / 2;
+    if (value > (map[middle] + map[middle + 1]) / 2) low = middle + 1;
+    else high = middle;
+  }
+  return (u16)low;
+}
+
+__device__ __forceinline__ real magnitude(real x) { return x < 0 ? -x : x; }
+
+// A block of 128 threads a block of 256 numbers: scale = max |x|, and the code of each. A thread has two neighbours and stores both codes at
+// once, so that every word of 16 bits has one writer.
+MX_KERNEL encode_bytes(const real *x, u16 *codes, real *scales, const real *map, i64 count, const real *factor) {
+  MX_SHARED(byte_parts, parts);
+  if (!is_finite(factor_of(factor))) return;  // all threads or none
+  i64 i = (i64)blockIdx.x * 256 + 2 * threadIdx.x;
+  real first = i < count ? x[i] : 0, second = i + 1 < count ? x[i + 1] : 0;
+  real larger = magnitude(first) > magnitude(second) ? magnitude(first) : magnitude(second);
+  real scale = block_max(larger, parts.of);
+  if (threadIdx.x == 0) scales[blockIdx.x] = scale;
+  if (i >= count) return;
+  u16 next = i + 1 < count ? nearest_code(second, scale, map) : (u16)0;
+  codes[i / 2] = (u16)(nearest_code(first, scale, map) | next << 8);
+}
+MX_ENTRY(encode_bytes)
+
 // b ← μ b + g + λ x      x −= rate b, with g times the factor.
 MX_KERNEL sgd(
     rows x, rows gradient, rows b, i64 count, int width, const real *factor, real rate, real decay, real momentum) {

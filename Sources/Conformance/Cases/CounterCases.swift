@@ -71,6 +71,11 @@ extension CaseList {
       trial.expect(trial.backend.headRows(.trained(Parameter("w", trial.device(Matrix(9, 5)), on: trial.backend))) > 0, "no row at a time")
       trial.expect(trial.backend.productRoundoff >= Double(B.Scalar.ulpOfOne) / 2, "a product is more exact than its scalars")
     }
+    add("scratchBytes", "are no less for longer sequences", [.contiguous]) { trial in
+      let weight = Weight<B>.frozen(trial.backend.freeze(trial.device(trial.source.matrix(9, 5))))
+      let (short, long) = (trial.backend.scratchBytes(rows: 7, [weight]), trial.backend.scratchBytes(rows: 700, [weight]))
+      trial.expect(short >= 0 && long >= short, "\(short) bytes for 7 rows, \(long) for 700")
+    }
     add("endWarmUp", "and a shorter batch changes nothing", [.contiguous]) { trial in
       let m = trial.source.matrix(65, 33)
       _ = trial.device(m)

@@ -1,8 +1,9 @@
 import Tensors
 
 extension CaseList {
-  /// adamW, sgd, clipFactor.
+  /// encode, decoded, adamW, sgd, clipFactor.
   mutating func addOptimizers() {
+    addByteBlocks()
     let sizes = [(0, 1, 0.01), (1, 1, 0), (21, 2, 0.1), (45, 100, 0.01), (130, 1000, 0), (16_705, 3, 0.1)]
     for (n, step, lambda) in sizes {
       for range in ranges(n) {
@@ -36,6 +37,48 @@ extension CaseList {
     }
     addDescent()
     addFactors()
+  }
+
+  private mutating func addByteBlocks() {
+    for isSigned in [true, false] {
+      let kind = isSigned ? "with signs" : "without"
+      for n in [1, 255, 256, 257, 1000, 8200] {
+        add("encode", "\(n) numbers \(kind)") { trial in
+          let x = numbers(n, isSigned, &trial.source)
+          var kept = blocks(n, isSigned, trial)
+          trial.backend.encode(trial.device(x), into: &kept, factor: trial.device([0.5]))
+          try trial.expectExactly("scales", kept.scales, Naive.blockScales(x))
+          try expectNearest(&trial, trial.backend.decoded(kept), x, isSigned)
+        }
+        // In the map without signs each block's largest number has the code of 1.
+        if isSigned { continue }
+        add("decoded", "\(n) numbers, once more what they were") { trial in
+          let x = numbers(n, isSigned, &trial.source)
+          var kept = blocks(n, isSigned, trial)
+          trial.backend.encode(trial.device(x), into: &kept, factor: nil)
+          let once = trial.backend.decoded(kept)
+          try expectNearest(&trial, once, x, isSigned)
+          trial.backend.encode(once, into: &kept, factor: nil)
+          try trial.expectExactly("twice", trial.backend.decoded(kept), trial.backend.download(once).map { Double($0) })
+        }
+      }
+      for factor in [Double.nan, .infinity] {
+        add("encode", "a factor \(factor) changes nothing, \(kind)") { trial in
+          var kept = blocks(300, isSigned, trial)
+          trial.backend.encode(trial.device(numbers(300, isSigned, &trial.source)), into: &kept, factor: nil)
+          let before = try trial.backend.download(trial.backend.decoded(kept)).map { Double($0) }
+          trial.backend.encode(trial.device(numbers(300, isSigned, &trial.source)), into: &kept, factor: trial.device([factor]))
+          try trial.expectExactly("x", trial.backend.decoded(kept), before)
+        }
+      }
+      add("encode", "zeros \(kind), before and behind") { trial in
+        let zeros = [Double](repeating: 0, count: 300)
+        var kept = blocks(300, isSigned, trial)
+        try trial.expectExactly("fresh", trial.backend.decoded(kept), zeros)
+        trial.backend.encode(trial.device(zeros), into: &kept, factor: nil)
+        try trial.expectExactly("encoded", trial.backend.decoded(kept), zeros)
+      }
+    }
   }
 
   private mutating func addDescent() {
@@ -95,6 +138,30 @@ extension CaseList {
       }
     }
   }
+}
+
+/// Numbers over fourteen powers of two, the fifth of which is the largest magnitude, and negative where there are signs.
+private func numbers(_ n: Int, _ isSigned: Bool, _ source: inout RandomSource) -> [Double] {
+  source.vector(n).enumerated().map { i, x in
+    let value = i == 4 ? -9 : x * Double(sign: .plus, exponent: -(i % 14), significand: 1)
+    return isSigned ? value : abs(value)
+  }
+}
+
+private func blocks<B: Backend>(_ n: Int, _ isSigned: Bool, _ trial: Trial<B>) -> ByteBlocks<B> {
+  ByteBlocks(Shape(n), trial.device(DynamicMap.values(isSigned: isSigned).map { Double($0) }), isSigned: isSigned, on: trial.backend)
+}
+
+/// Each number is off by no more than the nearest value of the map is.
+private func expectNearest<B: Backend>(_ trial: inout Trial<B>, _ found: Tensor<B>, _ x: [Double], _ isSigned: Bool) throws {
+  let map = DynamicMap.values(isSigned: isSigned).map { Double($0) }
+  let scales = Naive.blockScales(x)
+  let bounds = x.indices.map { i in
+    let scale = scales[i / 256]
+    let nearest = map.map { abs(scale * $0 - x[i]) }.min() ?? 0
+    return nearest + trial.tolerance.bound(6, of: scale)
+  }
+  try trial.expect("x", found, x, within: bounds)
 }
 
 /// None, all, some in the middle and no element of n.

@@ -149,6 +149,26 @@ extension NaiveBackend {
     }
   }
 
+  public func decoded(_ x: ByteBlocks<NaiveBackend>) -> Tensor<NaiveBackend> {
+    operation {
+      let (scales, map) = (list(x.scales), list(x.map))
+      let codes = x.codes.storage.values.withUnsafeBytes { Array($0.prefix(x.shape.count)) }
+      return T(storage: Storage(codes.indices.map { Scalar(scales[$0 / 256] * map[Int(codes[$0])]) }), shape: x.shape)
+    }
+  }
+
+  public func encode(_ x: Tensor<NaiveBackend>, into y: inout ByteBlocks<NaiveBackend>, factor: Tensor<NaiveBackend>?) {
+    operation {
+      if let factor, !list(factor)[0].isFinite { return }
+      let (values, map) = (list(x), list(y.map))
+      let scales = Naive.blockScales(values)
+      let codes = values.indices.map { UInt8(Naive.code(of: values[$0], scale: scales[$0 / 256], map)) }
+      write(scales, &y.scales)
+      write(list(y.codes), &y.codes)  // so that it is held alone
+      y.codes.storage.values.withUnsafeMutableBytes { bytes in for i in codes.indices { bytes[i] = codes[i] } }
+    }
+  }
+
   public func adamW(
     _ x: inout Tensor<NaiveBackend>, gradient: Tensor<NaiveBackend>, factor: Tensor<NaiveBackend>?, _ m: inout Tensor<NaiveBackend>,
     _ v: inout Tensor<NaiveBackend>, _ settings: AdamWSettings, range: Range<Int>?

@@ -81,7 +81,7 @@ struct BenchTrainCommand: ComputingCommand {
   func compute<B: ProfilingBackend>(on backend: B) throws {
     let decoder = try bench.decoder(recipe, adapters: adapters, on: backend)
     let batch = randomBatch(decoder.configuration.vocabulary, on: backend)
-    let training = TrainingBench(decoder, batch, seed: bench.seed, recomputes: recipe.recomputes, on: backend)
+    let training = TrainingBench(decoder, batch, seed: bench.seed, recomputes: recipe.recomputes ? .all : .none, on: backend)
     let measured = try training.measure(steps: steps, profile)
     print(json ? measured.json() : measured.text())
   }

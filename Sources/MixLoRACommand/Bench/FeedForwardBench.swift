@@ -49,7 +49,7 @@ struct FeedForwardBench<B: ProfilingBackend> {
       let (_, cache) = layer.forward(x, batch, run)
       try backend.synchronize()
       let middle = POSIX.seconds
-      _ = layer.backward(dy, cache, batch, run)
+      _ = layer.backward(dy, x, cache, batch, run)
       try backend.synchronize()
       let end = POSIX.seconds
       try run.finish()

@@ -12,7 +12,7 @@ struct TrainingBench<B: ProfilingBackend> {
   private let training: TrainingStep<B>
   private let backend: B
 
-  init(_ decoder: Decoder<B>, _ batch: PackedBatch<B>, seed: UInt64, recomputes: Bool, on backend: B) {
+  init(_ decoder: Decoder<B>, _ batch: PackedBatch<B>, seed: UInt64, recomputes: Recomputation, on backend: B) {
     self.decoder = decoder
     self.batch = batch
     self.backend = backend

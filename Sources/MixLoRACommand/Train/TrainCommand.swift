@@ -28,6 +28,9 @@ struct TrainCommand: ComputingCommand {
       --dump-batches writes step.N.input_ids, step.N.attention_mask and step.N.labels of every step N from 1, I64 (B,T), padded on \
       the right, and of several adapters step.N.adapter, I64 (B); without the prefix they are a batch for mixlora trace.
 
+      --memory is a budget for the process, or for the device: the first blocks, as many as it takes, form their caches again in \
+      backward, by arithmetic for the longest samples. It changes no bit of the result. --dry-run says what a run needs.
+
       Started by mpirun, mpiexec or srun, the processes are ranks of one run: they share out the parts of a step (--accumulate, at \
       least as many) and make the same files, to the bit, that one process makes. Rank 0 alone needs --out, and prints. MPI's library \
       is found by itself, or is the file in MIXLORA_MPI.
@@ -68,6 +71,11 @@ struct TrainCommand: ComputingCommand {
   @Option(help: "Coefficient of the balance loss.")
   var routerCoefficient = Setting(0.001)
 
+  @Option(
+    help: ArgumentHelp(
+      "Memory that the run may take, as 600M or 2G: as many blocks are recomputed as that needs.", valueName: "bytes"))
+  var memory: ByteCount?
+
   @Option(help: "Steps to make (default: --epochs).")
   var steps: Int?
   @Option(help: "Passes over the data.")
@@ -76,7 +84,7 @@ struct TrainCommand: ComputingCommand {
   var batch = Setting(16)
   @Option(help: "Equal parts that a step is computed in.")
   var accumulate = Setting(1)
-  @Option(help: "adamw or sgd.")
+  @Option(help: "adamw; adamw8bit, whose moments take a quarter of the memory; or sgd.")
   var optimizer = Setting(TrainingRecipe.OptimizerName.adamw)
   @Option(help: "Momentum of sgd.")
   var momentum = Setting(0.0)
@@ -147,10 +155,13 @@ struct TrainCommand: ComputingCommand {
     try requireOwnDump(recipes)
     try requireMemory(for: recipes)
     let run = try TrainingRun(
-      recipes, out: dryRun && !resume ? nil : out, resumes: resume, ranks: Ranks.current, on: backend, note: writeNote)
+      recipes, out: dryRun && !resume ? nil : out, resumes: resume, ranks: Ranks.current, on: backend, note: writeNote,
+      held: { backend.heldBytes })
     if !dryRun { try run.prepare() }
     if let dumpBatches, Ranks.isFirst { try run.writeBatches(to: dumpBatches) }
-    let text = try dryRun ? TrainingPreview(run).text(json: json) : run.report(run.run(quiet: common.quiet), out: out, json: json)
+    let text =
+      try dryRun
+      ? TrainingPreview(run, held: backend.heldBytes).text(json: json) : run.report(run.run(quiet: common.quiet), out: out, json: json)
     if Ranks.isFirst { print(text) }
   }
 
@@ -171,6 +182,7 @@ struct TrainCommand: ComputingCommand {
     recipe.validation = validation ?? recipe.validation
     recipe.evaluateEvery = evaluateEvery ?? recipe.evaluateEvery
     recipe.steps = steps ?? recipe.steps
+    recipe.memory = memory?.bytes ?? recipe.memory
     recipe.threads = common.threads ?? recipe.threads
     method.override(&recipe.method)
     branches.override(&recipe)

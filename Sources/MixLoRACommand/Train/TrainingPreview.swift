@@ -9,8 +9,12 @@ import Training
 struct TrainingPreview<B: Backend> {
   private let run: TrainingRun<B>
   private let peak = Double(POSIX.peakResidentBytes)
+  private let plan: MemoryPlan
 
-  init(_ run: TrainingRun<B>) { self.run = run }
+  init(_ run: TrainingRun<B>, held: Int) throws {
+    self.run = run
+    plan = try run.memory ?? run.memoryPlan(held: held)
+  }
 
   func text(json: Bool) -> String {
     let parts = run.learners.map { json ? self.json($0).serialized() : text($0) }
@@ -31,6 +35,7 @@ struct TrainingPreview<B: Backend> {
       "first_sample": JSON(firstSample(learner)),
     ]
     for (key, value) in members { object[key] = value }
+    if run.learners.count == 1 { object["memory"] = planJSON }
     return .object(object)
   }
 
@@ -42,7 +47,7 @@ struct TrainingPreview<B: Backend> {
       samples              \(learner.samples.count), \(tokens(learner)) tokens, longest \(longest(learner)); \(learner.cutSamples) cut, \(learner.droppedSamples) dropped
       steps                \(learner.steps) of \(learner.recipe.batch) samples, \(learner.stepsPerEpoch) to an epoch
       memory so far        \(gibibytes(peak)); gradients\(inBuffers) and moments add \(gibibytes(Double(ownBytes(learner) - 4 * trained)))
-      first sample, counted tokens in brackets:
+      \(run.learners.count == 1 ? planText + "\n" : "")first sample, counted tokens in brackets:
       \(firstSample(learner))
       """
   }
@@ -89,13 +94,27 @@ struct TrainingPreview<B: Backend> {
   private var sharedJSON: JSON {
     [
       "adapters": JSON(run.learners.count), "base_bytes": JSON(memory.base), "own_bytes": .array(memory.own.map { JSON($0) }),
-      "bytes_together": JSON(memory.together), "bytes_apart": JSON(memory.apart), "saved": JSON(memory.saved),
+      "memory": planJSON, "bytes_together": JSON(memory.together), "bytes_apart": JSON(memory.apart), "saved": JSON(memory.saved),
     ]
   }
 
   private var sharedText: String {
     "memory without activations: \(gibibytes(memory.together)) with one base, \(gibibytes(memory.apart)) with a base for each of "
-      + "\(run.learners.count) adapters: \(fixed(100 * memory.saved, 1)) % less"
+      + "\(run.learners.count) adapters: \(fixed(100 * memory.saved, 1)) % less\n" + planText
+  }
+
+  // MARK: What all of it needs
+
+  private var planJSON: JSON {
+    [
+      "held_bytes": JSON(plan.held), "added_bytes": JSON(plan.added), "total_bytes": JSON(plan.total),
+      "recomputed_blocks": JSON(plan.recomputedBlocks), "blocks": JSON(plan.blocks),
+    ]
+  }
+
+  private var planText: String {
+    "memory in all        \(gibibytes(Double(plan.total))) by arithmetic: \(gibibytes(Double(plan.held))) now, "
+      + "\(gibibytes(Double(plan.added))) by the steps with \(plan.recomputedBlocks) of \(plan.blocks) blocks recomputed"
   }
 
   private func gibibytes(_ bytes: Double) -> String { "\(fixed(bytes / 1_073_741_824, 2)) GiB" }

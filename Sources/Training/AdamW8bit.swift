@@ -1,0 +1,89 @@
+import Tensors
+
+/// ``AdamW`` whose moments are kept in 8 bits between its steps: m in the signed map of ``ByteBlocks``, v in the one without signs.
+///
+/// A step reads them as float32, updates as AdamW does, and keeps what came of them; so bitsandbytes' `AdamW8bit` does. Of a parameter of
+/// fewer than 4096 numbers the moments stay as they are. Blocks are of a parameter as it lies in memory: the experts' A below each
+/// other, their B side by side.
+public struct AdamW8bit<B: Backend>: Optimizer {
+  /// The learning rate lr of the next step.
+  public var learningRate: Double
+  private let weightDecay: Double
+  private let loraPlusRatio: Double
+  private var moments8: [Moments<ByteBlocks<B>>] = []
+  private var moments32: [Moments<Tensor<B>>] = []
+  private let backend: B
+
+  /// Numbers that a parameter has at least for its moments to be kept in 8 bits.
+  public static var leastCount: Int { 4096 }
+
+  /// An optimizer of the given parameters, before its first step; `loraPlusRatio` is what every B's rate is multiplied with.
+  public init(_ parameters: [Parameter<B>], learningRate: Double, weightDecay: Double = 0.01, loraPlusRatio: Double = 1, on backend: B) {
+    self.backend = backend
+    self.learningRate = learningRate
+    self.weightDecay = weightDecay
+    self.loraPlusRatio = loraPlusRatio
+    func map(_ isSigned: Bool) -> Tensor<B> { backend.upload(DynamicMap.values(isSigned: isSigned).map { B.Scalar($0) }, Shape(256)) }
+    let (signed, unsigned) = (map(true), map(false))
+    for parameter in parameters {
+      if parameter.shape.count < Self.leastCount {
+        moments32.append(Moments(parameter: parameter, m: backend.zeros(parameter.shape), v: backend.zeros(parameter.shape)))
+      } else {
+        func zeros(_ map: Tensor<B>, isSigned: Bool) -> ByteBlocks<B> { ByteBlocks(parameter.shape, map, isSigned: isSigned, on: backend) }
+        moments8.append(Moments(parameter: parameter, m: zeros(signed, isSigned: true), v: zeros(unsigned, isSigned: false)))
+      }
+    }
+  }
+
+  /// `m.<parameter>.codes`, `m.<parameter>.scales`, and `v` alike; of a small parameter `m.<parameter>` and `v.<parameter>`.
+  public var moments: [(name: String, value: Tensor<B>)] {
+    moments8.flatMap { kept in
+      [("m." + kept.parameter.name, kept.m), ("v." + kept.parameter.name, kept.v)].flatMap { name, kept in
+        [(name + ".codes", kept.codes), (name + ".scales", kept.scales)]
+      }
+    } + moments32.flatMap { [("m.\($0.parameter.name)", $0.m), ("v.\($0.parameter.name)", $0.v)] }
+  }
+
+  /// See ``Optimizer/restore(_:)``.
+  public mutating func restore(_ moment: (_ name: String, _ shape: Shape) throws -> Tensor<B>) throws {
+    func restore(_ name: String, _ kept: inout ByteBlocks<B>) throws {
+      kept.codes = try moment(name + ".codes", kept.codes.shape)
+      kept.scales = try moment(name + ".scales", kept.scales.shape)
+    }
+    for i in moments8.indices {
+      try restore("m." + moments8[i].parameter.name, &moments8[i].m)
+      try restore("v." + moments8[i].parameter.name, &moments8[i].v)
+    }
+    for i in moments32.indices {
+      let parameter = moments32[i].parameter
+      moments32[i].m = try moment("m." + parameter.name, parameter.shape)
+      moments32[i].v = try moment("v." + parameter.name, parameter.shape)
+    }
+  }
+
+  /// One step; see ``Optimizer/step(_:factor:)``.
+  public mutating func step(_ number: Int, factor: Tensor<B>? = nil) {
+    let (backend, rate, ratio) = (backend, learningRate, loraPlusRatio)
+    var settings = AdamWSettings(learningRate: rate, weightDecay: weightDecay, step: number)
+    func update(_ x: Parameter<B>, _ m: inout Tensor<B>, _ v: inout Tensor<B>) {
+      settings.learningRate = rate * (x.role == .b ? ratio : 1)
+      backend.adamW(&x.value, gradient: x.gradient, factor: factor, &m, &v, settings, range: nil)
+    }
+    for i in moments8.indices {
+      var (m, v) = (backend.decoded(moments8[i].m), backend.decoded(moments8[i].v))
+      update(moments8[i].parameter, &m, &v)
+      backend.encode(m, into: &moments8[i].m, factor: factor)
+      backend.encode(v, into: &moments8[i].v, factor: factor)
+    }
+    func update(_ kept: inout Moments<Tensor<B>>) { update(kept.parameter, &kept.m, &kept.v) }
+    for i in moments32.indices { update(&moments32[i]) }
+    for arena in ParameterArena.of(moments8.map(\.parameter) + moments32.map(\.parameter)) { backend.fill(0, &arena.gradients) }
+  }
+
+  /// What is kept of a parameter.
+  private struct Moments<Value> {
+    let parameter: Parameter<B>
+    var m: Value
+    var v: Value
+  }
+}
