@@ -51,7 +51,9 @@ final class ModelOn<B: Backend>: OpenModel, @unchecked Sendable {  // everything
     self.backend = backend
     try Self.requireMemory(for: recipe)
     var notes: [JSON] = []
-    let run = try TrainingRun(recipe, on: backend) { notes.append(JSON($0.text(pythonName))) }
+    let run = try TrainingRun(
+      [recipe], on: backend, note: { notes.append(JSON($0.text(pythonName))) },
+      held: { (backend as? any ProfilingBackend)?.heldBytes ?? backend.counters.poolBytes })
     self.run = run
     (path, seed, evaluation, balanceLoss) = (recipe.model, recipe.method == .full ? recipe.seed : nil, recipe.evaluation, recipe.routerLoss)
     origins = [recipe.origin]

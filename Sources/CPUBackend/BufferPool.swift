@@ -58,7 +58,8 @@ public final class Buffer<Element: BitwiseCopyable> {
   }
 
   deinit {
-    if unwrittenBytes > 0 { POSIX.discard(pointer, count: count * MemoryLayout<Element>.stride) }
+    // All of the block, which may be longer than its buffer: the pool counts none of it any more.
+    if unwrittenBytes > 0 { POSIX.discard(pointer, count: FreeBlocks<UnsafeMutableRawPointer>.byteCount(sizeClass)) }
     pool.free.put(UnsafeMutableRawPointer(pointer), sizeClass, unwritten: unwrittenBytes)
   }
 

@@ -1,7 +1,7 @@
 import Tensors
 
-// Numbers in 8 bits. A number's code is looked up by the upper half of its float32: the table has the code of each half's first number, from
-// which that of the number is a step away at most.
+// Numbers in 8 bits. A number's code is looked up by the upper half of its float32: the table has the code of each half's first number,
+// from which that of the number is a step away at most.
 extension CPUBackend {
   public func decoded(_ x: ByteBlocks<Self>) -> Tensor<Self> {
     core.timed("decoded") {
@@ -27,7 +27,7 @@ extension CPUBackend {
         nearest.middles.withUnsafeBufferPointer { middles in
           forByteBlocks(y) { block, range in
             var scale: Scalar = 0
-            for i in range { scale = max(scale, abs(xs[i])) }
+            for i in range where !(abs(xs[i]) <= scale) && !scale.isNaN { scale = abs(xs[i]) }
             scales[block] = scale
             if scale == 0 { return (codes + range.lowerBound).update(repeating: 0, count: range.count) }
             for i in range {

@@ -125,6 +125,7 @@ struct ExpertRows {
   init(_ routing: Routing<CPUFloat>, on backend: CPUFloat) {
     let offsets = backend.integers(routing.offsets)
     self.backend = backend
+    count = Int(offsets[routing.experts])
     tokens = backend.integers(routing.tokenOfRow)
     chunks = (0..<routing.experts).flatMap { expert in
       let end = Int(offsets[expert + 1])
@@ -133,7 +134,7 @@ struct ExpertRows {
   }
 
   /// Rows that belong to a token; behind them lie those of slots that chose nobody.
-  var count: Int { chunks.last?.rows.upperBound ?? 0 }
+  let count: Int
 
   /// The token of a row.
   @inline(__always)

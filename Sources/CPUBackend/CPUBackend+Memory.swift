@@ -1,3 +1,4 @@
+import Platform
 import Tensors
 
 extension CPUBackend {
@@ -146,8 +147,8 @@ extension CPUBackend {
     return tensor
   }
 
-  /// What encoded matrices are expanded into; for each thread attention's scores, a block of 64 queries forward, twice that backward; and the
-  /// sums of chunks of a gradient of 2²⁵ numbers, where their norm is formed.
+  /// What encoded matrices are expanded into; for each thread attention's scores, a block of 64 queries forward, twice that backward; and
+  /// the sums of chunks of a gradient of 2²⁵ numbers, where their norm is formed.
   public func scratchBytes(rows: Int, _ weights: [Weight<Self>]) -> Int {
     let expanded = weights.map { weight in
       guard case .frozen(let matrix) = weight, case .encoded(let encoded) = matrix.contents else { return 0 }
@@ -160,7 +161,7 @@ extension CPUBackend {
   }
 
   /// Elements from which on zeros take memory only as they are written: no activation is a vector of this length.
-  private static var lazyCount: Int { 1 << 18 }
+  private static var lazyCount: Int { POSIX.givesMemoryBack ? 1 << 18 : .max }
 
   /// The definitions', but for norms, zeros and masks.
   public var memoryUse: MemoryUse { commonUse }

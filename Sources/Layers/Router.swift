@@ -64,8 +64,8 @@ public struct Router<B: Backend> {
     return Cache(p: p, routing: routing)
   }
 
-  /// Adds dz Wg to dx and dzᵀ x to the gate's gradient, x (N,C) being what forward read; dw (M) comes from the experts in the routing's order, the balance loss's part
-  /// from the run.
+  /// Adds dz Wg to dx and dzᵀ x to the gate's gradient, x (N,C) being what forward read; dw (M) comes from the experts in the routing's
+  /// order, the balance loss's part from the run.
   ///
   /// - Parameter rows: the rows of dx that are those of x; without a range, all.
   public func backward(

@@ -128,10 +128,10 @@ extension POSIX {
   /// Zeros in memory of this process's own. Whole pages are given back, where the system brings zeros when they are next asked for.
   public static func clear(_ base: UnsafeMutableRawPointer, count: Int) {
     #if os(Linux)
-      let (start, end) = (wholePages(base, count).lowerBound, wholePages(base, count).upperBound)
-      if start < end, madvise(base + start, end - start, Int32(MADV_DONTNEED)) == 0 {
-        memset(base, 0, start)
-        memset(base + end, 0, count - end)
+      let pages = wholePages(base, count)
+      if !pages.isEmpty, madvise(base + pages.lowerBound, pages.count, Int32(MADV_DONTNEED)) == 0 {
+        memset(base, 0, pages.lowerBound)
+        memset(base + pages.upperBound, 0, count - pages.upperBound)
         return
       }
     #endif
@@ -155,10 +155,21 @@ extension POSIX {
   /// Bytes of a large page.
   public static let largePage = 1 << 21
 
-  /// Gives back the memory of whole pages of free memory, whose contents are lost.
+  /// Gives back the memory of whole pages of free memory, whose contents are lost, where the system takes it.
   public static func discard(_ base: UnsafeMutableRawPointer, count: Int) {
-    let pages = wholePages(base, count)
-    if !pages.isEmpty { madvise(base + pages.lowerBound, pages.count, Int32(MADV_DONTNEED)) }
+    #if os(Linux)
+      let pages = wholePages(base, count)
+      if !pages.isEmpty { madvise(base + pages.lowerBound, pages.count, Int32(MADV_DONTNEED)) }
+    #endif
+  }
+
+  /// Whether `clear` and `discard` give memory back, so that zeros take none until they are written.
+  public static var givesMemoryBack: Bool {
+    #if os(Linux)
+      true
+    #else
+      false
+    #endif
   }
 
   /// Gives back the memory of whole pages of a mapping, which are read again when asked for. A hint: the system may keep them.

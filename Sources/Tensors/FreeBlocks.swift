@@ -79,6 +79,7 @@ public struct FreeBlocks<Block> {
   private func freeBytes(_ sizeClass: Int) -> Int { free[sizeClass].count * Self.byteCount(sizeClass) }
 
   /// A block comes back; one of which some bytes were never written gives the others back, too.
+  @_specialize(where Block == UnsafeMutableRawPointer)
   public mutating func put(_ block: Block, _ sizeClass: Int, unwritten: Int = 0) {
     if unwritten == 0 { return free[sizeClass].append(block) }
     emptied[sizeClass].append(block)

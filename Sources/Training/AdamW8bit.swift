@@ -2,9 +2,10 @@ import Tensors
 
 /// ``AdamW`` whose moments are kept in 8 bits between its steps: m in the signed map of ``ByteBlocks``, v in the one without signs.
 ///
-/// A step reads them as float32, updates as AdamW does, and keeps what came of them; so bitsandbytes' `AdamW8bit` does. Of a parameter of
-/// fewer than 4096 numbers the moments stay as they are. Blocks are of a parameter as it lies in memory: the experts' A below each
-/// other, their B side by side.
+/// A step reads them as float32, updates as AdamW does, and keeps what came of them, parameter by parameter; so bitsandbytes' `AdamW8bit`
+/// does on a processor. (Its kernels for GPUs decay what is updated, (x + u)(1 − lr λ), where torch and this one decay x alone: u lr λ
+/// apart.) Of a parameter of fewer than 4096 numbers the moments stay as they are. A parameter is all of an adapter's experts together,
+/// their A below each other, their B side by side; to PEFT and MoE-PEFT each expert's matrix is one.
 public struct AdamW8bit<B: Backend>: Optimizer {
   /// The learning rate lr of the next step.
   public var learningRate: Double

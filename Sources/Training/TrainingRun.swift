@@ -143,6 +143,13 @@ public final class TrainingRun<B: Backend> {
   /// How many numbers are trained.
   public var parameterCount: Int { decoder.parameters.reduce(0) { $0 + $1.value.shape.count } }
 
+  /// How many of them are there before the first step. The B of a new adapter are zeros, which take no memory yet.
+  public var writtenParameterCount: Int {
+    learners.flatMap { learner in
+      learner.form.part(of: decoder).parameters.filter { learner.recipe.adapter != nil || $0.role != .b }
+    }.reduce(0) { $0 + $1.shape.count }
+  }
+
   /// How many of them a learner trains.
   public func parameterCount(of learner: Learner<B>) -> Int {
     learner.form.part(of: decoder).parameters.reduce(0) { $0 + $1.shape.count }

@@ -63,6 +63,7 @@ import Testing
       kill(process, SIGSTOP)
       let others = processes.filter { $0.key != victim }.values
       try job.wait("the end of the others", limit: 30) { others.allSatisfy { kill($0, 0) != 0 } }
+      #expect(others.allSatisfy { kill($0, 0) != 0 }, "\(job.said)")
       kill(process, SIGKILL)
       #expect(try job.result(limit: 30).code != 0)
       let lines = job.said.split(separator: "\n").filter { $0.contains(" of 3 waited 7 s (--rank-timeout) for ") }

@@ -48,4 +48,35 @@ import Testing
     let start = POSIX.seconds
     #expect(POSIX.seconds >= start)
   }
+
+  /// What lies around a range keeps its bytes; the pages in it are no longer there.
+  @Test(.enabled(if: POSIX.givesMemoryBack), arguments: [true, false]) func memoryThatIsGivenBackIsThatOfTheRangeAlone(clears: Bool) throws
+  {
+    let giveBack = clears ? POSIX.clear(_:count:) : POSIX.discard(_:count:)
+    let (page, pages) = (POSIX.pageSize, 512)
+    let memory = UnsafeMutableRawBufferPointer.allocate(byteCount: pages * page, alignment: page)
+    defer { memory.deallocate() }
+    let base = try #require(memory.baseAddress)
+    memory.initializeMemory(as: UInt8.self, repeating: 0xab)
+    func presentPages() -> Int {
+      [UInt8](unsafeUninitializedCapacity: pages) { found, count in
+        #expect(mincore(base, pages * page, found.baseAddress) == 0)
+        count = pages
+      }.count { $0 & 1 == 1 }
+    }
+    #expect(presentPages() == pages)
+    let range = 100..<(pages - 3) * page + 7  // begins and ends within a page
+    giveBack(base + range.lowerBound, range.count)
+    #expect(presentPages() <= 5)
+    let whole = page..<(pages - 3) * page
+    #expect(memory[whole].allSatisfy { $0 == 0 })
+    #expect(memory[..<100].allSatisfy { $0 == 0xab } && memory[range.upperBound...].allSatisfy { $0 == 0xab })
+    POSIX.clear(base + range.lowerBound, count: range.count)
+    #expect(memory[range].allSatisfy { $0 == 0 })
+    #expect(memory[..<100].allSatisfy { $0 == 0xab } && memory[range.upperBound...].allSatisfy { $0 == 0xab })
+    // Less than a page, and nothing.
+    giveBack(base, 99)
+    giveBack(base, 0)
+    #expect(memory[99] == 0xab)
+  }
 }

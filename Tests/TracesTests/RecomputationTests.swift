@@ -80,7 +80,7 @@ import Traces
     #expect(counting.visits.allSatisfy { $0.value == 1 })
   }
 
-  /// The pool never gives a block back, so its misses on a fresh backend are the blocks held at the worst moment.
+  /// The pool never frees a block, so its misses on a fresh backend are the blocks held at the worst moment.
   @Test(arguments: ExpertEvaluation.allCases)
   func fewerBuffersAreHeldAtTheWorstMoment(_ evaluation: ExpertEvaluation) throws {
     func misses(recomputes: Recomputation) throws -> Int {

@@ -6,7 +6,8 @@ import Samples
 import Tensors
 import TestModels
 import Testing
-import Training
+
+@testable import Training
 
 /// What a run needs of memory, by arithmetic and by the pool's count of bytes.
 @Suite struct MemoryTests {
@@ -36,8 +37,11 @@ import Training
     (full.method, full.accumulate) = (.full, 4)
     var large = place.recipe  // gradients that take memory as backward comes to them
     (large.rank, large.experts, large.steps) = (256, 8, 2)
+    var validated = place.recipe  // in batches of whole steps, which are larger than their parts
+    (validated.batch, validated.accumulate, validated.validation, validated.evaluateEvery) = (8, 8, place.recipe.data, 2)
     return [
-      ("large", [large]), ("mixture", [place.recipe]), ("plain", [lora]), ("definition", [definition]), ("two adapters", [one, other]),
+      ("large", [large]), ("validated", [validated]), ("mixture", [place.recipe]), ("plain", [lora]), ("definition", [definition]),
+      ("two adapters", [one, other]),
       ("full", [full]),
     ]
   }
@@ -75,6 +79,9 @@ import Training
       let (limited, backend) = try run([recipe]) { notes.append($0.description) }
       let plan = try #require(limited.memory)
       chosen.insert(plan.recomputedBlocks)
+      if plan.recomputedBlocks > 0 {
+        #expect(try plan.held + limited.addedBytes(recomputing: plan.recomputedBlocks - 1) > budget, "one block fewer would do")
+      }
       #expect(notes.contains { $0.hasPrefix("memory \(budget) bytes: \(plan.recomputedBlocks) of \(plan.blocks) blocks") }, "\(notes)")
       try limited.run()
       #expect(backend.counters.poolBytes <= budget, "\(budget): \(backend.counters.poolBytes), \(plan)")

@@ -58,8 +58,8 @@ __device__ __forceinline__ u16 nearest_code(real x, real scale, const real *map)
 
 __device__ __forceinline__ real magnitude(real x) { return x < 0 ? -x : x; }
 
-// A block of 128 threads a block of 256 numbers: scale = max |x|, and the code of each. A thread has two neighbours and stores both codes at
-// once, so that every word of 16 bits has one writer.
+// A block of 128 threads a block of 256 numbers: scale = max |x|, and the code of each. A thread has two neighbours and stores both codes
+// at once, so that every word of 16 bits has one writer.
 MX_KERNEL encode_bytes(const real *x, u16 *codes, real *scales, const real *map, i64 count, const real *factor) {
   MX_SHARED(byte_parts, parts);
   if (!is_finite(factor_of(factor))) return;  // all threads or none

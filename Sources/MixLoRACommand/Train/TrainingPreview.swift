@@ -46,7 +46,7 @@ struct TrainingPreview<B: Backend> {
       trained parameters   \(trained) (\(fixed(100 * Double(trained) / Double(trained + frozen), 2)) % of \(trained + frozen))
       samples              \(learner.samples.count), \(tokens(learner)) tokens, longest \(longest(learner)); \(learner.cutSamples) cut, \(learner.droppedSamples) dropped
       steps                \(learner.steps) of \(learner.recipe.batch) samples, \(learner.stepsPerEpoch) to an epoch
-      memory so far        \(gibibytes(peak)); gradients\(inBuffers) and moments add \(gibibytes(Double(ownBytes(learner) - 4 * trained)))
+      memory so far        \(gibibytes(peak)); gradients\(inBuffers) and moments take \(gibibytes(Double(ownBytes(learner) - 4 * trained)))
       \(run.learners.count == 1 ? planText + "\n" : "")first sample, counted tokens in brackets:
       \(firstSample(learner))
       """
@@ -87,8 +87,7 @@ struct TrainingPreview<B: Backend> {
 
   /// What is in memory before the first step, but for the adapters' values, is the base's.
   private var memory: SharedMemory {
-    SharedMemory(
-      base: peak - Double(4 * run.parameterCount), own: run.learners.map { Double(ownBytes($0)) })
+    SharedMemory(base: peak - Double(4 * run.writtenParameterCount), own: run.learners.map { Double(ownBytes($0)) })
   }
 
   private var sharedJSON: JSON {
