@@ -100,7 +100,7 @@ public struct Learner<B: Backend> {
 
   /// The longest samples together: no shuffle makes a micro-batch of more tokens, of more labels or of a longer sequence.
   var longestMicroBatches: (byTokens: [PackedSequence], byLabels: [PackedSequence]) {
-    let size = min(recipe.batch / recipe.accumulate, samples.count)
+    let size = min(recipe.microBatch, samples.count)
     func longest(_ length: (EncodedSample) -> Int) -> [PackedSequence] {
       let lengths = samples.map(length)
       return sequences(Array(lengths.indices.sorted { (lengths[$0], $1) > (lengths[$1], $0) }.prefix(size)))

@@ -61,17 +61,15 @@ extension TrainingRun {
     let step = TrainingStep(
       model, keys: learners.map { RandomKey(seed: $0.recipe.seed) }, clips: learners.map(\.recipe.clip), recomputes: .first(blocks),
       on: shapes)
-    try step.warmUp(longestMicroBatches(on: shapes), microBatches: mostMicroBatches)
-    // A validation's batch is a whole one: no micro-batches.
-    for learner in learners where !learner.validation.isEmpty {
-      let longest = learner.validation.sorted { $0.ids.count > $1.ids.count }.prefix(learner.recipe.batch)
-      _ = try model.loss(of: PackedBatch(longest.map { $0.sequence.serving(learner.number) }, on: shapes), Run(shapes))
-    }
+    try step.warmUp(
+      longestMicroBatches(on: shapes), microBatches: mostMicroBatches, validation: longestValidationBatches(on: shapes))
+    // The first step writes the zeros of new B's, too.
+    let unwritten = (parameterCount - writtenParameterCount) * MemoryLayout<B.Scalar>.size
     let rows = learners.flatMap { $0.samples + $0.validation }.map(\.ids.count).max() ?? 0
     // Ranks exchange the gradients of one arena at a time over the host: every node that is handed on, what comes and the sum.
     let nodes = ranks.size > 1 ? SumTree(leaves: mostMicroBatches).nodes(of: ranks.rank, of: ranks.size).count + 2 : 0
     let exchanged = nodes * MemoryLayout<B.Scalar>.size * (decoder.trained.map(\.arena.shape.count).max() ?? 0)
-    return withExtendedLifetime(optimizers) { shapes.counters.poolBytes - before + exchanged }
+    return withExtendedLifetime(optimizers) { shapes.counters.poolBytes - before + unwritten + exchanged }
       + backend.scratchBytes(rows: rows, decoder.blockMatrices + [decoder.head.weight])
   }
 

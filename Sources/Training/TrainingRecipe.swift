@@ -94,6 +94,8 @@ public struct TrainingRecipe: Equatable, Sendable {
   public var batch = 16
   /// Equal parts that a step is computed in.
   public var accumulate = 1
+  /// Samples that are computed together, in steps and in validation.
+  public var microBatch: Int { batch / accumulate }
   /// The optimizer.
   public var optimizer = OptimizerName.adamw
   /// Momentum of SGD.

@@ -84,11 +84,11 @@ extension TrainingRun {
     (settings["adapters"]?.arrayValue ?? [settings]).map { ($0["name"]?.stringValue ?? "one without a name", $0) }
   }
 
-  /// What two settings of a learner differ in.
+  /// What two settings of a learner differ in, but for what changes no bit of the result.
   private static func changes(_ new: JSON, _ old: JSON) -> [SettingsText] {
     let dropped = (old.objectValue?.members ?? []).filter { new[$0.key] == nil }.map { (key: $0.key, value: JSON.null) }
     let members = (new.objectValue?.members ?? []).map { (key: $0.key, value: $0.value) } + dropped
-    return members.filter { (old[$0.key] ?? .null) != $0.value }.map { member in
+    return members.filter { !["memory", "recompute"].contains($0.key) && (old[$0.key] ?? .null) != $0.value }.map { member in
       let (key, found, expected) = (member.key, member.value.serialized(), old[member.key]?.serialized() ?? "nothing")
       return switch key {
       case "samples": "\(setting: "data") has \(found) samples, but had \(expected) when the run was started."

@@ -22,7 +22,8 @@ extension TrainingRun {
     let digests = try ranks.texts(digest.text)
     guard let other = digests.indices.first(where: { digests[$0] != digests[0] }) else { return }
     throw SettingsError(
-      "Rank \(other) has other settings or reads other samples than rank 0; \(setting: "data") must be the same on every machine.")
+      "rank \(other) has other settings or reads other samples than rank 0; give every rank the same command, and every machine the same files."
+    )
   }
 
   /// Gives all ranks the values of the first one and, where it goes on with a run, its moments.

@@ -14,7 +14,10 @@ extension TrainingRun {
     let training = TrainingStep(
       decoder, keys: learners.map { RandomKey(seed: $0.recipe.ownSeed) }, clips: learners.map(\.recipe.clip),
       recomputes: recomputation, ranks: ranks, on: backend)
-    if !isWarm { try training.warmUp(longestMicroBatches(on: backend), microBatches: mostMicroBatches) }
+    if !isWarm {
+      try training.warmUp(
+        longestMicroBatches(on: backend), microBatches: mostMicroBatches, validation: longestValidationBatches(on: backend))
+    }
     isWarm = true
     let start = clock()
     for i in learners.indices { optimizers[i]?.learningRate = learners[i].learningRate(atStep: step) }
@@ -46,7 +49,9 @@ extension TrainingRun {
     for n in lines.indices where learners[lines[n].learner].validates(after: number) {
       let learner = learners[lines[n].learner]
       lines[n].line.validationLoss =
-        try decoder.meanLoss(of: learner.validation, adapter: learner.number, batch: learner.recipe.batch, ranks: ranks, on: backend).loss
+        try decoder.meanLoss(
+          of: learner.validation, adapter: learner.number, batch: learner.recipe.microBatch, ranks: ranks, on: backend
+        ).loss
     }
     return lines
   }
@@ -96,6 +101,14 @@ extension TrainingRun {
     let longest = learners.filter { $0.steps > step }.map(\.longestMicroBatches)
     let (byTokens, byLabels) = (longest.flatMap(\.byTokens), longest.flatMap(\.byLabels))
     return (byTokens == byLabels ? [byTokens] : [byTokens, byLabels]).map { PackedBatch($0, on: device) }
+  }
+
+  /// The longest samples of each validation together, as many as a micro-batch has.
+  func longestValidationBatches<Device: Backend>(on device: Device) -> [PackedBatch<Device>] {
+    learners.filter { !$0.validation.isEmpty }.map { learner in
+      let longest = learner.validation.sorted { $0.ids.count > $1.ids.count }.prefix(learner.recipe.microBatch)
+      return PackedBatch(longest.map { $0.sequence.serving(learner.number) }, on: device)
+    }
   }
 }
 

@@ -117,10 +117,10 @@ public struct TrainingStep<B: Backend> {
   }
 
   /// Runs forward and backward on batches at least as long as every step's and drops the result, so that no later step of so many
-  /// micro-batches allocates a buffer.
+  /// micro-batches allocates a buffer; then forward on batches as long as every validation's, in what of these buffers is free.
   ///
   /// - Throws: what the device reports.
-  public func warmUp(_ batches: [PackedBatch<B>], microBatches: Int = 1) throws {
+  public func warmUp(_ batches: [PackedBatch<B>], microBatches: Int = 1, validation: [PackedBatch<B>] = []) throws {
     let waiting = decoder.trained.map(\.arena.shape) + keys.indices.flatMap { figures(of: $0) }.map { Shape($0) }
     var sums = (0..<SumTree(leaves: microBatches).values - 1).flatMap { _ in waiting.map { backend.zeros($0) } }
     for i in sums.indices { backend.fill(1, &sums[i]) }  // as full as they are in a step
@@ -131,6 +131,7 @@ public struct TrainingStep<B: Backend> {
     clearGradients()
     withExtendedLifetime(sums) {}
     backend.endWarmUp()
+    for batch in validation { _ = try decoder.loss(of: batch, Run(backend)) }
   }
 
   /// The first tensor of step `number` that holds a value that is not finite, by its path; nil if there is none.

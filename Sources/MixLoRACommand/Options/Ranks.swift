@@ -74,7 +74,8 @@ enum Ranks {
       throw UsageError("rank 0 has \(said[0]), rank \(other) has \(said[other]), and results depend on it; \(cure).")
     }
     if let local = launch.localSize, local * threads > POSIX.presentCores {
-      writeNote("\(local) ranks of \(threads) threads share \(POSIX.presentCores) cores of this machine; --threads gives each fewer")
+      let cure = threads > 1 ? "; --threads gives each fewer" : ""
+      writeNote("\(local * threads) threads of \(local) ranks share \(POSIX.presentCores) cores of this machine\(cure)")
     }
     return threads
   }

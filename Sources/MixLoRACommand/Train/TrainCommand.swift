@@ -32,7 +32,7 @@ struct TrainCommand: ComputingCommand {
       backward, by arithmetic for the longest samples. It changes no bit of the result. --dry-run says what a run needs.
 
       Started by mpirun, mpiexec or srun, the processes are ranks of one run: they share out the parts of a step (--accumulate, at \
-      least as many) and make the same files, to the bit, that one process makes. Rank 0 alone needs --out, and prints. MPI's library \
+      least as many) and make the same files, to the bit, that one process makes. Rank 0 alone writes, to its --out, and prints. MPI's library \
       is found by itself, or is the file in MIXLORA_MPI.
 
       Examples:
