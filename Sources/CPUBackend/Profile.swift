@@ -69,8 +69,8 @@ extension CPUBackend {
   /// The process's resident memory.
   public var peakBytes: Int { POSIX.peakResidentBytes }
 
-  /// The process's resident memory now.
-  public var heldBytes: Int { POSIX.residentBytes }
+  /// The process's resident memory now, and for each thread 4 MiB that OpenBLAS packs factors into from its first product on.
+  public var heldBytes: Int { POSIX.residentBytes + core.threads.threads * (4 << 20) }
 
   /// First our threads, then OpenBLAS's, which are a setting of the whole process.
   public func withEachWayOfProducts<R>(_ body: () throws -> R) rethrows -> [R] {

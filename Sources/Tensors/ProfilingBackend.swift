@@ -6,7 +6,7 @@ public protocol ProfilingBackend: Backend {
   var threadCount: Int { get }
   /// The most bytes of memory that were in use: the process's, or the device's.
   var peakBytes: Int { get }
-  /// Bytes of memory in use now: the process's, or the device's.
+  /// Bytes of memory in use before a run: the process's with what libraries take once they compute, or the device's.
   var heldBytes: Int { get }
   /// Runs `body` once for every way in which the backend can run large products.
   func withEachWayOfProducts<R>(_ body: () throws -> R) rethrows -> [R]

@@ -94,7 +94,7 @@ import Training
       if ranks.rank == 1 { recipe.data = other }
       try TrainingRun([recipe], ranks: ranks, on: CPUFloat(threads: 1)).run()
     }
-    for error in found { #expect(error.contains("Rank 1 has other settings or reads other samples than rank 0"), "\(found)") }
+    for error in found { #expect(error.contains("rank 1 has other settings or reads other samples than rank 0"), "\(found)") }
   }
 
   @Test func whenOneRankIsToldToStopAllStopAfterTheSameStepAndKnowWhich() throws {
