@@ -34,6 +34,11 @@ final class MyBackend: Backend {
     case .frozen(let matrix, let transposed): .frozen(matrix, transposed: transposed)
     }
   }
+  func to(_ x: ByteBlocks<MyBackend>) -> ByteBlocks<Base> {
+    var y = ByteBlocks<Base>(x.shape, to(x.map), isSigned: x.isSigned, on: base)
+    (y.codes, y.scales) = (to(x.codes), to(x.scales))
+    return y
+  }
   func to(_ r: R) -> Routing<Base> {
     Routing(
       policy: r.policy, tokens: r.tokens, experts: r.experts, rows: r.rows, choice: to(r.choice), rowOfSlot: to(r.rowOfSlot),
@@ -178,6 +183,12 @@ final class MyBackend: Backend {
   func clipFactor(_ squaredNorm: T, loss: T, maximum: Double) -> (factor: T, norm: T) {
     let (factor, norm) = base.clipFactor(to(squaredNorm), loss: to(loss), maximum: maximum)
     return (from(factor), from(norm))
+  }
+  func decoded(_ x: ByteBlocks<MyBackend>) -> T { from(base.decoded(to(x))) }
+  func encode(_ x: T, into y: inout ByteBlocks<MyBackend>, factor: T?) {
+    var lent = to(y)
+    base.encode(to(x), into: &lent, factor: factor.map { to($0) })
+    (y.codes, y.scales) = (from(lent.codes), from(lent.scales))
   }
   func adamW(_ x: inout T, gradient: T, factor: T?, _ m: inout T, _ v: inout T, _ settings: AdamWSettings, range: Range<Int>?) {
     write(&x) { x in
