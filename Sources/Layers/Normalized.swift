@@ -52,7 +52,7 @@ public struct Normalized<Layer: StreamLayer> {
   /// After the layer; nil in most families.
   public let post: RMSNorm<B>?
 
-  /// x, which the residual stream holds anyway, and what the layers need; n only where it is not formed again (``MemoryUse``).
+  /// x, which the residual stream holds anyway, and what the layers need; n only where it is not formed again (``/Tensors/MemoryUse``).
   public struct Cache {
     let x: Tensor<B>  // (N,C)
     let pre: (y: Tensor<B>, cache: RMSNorm<B>.Cache)?  // (N,C)

@@ -1,6 +1,7 @@
 import Tensors
 
-/// ``AdamW`` whose moments are kept in 8 bits between its steps: m in the signed map of ``ByteBlocks``, v in the one without signs.
+/// ``AdamW`` whose moments are kept in 8 bits between its steps: m in the signed map of ``/Tensors/ByteBlocks``, v in the one without
+/// signs.
 ///
 /// A step reads them as float32, updates as AdamW does, and keeps what came of them, parameter by parameter; so bitsandbytes' `AdamW8bit`
 /// does on a processor. (Its kernels for GPUs decay what is updated, (x + u)(1 − lr λ), where torch and this one decay x alone: u lr λ

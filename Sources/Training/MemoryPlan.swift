@@ -9,8 +9,8 @@ import Traces
 ///
 ///     total = what is held before the first step + what the steps add
 ///
-/// The steps add gradients, moments, caches, and what comes and goes between. How much, a warm-up over ``ShapeBackend`` tells: the same
-/// passes over the longest samples together, in which no number is computed, from a pool that grows by the rules of the real one.
+/// The steps add gradients, moments, caches, and what comes and goes between. How much, a warm-up over ``/Traces/ShapeBackend`` tells:
+/// the same passes over the longest samples together, in which no number is computed, from a pool that grows by the rules of the real one.
 public struct MemoryPlan: Equatable, Sendable {
   /// Bytes that are held before the first step: the process's, or the device's.
   public let held: Int
