@@ -236,11 +236,17 @@ extension DecoderBlock {
     forward(x, batch, run, earlier: earlier).y
   }
 
-  /// y, and what is needed to come back: the caches, or x alone, from which they are formed again.
+  /// y, and what is needed to come back: the caches, or x and the thin part of them, from which they are formed again.
   fileprivate func pass(_ x: Tensor<B>, _ batch: PackedBatch<B>, _ run: Run<B>, recomputes: Bool) -> (y: Tensor<B>, pass: BlockPass<B>) {
     let (y, cache) = forward(x, batch, run, earlier: nil)
     if recomputes {
-      return (y, BlockPass { dy, batch, run in self.backward(consume dy, run.recomputing { self.cache(x, batch, run) }, batch, run) })
+      let thin = self.thin(cache)
+      return (
+        y,
+        BlockPass { dy, batch, run in
+          self.backward(consume dy, run.recomputing { self.cache(x, keeping: thin, batch, run) }, batch, run)
+        }
+      )
     }
     let kept = Kept(cache)
     return (y, BlockPass { dy, batch, run in self.backward(consume dy, kept.take(), batch, run) })

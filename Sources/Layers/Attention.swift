@@ -46,7 +46,12 @@ public struct Attention<B: Backend> {
     let v: Tensor<B>  // (N,G·D)
     let o: Tensor<B>  // (N,H·D)
     let logSumExp: Tensor<B>  // (N,H)
-    let branches: (q: LoRALinear<B>.Cache, k: LoRALinear<B>.Cache, v: LoRALinear<B>.Cache, o: LoRALinear<B>.Cache)
+    let thin: Thin
+  }
+
+  /// What the branches keep: N·ranks scalars.
+  public struct Thin {
+    let q, k, v, o: LoRALinear<B>.Cache
   }
 
   /// Attention from its four projections; `dropout` is each adapter's, of what its branches read.
@@ -69,10 +74,24 @@ public struct Attention<B: Backend> {
   public func forward(_ x: Tensor<B>, _ batch: PackedBatch<B>, _ run: Run<B>, earlier: KeyValueCache<B>? = nil) -> (
     y: Tensor<B>, cache: Cache
   ) {
-    let input = inputDropout.forward(x, batch, run)
-    var (qs, qCache) = q.forward(input, batch, run)  // (N,H·D)
-    var (ks, kCache) = k.forward(input, batch, run)  // (N,G·D)
-    var (vs, vCache) = v.forward(input, batch, run)  // (N,G·D)
+    forward(x, keeping: nil, batch, run, earlier: earlier)
+  }
+
+  /// The same again, but for what the branches have kept.
+  public func forward(_ x: Tensor<B>, keeping thin: Thin, _ batch: PackedBatch<B>, _ run: Run<B>) -> (y: Tensor<B>, cache: Cache) {
+    forward(x, keeping: thin, batch, run, earlier: nil)
+  }
+
+  private func forward(_ x: Tensor<B>, keeping kept: Thin?, _ batch: PackedBatch<B>, _ run: Run<B>, earlier: KeyValueCache<B>?) -> (
+    y: Tensor<B>, cache: Cache
+  ) {
+    func input(_ dropout: InputDropout<B>, _ x: Tensor<B>) -> LoRAInput<B> {
+      kept == nil ? dropout.forward(x, batch, run) : LoRAInput(x: x, u: [])
+    }
+    let xs = input(inputDropout, x)
+    var (qs, qCache) = q.forward(xs, batch, run, kept: kept?.q)  // (N,H·D)
+    var (ks, kCache) = k.forward(xs, batch, run, kept: kept?.k)  // (N,G·D)
+    var (vs, vCache) = v.forward(xs, batch, run, kept: kept?.v)  // (N,G·D)
     qs = rotary.forward(consume qs, batch, run)
     ks = rotary.forward(consume ks, batch, run)
     run.hook(&qs, path, "q_proj.rotated.output", "q turned by its position")
@@ -80,10 +99,13 @@ public struct Attention<B: Backend> {
     if let earlier { (ks, vs) = earlier.append(keys: ks, values: vs, batch, run) }  // (all rows kept,G·D) each
     var (os, logSumExp) = run.backend.attention(qs, ks, vs, batch.plan, form)  // (N,H·D), (N,H)
     run.hook(&os, path, "o_proj.input", "o_i = Σ_j P_ij v_j,  P = softmax(σ q kᵀ)")
-    var (y, oCache) = o.forward(outputDropout.forward(os, batch, run), batch, run)  // (N,C)
+    var (y, oCache) = o.forward(input(outputDropout, os), batch, run, kept: kept?.o)  // (N,C)
     run.hook(&y, path, "output", "y = o Woᵀ + b + s h Bᵀ")
-    return (y, Cache(q: qs, k: ks, v: vs, o: os, logSumExp: logSumExp, branches: (qCache, kCache, vCache, oCache)))
+    return (y, Cache(q: qs, k: ks, v: vs, o: os, logSumExp: logSumExp, thin: Thin(q: qCache, k: kCache, v: vCache, o: oCache)))
   }
+
+  /// What the branches keep.
+  public func thin(_ cache: Cache) -> Thin { cache.thin }
 
   /// dy (N,C) → dx (N,C), x being what forward read.
   ///
@@ -92,7 +114,7 @@ public struct Attention<B: Backend> {
     var dy = dy
     run.hook(gradient: &dy, path, "output")
     // Apart from here on, so that each tensor is given back after its last use.
-    let (qs, ks, vs, os, logSumExp, branches) = (cache.q, cache.k, cache.v, cache.o, cache.logSumExp, cache.branches)
+    let (qs, ks, vs, os, logSumExp, branches) = (cache.q, cache.k, cache.v, cache.o, cache.logSumExp, cache.thin)
     _ = consume cache
     // forward: y = o Woᵀ
     var oGradient = outputDropout.noGradient

@@ -58,13 +58,21 @@ public struct DenseBranches<B: Backend> {
     _ base1: inout Tensor<B>, _ base3: inout Tensor<B>, rows: Range<Int>, _ input: LoRAInput<B>, _ frozen: GatedLinears<B>,
     _ batch: PackedBatch<B>, _ run: Run<B>
   ) -> (h: Tensor<B>, cache: Cache) {
-    let t1 = gate?.forward(input, into: &base1, rows: rows, run)  // (n,r)  A1 u; a = base1 + s B1 t1
-    run.hook(rows: rows, of: &base1, path, "gate_proj.output", "a = W1 x + b1 + s B1 A1 u")
-    let t3 = up?.forward(input, into: &base3, rows: rows, run)  // (n,r)  A3 u; c = base3 + s B3 t3
-    run.hook(rows: rows, of: &base3, path, "up_proj.output", "c = W3 x + b3 + s B3 A3 u")
+    let (t1, t3) = (gate?.low(input, run), up?.low(input, run))  // (n,r)  A1 u, A3 u
+    addInputs(t1, t3, &base1, &base3, rows: rows, run)
     let h = hidden(base1.rows(rows), base3.rows(rows), frozen, run)  // (n,F)
     let t2 = down.map { run.backend.matmul(masked(h, batch, run), $0.a.value.T) }  // (n,r)  A2 g
     return (h, Cache(t1: t1, t3: t3, t2: t2))
+  }
+
+  /// Turns base1 and base3 into a and c on the adapter's rows, (n,F).
+  func addInputs(
+    _ t1: Tensor<B>?, _ t3: Tensor<B>?, _ base1: inout Tensor<B>, _ base3: inout Tensor<B>, rows: Range<Int>, _ run: Run<B>
+  ) {
+    if let gate, let t1 { gate.addOutput(t1, into: &base1, rows: rows, run) }  // a = base1 + s B1 t1
+    run.hook(rows: rows, of: &base1, path, "gate_proj.output", "a = W1 x + b1 + s B1 A1 u")
+    if let up, let t3 { up.addOutput(t3, into: &base3, rows: rows, run) }  // c = base3 + s B3 t3
+    run.hook(rows: rows, of: &base3, path, "up_proj.output", "c = W3 x + b3 + s B3 A3 u")
   }
 
   /// y += s B2 t2 on the adapter's rows.

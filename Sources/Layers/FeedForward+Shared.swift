@@ -21,12 +21,7 @@ extension FeedForward {
     v: [Tensor<B>], cache: SharedCache
   ) {
     let x = input.x.rows(Group.shared(parts).rows)
-    var base1 = frozen.gate.forward(x, run)  // (N,F)  W1 x + b1
-    var base3 = frozen.up.forward(x, run)  // (N,F)  W3 x + b3
-    if hasMixture(parts) {
-      run.hook(&base1, path, "gate_proj.base.output", "W1 x + b1")
-      run.hook(&base3, path, "up_proj.base.output", "W3 x + b3")
-    }
+    var (base1, base3) = bases(x, parts, run)
     var (v, middles): ([Tensor<B>], [Middle]) = ([], [])
     for part in parts {
       let rows = relative(part, parts)
@@ -45,6 +40,26 @@ extension FeedForward {
       }
     }
     return (v, SharedCache(base1: base1, base3: base3, parts: middles))
+  }
+
+  private func bases(_ x: Tensor<B>, _ parts: [Part], _ run: Run<B>) -> (base1: Tensor<B>, base3: Tensor<B>) {
+    var base1 = frozen.gate.forward(x, run)  // (N,F)  W1 x + b1
+    var base3 = frozen.up.forward(x, run)  // (N,F)  W3 x + b3
+    if hasMixture(parts) {
+      run.hook(&base1, path, "gate_proj.base.output", "W1 x + b1")
+      run.hook(&base3, path, "up_proj.base.output", "W3 x + b3")
+    }
+    return (base1, base3)
+  }
+
+  /// The cache from x (N,C) and what the parts have kept: two products, and what dense branches add to them.
+  func cacheShared(_ x: Tensor<B>, keeping middles: [Middle], _ parts: [Part], _ run: Run<B>) -> SharedCache {
+    var (base1, base3) = bases(x.rows(Group.shared(parts).rows), parts, run)
+    for (part, middle) in zip(parts, middles) {
+      guard case (.dense(let branches), .dense(let kept)) = (part.layer, middle) else { continue }
+      branches.addInputs(kept.t1, kept.t3, &base1, &base3, rows: relative(part, parts), run)  // (n,F)  + s B1 t1, + s B3 t3
+    }
+    return SharedCache(base1: base1, base3: base3, parts: middles)
   }
 
   /// y of the parts' rows, (N,C).

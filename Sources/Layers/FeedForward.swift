@@ -34,6 +34,11 @@ public struct FeedForward<B: Backend> {
     let parts: [PartCache]
   }
 
+  /// Of each part what has no rows of F numbers: routing and what branches keep; nothing of experts that run by themselves.
+  public struct Thin {
+    let parts: [[Middle]?]
+  }
+
   enum PartCache {
     case shared(SharedCache)
     case sharedGateUp(Router<B>.Cache, LoRAExperts<B>.SharedGateUpCache)
@@ -67,11 +72,18 @@ public struct FeedForward<B: Backend> {
     return (y, Cache(parts: caches))
   }
 
-  /// The cache alone, formed again from x: what `forward` keeps, without the last product and the sums behind it.
-  public func cache(_ x: Tensor<B>, _ batch: PackedBatch<B>, _ run: Run<B>) -> Cache {
-    guard groups(batch).count == 1, case .shared(let parts)? = groups(batch).first else { return forward(x, batch, run).cache }
-    let input = inputDropout.forward(x, batch, run)
-    return Cache(parts: [.shared(forwardHidden(parts, input, batch, run).cache)])
+  /// What has no rows of F numbers.
+  public func thin(_ cache: Cache) -> Thin {
+    Thin(parts: cache.parts.map { if case .shared(let cache) = $0 { cache.parts } else { nil } })
+  }
+
+  /// The cache alone: without routing, branches and the product with W2 where rows share the frozen products.
+  public func cache(_ x: Tensor<B>, keeping thin: Thin, _ batch: PackedBatch<B>, _ run: Run<B>) -> Cache {
+    Cache(
+      parts: zip(groups(batch), thin.parts).map { group, middles in
+        if case .shared(let parts) = group, let middles { return .shared(cacheShared(x, keeping: middles, parts, run)) }
+        return forward(group, inputDropout.forward(x, batch, run), batch, run).1
+      })
   }
 
   /// dy (N,C) → dx (N,C), x being what forward read.

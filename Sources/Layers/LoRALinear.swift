@@ -36,9 +36,12 @@ public struct LoRALinear<B: Backend> {
   }
 
   /// y = x Wᵀ + b, + s h Bᵀ on each adapter's rows: (N,I) → (N,O).
-  public func forward(_ input: LoRAInput<B>, _ batch: PackedBatch<B>, _ run: Run<B>) -> (y: Tensor<B>, cache: Cache) {
+  ///
+  /// - Parameter kept: h where it was formed before, and u is not read.
+  public func forward(_ input: LoRAInput<B>, _ batch: PackedBatch<B>, _ run: Run<B>, kept: Cache? = nil) -> (y: Tensor<B>, cache: Cache) {
     var y = linear.forward(input.x, run)  // (N,O)  x Wᵀ + b
-    let h = branches.map { $0.forward(input, into: &y, rows: batch.rows(of: $0.adapter), run) }  // (n,r) each; + s h Bᵀ
+    let h = kept?.h ?? branches.map { $0.low(input, run) }  // (n,r) each
+    for (branch, h) in zip(branches, h) { branch.addOutput(h, into: &y, rows: batch.rows(of: branch.adapter), run) }  // + s h Bᵀ
     run.hook(&y, path, "output", "y = x Wᵀ + b + s h Bᵀ,  h = u Aᵀ")
     return (y, Cache(h: h))
   }
@@ -79,11 +82,14 @@ public struct LoRABranch<B: Backend> {
     self.scale = scale
   }
 
-  /// h = u Aᵀ: (n,r); adds s h Bᵀ to the adapter's rows of y.
-  func forward(_ input: LoRAInput<B>, into y: inout Tensor<B>, rows: Range<Int>, _ run: Run<B>) -> Tensor<B> {
-    let h = run.backend.matmul(input.u[adapter], a.value.T)  // (n,r)  u Aᵀ
+  /// h of the adapter's rows.
+  func low(_ input: LoRAInput<B>, _ run: Run<B>) -> Tensor<B> {
+    run.backend.matmul(input.u[adapter], a.value.T)  // (n,r)  h = u Aᵀ
+  }
+
+  /// Adds what comes of h to the adapter's rows of y.
+  func addOutput(_ h: Tensor<B>, into y: inout Tensor<B>, rows: Range<Int>, _ run: Run<B>) {
     run.backend.addProduct(scale, h, b.value.T, into: &y, rows: rows)  // (n,O)  + s h Bᵀ
-    return h
   }
 
   /// Adds to the gradients of A, of B and of the adapter's u, from dy (n,O) in its rows.

@@ -12,20 +12,38 @@ public protocol StreamLayer<B> {
   associatedtype B: Backend
   /// What backward needs.
   associatedtype Cache
+  /// What of it is kept where the rest is formed again: what has no rows of C or F numbers. Nothing, if a layer does not say.
+  associatedtype Thin = Void
 
   /// Module path: `model.layers.3.self_attn`.
   var path: String { get }
   /// (N,C) → (N,C); `earlier` as for ``Attention``, which alone reads it.
   func forward(_ x: Tensor<B>, _ batch: PackedBatch<B>, _ run: Run<B>, earlier: KeyValueCache<B>?) -> (y: Tensor<B>, cache: Cache)
-  /// The cache alone, formed again from x.
-  func cache(_ x: Tensor<B>, _ batch: PackedBatch<B>, _ run: Run<B>) -> Cache
+  /// What is kept of a cache.
+  func thin(_ cache: Cache) -> Thin
+  /// Forward again in backward, from what was kept: the same numbers, masks and replaced values.
+  func forward(_ x: Tensor<B>, keeping thin: Thin, _ batch: PackedBatch<B>, _ run: Run<B>) -> (y: Tensor<B>, cache: Cache)
+  /// The cache alone of that.
+  func cache(_ x: Tensor<B>, keeping thin: Thin, _ batch: PackedBatch<B>, _ run: Run<B>) -> Cache
   /// dy (N,C) → dx (N,C); x (N,C) is what forward read.
   func backward(_ dy: Tensor<B>, _ x: Tensor<B>, _ cache: consuming Cache, _ batch: PackedBatch<B>, _ run: Run<B>) -> Tensor<B>
 }
 
 extension StreamLayer {
+  /// The whole forward.
+  public func forward(_ x: Tensor<B>, keeping thin: Thin, _ batch: PackedBatch<B>, _ run: Run<B>) -> (y: Tensor<B>, cache: Cache) {
+    forward(x, batch, run, earlier: nil)
+  }
+
   /// By the whole forward.
-  public func cache(_ x: Tensor<B>, _ batch: PackedBatch<B>, _ run: Run<B>) -> Cache { forward(x, batch, run, earlier: nil).cache }
+  public func cache(_ x: Tensor<B>, keeping thin: Thin, _ batch: PackedBatch<B>, _ run: Run<B>) -> Cache {
+    forward(x, keeping: thin, batch, run).cache
+  }
+}
+
+extension StreamLayer where Thin == Void {
+  /// Nothing.
+  public func thin(_ cache: Cache) {}
 }
 
 extension Attention: StreamLayer {}
@@ -71,16 +89,29 @@ public struct Normalized<Layer: StreamLayer> {
   ) {
     let normalized = pre.forward(x, run)  // (N,C)
     let (y, layerCache) = layer.forward(normalized.y, batch, run, earlier: earlier)  // (N,C)
+    return ended(y, x, normalized, layerCache, run)
+  }
+
+  /// The same again, from what the layer has kept.
+  public func forward(_ x: Tensor<B>, keeping thin: Layer.Thin, _ batch: PackedBatch<B>, _ run: Run<B>) -> (y: Tensor<B>, cache: Cache) {
+    let normalized = pre.forward(x, run)  // (N,C)
+    let (y, layerCache) = layer.forward(normalized.y, keeping: thin, batch, run)  // (N,C)
+    return ended(y, x, normalized, layerCache, run)
+  }
+
+  /// The cache alone of that.
+  public func cache(_ x: Tensor<B>, keeping thin: Layer.Thin, _ batch: PackedBatch<B>, _ run: Run<B>) -> Cache {
+    if post != nil { return forward(x, keeping: thin, batch, run).cache }  // the norm behind the layer needs its result
+    let normalized = pre.forward(x, run)  // (N,C)
+    return Cache(x: x, pre: kept(normalized, run), layer: layer.cache(normalized.y, keeping: thin, batch, run), post: nil)
+  }
+
+  private func ended(
+    _ y: Tensor<B>, _ x: Tensor<B>, _ normalized: (y: Tensor<B>, cache: RMSNorm<B>.Cache), _ layerCache: Layer.Cache, _ run: Run<B>
+  ) -> (y: Tensor<B>, cache: Cache) {
     guard let post else { return (y, Cache(x: x, pre: kept(normalized, run), layer: layerCache, post: nil)) }
     let (p, postCache) = post.forward(y, run)  // (N,C)
     return (p, Cache(x: x, pre: kept(normalized, run), layer: layerCache, post: postCache))
-  }
-
-  /// The cache alone, formed again from x.
-  public func cache(_ x: Tensor<B>, _ batch: PackedBatch<B>, _ run: Run<B>) -> Cache {
-    if post != nil { return forward(x, batch, run).cache }  // the norm behind the layer needs its result
-    let normalized = pre.forward(x, run)  // (N,C)
-    return Cache(x: x, pre: kept(normalized, run), layer: layer.cache(normalized.y, batch, run), post: nil)
   }
 
   private func kept(_ normalized: (y: Tensor<B>, cache: RMSNorm<B>.Cache), _ run: Run<B>) -> (y: Tensor<B>, cache: RMSNorm<B>.Cache)? {

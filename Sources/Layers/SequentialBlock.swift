@@ -21,6 +21,12 @@ public struct SequentialBlock<B: Backend>: DecoderBlock {
     let feedForward: Normalized<FeedForward<B>>.Cache
   }
 
+  /// What the layers keep where the rest is formed again.
+  public struct Thin {
+    let attention: Attention<B>.Thin
+    let feedForward: FeedForward<B>.Thin
+  }
+
   /// A block of its two halves.
   public init(path: String, attention: Normalized<Attention<B>>, feedForward: Normalized<FeedForward<B>>) {
     self.path = path
@@ -38,17 +44,24 @@ public struct SequentialBlock<B: Backend>: DecoderBlock {
   public func forward(_ x: Tensor<B>, _ batch: PackedBatch<B>, _ run: Run<B>, earlier: KeyValueCache<B>? = nil) -> (
     y: Tensor<B>, cache: Cache
   ) {
-    let (z, attentionCache) = residual(x, batch, run, earlier: earlier)  // (N,C)
+    var (z, attentionCache) = attention.forward(x, batch, run, earlier: earlier)  // (N,C)
+    addResidual(x, to: &z, run)
     var (y, feedForwardCache) = feedForward.forward(z, batch, run, earlier: nil)  // (N,C)
     run.backend.add(1, z, into: &y)  // (N,C)  z + feedForward
     run.hook(&y, path, "output", "y = z + feedForward(norm₂(z))")
     return (y, Cache(attention: attentionCache, feedForward: feedForwardCache))
   }
 
+  /// What the layers keep.
+  public func thin(_ cache: Cache) -> Thin {
+    Thin(attention: attention.layer.thin(cache.attention.layer), feedForward: feedForward.layer.thin(cache.feedForward.layer))
+  }
+
   /// The same up to what the feed-forward keeps.
-  public func cache(_ x: Tensor<B>, _ batch: PackedBatch<B>, _ run: Run<B>) -> Cache {
-    let (z, attentionCache) = residual(x, batch, run, earlier: nil)
-    return Cache(attention: attentionCache, feedForward: feedForward.cache(z, batch, run))
+  public func cache(_ x: Tensor<B>, keeping thin: Thin, _ batch: PackedBatch<B>, _ run: Run<B>) -> Cache {
+    var (z, attentionCache) = attention.forward(x, keeping: thin.attention, batch, run)  // (N,C)
+    addResidual(x, to: &z, run)
+    return Cache(attention: attentionCache, feedForward: feedForward.cache(z, keeping: thin.feedForward, batch, run))
   }
 
   /// dy (N,C) → dx (N,C), in place where nobody else holds dy.
@@ -64,12 +77,9 @@ public struct SequentialBlock<B: Backend>: DecoderBlock {
     return attention.backwardOfSum(consume dx, consume attentionCache, batch, run)  // (N,C)
   }
 
-  private func residual(_ x: Tensor<B>, _ batch: PackedBatch<B>, _ run: Run<B>, earlier: KeyValueCache<B>?) -> (
-    z: Tensor<B>, cache: Normalized<Attention<B>>.Cache
-  ) {
-    var (z, cache) = attention.forward(x, batch, run, earlier: earlier)  // (N,C)
-    run.backend.add(1, x, into: &z)  // (N,C)  x + attention
+  /// z = x + attention, from attention (N,C).
+  private func addResidual(_ x: Tensor<B>, to z: inout Tensor<B>, _ run: Run<B>) {
+    run.backend.add(1, x, into: &z)
     run.hook(&z, path, "residual.output", "z = x + attention(norm₁(x))")
-    return (z, cache)
   }
 }
