@@ -34,6 +34,11 @@ public struct ByteBlocks<B: Backend> {
     scales = backend.zeros(Shape((shape.count + Self.blockCount - 1) / Self.blockCount))
   }
 
+  /// Numbers whose codes and scales are there.
+  public init(_ shape: Shape, codes: Tensor<B>, scales: Tensor<B>, map: Tensor<B>, isSigned: Bool) {
+    (self.shape, self.codes, self.scales, self.map, self.isSigned) = (shape, codes, scales, map, isSigned)
+  }
+
   private static func codeScalars(_ count: Int) -> Int {
     let size = MemoryLayout<B.Scalar>.size
     return (count + size - 1) / size
