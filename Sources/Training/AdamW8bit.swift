@@ -33,6 +33,8 @@ public struct AdamW8bit<B: Backend>: Optimizer {
       } else {
         func zeros(_ map: Tensor<B>, isSigned: Bool) -> ByteBlocks<B> { ByteBlocks(parameter.shape, map, isSigned: isSigned, on: backend) }
         moments8.append(Moments(parameter: parameter, m: zeros(signed, isSigned: true), v: zeros(unsigned, isSigned: false)))
+        // What a step decodes finds its memory in the pool, the first one too.
+        withExtendedLifetime((backend.empty(parameter.shape), backend.empty(parameter.shape))) {}
       }
     }
   }

@@ -5,7 +5,8 @@ import Tensors
 import TestModels
 import Testing
 import Traces
-import Training
+
+@testable import Training
 
 /// Moments in 8 bits against bitsandbytes' own AdamW8bit: `Fixtures/bitsandbytes/make.py`.
 @Suite struct AdamW8bitTests {
@@ -145,6 +146,25 @@ import Training
     parameter.gradient = random("h")
     optimizer.step(2)
     #expect(try state() != before)
+  }
+
+  /// Moments that a step forms in whole precision find their room in the pool.
+  @Test(arguments: [TrainingRecipe.OptimizerName.adamw, .adamw8bit])
+  func theFirstStepBehindTheWarmUpAllocatesNothing(_ optimizer: TrainingRecipe.OptimizerName) throws {
+    let place = try TrainingCase()
+    var recipe = place.recipe
+    (recipe.optimizer, recipe.rank, recipe.experts) = (optimizer, 256, 8)  // more than its activations
+    let backend = CPUFloat(threads: 1)
+    let run = try TrainingRun(recipe, on: backend)
+    try run.prepare()
+    let training = TrainingStep(run.decoder, keys: [RandomKey(seed: recipe.ownSeed)], clips: [recipe.clip], on: backend)
+    try training.warmUp(run.longestMicroBatches(on: backend), microBatches: run.mostMicroBatches)
+    run.isWarm = true
+    #expect(run.decoder.parameters.contains { $0.shape.count >= AdamW8bit<CPUFloat>.leastCount })
+    let before = backend.counters
+    try run.run(shouldStop: { true })
+    let spent = backend.counters - before
+    #expect(run.step == 1 && spent.poolMisses == 0 && spent.sharedCopies == 0 && spent.waits == 1, "\(spent)")
   }
 
   /// A run goes on to the same bits, and its moments take less memory.
