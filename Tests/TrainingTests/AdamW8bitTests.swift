@@ -56,7 +56,7 @@ import Traces
       return Parameter<CPUFloat>(name, backend.upload(try floats(before), Shape(shape[0], shape[1])), on: backend)
     }
     var optimizer = AdamW8bit(parameters, learningRate: 0.01, weightDecay: 0.1, on: backend)
-    if step > 1 { try optimizer.restore { try state($0, $1, after: step - 1, on: backend) } }
+    if step > 1 { try optimizer.restore { try state($0, $1, $2, after: step - 1, on: backend) } }
     let before = Dictionary(uniqueKeysWithValues: optimizer.moments.map { ($0.name, $0.value) })
     for parameter in parameters {
       let factor: Float = [1, -0.5, 2, 0.25, 1][step - 1]
@@ -114,13 +114,10 @@ import Traces
   private func code(_ x: Float, _ middles: [Float]) -> UInt8 { UInt8(middles.firstIndex { x <= $0 } ?? 255) }
 
   /// A moment of the fixture as ``AdamW8bit`` keeps it.
-  private func state(_ name: String, _ shape: Shape, after step: Int, on backend: CPUFloat) throws -> Tensor<CPUFloat> {
-    if name.hasSuffix(".scales") { return backend.upload(try floats("\(step).\(name.dropLast())"), shape) }
-    if !name.hasSuffix(".codes") { return backend.upload(try floats("\(step).\(name)"), shape) }
-    let codes = try bytes("\(step).\(name.dropLast(6))")
-    let words = codes + Array(repeating: 0, count: 4 * shape.count - codes.count)
-    return backend.upload(
-      words.withUnsafeBytes { raw in (0..<shape.count).map { raw.loadUnaligned(fromByteOffset: 4 * $0, as: Float.self) } }, shape)
+  private func state(_ name: String, _ shape: Shape, _ isBytes: Bool, after step: Int, on backend: CPUFloat) throws -> Tensor<CPUFloat> {
+    if isBytes { return try CheckpointWeights(file, on: backend).bytes("\(step).\(name.dropLast(".codes".count))", shape) }
+    let values = try floats("\(step).\(name.hasSuffix(".scales") ? String(name.dropLast()) : name)")
+    return backend.upload(values, shape)
   }
 
   private func expect(_ found: [Float], _ expected: [Float], within bounds: [Double], _ name: String) {
@@ -158,6 +155,29 @@ import Traces
     func x(_ start: [Float]) -> [Double] {
       zip(start, sizes).map { Self.rounding.bound(6, of: Double(abs($0))) + Self.rounding.bound(29, of: $1) }
     }
+  }
+
+  @Test(arguments: [("m.x.codes", ElementType.float32, [70, 64]), ("v.x.codes", .uint8, [64, 70]), ("m.x.scales", .uint8, [18])])
+  func aMomentOfAnotherTypeOrShapeIsRefused(_ name: String, _ type: ElementType, _ shape: [Int]) throws {
+    let place = try TrainingCase()
+    let backend = CPUFloat(threads: 1)
+    var optimizer = AdamW8bit([Parameter("x", backend.zeros(Shape(70, 64)), on: backend)], learningRate: 0.1, on: backend)
+    let entries = try optimizer.moments.map { moment in
+      moment.name == name
+        ? try TensorEntry(name: name, elementType: type, shape: shape)
+        : try TensorEntry(
+          name: moment.name, elementType: moment.bytes == nil ? .float32 : .uint8, shape: (moment.bytes ?? moment.value.shape).sizes)
+    }
+    let path = place.folder + "/moments.safetensors"
+    try SafetensorsWriter.write(to: path, entries: entries) { entry, emit in
+      try [UInt8](repeating: 0, count: entry.byteCount).withUnsafeBytes { try emit($0) }
+    }
+    let file = CheckpointWeights(try Safetensors(path: path), on: backend)
+    let error = try #require(
+      #expect(throws: CheckpointError.self) {
+        try optimizer.restore { try $2 ? file.bytes($0, $1) : file.tensor($0, $1, .constant(0)) }
+      })
+    #expect(error.place == .tensor(name) && error.found.contains("\(type)"), "\(error)")
   }
 
   /// A step that is not finite changes nothing, also of what is kept in few bits.
@@ -211,6 +231,16 @@ import Traces
     try place.run(recipe, out: place.out, resumes: true)
     for file in ["/adapter_model.safetensors", "/checkpoint-9/optimizer.safetensors"] {
       #expect(try place.bytes(place.out + file) == place.bytes(place.folder + "/whole" + file), "\(file)")
+    }
+    // In the file of a checkpoint codes are what they are, in the parameter's shape.
+    let moments = try Safetensors(path: place.out + "/checkpoint-9/optimizer.safetensors")
+    let large = whole.decoder.parameters.filter { $0.shape.count >= AdamW8bit<CPUFloat>.leastCount }
+    #expect(!large.isEmpty)
+    for parameter in large {
+      for moment in ["m", "v"] {
+        let codes = try #require(moments.entry("\(moment).\(parameter.name).codes"))
+        #expect(codes.elementType == .uint8 && codes.shape == parameter.shape.sizes)
+      }
     }
     let held = 0
     let few = try whole.memoryPlan(held: held).added

@@ -35,7 +35,8 @@ extension Naive {
     return result
   }
 
-  /// The code of x in units of its block's scale s: the place of the nearest value of the map, the lower one of two; 0 for s = 0 and for NaN.
+  /// The code of x in units of its block's scale s: the place of the nearest value of the map, the lower one of two; 0 for s = 0 and for
+  /// NaN.
   public static func code(of x: Double, scale s: Double, _ map: [Double]) -> Int {
     if s == 0 { return 0 }
     return map.indices.min { abs(map[$0] - x / s) < abs(map[$1] - x / s) } ?? 0
