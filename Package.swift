@@ -170,7 +170,7 @@ let package = Package(
     .testTarget(name: "SteppingTests", dependencies: ["CPUBackend", "Stepping", "Traces", "Training", "Conformance", "TestModels"]),
     .testTarget(name: "ExplainingTests", dependencies: ["CPUBackend", "Explaining", "Stepping", "Traces", "TestModels"]),
     .testTarget(name: "CasesTests", dependencies: ["CPUBackend", "Checkpoints", "Decoders", "Layers", "Traces", "Conformance"]),
-    .testTarget(name: "ComparisonTests", dependencies: ["Checkpoints", "Conformance", "Comparison", "Decoders"]),
+    .testTarget(name: "ComparisonTests", dependencies: ["CPUBackend", "Checkpoints", "Conformance", "Comparison", "Decoders"]),
     .testTarget(name: "GenerationTests", dependencies: ["CPUBackend", "Generation", "Conformance", "TestModels"]),
     .testTarget(name: "CollectivesTests", dependencies: ["Collectives"]),
     .testTarget(name: "EvaluationTests", dependencies: ["CPUBackend", "Evaluation", "TestModels"]),

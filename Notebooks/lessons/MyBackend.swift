@@ -35,9 +35,7 @@ final class MyBackend: Backend {
     }
   }
   func to(_ x: ByteBlocks<MyBackend>) -> ByteBlocks<Base> {
-    var y = ByteBlocks<Base>(x.shape, to(x.map), isSigned: x.isSigned, on: base)
-    (y.codes, y.scales) = (to(x.codes), to(x.scales))
-    return y
+    ByteBlocks(x.shape, codes: to(x.codes), scales: to(x.scales), map: to(x.map), isSigned: x.isSigned)
   }
   func to(_ r: R) -> Routing<Base> {
     Routing(

@@ -27,7 +27,7 @@ extension CPUBackend {
         nearest.middles.withUnsafeBufferPointer { middles in
           forByteBlocks(y) { block, range in
             var scale: Scalar = 0
-            for i in range where !(abs(xs[i]) <= scale) && !scale.isNaN { scale = abs(xs[i]) }
+            for i in range where !(abs(xs[i]) <= scale) && !scale.isNaN { scale = xs[i].isFinite ? abs(xs[i]) : .nan }
             scales[block] = scale
             if scale == 0 { return (codes + range.lowerBound).update(repeating: 0, count: range.count) }
             for i in range {

@@ -67,6 +67,23 @@ public final class CheckpointWeights<B: Backend>: WeightSource {
     try withValues(of: name, shape) { backend.freeze($0, $1, shape) }
   }
 
+  /// The bytes of this name, one after the other in the memory of scalars that mean nothing as such.
+  ///
+  /// - Throws: `CheckpointError` if they are missing, of another shape, or not U8.
+  public func bytes(_ name: String, _ shape: Shape) throws -> Tensor<B> {
+    let entry = try source.requiredEntry(name)
+    guard entry.elementType == .uint8, entry.shape == shape.sizes else {
+      throw CheckpointError(
+        file: source.file, place: .tensor(name), found: "dtype \(entry.elementType), shape \(entry.shape)",
+        expected: "dtype \(ElementType.uint8), shape \(shape.sizes)")
+    }
+    read.insert(name)
+    let size = MemoryLayout<B.Scalar>.size
+    var memory = [B.Scalar](repeating: 0, count: (shape.count + size - 1) / size)
+    try source.withBytes(of: name) { bytes in memory.withUnsafeMutableBytes { $0.copyMemory(from: bytes) } }
+    return backend.upload(memory, Shape(memory.count))
+  }
+
   /// What the file calls a tensor of the model.
   func fileName(_ name: String) -> String { layout?.name(name) ?? standIns[name] ?? name }
 

@@ -284,12 +284,6 @@ extension Backend {
   public func scratchBytes(rows: Int, _ weights: [Weight<Self>]) -> Int { 0 }
   /// That of the definitions.
   public var memoryUse: MemoryUse { MemoryUse(scalarBytes: MemoryLayout<Scalar>.size) }
-  /// A trap: no run over this backend has moments in 8 bits.
-  public func decoded(_ x: ByteBlocks<Self>) -> Tensor<Self> { trap("decoded: this backend keeps nothing in 8 bits") }
-  /// A trap.
-  public func encode(_ x: Tensor<Self>, into y: inout ByteBlocks<Self>, factor: Tensor<Self>?) {
-    trap("encode: this backend keeps nothing in 8 bits")
-  }
   /// Nothing, for a backend without a pool.
   public func endWarmUp() {}
   /// Nil: this backend runs the lines that one reads.

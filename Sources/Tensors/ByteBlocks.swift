@@ -5,8 +5,9 @@
 ///
 ///     x_i ≈ s_b map[c_i]      s_b = max |x_i|      c_i = the nearest to x_i / s_b in the map      b = i / 256
 ///
-/// A block of zeros has the scale 0 and, as there, the codes 0. The last block may be shorter. (On a GPU bitsandbytes gives a negative
-/// first moment that would become 0 the code below; on a processor it looks codes up in a table. Neither is done here.)
+/// A block of zeros has the scale 0 and, as there, the codes 0; one with a number that is not finite has the scale NaN. The last block may
+/// be shorter. (On a GPU bitsandbytes gives a negative first moment that would become 0 the code below; on a processor it looks codes up
+/// in a table. Neither is done here.)
 ///
 /// - Complexity: 1.016 bytes a number in single precision.
 public struct ByteBlocks<B: Backend> {
@@ -32,6 +33,11 @@ public struct ByteBlocks<B: Backend> {
     (self.map, self.isSigned) = (map, isSigned)
     codes = backend.zeros(Shape(Self.codeScalars(shape.count)))
     scales = backend.zeros(Shape((shape.count + Self.blockCount - 1) / Self.blockCount))
+  }
+
+  /// Numbers whose codes and scales are there.
+  public init(_ shape: Shape, codes: Tensor<B>, scales: Tensor<B>, map: Tensor<B>, isSigned: Bool) {
+    (self.shape, self.codes, self.scales, self.map, self.isSigned) = (shape, codes, scales, map, isSigned)
   }
 
   private static func codeScalars(_ count: Int) -> Int {

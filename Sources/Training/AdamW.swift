@@ -25,7 +25,7 @@ public struct AdamW<B: Backend>: Optimizer {
   }
 
   /// `m.<parameter>` and `v.<parameter>`.
-  public var moments: [(name: String, value: Tensor<B>)] { zip(m.named("m."), v.named("v.")).flatMap { [$0, $1] } }
+  public var moments: [Moment<B>] { zip(m.named("m."), v.named("v.")).flatMap { [$0, $1] } }
 
   /// The moments of one parameter, in its shape.
   public func moments(of parameter: Parameter<B>) -> (first: Tensor<B>, second: Tensor<B>) {
@@ -33,7 +33,7 @@ public struct AdamW<B: Backend>: Optimizer {
   }
 
   /// See ``Optimizer/restore(_:)``.
-  public mutating func restore(_ moment: (_ name: String, _ shape: Shape) throws -> Tensor<B>) throws {
+  public mutating func restore(_ moment: (_ name: String, _ shape: Shape, _ isBytes: Bool) throws -> Tensor<B>) throws {
     try m.restore("m.", moment)
     try v.restore("v.", moment)
   }

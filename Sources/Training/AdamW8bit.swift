@@ -33,24 +33,34 @@ public struct AdamW8bit<B: Backend>: Optimizer {
       } else {
         func zeros(_ map: Tensor<B>, isSigned: Bool) -> ByteBlocks<B> { ByteBlocks(parameter.shape, map, isSigned: isSigned, on: backend) }
         moments8.append(Moments(parameter: parameter, m: zeros(signed, isSigned: true), v: zeros(unsigned, isSigned: false)))
+        // What a step decodes finds its memory in the pool, the first one too.
+        withExtendedLifetime((backend.empty(parameter.shape), backend.empty(parameter.shape))) {}
       }
     }
   }
 
-  /// `m.<parameter>.codes`, `m.<parameter>.scales`, and `v` alike; of a small parameter `m.<parameter>` and `v.<parameter>`.
-  public var moments: [(name: String, value: Tensor<B>)] {
-    moments8.flatMap { kept in
-      [("m." + kept.parameter.name, kept.m), ("v." + kept.parameter.name, kept.v)].flatMap { name, kept in
-        [(name + ".codes", kept.codes), (name + ".scales", kept.scales)]
+  /// `m.<parameter>.codes`, a byte a number, and `m.<parameter>.scales`, and `v` alike; of a small parameter `m.<parameter>` and
+  /// `v.<parameter>`.
+  public var moments: [Moment<B>] {
+    var moments: [Moment<B>] = []
+    for kept in moments8 {
+      for (name, kept) in [("m." + kept.parameter.name, kept.m), ("v." + kept.parameter.name, kept.v)] {
+        moments.append(Moment(name: name + ".codes", value: kept.codes, bytes: kept.shape))
+        moments.append(Moment(name: name + ".scales", value: kept.scales))
       }
-    } + moments32.flatMap { [("m.\($0.parameter.name)", $0.m), ("v.\($0.parameter.name)", $0.v)] }
+    }
+    for kept in moments32 {
+      moments.append(Moment(name: "m." + kept.parameter.name, value: kept.m))
+      moments.append(Moment(name: "v." + kept.parameter.name, value: kept.v))
+    }
+    return moments
   }
 
   /// See ``Optimizer/restore(_:)``.
-  public mutating func restore(_ moment: (_ name: String, _ shape: Shape) throws -> Tensor<B>) throws {
+  public mutating func restore(_ moment: (_ name: String, _ shape: Shape, _ isBytes: Bool) throws -> Tensor<B>) throws {
     func restore(_ name: String, _ kept: inout ByteBlocks<B>) throws {
-      kept.codes = try moment(name + ".codes", kept.codes.shape)
-      kept.scales = try moment(name + ".scales", kept.scales.shape)
+      kept.codes = try moment(name + ".codes", kept.shape, true)
+      kept.scales = try moment(name + ".scales", kept.scales.shape, false)
     }
     for i in moments8.indices {
       try restore("m." + moments8[i].parameter.name, &moments8[i].m)
@@ -58,8 +68,8 @@ public struct AdamW8bit<B: Backend>: Optimizer {
     }
     for i in moments32.indices {
       let parameter = moments32[i].parameter
-      moments32[i].m = try moment("m." + parameter.name, parameter.shape)
-      moments32[i].v = try moment("v." + parameter.name, parameter.shape)
+      moments32[i].m = try moment("m." + parameter.name, parameter.shape, false)
+      moments32[i].v = try moment("v." + parameter.name, parameter.shape, false)
     }
   }
 

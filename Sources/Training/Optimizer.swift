@@ -13,9 +13,22 @@ public protocol Optimizer<B> {
   /// - Complexity: a few operations for each arena, whatever the number of parameters.
   mutating func step(_ number: Int, factor: Tensor<B>?)
   /// What it keeps of each parameter, by name: all that a resumed run needs.
-  var moments: [(name: String, value: Tensor<B>)] { get }
+  var moments: [Moment<B>] { get }
   /// Takes up where another run stopped, from the value of every moment by name.
-  mutating func restore(_ moment: (_ name: String, _ shape: Shape) throws -> Tensor<B>) throws
+  mutating func restore(_ moment: (_ name: String, _ shape: Shape, _ isBytes: Bool) throws -> Tensor<B>) throws
+}
+
+/// What an optimizer keeps of a parameter.
+public struct Moment<B: Backend> {
+  /// What a checkpoint calls it.
+  public let name: String
+  /// The numbers, or memory in which bytes lie one after the other.
+  public let value: Tensor<B>
+  /// The shape of the bytes; nil of numbers.
+  public let bytes: Shape?
+
+  /// Numbers, or bytes of a shape.
+  public init(name: String, value: Tensor<B>, bytes: Shape? = nil) { (self.name, self.value, self.bytes) = (name, value, bytes) }
 }
 
 /// The parts of an arena that learn at one rate.
@@ -49,17 +62,17 @@ struct ArenaVectors<B: Backend> {
   }
 
   /// Each parameter's part, its name behind `prefix`.
-  func named(_ prefix: String) -> [(name: String, value: Tensor<B>)] {
-    parameters.map { (prefix + $0.name, part(of: $0)) }
+  func named(_ prefix: String) -> [Moment<B>] {
+    parameters.map { Moment(name: prefix + $0.name, value: part(of: $0)) }
   }
 
   /// A parameter's part.
   func part(of parameter: Parameter<B>) -> Tensor<B> { parameter.view(of: vectors[index(of: parameter)]) }
 
   /// Sets each parameter's part.
-  mutating func restore(_ prefix: String, _ value: (_ name: String, _ shape: Shape) throws -> Tensor<B>) throws {
+  mutating func restore(_ prefix: String, _ value: (_ name: String, _ shape: Shape, _ isBytes: Bool) throws -> Tensor<B>) throws {
     for parameter in parameters {
-      parameter.write(try value(prefix + parameter.name, parameter.shape), into: &vectors[index(of: parameter)])
+      parameter.write(try value(prefix + parameter.name, parameter.shape, false), into: &vectors[index(of: parameter)])
     }
   }
 

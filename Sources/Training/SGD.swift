@@ -24,10 +24,10 @@ public struct SGD<B: Backend>: Optimizer {
   }
 
   /// `momentum.<parameter>`.
-  public var moments: [(name: String, value: Tensor<B>)] { b.named("momentum.") }
+  public var moments: [Moment<B>] { b.named("momentum.") }
 
   /// See ``Optimizer/restore(_:)``.
-  public mutating func restore(_ moment: (_ name: String, _ shape: Shape) throws -> Tensor<B>) throws {
+  public mutating func restore(_ moment: (_ name: String, _ shape: Shape, _ isBytes: Bool) throws -> Tensor<B>) throws {
     try b.restore("momentum.", moment)
   }
 

@@ -72,14 +72,19 @@ public enum TrainingCheckpoint {
     }
   }
 
-  private static func write<B: Backend>(_ moments: [(name: String, value: Tensor<B>)], to path: String, on backend: B) throws {
+  private static func write<B: Backend>(_ moments: [Moment<B>], to path: String, on backend: B) throws {
     let type = MemoryLayout<B.Scalar>.size == 8 ? ElementType.float64 : .float32
-    let entries = try moments.map { try TensorEntry(name: $0.name, elementType: type, shape: $0.value.shape.sizes) }
-    var byName: [String: Tensor<B>] = [:]
-    for moment in moments { byName[moment.name] = moment.value }
+    let entries = try moments.map { moment in
+      try TensorEntry(
+        name: moment.name, elementType: moment.bytes == nil ? type : .uint8, shape: (moment.bytes ?? moment.value.shape).sizes)
+    }
+    var byName: [String: Moment<B>] = [:]
+    for moment in moments { byName[moment.name] = moment }
     try SafetensorsWriter.write(to: path, entries: entries, metadata: ["format": "mixlora"]) { entry, emit in
-      guard let value = byName[entry.name] else { return }
-      try backend.download(value).withUnsafeBytes { try emit($0) }
+      guard let moment = byName[entry.name] else { return }
+      try backend.download(moment.value).withUnsafeBytes { memory in
+        try emit(UnsafeRawBufferPointer(rebasing: memory.prefix(moment.bytes?.count ?? memory.count)))
+      }
     }
   }
 
@@ -167,7 +172,7 @@ public enum TrainingCheckpoint {
 
   /// Puts the values of a checkpoint into the parameters of one of its learners, and into its optimizer if it has one.
   ///
-  /// - Throws: `CheckpointError` for a missing, surplus or mis-shaped tensor.
+  /// - Throws: `CheckpointError` for a missing, surplus or mis-shaped tensor, or one of another type.
   public static func restore<B: Backend>(
     _ decoder: Decoder<B>, _ learner: Learner<B>, _ optimizer: inout (any Optimizer<B>)?, from folder: String, step: Int, on backend: B
   ) throws {
@@ -180,7 +185,9 @@ public enum TrainingCheckpoint {
     try values.finish()
     guard optimizer != nil else { return }
     let moments = CheckpointWeights(try Safetensors(path: "\(path)/\(momentsFile)"), on: backend)
-    try optimizer?.restore { try moments.tensor($0, $1, .constant(0)) }
+    try optimizer?.restore { name, shape, isBytes in
+      try isBytes ? moments.bytes(name, shape) : moments.tensor(name, shape, .constant(0))
+    }
     try moments.finish()
   }
 

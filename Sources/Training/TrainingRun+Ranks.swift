@@ -38,13 +38,13 @@ extension TrainingRun {
     for i in optimizers.indices {
       guard let moments = optimizers[i]?.moments else { continue }
       var byName: [String: Tensor<B>] = [:]
-      for (name, value) in moments {
-        var values = try backend.download(value)
+      for moment in moments {
+        var values = try backend.download(moment.value)
         try ranks.broadcast(&values)
-        byName[name] = backend.upload(values, value.shape)
+        byName[moment.name] = backend.upload(values, moment.value.shape)
       }
       guard ranks.rank > 0 else { continue }
-      try optimizers[i]?.restore { name, _ in
+      try optimizers[i]?.restore { name, _, _ in
         guard let value = byName[name] else { trap("no moment \(name)") }
         return value
       }

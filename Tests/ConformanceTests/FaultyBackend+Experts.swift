@@ -174,17 +174,16 @@ extension FaultyBackend {
     return (from(found.factor, "clipFactor"), from(found.norm, "clipFactor"))
   }
 
-  func decoded(_ x: ByteBlocks<FaultyBackend>) -> T {
-    var inner = ByteBlocks<Base>(x.shape, to(x.map), isSigned: x.isSigned, on: base)
-    (inner.codes, inner.scales) = (to(x.codes), to(x.scales))
-    return from(base.decoded(inner), "decoded")
-  }
+  func decoded(_ x: ByteBlocks<FaultyBackend>) -> T { from(base.decoded(to(x)), "decoded") }
 
   func encode(_ x: T, into y: inout ByteBlocks<FaultyBackend>, factor: T?) {
-    var inner = ByteBlocks<Base>(y.shape, to(y.map), isSigned: y.isSigned, on: base)
-    (inner.codes, inner.scales) = (to(y.codes), to(y.scales))
+    var inner = to(y)
     base.encode(to(x), into: &inner, factor: factor.map { to($0) })
     (y.codes, y.scales) = (from(inner.codes, "codes"), from(inner.scales, "encode"))
+  }
+
+  private func to(_ x: ByteBlocks<FaultyBackend>) -> ByteBlocks<Base> {
+    ByteBlocks(x.shape, codes: to(x.codes), scales: to(x.scales), map: to(x.map), isSigned: x.isSigned)
   }
 
   func adamW(_ x: inout T, gradient: T, factor: T?, _ m: inout T, _ v: inout T, _ settings: AdamWSettings, range: Range<Int>?) {

@@ -23,9 +23,9 @@ import Training
     var lines: [[Metrics]]
   }
 
-  private static func train(_ recipes: [TrainingRecipe], out: String, _ ranks: any Collective) throws -> Outcome {
+  private static func train(_ recipes: [TrainingRecipe], out: String, resumes: Bool = false, _ ranks: any Collective) throws -> Outcome {
     let backend = CPUFloat(threads: 1)
-    let run = try TrainingRun(recipes, out: out, ranks: ranks, on: backend)
+    let run = try TrainingRun(recipes, out: out, resumes: resumes, ranks: ranks, on: backend)
     try run.run(clock: { 0 })
     return Outcome(values: try run.decoder.parameters.map { try backend.download($0.value) }, lines: run.learners.map(\.metrics))
   }
@@ -46,6 +46,33 @@ import Training
       }
       for file in ["mixed/adapter_model.safetensors", "plain/adapter_model.safetensors", "mixed/metrics.jsonl"] {
         #expect(try place.bytes("\(outs[0])/\(file)") == place.bytes("\(out)/\(file)"), "\(size) ranks: \(file)")
+      }
+    }
+  }
+
+  /// Every rank makes the same moments of the same gradients, and gets those of a checkpoint from the first.
+  @Test func momentsIn8BitsHaveTheBitsOfOneRankToo() throws {
+    let place = try TrainingCase()
+    var recipe = inFourParts(place)
+    (recipe.optimizer, recipe.rank) = (.adamw8bit, 64)
+    let recipes = [recipe]
+    let alone = try Self.train(recipes, out: place.folder + "/alone", Solo())
+    for size in 1...3 {
+      let out = "\(place.folder)/\(size)"
+      let stopped = ThreadRanks.run(size) { ranks in
+        let run = try TrainingRun(recipes, out: out, ranks: ranks, on: CPUFloat(threads: 1))
+        try run.run(clock: { 0 }, shouldStop: { run.step == 4 })
+        return run.step
+      }
+      for step in stopped { #expect(try step.get() == 4) }
+      let outcomes = ThreadRanks.run(size) { try Self.train(recipes, out: out, resumes: true, $0) }
+      #expect(outcomes.count == size)
+      for (rank, outcome) in outcomes.enumerated() {
+        let found = try outcome.get()
+        #expect(found.values == alone.values, "rank \(rank) of \(size)")
+      }
+      for file in ["adapter_model.safetensors", "checkpoint-9/optimizer.safetensors", "metrics.jsonl"] {
+        #expect(try place.bytes("\(out)/\(file)") == place.bytes("\(place.folder)/alone/\(file)"), "\(size) ranks: \(file)")
       }
     }
   }

@@ -44,7 +44,7 @@ struct byte_parts {
   real of[32];
 };
 
-/// The code of the value of the map that is nearest to x / scale, the lower one of two; 0 for a scale of 0.
+/// The code of the value of the map that is nearest to x / scale, the lower one of two; 0 for a scale of 0 and for NaN.
 __device__ __forceinline__ u16 nearest_code(real x, real scale, const real *map) {
   real value = x / scale;
   int low = 0, high = scale == 0 ? 0 : 255;  // the first code whose middle to the next the number is not above
@@ -56,17 +56,18 @@ __device__ __forceinline__ u16 nearest_code(real x, real scale, const real *map)
   return (u16)low;
 }
 
-__device__ __forceinline__ real magnitude(real x) { return x < 0 ? -x : x; }
+/// |x|, infinite for NaN too.
+__device__ __forceinline__ real magnitude(real x) { return !is_finite(x) ? mx_infinity() : x < 0 ? -x : x; }
 
-// A block of 128 threads a block of 256 numbers: scale = max |x|, and the code of each. A thread has two neighbours and stores both codes
-// at once, so that every word of 16 bits has one writer.
+// A block of 128 threads a block of 256 numbers: scale = max |x|, NaN if one is not finite, and the code of each. A thread has two
+// neighbours and stores both codes at once, so that every word of 16 bits has one writer.
 MX_KERNEL encode_bytes(const real *x, u16 *codes, real *scales, const real *map, i64 count, const real *factor) {
   MX_SHARED(byte_parts, parts);
   if (!is_finite(factor_of(factor))) return;  // all threads or none
   i64 i = (i64)blockIdx.x * 256 + 2 * threadIdx.x;
   real first = i < count ? x[i] : 0, second = i + 1 < count ? x[i + 1] : 0;
   real larger = magnitude(first) > magnitude(second) ? magnitude(first) : magnitude(second);
-  real scale = block_max(larger, parts.of);
+  real largest = block_max(larger, parts.of), scale = largest + (largest - largest);
   if (threadIdx.x == 0) scales[blockIdx.x] = scale;
   if (i >= count) return;
   u16 next = i + 1 < count ? nearest_code(second, scale, map) : (u16)0;

@@ -199,6 +199,12 @@ extension RoundingBackend {
 
   // MARK: Optimizers
 
+  func decoded(_ x: ByteBlocks<RoundingBackend>) -> Tensor<RoundingBackend> { rounded(exact.decoded(inner(x))) }
+  func encode(_ x: Tensor<RoundingBackend>, into y: inout ByteBlocks<RoundingBackend>, factor: Tensor<RoundingBackend>?) {
+    var lent = inner(y)
+    exact.encode(read(x), into: &lent, factor: factor.map { inner($0) })
+    (y.codes, y.scales) = (outer(lent.codes), rounded(lent.scales))
+  }
   func clipFactor(_ squaredNorm: Tensor<RoundingBackend>, loss: Tensor<RoundingBackend>, maximum: Double)
     -> (factor: Tensor<RoundingBackend>, norm: Tensor<RoundingBackend>)
   {

@@ -60,6 +60,10 @@ final class RoundingBackend<Exact: Backend & MatrixFactorizing>: Backend, Matrix
     }
   }
 
+  func inner(_ x: ByteBlocks<RoundingBackend>) -> ByteBlocks<Exact> {
+    ByteBlocks(x.shape, codes: inner(x.codes), scales: inner(x.scales), map: inner(x.map), isSigned: x.isSigned)
+  }
+
   func inner(_ plan: SequencePlan<RoundingBackend>) -> SequencePlan<Exact> {
     SequencePlan(offsets: plan.offsets, keyRows: plan.keyRows, onDevice: inner(plan.onDevice))
   }

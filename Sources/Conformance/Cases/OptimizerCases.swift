@@ -71,6 +71,19 @@ extension CaseList {
           try trial.expectExactly("x", trial.backend.decoded(kept), before)
         }
       }
+      for bad in [Double.nan, .infinity, -.infinity] {
+        for place in [0, 255, 256, 399] {  // the first and the last of a block, and one amid others
+          add("encode", "\(bad) at \(place) of 700 spoils its block alone, \(kind)", expectsNaN: true) { trial in
+            var x = numbers(700, isSigned, &trial.source)
+            x[place] = bad
+            var kept = blocks(700, isSigned, trial)
+            trial.backend.encode(trial.device(x), into: &kept, factor: nil)
+            let spoiled = x.indices.map { $0 / 256 == place / 256 ? .nan : x[$0] }
+            try trial.expectNaN("scales", kept.scales, where: Naive.blockScales(x))
+            try trial.expectNaN("x", trial.backend.decoded(kept), where: spoiled)
+          }
+        }
+      }
       add("encode", "zeros \(kind), before and behind") { trial in
         let zeros = [Double](repeating: 0, count: 300)
         var kept = blocks(300, isSigned, trial)

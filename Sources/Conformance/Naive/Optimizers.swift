@@ -35,14 +35,18 @@ extension Naive {
     return result
   }
 
-  /// The code of x in units of its block's scale s: the place of the nearest value of the map, the lower one of two; 0 for s = 0.
+  /// The code of x in units of its block's scale s: the place of the nearest value of the map, the lower one of two; 0 for s = 0 and for
+  /// NaN.
   public static func code(of x: Double, scale s: Double, _ map: [Double]) -> Int {
     if s == 0 { return 0 }
     return map.indices.min { abs(map[$0] - x / s) < abs(map[$1] - x / s) } ?? 0
   }
 
-  /// The largest magnitude of each block of 256 numbers.
+  /// The largest magnitude of each block of 256 numbers; NaN if one of them is not finite.
   public static func blockScales(_ x: [Double]) -> [Double] {
-    stride(from: 0, to: x.count, by: 256).map { first in x[first..<min(first + 256, x.count)].map(abs).max() ?? 0 }
+    stride(from: 0, to: x.count, by: 256).map { first in
+      let block = x[first..<min(first + 256, x.count)]
+      return block.allSatisfy(\.isFinite) ? block.map(abs).max() ?? 0 : .nan
+    }
   }
 }
