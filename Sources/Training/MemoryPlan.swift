@@ -53,7 +53,7 @@ extension TrainingRun {
       // What a process holds differs from run to run (0.6 MB of 40 were seen), and the number must serve the next one.
       let least = (chosen.total + held / 50 + 3_000_000) / 1_000_000 * 1_000_000
       throw SettingsError(
-        "\(setting: "memory") is \(budget) bytes, expected at least \(least): with all \(blocks) blocks recomputed the steps add \(chosen.added) to the \(held) that are held before the first one, more or less."
+        "\(setting: "memory") is \(budget) bytes, expected at least \(least): with all \(blocks) blocks recomputed the steps add \(chosen.added) to the \(held) that are held before the first one with what threads will need, a little more or less from run to run."
       )
     }
     return chosen

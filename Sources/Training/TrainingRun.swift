@@ -125,7 +125,7 @@ public final class TrainingRun<B: Backend> {
     memory = try common.memory == nil ? nil : memoryPlan(held: held?() ?? backend.counters.poolBytes)
     if let budget = common.memory, let memory {
       note(
-        "\(setting: "memory") \(budget) bytes: \(memory.recomputedBlocks) of \(memory.blocks) blocks are recomputed; \(memory.total) bytes by arithmetic, \(memory.held) of them held before the first step"
+        "\(setting: "memory") \(budget) bytes: \(memory.recomputedBlocks) of \(memory.blocks) blocks are recomputed; \(memory.total) bytes by arithmetic, \(memory.held) of them before the first step, with what threads will need"
       )
     }
   }
