@@ -177,6 +177,18 @@ import Testing
     #expect(all.output.contains("by the steps with 2 of 2 blocks recomputed"), "\(all.output)")
   }
 
+  @Test(arguments: [
+    (["--method", "lora"], "--experts does nothing: what is trained has no experts"), (["--momentum", "0.9"], "--momentum does nothing"),
+    (["--optimizer", "sgd", "--method", "lora", "--router-loss", "pooledTopK"], "--experts does nothing"),
+  ])
+  func anOptionThatNothingReadsIsRefusedByName(_ options: [String], _ words: String) throws {
+    let scratch = try Scratch()
+    let folder = try TrainingCase.folder(scratch)
+    let result = try Program.run(TrainingCase.arguments(folder, "run", "--steps", "1") + options)
+    #expect(result.code == 2 && result.error.contains(words), "\(result.code) \(result.error)")
+    #expect(!FileManager.default.fileExists(atPath: folder.path + "/run"))
+  }
+
   /// The least budget that a refusal names is taken, and kept: by a run whose steps add about as much as the process holds before.
   @Test(arguments: [1, 2]) func theBudgetThatARefusalNamesIsKept(_ threads: Int) throws {
     let scratch = try Scratch()

@@ -148,6 +148,7 @@ struct TrainCommand: ComputingCommand {
         throw UsageError(text.words)
       }
     }
+    if !resume { try refuseUnused(recipes) }  // a run goes on as it was started
     if let first = recipes.firstIndex(where: \.data.isEmpty) {
       guard let config, recipes.count > 1 else { throw UsageError(Self.missingData) }
       throw CheckpointError(
@@ -250,6 +251,20 @@ struct TrainCommand: ComputingCommand {
     ]
     if let name = given.first(where: \.1)?.0 {
       throw ValidationError("\(name) goes with an adapter; --method full trains the model's own weights.")
+    }
+  }
+
+  /// Options that no adapter of the run reads would be ignored.
+  private func refuseUnused(_ recipes: [TrainingRecipe]) throws {
+    if adapter == nil, recipes.allSatisfy({ $0.method == .lora }) {
+      let reason = "what is trained has no experts"
+      try branches.refuse(BranchOptions.ofExperts, because: reason)
+      for (name, isGiven) in [("--router-loss", routerLoss.isGiven), ("--router-coefficient", routerCoefficient.isGiven)] where isGiven {
+        throw ValidationError("\(name) does nothing: \(reason).")
+      }
+    }
+    if momentum.isGiven, recipes.allSatisfy({ $0.optimizer != .sgd }) {
+      throw ValidationError("--momentum does nothing: it is for --optimizer sgd.")
     }
   }
 
