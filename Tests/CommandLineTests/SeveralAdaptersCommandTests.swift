@@ -50,19 +50,21 @@ import Training
     }
   }
 
-  /// A mixture of four steps and a LoRA of two over the demo's model.
+  /// A mixture of four steps and a LoRA of two over the demo's model. The mixture's are SGD's: AdamW makes a step of full size of a
+  /// gradient that is nothing but rounding, and a router then decides otherwise together than alone.
   private func configuration(_ changes: (inout [JSON.Object]) -> Void = { _ in }) throws -> JSON {
     var adapters = try [
       #require(
         ([
-          "name": "swaps", "data": "data/train.jsonl", "lr": 0.01, "batch_size": 40, "num_epochs": 1, "r": 2, "lora_alpha": 4,
+          "name": "swaps", "data": "data/train.jsonl", "optim": "sgd", "momentum": 0.9, "lr": 0.5, "batch_size": 40, "num_epochs": 1,
+          "r": 2, "lora_alpha": 4,
           "lora_dropout": 0.05, "target_modules": ["q_proj", "up_proj", "down_proj"], "routing_strategy": "mixlora", "num_experts": 3,
         ] as JSON).objectValue),
       #require(
         ([
-          "name": "plain", "data": "few.jsonl", "lr": 0.02, "batch_size": 4, "micro_batch_size": 2, "num_epochs": 2, "r": 3,
+          "name": "plain", "data": "few.jsonl", "lr": 0.005, "batch_size": 4, "micro_batch_size": 2, "num_epochs": 2, "r": 3,
           "lora_alpha": 3,
-          "lora_dropout": 0.1, "target_modules": ["q_proj", "v_proj"], "optim": "sgd", "momentum": 0.9,
+          "lora_dropout": 0.1, "target_modules": ["q_proj", "v_proj"],
         ] as JSON).objectValue),
     ]
     changes(&adapters)
