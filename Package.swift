@@ -195,7 +195,7 @@ let package = Package(
 #endif
 
 /// `MIXLORA_ONLY=CUDABackendTests`: these targets and what they need, for whoever builds them again and again. A package has one bundle
-/// of all its tests, which is linked after every change.
+/// of all its tests, which is linked after every change; tests of the command line find the program beside it.
 if let names = Context.environment["MIXLORA_ONLY"] {
   var wanted: Set<String> = []
   var open = names.split(separator: ",").map(String.init)
@@ -205,7 +205,7 @@ if let names = Context.environment["MIXLORA_ONLY"] {
     for case .byNameItem(let name, _) in target.dependencies { open.append(name) }
   }
   package.targets.removeAll { !wanted.contains($0.name) }
-  package.products = []
+  package.products = wanted.contains("MixLoRACommand") ? [.executable(name: "mixlora", targets: ["MixLoRACommand"])] : []
 }
 
 // A section for each function, so that the linker can leave it out, and both cores; what computes little is made small.

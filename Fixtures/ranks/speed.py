@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """One process with two threads against two ranks of one core each: tokens a second, and what the exchange takes of a step.
 
-usage: speed.py MIXLORA MODEL DATA [--steps 6] [--turns 3] [--batch 8] [--accumulate 8] [--launcher mpirun]
+usage: speed.py MIXLORA MODEL DATA [--steps 6] [--turns 3] [--batch 8] [--accumulate 8] [--launcher mpirun] [--limit 3600]
 
 Both train a MixLoRA (rank 16, 8 experts, 2 a token, dropout 0.05, seven linears) on the same samples, in the same parts. They take turns. A
 run's figure is the median of its steps' tokens a second, the first step aside; the ratio is the median of the turns' ratios, since a machine
@@ -19,6 +19,7 @@ parser.add_argument("--turns", type=int, default=3)
 parser.add_argument("--batch", type=int, default=8)
 parser.add_argument("--accumulate", type=int, default=8)
 parser.add_argument("--launcher", default="mpirun")
+parser.add_argument("--limit", type=int, default=3600, help="seconds that a run may take")
 options = parser.parse_args()
 
 version = subprocess.run([options.launcher, "--version"], capture_output=True, text=True).stdout
@@ -33,10 +34,12 @@ with tempfile.TemporaryDirectory() as scratch:
         for number, (name, (launcher, threads)) in enumerate(contenders.items()):
             out = pathlib.Path(scratch) / f"{turn}-{number}"
             command = [
-                *launcher, options.mixlora, "train", "--model", options.model, "--data", options.data, "--out", str(out), "--steps",
+                "timeout", "--kill-after=10", str(options.limit), *launcher, options.mixlora, "train", "--model", options.model, "--data", options.data, "--out", str(out), "--steps",
                 str(options.steps), "--batch", str(options.batch), "--accumulate", str(options.accumulate), "--threads", str(threads),
                 "--quiet", "--json"]
             run = subprocess.run(command, capture_output=True, text=True)
+            if run.returncode in (124, 137):  # what timeout says
+                sys.exit(f"{name}: no end after {options.limit} s (--limit)\n{run.stderr}")
             if run.returncode != 0:
                 sys.exit(run.stderr)
             steps = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]

@@ -14,7 +14,7 @@ skip() { echo "not run: $1"; exit 77; }
 [ "$(id -u)" = 0 ] || skip "needs root"
 command -v ip >/dev/null || skip "needs iproute2"
 work=$(mktemp -d)
-one=mixlora-one-$$ two=mixlora-two-$$ limit=5 failed=0
+one=mixlora-one-$$ two=mixlora-two-$$ limit=5 most=1200 failed=0
 ip netns add "$one" 2>/dev/null || { rmdir "$work"; skip "may not make a network namespace"; }
 finish() {
   for space in "$one" "$two"; do
@@ -48,15 +48,21 @@ exec "$program" "\$@" 2>"$work/said-\${OMPI_COMM_WORLD_RANK:-\$PMI_RANK}"
 END
 chmod +x "$work/on" "$work/rank"
 
+limited() {  # a command that ends by itself, in any case after $most seconds
+  timeout -k 10 $most "$@"
+  local status=$?
+  [ $status != 124 ] && [ $status != 137 ] || echo "no end after $most s: $*" >&2
+  return $status
+}
 launcher() {  # kind arguments…
   local kind=$1
   shift
   case $kind in
     "Open MPI")
-      "$work/on" 10.77.0.1 "$openmpi --allow-run-as-root --bind-to none --mca plm_rsh_agent $work/on --mca btl tcp,self \
+      limited "$work/on" 10.77.0.1 "$openmpi --allow-run-as-root --bind-to none --mca plm_rsh_agent $work/on --mca btl tcp,self \
         --mca btl_tcp_if_include cable --mca oob_tcp_if_include cable --host 10.77.0.1:1,10.77.0.2:1 $work/rank $*" ;;
     MPICH)  # its shared memory is that of the kernel, which both machines have here
-      "$work/on" 10.77.0.1 "UCX_TLS=tcp,self UCX_NET_DEVICES=cable $mpich -launcher ssh -launcher-exec $work/on -iface cable \
+      limited "$work/on" 10.77.0.1 "UCX_TLS=tcp,self UCX_NET_DEVICES=cable $mpich -launcher ssh -launcher-exec $work/on -iface cable \
         -hosts 10.77.0.1,10.77.0.2 -ppn 1 -n 2 $work/rank $*" ;;
   esac
 }
@@ -71,7 +77,7 @@ openmpi=$(find_launcher "Open MPI\|OpenRTE" mpirun.openmpi mpirun)
 mpich=$(find_launcher HYDRA mpirun.mpich mpirun)
 [ -n "$openmpi$mpich" ] || skip "needs Open MPI or MPICH"
 
-"$program" demo --steps 1 --out "$work/demo" --quiet >/dev/null 2>&1 || { echo "the demo fails" >&2; exit 1; }
+limited "$program" demo --steps 1 --out "$work/demo" --quiet >/dev/null 2>&1 || { echo "the demo fails" >&2; exit 1; }
 arguments() {  # folder, more
   echo "train --model $work/demo/base --data $work/demo/data/train.jsonl --out $work/$1 --steps $steps --batch 16 --accumulate 8 \
     --rank 8 --dropout 0.05 --threads 1 --save-every 4 --keep 100 --quiet ${2:-}"
@@ -88,7 +94,7 @@ say() {  # what, whether it held
 
 steps=60
 # shellcheck disable=SC2046  # words
-"$program" $(arguments whole) >/dev/null || exit 1
+limited "$program" $(arguments whole) >/dev/null || exit 1
 for kind in "Open MPI" MPICH; do
   case $kind in "Open MPI") [ -n "$openmpi" ] || continue ;; MPICH) [ -n "$mpich" ] || continue ;; esac
   short=${kind// /-}
@@ -121,7 +127,7 @@ for kind in "Open MPI" MPICH; do
   ip -n "$one" link set cable up
   newest=$(cd "$work/$short-cut" && ls -d checkpoint-* | sed s/checkpoint-// | sort -n | tail -n 1)
   # shellcheck disable=SC2046
-  "$program" $(arguments "$short-cut" --resume) >/dev/null
+  limited "$program" $(arguments "$short-cut" --resume) >/dev/null
   same "$short-cut"
   say "$kind, cut: one process went on from step $newest of $steps to the same bytes" $?
 done

@@ -144,7 +144,7 @@ final class ModelOn<B: Backend>: OpenModel, @unchecked Sendable {  // everything
 }
 
 /// A setting's name as settings of this interface spell it.
-func pythonName(_ setting: String) -> String { String(setting.map { $0 == "-" ? "_" : $0 }) }
+func pythonName(_ setting: String, recipe: Int? = nil) -> String { String(setting.map { $0 == "-" ? "_" : $0 }) }
 
 extension Provenance {
   /// What a tensor is formed of.

@@ -82,6 +82,7 @@ void mpi_version(char *text, size_t size) {
   int length = 0;
   ((int (*)(char *, int *))mpi.Get_library_version)(all, &length);
   all[strcspn(all, "\n")] = 0;
+  for (char *c = all; *c; c++) *c = *c == '\t' ? ' ' : *c;  // "MPICH Version:\t4.0.2"
   snprintf(text, size, "%s", all);
 }
 

@@ -12,8 +12,12 @@ import Traces
 /// The steps add gradients, moments, caches, and what comes and goes between. How much, a warm-up over ``/Traces/ShapeBackend`` tells:
 /// the same passes over the longest samples together, in which no number is computed, from a pool that grows by the rules of the real one.
 public struct MemoryPlan: Equatable, Sendable {
-  /// Bytes that are held before the first step: the process's, or the device's.
+  /// Bytes that are held before the first step: the process's, with what its threads may take, or the device's.
   public let held: Int
+  /// How many of them are the base's.
+  public let base: Int
+  /// Bytes of each learner's own: its values, its gradients in all buffers that a step takes, its moments.
+  public let own: [Int]
   /// Bytes that the steps add.
   public let added: Int
   /// Blocks that form their caches again in backward, from the first one on.
@@ -33,8 +37,10 @@ extension TrainingRun {
   /// - Complexity: some passes without arithmetic.
   public func memoryPlan(held: Int) throws -> MemoryPlan {
     let blocks = decoder.blocks.count
+    let (base, own) = (held - writtenParameterCount * MemoryLayout<B.Scalar>.size, try ownBytes())
     func plan(_ recomputed: Int) throws -> MemoryPlan {
-      MemoryPlan(held: held, added: try addedBytes(recomputing: recomputed), recomputedBlocks: recomputed, blocks: blocks)
+      MemoryPlan(
+        held: held, base: base, own: own, added: try addedBytes(recomputing: recomputed), recomputedBlocks: recomputed, blocks: blocks)
     }
     guard let budget = recipe.memory else { return try plan(recipe.recomputes ? blocks : 0) }
     var (fewest, most) = (0, blocks)  // the more are recomputed, the less is needed
@@ -44,11 +50,22 @@ extension TrainingRun {
     }
     let chosen = try plan(fewest)
     guard chosen.total <= budget else {
+      // What a process holds differs from run to run (0.6 MB of 40 were seen), and the number must serve the next one.
+      let least = (chosen.total + held / 50 + 3_000_000) / 1_000_000 * 1_000_000
       throw SettingsError(
-        "\(setting: "memory") is \(budget) bytes, expected at least \(chosen.total): with all \(blocks) blocks recomputed the steps add \(chosen.added) to the \(held) that are held before the first one."
+        "\(setting: "memory") is \(budget) bytes, expected at least \(least): with all \(blocks) blocks recomputed the steps add \(chosen.added) to the \(held) that are held before the first one with what threads will need, a little more or less from run to run."
       )
     }
     return chosen
+  }
+
+  private func ownBytes() throws -> [Int] {
+    let shapes = ShapeBackend()
+    let model = try shape(on: shapes)
+    return learners.map { learner in
+      let moments = learner.newOptimizer(model, on: shapes).moments.reduce(0) { $0 + $1.value.shape.count }
+      return MemoryLayout<B.Scalar>.size * (parameterCount(of: learner) * (1 + gradientBuffers) + moments)
+    }
   }
 
   /// Bytes that the steps add where so many blocks are recomputed.

@@ -4,7 +4,7 @@
 public struct SharedMemory: Equatable, Sendable {
   /// Bytes of the base.
   public var base: Double
-  /// Bytes of each adapter with its gradients and moments.
+  /// Bytes of each adapter with its gradients and moments; ``MemoryPlan`` counts them.
   public var own: [Double]
 
   /// So many bytes of each.
@@ -16,17 +16,4 @@ public struct SharedMemory: Equatable, Sendable {
   public var apart: Double { Double(own.count) * base + own.reduce(0, +) }
   /// The share of memory that an adapter saves.
   public var saved: Double { 1 - together / apart }
-}
-
-extension Learner {
-  /// Bytes of `count` trained numbers in single precision, with their gradients, in so many buffers, and the optimizer's moments.
-  public func ownBytes(_ count: Int, gradientBuffers: Int) -> Int {
-    let moments =
-      switch recipe.optimizer {
-      case .adamw: 8 * count
-      case .adamw8bit: 2 * count + 8 * count / 256  // but for small parameters
-      case .sgd: 4 * count
-      }
-    return 4 * count * (1 + gradientBuffers) + moments
-  }
 }

@@ -73,6 +73,7 @@ extension TrainingRecipe {
   static func requireOneRun(_ recipes: [TrainingRecipe]) throws {
     guard let first = recipes.first else { trap("TrainingRun: no recipe") }
     guard recipes.count > 1 else { return }
+    func said(_ number: Int?) -> String { number.map { "\($0)" } ?? "not given" }
     var names: Set<String> = []
     for recipe in recipes {
       guard let name = recipe.name, !name.isEmpty else { throw SettingsError("One of several adapters has no name.") }
@@ -82,9 +83,9 @@ extension TrainingRecipe {
       for (setting, own, common) in [
         ("model", recipe.model, first.model), ("evaluation", recipe.evaluation.rawValue, first.evaluation.rawValue),
         ("recompute", "\(recipe.recomputes)", "\(first.recomputes)"),
-        ("memory", "\(recipe.memory ?? 0)", "\(first.memory ?? 0)"),
+        ("memory", said(recipe.memory), said(first.memory)),
         ("router-loss", recipe.routerLoss.rawValue, first.routerLoss.rawValue),
-        ("threads", recipe.threads.map(String.init) ?? "", first.threads.map(String.init) ?? ""),
+        ("threads", said(recipe.threads), said(first.threads)),
         ("keep", "\(recipe.keep)", "\(first.keep)"),
       ] where own != common {
         throw SettingsError("\(setting: setting) is \(own) for '\(name)', but \(common) for '\(first.name ?? "")'; it is one for all.")

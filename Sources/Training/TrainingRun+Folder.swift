@@ -57,26 +57,32 @@ extension TrainingRun {
   }
 
   private static func requireSame(_ new: JSON, as old: JSON, in folder: String) throws {
-    let changes: [SettingsText]
-    if new["adapters"] == nil, old["adapters"] == nil {
-      changes = self.changes(new, old)
-    } else {
-      let (found, expected) = (adapters(new), adapters(old))
-      let (names, oldNames) = (found.map(\.name), expected.map(\.name))
-      if names != oldNames {
-        changes = [
-          "the adapters are \(names.joined(separator: ", ")), but the run was started with \(oldNames.joined(separator: ", "))."
-        ]
-      } else {
-        changes = zip(found, expected).flatMap { own, old in
-          self.changes(own.settings, old.settings).map { SettingsText(["\(own.name): ", $0], separator: "") }
-        }
-      }
-    }
+    let changes = differences(new, old, than: "the run was started with", but: ["memory", "recompute"])  // no bit depends on these
     guard !changes.isEmpty else { return }
     let cure: SettingsText =
       "\(setting: "resume") takes what the run was started with; to train on under other settings, give \(setting: "adapter") \(folder) another \(setting: "out")."
     throw SettingsError(SettingsText(changes + [cure], separator: "\n"))
+  }
+
+  /// What the settings of two runs differ in, a sentence each.
+  ///
+  /// - Parameters:
+  ///   - other: what sentences call the other run: `the run was started with`.
+  ///   - ignored: settings that may differ.
+  static func differences(_ own: JSON, _ others: JSON, than other: String, but ignored: Set<String> = []) -> [SettingsText] {
+    if own["adapters"] == nil, others["adapters"] == nil {
+      return differences(ofOne: own, others, than: other, but: ignored).map { $0.about(recipe: 0) }
+    }
+    let (found, expected) = (adapters(own), adapters(others))
+    let (names, otherNames) = (found.map(\.name), expected.map(\.name))
+    guard names == otherNames else {
+      return ["the adapters are \(names.joined(separator: ", ")), but \(other) \(otherNames.joined(separator: ", "))."]
+    }
+    return found.indices.flatMap { i in
+      differences(ofOne: found[i].settings, expected[i].settings, than: other, but: ignored).map {
+        SettingsText(["\(names[i]): ", $0.about(recipe: i)], separator: "")
+      }
+    }
   }
 
   /// The adapters that a run's settings have.
@@ -84,18 +90,17 @@ extension TrainingRun {
     (settings["adapters"]?.arrayValue ?? [settings]).map { ($0["name"]?.stringValue ?? "one without a name", $0) }
   }
 
-  /// What two settings of a learner differ in, but for what changes no bit of the result.
-  private static func changes(_ new: JSON, _ old: JSON) -> [SettingsText] {
-    let dropped = (old.objectValue?.members ?? []).filter { new[$0.key] == nil }.map { (key: $0.key, value: JSON.null) }
-    let members = (new.objectValue?.members ?? []).map { (key: $0.key, value: $0.value) } + dropped
-    return members.filter { !["memory", "recompute"].contains($0.key) && (old[$0.key] ?? .null) != $0.value }.map { member in
-      let (key, found, expected) = (member.key, member.value.serialized(), old[member.key]?.serialized() ?? "nothing")
+  private static func differences(ofOne own: JSON, _ others: JSON, than other: String, but ignored: Set<String>) -> [SettingsText] {
+    func said(_ value: JSON?) -> String? { value.flatMap { $0 == .null ? nil : $0.serialized() } }
+    let dropped = (others.objectValue?.members ?? []).filter { own[$0.key] == nil }.map { (key: $0.key, value: JSON.null) }
+    let members = (own.objectValue?.members ?? []).map { (key: $0.key, value: $0.value) } + dropped
+    return members.filter { !ignored.contains($0.key) && (others[$0.key] ?? .null) != $0.value }.map { member in
+      let (key, found, expected) = (member.key, said(member.value) ?? "not given", said(others[member.key]) ?? "none")
       return switch key {
-      case "samples": "\(setting: "data") has \(found) samples, but had \(expected) when the run was started."
-      case "name":
-        "The adapter is called \(found), but was called \(expected) when the run was started; its random numbers are of its name."
-      case "digest": "\(setting: "data") or \(setting: "validation") holds other samples than when the run was started."
-      default: "\(setting: key) is \(found), but the run was started with \(expected)."
+      case "samples": "\(setting: "data") has \(found) samples, but \(other) \(expected)."
+      case "name": "The adapter is called \(found), but \(other) \(expected); its random numbers are of its name."
+      case "digest": "\(setting: "data") or \(setting: "validation") holds other samples than \(other)."
+      default: "\(setting: key) is \(found), but \(other) \(expected)."
       }
     }
   }

@@ -17,13 +17,13 @@ extension TrainingRun {
   /// Refuses ranks that read other data or settings than the first: no error and no figure would tell.
   func requireSameSettings() throws {
     guard ranks.size > 1 else { return }
-    var digest = Digest()
-    Array(Self.settings(of: learners).serialized().utf8).withUnsafeBytes { digest.add($0) }
-    let digests = try ranks.texts(digest.text)
-    guard let other = digests.indices.first(where: { digests[$0] != digests[0] }) else { return }
+    let found = try ranks.texts(Self.settings(of: learners).serialized())
+    guard let other = found.indices.first(where: { found[$0] != found[0] }) else { return }
+    let (own, first) = (try JSON(parsing: found[other], file: "rank \(other)"), try JSON(parsing: found[0], file: "rank 0"))
     throw SettingsError(
-      "rank \(other) has other settings or reads other samples than rank 0; give every rank the same command, and every machine the same files."
-    )
+      SettingsText(
+        ["rank \(other) has other settings or reads other samples than rank 0:"] + Self.differences(own, first, than: "rank 0 has")
+          + ["Give every rank the same command, and every machine the same files."], separator: "\n"))
   }
 
   /// Gives all ranks the values of the first one and, where it goes on with a run, its moments.

@@ -84,7 +84,7 @@ public final class TrainingRun<B: Backend> {
     _ recipes: [TrainingRecipe], out folder: String? = nil, resumes: Bool = false, ranks: any Collective = Solo(), on backend: B,
     note: (SettingsText) -> Void = { _ in }, held: (() -> Int)? = nil
   ) throws {
-    for recipe in recipes { try recipe.check() }
+    for (number, recipe) in recipes.enumerated() { try SettingsError.about(recipe: number) { try recipe.check() } }
     try TrainingRecipe.requireOneRun(recipes)
     try Self.requireWork(for: ranks, recipes)
     let folder = ranks.rank == 0 ? folder : nil
@@ -93,13 +93,13 @@ public final class TrainingRun<B: Backend> {
     let isFull = common.method == .full
     let files = try ModelFolder(common.model, newUnder: isFull ? common.seed : nil)
     let tokenizer = try Tokenizer(model: common.model)
-    var said: [SettingsText] = []
-    func once(_ text: SettingsText) {  // what holds for the data holds for the validation too
-      if !said.contains(text) { note(text) }
-      said.append(text)
-    }
+    var said: Set<String> = []  // what holds for the data holds for the validation too
     let learners = try recipes.enumerated().map { number, recipe in
-      try Learner<B>(recipe, number: number, place: recipes.count > 1 ? recipe.name : nil, files, tokenizer, note: once)
+      try SettingsError.about(recipe: number) {
+        try Learner<B>(recipe, number: number, place: recipes.count > 1 ? recipe.name : nil, files, tokenizer) {
+          if said.insert($0.description).inserted { note($0.about(recipe: number)) }
+        }
+      }
     }
     (self.learners, self.tokenizer, self.folder, self.backend, self.ranks) = (learners, tokenizer, folder, backend, ranks)
     steps = learners.map(\.steps).max() ?? 0
@@ -125,7 +125,7 @@ public final class TrainingRun<B: Backend> {
     memory = try common.memory == nil ? nil : memoryPlan(held: held?() ?? backend.counters.poolBytes)
     if let budget = common.memory, let memory {
       note(
-        "\(setting: "memory") \(budget) bytes: \(memory.recomputedBlocks) of \(memory.blocks) blocks are recomputed; \(memory.total) bytes by arithmetic, \(memory.held) of them held before the first step"
+        "\(setting: "memory") \(budget) bytes: \(memory.recomputedBlocks) of \(memory.blocks) blocks are recomputed; \(memory.total) bytes by arithmetic, \(memory.held) of them before the first step, with what threads will need"
       )
     }
   }

@@ -29,6 +29,23 @@ import Testing
     #expect(object["shared_copies_per_step"]?.intValue == 0)
   }
 
+  /// Two flops for each weight of a block and row, and of the head and labeled row; as many for the gradient of what they read.
+  @Test func theFloorIsTheFrozenProductsForwardAndBackward() throws {
+    let found = try object(Self.train + ["--batch", "3", "--phases", "--json"])
+    let configuration = try JSON(contentsOf: Self.model + "/config.json")
+    func size(_ key: String) throws -> Double { try #require(configuration[key]?.doubleValue) }
+    func number(_ key: String) throws -> Double { try #require(found[key]?.doubleValue) }
+    let (c, f, v) = try (size("hidden_size"), size("intermediate_size"), size("vocab_size"))
+    let kept = try c * size("num_key_value_heads") / size("num_attention_heads")
+    let block = 2 * c * c + 2 * c * kept + 3 * c * f
+    let (rows, labels) = (3.0 * 8, 3.0 * 7)
+    let flops = 4 * (try size("num_hidden_layers") * block * rows + c * v * labels)
+    let seconds = try rows / number("floor_tokens_per_second")
+    #expect(try abs(number("floor_gflops") * 1e9 * seconds - flops) < 1e-6 * flops)
+    let passes = try number("forward_seconds") + number("backward_seconds")
+    #expect(try abs(number("floor_ratio") - seconds / passes) < 1e-6 * seconds / passes)
+  }
+
   // MARK: Chrome traces
 
   private struct Event {
@@ -49,12 +66,17 @@ import Testing
     func contains(_ other: Event) -> Bool { start <= other.start + 1e-6 && other.end <= end + 1e-6 }  // µs + µs is rounded
   }
 
-  /// What a benchmark prints, and its trace, on two threads: every event lies in a step, every layer in a phase where there are phases, what a
-  /// thread did in the operation of that name; events of one kind do not overlap, and they come in the order of their beginning.
+  /// What a benchmark prints, and its trace, on two threads.
   private func profiled(_ arguments: [String]) throws -> (printed: JSON, events: [Event]) {
     let scratch = try Scratch()
     let file = scratch.url.path + "/trace.json"
     let printed = try object(arguments + ["--threads", "2", "--phases", "--json", "--profile", file])
+    return (printed, try events(of: file))
+  }
+
+  /// The events of a trace: every one lies in a step, every layer in a phase where there are phases, what a thread did in the operation of
+  /// that name; events of one kind do not overlap, and they come in the order of their beginning.
+  private func events(of file: String) throws -> [Event] {
     let events = try #require(JSON(contentsOf: file).arrayValue).map { try Event($0) }
     func all(_ kind: String) -> [Event] { events.filter { $0.kind == kind } }
     #expect(events.map(\.start) == events.map(\.start).sorted())
@@ -67,7 +89,7 @@ import Testing
     let operations = all("operation")
     for part in all("part") { #expect(operations.contains { $0.name == part.name && $0.contains(part) }, "\(part)") }
     #expect(Set(events.map(\.thread)).isSubset(of: [1, 2]) && Set(events.filter { $0.kind != "part" }.map(\.thread)) == [1])
-    return (printed, events)
+    return events
   }
 
   /// The operations' times in a trace are those that `--phases` adds up. Every end is rounded to a nanosecond.
@@ -112,6 +134,23 @@ import Testing
     #expect(events.filter { $0.kind == "part" }.count > 50)
   }
 
+  // MARK: What does nothing
+
+  @Test(arguments: [
+    (["train", "--method", "lora", "--experts", "4"], 2, "--experts does nothing: --method lora has no experts"),
+    (["train", "--method", "lora", "--top-k", "1"], 2, "--top-k does nothing"),
+    (["train", "--method", "lora", "--evaluation", "perExpert"], 2, "--evaluation does nothing"),
+    (["train", "--adapters", "1000000"], 3, "--adapters, --rank, --experts: found"),
+    (["generate", "--experts", "4"], 2, "--experts does nothing: --method none has no adapter"),
+    (["generate", "--rank", "4"], 2, "--rank does nothing"),
+    (["generate", "--method", "lora", "--top-k", "1"], 2, "--top-k does nothing: --method lora has no experts"),
+    (["generate", "--method", "mixlora", "--dropout", "0"], 2, "--dropout does nothing: generation is no training"),
+    (["ffn", "--recompute"], 2, "--recompute does nothing"),
+  ]) func anOptionThatDoesNothingIsRefusedByName(_ arguments: [String], _ code: Int32, _ words: String) throws {
+    let result = try Program.run(["bench"] + arguments + (arguments[0] == "ffn" ? [] : ["--random-weights", "--model", Self.model]))
+    #expect(result.code == code && result.error.contains(words), "\(result.code) \(result.error)")
+  }
+
   // MARK: Several adapters, single operations
 
   @Test func adaptersTogetherAreComparedWithTheSameOnesAlone() throws {
@@ -121,6 +160,9 @@ import Testing
     let (alone, together) = (try number("peak_resident_bytes_alone"), try number("peak_resident_bytes_together"))
     let saved = alone - together / 2
     #expect(try abs(number("saved_bytes_per_adapter") - saved) < 1)
+    for member in found.objectValue?.members ?? [] where member.key.contains("bytes") {
+      #expect(member.value.intValue != nil, "\(member.key): \(member.value.serialized())")
+    }
     #expect(try abs(number("saved_share_of_base") - saved / (number("base_bytes") / 2)) < 1e-9)
     #expect(try abs(number("speedup") - number("tokens_per_second_together") / number("tokens_per_second_alone")) < 1e-9)
     #expect(try number("base_bytes") < alone && alone > 1e6)
@@ -132,6 +174,8 @@ import Testing
       (adapters + ["--count", "1"], 2, "--count is 1, expected 2 to 1000000"), (adapters + ["--rankk", "2"], 2, "--rankk"),
       (["bench", "adapters", "--count", "2"], 2, "--model"), (["bench", "adapters", "--model", "/nowhere"], 3, "/nowhere"),
       (adapters + ["--length", "1"], 2, "--length is 1, expected 2 to 1000000"),
+      (adapters + ["--adapters", "1"], 2, "--adapters is for `bench train`; here --count"),
+      (adapters + ["--phases"], 2, "--phases is for `bench train`"), (adapters + ["--profile", "x"], 2, "--profile is for `bench train`"),
     ] {
       let result = try Program.run(arguments)
       #expect(result.code == code && result.error.contains(words), "\(arguments): \(result.code) \(result.error)")
@@ -139,13 +183,20 @@ import Testing
   }
 
   @Test func everyHotOperationIsHeldAgainstTheFirstOfItsKind() throws {
+    let scratch = try Scratch()
+    let trace = scratch.url.path + "/trace.json"
     let result = try Program.run([
-      "bench", "ops", "--channels", "64", "--hidden", "96", "--tokens", "24", "--length", "10", "--rank", "2", "--repeats", "2", "--json",
+      "bench", "ops", "--channels", "64", "--hidden", "96", "--tokens", "24", "--length", "10", "--rank", "2", "--repeats", "2",
+      "--threads", "2", "--json", "--profile", trace,
     ])
     #expect(result.code == 0, "\(result.error)")
     let lines = try result.output.split(separator: "\n").map { try JSON(parsing: String($0), file: "output") }
     #expect(lines.count == 30)
     #expect(Set(lines.map { $0["operation"]?.stringValue }).count == lines.count)
+    let events = try events(of: trace)
+    let steps = events.filter { $0.kind == "step" }
+    #expect(steps.map(\.name) == lines.map { $0["operation"]?.stringValue })
+    for step in steps { #expect(events.contains { $0.kind == "operation" && step.contains($0) }, "\(step)") }
     for (kind, key) in [("copy", "gigabytes_per_second"), ("gemm", "gflops")] {
       let first = try #require(lines.first { $0[key] != nil })
       #expect(first["operation"]?.stringValue?.hasPrefix(kind) == true)

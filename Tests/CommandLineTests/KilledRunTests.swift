@@ -26,6 +26,25 @@ import Testing
     return process
   }
 
+  /// Seconds that a wait may take: a step takes milliseconds, but the machine may be busy with others.
+  private static let limit = 600.0
+
+  private struct WaitedTooLong: Error, CustomStringConvertible {
+    let description: String
+  }
+
+  /// Waits until it is so, or the run has ended; a run that hangs is ended.
+  private func wait(_ process: Process, for what: String, until isSo: () -> Bool = { false }) throws {
+    let end = Date() + Self.limit
+    while process.isRunning, !isSo() {
+      guard Date() < end else {
+        kill(process.processIdentifier, SIGKILL)
+        throw WaitedTooLong(description: "waited \(Self.limit) s for \(what) of \(process.arguments ?? [])")
+      }
+      usleep(300)
+    }
+  }
+
   private func names(_ folder: String) -> [String] { (try? FileManager.default.contentsOfDirectory(atPath: folder)) ?? [] }
 
   /// What a run has begun to write.
@@ -70,17 +89,18 @@ import Testing
     while !isEnough(), rounds < 40 {
       rounds += 1
       let out = folder.path + "/round-\(rounds)"
-      while true {
+      while kills < 500 {
         let before = unfinished(out)
         let process = try start(arguments(folder, "round-\(rounds)"))
         if !isEnough() {
           // Either anywhere in the beginning, or anywhere in the steps after the next one or two saves: the pace is the run's own.
           let saves = Int(3 * random.fraction())
           let first = newest(out)
-          while saves > 0, process.isRunning, newest(out) < first + saves { usleep(300) }
+          try wait(process, for: "save \(saves)") { newest(out) >= first + saves }
           usleep(UInt32(1e6 * random.fraction() * (saves == 0 ? seconds / 2 : 1.5 * seconds * Double(Self.saveEvery) / Double(Self.steps))))
           if process.isRunning { kill(process.processIdentifier, SIGKILL) }
         }
+        try wait(process, for: "the end")
         process.waitUntilExit()
         if process.terminationReason == .exit {
           #expect(process.terminationStatus == 0)
@@ -91,6 +111,7 @@ import Testing
         inSave += isSaving ? 1 : 0
         inSteps += (1..<Self.steps).contains(newest(out)) && !isSaving ? 1 : 0
       }
+      try #require(kills < 500, "500 kills, and no run came to its end")
       try expectSame(out, as: whole)
     }
     print(
@@ -106,8 +127,9 @@ import Testing
     for attempt in 1...5 {
       let out = folder.path + "/run-\(attempt)"
       let process = try start(arguments(folder, "run-\(attempt)"))
-      while process.isRunning, newest(out) < 2 { usleep(500) }
+      try wait(process, for: "step 2") { newest(out) >= 2 }
       kill(process.processIdentifier, number)
+      try wait(process, for: "the end")
       process.waitUntilExit()
       #expect(process.terminationReason == .exit)
       guard newest(out) < Self.steps else { continue }
@@ -123,8 +145,9 @@ import Testing
   private func broken(_ folder: URL, after step: Int) throws -> String {
     let out = folder.path + "/broken"
     let process = try start(arguments(folder, "broken"))
-    while process.isRunning, newest(out) < step { usleep(200) }
+    try wait(process, for: "step \(step)") { newest(out) >= step }
     kill(process.processIdentifier, SIGKILL)
+    try wait(process, for: "the end")
     process.waitUntilExit()
     #expect((step..<Self.steps).contains(newest(out)), "the kill came too late")
     return out

@@ -50,19 +50,21 @@ import Training
     }
   }
 
-  /// A mixture of four steps and a LoRA of two over the demo's model.
+  /// A mixture of four steps and a LoRA of two over the demo's model. The mixture's are SGD's: AdamW makes a step of full size of a
+  /// gradient that is nothing but rounding, and a router then decides otherwise together than alone.
   private func configuration(_ changes: (inout [JSON.Object]) -> Void = { _ in }) throws -> JSON {
     var adapters = try [
       #require(
         ([
-          "name": "swaps", "data": "data/train.jsonl", "lr": 0.01, "batch_size": 40, "num_epochs": 1, "r": 2, "lora_alpha": 4,
+          "name": "swaps", "data": "data/train.jsonl", "optim": "sgd", "momentum": 0.9, "lr": 0.5, "batch_size": 40, "num_epochs": 1,
+          "r": 2, "lora_alpha": 4,
           "lora_dropout": 0.05, "target_modules": ["q_proj", "up_proj", "down_proj"], "routing_strategy": "mixlora", "num_experts": 3,
         ] as JSON).objectValue),
       #require(
         ([
-          "name": "plain", "data": "few.jsonl", "lr": 0.02, "batch_size": 4, "micro_batch_size": 2, "num_epochs": 2, "r": 3,
+          "name": "plain", "data": "few.jsonl", "lr": 0.005, "batch_size": 4, "micro_batch_size": 2, "num_epochs": 2, "r": 3,
           "lora_alpha": 3,
-          "lora_dropout": 0.1, "target_modules": ["q_proj", "v_proj"], "optim": "sgd", "momentum": 0.9,
+          "lora_dropout": 0.1, "target_modules": ["q_proj", "v_proj"],
         ] as JSON).objectValue),
     ]
     changes(&adapters)
@@ -117,7 +119,16 @@ import Training
     let other = try train(scratch, configuration { $0[1]["name"] = "other" }, "--resume")
     #expect(other.code == 2 && other.error.contains("swaps, other") && other.error.contains("swaps, plain"), "\(other.error)")
     let less = try train(scratch, configuration { $0[1]["r"] = 2 }, "--resume")
-    #expect(less.code == 2 && less.error.contains("plain: --rank is 2"), "\(less.error)")
+    #expect(less.code == 2 && less.error.contains("plain: lora[1].r is 2, but the run was started with 3"), "\(less.error)")
+
+    // Each begins with its own values, whose settings then hold.
+    let further = try train(scratch, configuration { $0[1]["r"] = 2 }, out: "further", "--adapter", "run", "--json")
+    #expect(try lines(further).map { $0["trainable_parameters"] } == reports.map { $0["trainable_parameters"] })
+    for (i, line) in try lines(further).enumerated() {
+      #expect(try #require(line["loss_first"]?.doubleValue) < reports[i]["loss_first"]?.doubleValue ?? 0, "\(further.output)")
+    }
+    let missing = try train(scratch, json, out: "none", "--adapter", "run/swaps")
+    #expect(missing.code == 3 && missing.error.contains("run/swaps/swaps"), "\(missing.code) \(missing.error)")
 
     // Both in one batch are what each is by itself.
     let adapters = ["--adapter", "run/swaps", "--adapter", "run/plain"]
@@ -154,6 +165,9 @@ import Training
       ({ $0[1]["name"] = "state.json" }, 3, ["lora[1].name", "state.json"]),
       ({ $0[1]["name"] = "Swaps" }, 3, ["lora[1].name", "Swaps", "lora[0]"]),
       ({ $0[1]["learning_rate"] = 1 }, 3, ["lora[1].learning_rate", "no such key"]),
+      ({ $0[0]["top_k"] = 9 }, 3, ["run.json: lora[0].top_k is 9, expected at most lora[0].num_experts, 3"]),
+      ({ $0[1]["warmup_ratio"] = 0.5 }, 3, ["run.json: lora[1].warmup_ratio with lora[1].scheduler_type constant"]),
+      ({ $0[1]["task_name"] = "obqa" }, 2, ["run.json: lora[1].task_name goes with a folder"]),
       ({ $0[1]["data"] = nil }, 3, ["lora[1].data", "--data"]),
       ({ $0[1]["data"] = "nowhere.jsonl" }, 3, ["nowhere.jsonl"]),
     ] as [((inout [JSON.Object]) -> Void, Int32, [String])] {
@@ -168,8 +182,9 @@ import Training
   @Test func anAdapterThatChangesTheBaseIsAskedByItself() throws {
     let scratch = try Scratch()
     let folder = try TrainingCase.folder(scratch)
-    for (name, extra) in [("own", ["--method", "lora", "--init", "pissa"]), ("first", []), ("second", ["--seed", "7"])] {
-      let made = try Program.run(TrainingCase.arguments(folder, name, "--steps", "2") + extra)
+    for (name, extra) in [("own", ["--init", "pissa"]), ("first", []), ("second", ["--seed", "7"])] {
+      let arguments = name == "own" ? TrainingCase.loraArguments(folder, name) : TrainingCase.arguments(folder, name)
+      let made = try Program.run(arguments + ["--steps", "2"] + extra)
       #expect(made.code == 0, "\(made.error)")
     }
     func losses(_ names: [String]) throws -> [String: Double] {

@@ -161,7 +161,13 @@ import Testing
     #expect(refused.code == 2 && refused.error.contains("--memory is 1000000 bytes, expected at least"), "\(refused.error)")
     let both = try run("--memory", "1G", "--recompute")
     #expect(both.code == 2 && both.error.contains("--recompute takes all"), "\(both.error)")
-    #expect(try run("--memory", "much").code == 2)
+    for wrong in ["much", "0M", "1.5X", "10MB", "-1G", "9e9", "10000000T"] {
+      let unread = try run("--memory=" + wrong)
+      #expect(unread.code == 2 && unread.error.contains("as 800000, 600M or 1.5G"), "\(wrong): \(unread.code) \(unread.error)")
+    }
+    for (form, bytes) in [("1.5M", 1_500_000), ("1500000", 1_500_000), ("1MiB", 1 << 20), ("0.001G", 1_000_000), ("1.5KiB", 1536)] {
+      #expect(try run("--memory", form).error.contains("--memory is \(bytes) bytes, expected"), "\(form)")
+    }
     let dry = try run("--memory", "20G", "--dry-run", "--json")
     let memory = try #require(try JSON(parsing: dry.output, file: "output")["memory"])
     #expect(
@@ -169,6 +175,43 @@ import Testing
     #expect(dry.error.contains("note: --memory 20000000000 bytes: 0 of"), "\(dry.error)")
     let all = try run("--recompute", "--dry-run")
     #expect(all.output.contains("by the steps with 2 of 2 blocks recomputed"), "\(all.output)")
+  }
+
+  @Test(arguments: [
+    (["--method", "lora"], "--experts does nothing: what is trained has no experts"), (["--momentum", "0.9"], "--momentum does nothing"),
+    (["--optimizer", "sgd", "--method", "lora", "--router-loss", "pooledTopK"], "--experts does nothing"),
+  ])
+  func anOptionThatNothingReadsIsRefusedByName(_ options: [String], _ words: String) throws {
+    let scratch = try Scratch()
+    let folder = try TrainingCase.folder(scratch)
+    let result = try Program.run(TrainingCase.arguments(folder, "run", "--steps", "1") + options)
+    #expect(result.code == 2 && result.error.contains(words), "\(result.code) \(result.error)")
+    #expect(!FileManager.default.fileExists(atPath: folder.path + "/run"))
+  }
+
+  /// The least budget that a refusal names is taken, and kept: by a run whose steps add about as much as the process holds before.
+  @Test(arguments: [1, 2]) func theBudgetThatARefusalNamesIsKept(_ threads: Int) throws {
+    let scratch = try Scratch()
+    let folder = try TrainingCase.folder(scratch)
+    let words = String(repeating: "so what is it? ", count: 4)
+    let lines = (0..<64).map { #"{"prompt":"\#($0) \#(words)","completion":"\#(words)"}"# }
+    try AtomicFile.write(lines.joined(separator: "\n"), to: folder.path + "/data.jsonl")
+    func run(_ out: String, _ memory: String) throws -> Program.Result {
+      try Program.run(
+        TrainingCase.arguments(
+          folder, out, "--batch", "64", "--rank", "64", "--experts", "8", "--steps", "2", "--threads", "\(threads)", "--memory", memory,
+          "--json"))
+    }
+    let refused = try run("refused", "1M")
+    let least = try #require(refused.error.firstMatch(of: #/expected at least (\d+): .* add (\d+) to the (\d+)/#), "\(refused.error)")
+    let (budget, added, held) = try (#require(Int(least.1)), #require(Int(least.2)), #require(Int(least.3)))
+    #expect(2 * added > held, "the steps should matter: \(refused.error)")
+    for round in 1...3 {
+      let kept = try run("run-\(round)", "\(budget)")
+      #expect(kept.code == 0, "\(kept.error)")
+      let peak = try #require(try JSON(parsing: kept.output, file: "output")["peak_resident_bytes"]?.intValue)
+      #expect(held < peak && peak <= budget, "a peak of \(peak) under \(budget)")
+    }
   }
 
   @Test func aDryRunMarksTheCountedTokens() throws {

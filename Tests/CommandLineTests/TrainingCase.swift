@@ -27,19 +27,24 @@ enum TrainingCase {
 
   /// A run of four samples a step, into a folder of that name.
   static func arguments(_ folder: URL, _ out: String, _ extra: String...) -> [String] {
-    arguments(folder, out, adapter: true, extra)
+    arguments(folder, out, ["--rank", "2", "--alpha", "4", "--experts", "3"] + extra)
+  }
+
+  /// The same, training a plain LoRA.
+  static func loraArguments(_ folder: URL, _ out: String, _ extra: String...) -> [String] {
+    arguments(folder, out, ["--method", "lora", "--rank", "2", "--alpha", "4"] + extra)
   }
 
   /// The same, training all weights.
   static func fullArguments(_ folder: URL, _ out: String, _ extra: String...) -> [String] {
-    arguments(folder, out, adapter: false, ["--method", "full"] + extra)
+    arguments(folder, out, ["--method", "full"] + extra)
   }
 
-  private static func arguments(_ folder: URL, _ out: String, adapter: Bool, _ extra: [String]) -> [String] {
+  private static func arguments(_ folder: URL, _ out: String, _ extra: [String]) -> [String] {
     [
       "train", "--model", folder.path + "/model", "--data", folder.path + "/data.jsonl", "--out", folder.path + "/" + out, "--batch", "4",
       "--accumulate", "2", "--lr", "0.01", "--schedule", "cosine", "--warmup", "0.2",
       "--save-every", "3", "--threads", "1",
-    ] + (adapter ? ["--rank", "2", "--alpha", "4", "--experts", "3"] : []) + extra
+    ] + extra
   }
 }

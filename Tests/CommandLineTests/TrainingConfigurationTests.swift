@@ -67,7 +67,9 @@ import Testing
     let json = template(
       ["data": "data.jsonl", "num_epochs": 1, "batch_size": 2, "micro_batch_size": 1], top: ["cutoff_len": -1, "save_step": 8])
     let result = try train(folder, json)
-    #expect(result.code == 0 && result.error.contains("--length 64 tokens"), "\(result.error)")
+    #expect(
+      result.code == 0 && result.error.contains("note: moe_peft.json: ") && result.error.contains("cutoff_len 64 tokens"), "\(result.error)"
+    )
     #expect(try JSON(contentsOf: folder.path + "/run/checkpoint-1/state.json")["settings"]?["length"] == 0)
   }
 
@@ -122,7 +124,27 @@ import Testing
     ("target_modules", ["q_proj": 1], ["lora[0].target_modules", "q_proj"]),
     ("target_modules", ["q_proj": false], ["lora[0].target_modules", "no layer"]),
     ("evaluate_steps", 10, ["lora[0].evaluate_steps", "10"]),
+    ("top_k", 9, ["moe_peft.json: lora[0].top_k is 9, expected at most lora[0].num_experts, 8"]),
+    ("r", 2_000_000, ["lora[0].r is 2000000, expected 1 to 1000000"]),
+    ("warmup_ratio", 0.5, ["lora[0].warmup_ratio with lora[0].scheduler_type constant"]),
+    ("batch_size", 2_000_000_000, ["lora[0].batch_size", "1 to 1000000000"]),
   ]
+
+  /// What an option gave is called by the option, also where the other half of the contradiction is the file's.
+  @Test func anOptionOverTheFileIsCalledByItsName() throws {
+    let scratch = try Scratch()
+    let folder = try TrainingCase.folder(scratch)
+    let json = template(["data": "data.jsonl"])
+    for (option, code, words) in [
+      (["--top-k", "9"], 3, "--top-k is 9, expected at most lora[0].num_experts, 8"),
+      (["--top-k", "9", "--experts", "7"], 2, "error: --top-k is 9, expected at most --experts, 7"),
+      (["--task", "obqa"], 2, "--task goes with a folder"),
+    ] as [([String], Int32, String)] {
+      try AtomicFile.write(json.serialized(), to: folder.path + "/moe_peft.json")
+      let result = try Program.run(["train", "--model", "model", "--config", "moe_peft.json", "--out", "run"] + option, in: folder)
+      #expect(result.code == code && result.error.contains(words), "\(result.code) \(result.error)")
+    }
+  }
 
   @Test(arguments: refused.indices) func whatIsNotUnderstoodIsNamed(_ index: Int) throws {
     let scratch = try Scratch()

@@ -94,6 +94,25 @@ import Traces
     #expect(agreement.holds(to: 2.9e-6), "float32: \(agreement)")
   }
 
+  /// As the turns of a conversation come: several tokens behind others.
+  @Test(arguments: peers)
+  func aTextThatComesInPiecesHasTheLogitsOfTheWhole(_ peer: PeerCase) throws {
+    let backend = CPUDouble(threads: 2, isPoisoned: true)
+    let decoder = try decoder(peer, on: backend)
+    let expected = try whole(decoder, on: backend)
+    let state = DecodingState(decoder, sequences: Self.sequences.count, on: backend)
+    var largest = 0.0
+    while state.ids != Self.sequences {
+      let next = Self.sequences.enumerated().map { s, ids in Array(ids[state.ids[s].count...].prefix(3)) }
+      for (s, row) in try state.logits(after: next, Run(backend)).enumerated() {
+        guard let row else { continue }
+        let end = state.ids[s].count
+        largest = max(largest, largestError(of: row, [43], from: Array(expected[s].values[(end - 1) * 43..<end * 43]), [43]))
+      }
+    }
+    #expect(largest <= 1e-12)
+  }
+
   @Test func thereArePeersWithWindowsAndExperts() {
     let names = Self.peers.map(\.name)
     for name in ["llama-topk", "mistral-window", "qwen2-topk", "qwen2-window", "llama-yarn"] { #expect(names.contains(name)) }

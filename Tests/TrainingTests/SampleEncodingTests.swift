@@ -22,7 +22,7 @@ import Tokenization
     var notes: [String] = []
     let encoder = ByteEncoder(leadingToken: begin, endToken: end)
     let result = try encoding.samples(texts, with: encoder, chat: Self.layout(), vocabulary: 300, from: "data.jsonl") {
-      notes.append($0.text { "--" + $0 })
+      notes.append($0.text { setting, _ in "--" + setting })
     }
     return (result, notes)
   }

@@ -121,7 +121,20 @@ import Training
       if ranks.rank == 1 { recipe.data = other }
       try TrainingRun([recipe], ranks: ranks, on: CPUFloat(threads: 1)).run()
     }
-    for error in found { #expect(error.contains("rank 1 has other settings or reads other samples than rank 0"), "\(found)") }
+    for error in found { #expect(error.contains("data or validation holds other samples than rank 0 has."), "\(found)") }
+  }
+
+  @Test func aRankThatHasAnotherSettingIsNamedWithIt() throws {
+    let place = try TrainingCase()
+    let found = errors(place, 3) { recipe, ranks in
+      var recipe = recipe
+      if ranks.rank == 2 { (recipe.clip, recipe.evaluateEvery) = (0.5, 3) }
+      try TrainingRun([recipe], ranks: ranks, on: CPUFloat(threads: 1)).run()
+    }
+    for error in found {
+      #expect(error.contains("rank 2 has other settings or reads other samples than rank 0:\nclip is 0.5, but rank 0 has "), "\(found)")
+      #expect(error.contains("\nevaluate-every is 3, but rank 0 has none.\nGive every rank"), "\(found)")
+    }
   }
 
   @Test func whenOneRankIsToldToStopAllStopAfterTheSameStepAndKnowWhich() throws {

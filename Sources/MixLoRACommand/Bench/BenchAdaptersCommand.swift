@@ -30,7 +30,12 @@ struct BenchAdaptersCommand: ParsableCommand {
   func validate() throws {
     try requireRange(["--count": count], 2...1_000_000)
     try requireRange(["--rounds": rounds])
-    do { _ = try BenchTrainCommand.parse(training) } catch { throw ValidationError(BenchTrainCommand.message(for: error)) }
+    let given: BenchTrainCommand
+    do { given = try BenchTrainCommand.parse(training) } catch { throw ValidationError(BenchTrainCommand.message(for: error)) }
+    if given.adapters.isGiven { throw ValidationError("--adapters is for `bench train`; here --count is how many are together.") }
+    if given.profile.isAsked {
+      throw ValidationError("--\(given.profile.phases ? "phases" : "profile") is for `bench train`; several of these run here.")
+    }
   }
 
   func run() throws {
@@ -45,34 +50,35 @@ struct BenchAdaptersCommand: ParsableCommand {
     let (output, code) = try POSIX.run(program, ["bench", "train"] + training + ["--adapters", "\(adapters)", "--json"])
     guard code == 0 else { throw ExitCode(code) }  // it said why
     let found = try JSON(parsing: String(decoding: output, as: UTF8.self), file: "bench train")
-    func number(_ key: String) -> Double { found[key]?.doubleValue ?? .nan }
-    return Run(tokensPerSecond: number("tokens_per_second"), peak: number("peak_resident_bytes"), base: number("base_bytes"))
+    func bytes(_ key: String) -> Int { found[key]?.intValue ?? 0 }
+    return Run(
+      tokensPerSecond: found["tokens_per_second"]?.doubleValue ?? .nan, peak: bytes("peak_resident_bytes"), base: bytes("base_bytes"))
   }
 
   struct Run {
-    let tokensPerSecond, peak, base: Double
+    let tokensPerSecond: Double
+    let peak, base: Int
   }
 
   struct Result {
     let count: Int
     let alone, together, speedup: Spread
-    let peakAlone, peakTogether, base: Double
+    let peakAlone, peakTogether, base: Int
 
     init(count: Int, pairs: [(alone: Run, together: Run)]) {
       self.count = count
       alone = Spread(pairs.map(\.alone.tokensPerSecond))
       together = Spread(pairs.map(\.together.tokensPerSecond))
       speedup = Spread(pairs.map { $0.together.tokensPerSecond / $0.alone.tokensPerSecond })
-      peakAlone = Spread(pairs.map(\.alone.peak)).median
-      peakTogether = Spread(pairs.map(\.together.peak)).median
-      base = Spread(pairs.map(\.alone.base)).median
+      func median(_ bytes: [Int]) -> Int { Int(Spread(bytes.map(Double.init)).median) }
+      (peakAlone, peakTogether) = (median(pairs.map(\.alone.peak)), median(pairs.map(\.together.peak)))
+      base = median(pairs.map(\.alone.base))
     }
 
-    private var adapters: Double { Double(count) }
     /// Bytes that an adapter does not need because others share its base.
-    var saved: Double { peakAlone - peakTogether / adapters }
+    var saved: Int { peakAlone - peakTogether / count }
     /// The same as a share of what sharing can save.
-    var savedShare: Double { saved / (base * (adapters - 1) / adapters) }
+    var savedShare: Double { Double(saved * count) / Double(base * (count - 1)) }
 
     var json: String {
       var object = JSON.Object()
@@ -89,12 +95,12 @@ struct BenchAdaptersCommand: ParsableCommand {
     }
 
     var text: String {
-      func gibibytes(_ bytes: Double) -> String { "\(fixed(bytes / 1_073_741_824, 3)) GiB" }
+      func gibibytes(_ bytes: Int) -> String { "\(fixed(Double(bytes) / 1_073_741_824, 3)) GiB" }
       return """
         alone     \(fixed(alone.median, 1)) tokens/s (\(alone.range(1)))   \(gibibytes(peakAlone)) peak, \(gibibytes(base)) of them the base
-        together  \(fixed(together.median, 1)) tokens/s (\(together.range(1)))   \(gibibytes(peakTogether)) peak, \(gibibytes(peakTogether / adapters)) an adapter
+        together  \(fixed(together.median, 1)) tokens/s (\(together.range(1)))   \(gibibytes(peakTogether)) peak, \(gibibytes(peakTogether / count)) an adapter
         speed     \(fixed(speedup.median, 3)) times one after the other (\(speedup.range(3)))
-        memory    \(gibibytes(saved)) less an adapter: \(fixed(100 * saved / peakAlone, 1)) %, \(fixed(savedShare, 2)) of what sharing the base can save
+        memory    \(gibibytes(saved)) less an adapter: \(fixed(100 * Double(saved) / Double(peakAlone), 1)) %, \(fixed(savedShare, 2)) of what sharing the base can save
         """
     }
   }

@@ -30,7 +30,10 @@ struct BenchFeedForwardCommand: ComputingCommand {
   @OptionGroup var device: DeviceOptions
   @OptionGroup var common: CommonOptions
 
-  func validate() throws { try validating { try recipe.checkAdapter() } }
+  func validate() throws {
+    try branches.refuse(["--recompute"], because: "the block's caches are what its backward pass is timed with")
+    try validating { try recipe.checkAdapter() }
+  }
 
   private var recipe: TrainingRecipe {
     var recipe = TrainingRecipe()

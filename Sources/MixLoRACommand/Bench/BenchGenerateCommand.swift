@@ -45,6 +45,12 @@ struct BenchGenerateCommand: ComputingCommand {
   func validate() throws {
     try requireRange(["--batch": batch, "--prompt": prompt, "--repeats": repeats])
     try requireRange(["--tokens": tokens], 2...1_000_000)
+    try bench.branches.refuse(["--dropout", "--recompute"], because: "generation is no training")
+    switch method {
+    case .none: try bench.branches.refuse(because: "--method none has no adapter")
+    case .lora: try bench.branches.refuse(BranchOptions.ofExperts, because: "--method lora has no experts")
+    case .mixlora: break
+    }
     if let recipe { try validating { try recipe.checkAdapter() } }
   }
 

@@ -40,7 +40,8 @@ struct BenchModelOptions: ParsableArguments {
   func requireMemory(for command: some ComputingCommand, _ recipe: TrainingRecipe?, count: Int = 1) throws {
     if let adapter = recipe?.adapterConfiguration {
       let numbers = try adapter.parameterCount(in: ModelFolder.configuration(model))
-      try command.requireMemory(16 * Double(count) * numbers, for: "the adapters", input: "--rank, --experts")
+      try command.requireMemory(
+        16 * Double(count) * numbers, for: "the adapters", input: (count > 1 ? "--adapters, " : "") + "--rank, --experts")
     }
     guard randomWeights else { return }
     let bytes = weights == .float32 ? 4 : weights == .bfloat16 ? 2 : 18.0 / 32

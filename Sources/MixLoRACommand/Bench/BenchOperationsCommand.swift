@@ -25,6 +25,8 @@ struct BenchOperationsCommand: ComputingCommand {
   var length = 256
   @Option(help: "Rank r of a branch.")
   var rank = 16
+  @Option(help: ProfileOptions.profileHelp)
+  var profile: String?
   @Flag(help: "Print one JSON object a line.")
   var json = false
   @OptionGroup var device: DeviceOptions
@@ -44,15 +46,22 @@ struct BenchOperationsCommand: ComputingCommand {
   func compute<B: ProfilingBackend>(on backend: B) throws {
     if !json { print("\(backend.machineName)\n" + pad("", 34) + "median µs         least to most         reached  of best") }
     var best: (flops: Double, bytes: Double) = (0, 0)  // that the first product and the first copy reached
+    var trace = ChromeTrace()
     for timed in HotOperations(block, length: length, rank: rank, on: backend).all {
-      let seconds = Spread(
-        try (0...block.repeats).map { _ in
-          try backend.synchronize()
-          let start = POSIX.seconds
-          timed.body()
-          try backend.synchronize()
-          return POSIX.seconds - start
-        }.dropFirst())
+      func time() throws -> (start: Double, end: Double) {
+        try backend.synchronize()
+        let start = POSIX.seconds
+        timed.body()
+        try backend.synchronize()
+        return (start, POSIX.seconds)
+      }
+      let seconds = Spread(try (0...block.repeats).map { _ in try time() }.dropFirst().map { $0.end - $0.start })
+      if profile != nil {
+        var last = (start: 0.0, end: 0.0)
+        let measured = try OperationProfile(of: block.repeats, on: backend) { _ in last = try time() }
+        trace.add(timed.name, "step", last.start, last.end)
+        trace.add(measured)
+      }
       let (key, unit, work): (String, String, Double)
       let ceiling: Double
       switch timed.work {
@@ -80,5 +89,6 @@ struct BenchOperationsCommand: ComputingCommand {
             + padLeft(fixed(rate, 1), 9) + " " + pad(unit, 7) + padLeft(fixed(share, 2), 6))
       }
     }
+    if let profile { try trace.write(to: profile) }
   }
 }

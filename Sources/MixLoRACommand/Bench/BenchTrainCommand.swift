@@ -42,7 +42,7 @@ struct BenchTrainCommand: ComputingCommand {
   var batch = 2
 
   @Option(help: ArgumentHelp("Adapters over the base.", valueName: "n"))
-  var adapters = 1
+  var adapters = Setting(1)
 
   @Option(help: "Tokens in a sequence.")
   var length = 256
@@ -66,20 +66,21 @@ struct BenchTrainCommand: ComputingCommand {
   }
 
   func validate() throws {
-    try requireRange(["--batch": batch, "--adapters": adapters, "--steps": steps])
+    try requireRange(["--batch": batch, "--adapters": adapters.value, "--steps": steps])
     try requireRange(["--length": length], 2...1_000_000)  // so that a column is labeled
+    if method == .lora { try bench.branches.refuse(BranchOptions.ofExperts, because: "--method lora has no experts") }
     try validating { try recipe.checkAdapter() }
   }
 
   private var recipe: TrainingRecipe { bench.recipe(method == .mixlora ? .mixlora : .lora) }
 
   func run() throws {
-    try bench.requireMemory(for: self, recipe, count: adapters)
+    try bench.requireMemory(for: self, recipe, count: adapters.value)
     try compute()
   }
 
   func compute<B: ProfilingBackend>(on backend: B) throws {
-    let decoder = try bench.decoder(recipe, adapters: adapters, on: backend)
+    let decoder = try bench.decoder(recipe, adapters: adapters.value, on: backend)
     let batch = randomBatch(decoder.configuration.vocabulary, on: backend)
     let training = TrainingBench(decoder, batch, seed: bench.seed, recomputes: recipe.recomputes ? .all : .none, on: backend)
     let measured = try training.measure(steps: steps, profile)
@@ -89,7 +90,7 @@ struct BenchTrainCommand: ComputingCommand {
   /// Random tokens for each adapter; every column but each row's first is a label.
   private func randomBatch<B: Backend>(_ vocabulary: Int, on backend: B) -> PackedBatch<B> {
     let key = RandomKey(seed: bench.seed).derived("batch", "tokens")
-    let sequences = (0..<batch * adapters).map { b in
+    let sequences = (0..<batch * adapters.value).map { b in
       let ids = (0..<length).map { t in
         Int32(Philox.numbers(counter: SIMD4(UInt32(b), UInt32(t), 0, 0), key: key)[0] % UInt32(vocabulary))
       }

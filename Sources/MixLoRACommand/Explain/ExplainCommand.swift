@@ -60,7 +60,10 @@ struct ExplainCommand: ComputingCommand {
   @Option(help: ArgumentHelp("Layers that come before everything else, as in 0,3.", valueName: "list"))
   var layers: NumberList?
 
-  @Option(help: "Bytes that the page may have, as in 800K or 60M.")
+  @Option(
+    help:
+      "Bytes that the page may have, as in 800K or 1.5M (default: \(ByteCount(usualSize)); K, M, G, T: powers of 1000; KiB to TiB: of 1024).",
+    transform: ByteCount.init)
   var size = ByteCount(Self.usualSize)
   static let usualSize = 5_000_000
 

@@ -26,4 +26,21 @@ struct BranchOptions: ParsableArguments {
     evaluation.override(&recipe.evaluation)
     if recompute { recipe.recomputes = true }
   }
+
+  /// The options that say something of experts alone.
+  static let ofExperts: Set = ["--experts", "--top-k", "--evaluation"]
+
+  /// The options that were given, by name.
+  var given: [String] {
+    let options = [
+      ("--rank", rank.isGiven), ("--experts", experts.isGiven), ("--top-k", topK.isGiven), ("--dropout", dropout.isGiven),
+      ("--evaluation", evaluation.isGiven), ("--recompute", recompute),
+    ]
+    return options.filter(\.1).map(\.0)
+  }
+
+  /// Refuses the first option that was given and does nothing: one of `unused`, or any.
+  func refuse(_ unused: Set<String>? = nil, because reason: String) throws {
+    if let name = given.first(where: { unused?.contains($0) ?? true }) { throw ValidationError("\(name) does nothing: \(reason).") }
+  }
 }

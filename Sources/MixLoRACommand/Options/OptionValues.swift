@@ -45,21 +45,25 @@ struct Setting<Value: ExpressibleByArgument & Sendable>: ExpressibleByArgument, 
   static var defaultCompletionKind: CompletionKind { Value.defaultCompletionKind }
 }
 
-/// A number of bytes: `800K`, `60M`, `2G`, in powers of ten.
-struct ByteCount: ExpressibleByArgument, Sendable {
+/// A number of bytes: `800K`, `60M`, `1.5G` in powers of ten, `100MiB` in powers of two.
+struct ByteCount: CustomStringConvertible, Sendable {
   let bytes: Int
 
   init(_ bytes: Int) { self.bytes = bytes }
 
-  init?(argument: String) {
-    let scale = ["K": 1000, "M": 1_000_000, "G": 1_000_000_000][argument.suffix(1)]
-    guard let number = Int(scale == nil ? argument[...] : argument.dropLast()), number > 0 else { return nil }
-    let (bytes, isTooLarge) = number.multipliedReportingOverflow(by: scale ?? 1)
-    if isTooLarge { return nil }
+  init(_ text: String) throws {
+    let number = text.prefix { $0.isNumber || $0 == "." }
+    let units = ["": 1.0, "K": 1e3, "M": 1e6, "G": 1e9, "T": 1e12, "KiB": 0x1p10, "MiB": 0x1p20, "GiB": 0x1p30, "TiB": 0x1p40]
+    guard let unit = units[String(text.dropFirst(number.count))],
+      let bytes = Double(number).flatMap({ Int(exactly: ($0 * unit).rounded()) }),
+      bytes > 0
+    else {
+      throw ValidationError("expected bytes as 800000, 600M or 1.5G, with K, M, G, T for powers of 1000 or KiB, MiB, GiB, TiB of 1024.")
+    }
     self.bytes = bytes
   }
 
-  var defaultValueDescription: String { bytes % 1_000_000 == 0 ? "\(bytes / 1_000_000)M" : "\(bytes)" }
+  var description: String { bytes % 1_000_000 == 0 ? "\(bytes / 1_000_000)M" : "\(bytes)" }
 }
 
 /// Numbers, separated by commas.
@@ -87,5 +91,5 @@ func validating<Result>(_ body: () throws -> Result) throws -> Result {
 
 extension SettingsText {
   /// The sentence with settings as options: `--batch`.
-  var option: String { text { "--" + $0 } }
+  var option: String { text { setting, _ in "--" + setting } }
 }

@@ -22,7 +22,8 @@ struct TrainCommand: ComputingCommand {
 
       --config reads what MoE-PEFT's launcher writes. Several adapters in it are trained together over one base, each as it would be \
       alone; adapter, metrics and pictures of each are in the folder of its name in --out, and --json prints a line for each. An \
-      adapter's data is relative to the working directory; tasks need --data here. warmup_steps is ignored, as there. On purpose \
+      adapter's data is relative to the working directory; tasks need --data here. --adapter has a folder of the name of each then. \
+      warmup_steps is ignored, as there. On purpose \
       other than there: the loss counts answers and their end token, no prompt and no padding (--loss-on all adds the prompts); every epoch is shuffled anew; gradients are clipped (--clip 0 turns that off).
 
       --dump-batches writes step.N.input_ids, step.N.attention_mask and step.N.labels of every step N from 1, I64 (B,T), padded on \
@@ -73,7 +74,8 @@ struct TrainCommand: ComputingCommand {
 
   @Option(
     help: ArgumentHelp(
-      "Memory that the run may take, as 600M or 2G: as many blocks are recomputed as that needs.", valueName: "bytes"))
+      "Memory that the run may take, as 600M or 1.5G (K, M, G, T: powers of 1000; KiB to TiB: of 1024): as many blocks are recomputed as that needs.",
+      valueName: "bytes"), transform: ByteCount.init)
   var memory: ByteCount?
 
   @Option(help: "Steps to make (default: --epochs).")
@@ -137,7 +139,16 @@ struct TrainCommand: ComputingCommand {
   }
 
   func run() throws {
-    let recipes = try recipes()
+    let names = try names()
+    let recipes = names.recipes
+    for (number, recipe) in recipes.enumerated() {
+      do { try recipe.check() } catch let error as SettingsError {
+        let text = names.text(error.text.about(recipe: number))
+        if text.namesKeys { throw InputError(text.words) }
+        throw UsageError(text.words)
+      }
+    }
+    if !resume { try refuseUnused(recipes) }  // a run goes on as it was started
     if let first = recipes.firstIndex(where: \.data.isEmpty) {
       guard let config, recipes.count > 1 else { throw UsageError(Self.missingData) }
       throw CheckpointError(
@@ -150,13 +161,16 @@ struct TrainCommand: ComputingCommand {
   }
 
   func compute<B: ProfilingBackend>(on backend: B) throws {
-    var recipes = try recipes()
+    let names = try names()
+    var recipes = names.recipes
     for i in recipes.indices { recipes[i].threads = backend.threadCount }
     try requireOwnDump(recipes)
     try requireMemory(for: recipes)
-    let run = try TrainingRun(
-      recipes, out: dryRun && !resume ? nil : out, resumes: resume, ranks: Ranks.current, on: backend, note: writeNote,
-      held: { backend.heldBytes })
+    let run = try names.naming {
+      try TrainingRun(
+        recipes, out: dryRun && !resume ? nil : out, resumes: resume, ranks: Ranks.current, on: backend,
+        note: { writeNotes([names.text($0).words]) }, held: { backend.heldBytes })
+    }
     if !dryRun { try run.prepare() }
     if let dumpBatches, Ranks.isFirst { try run.writeBatches(to: dumpBatches) }
     let text =
@@ -166,12 +180,19 @@ struct TrainCommand: ComputingCommand {
   }
 
   /// The settings of each adapter: those of `--config`, and over them what is given here.
-  func recipes() throws -> [TrainingRecipe] {
-    try (config.map { try TrainingConfiguration.recipes(contentsOf: $0) } ?? [TrainingRecipe()]).map { given in
+  func recipes() throws -> [TrainingRecipe] { try names().recipes }
+
+  /// The same, and what they are called.
+  private func names() throws -> SettingNames {
+    let configured = try config.map { try TrainingConfiguration.recipes(contentsOf: $0) } ?? [TrainingRecipe()]
+    let recipes = try configured.map { given in
       var recipe = given
       try override(&recipe)
+      // Several begin each with its own, as MoE-PEFT's --load_adapter lets them.
+      if let adapter, configured.count > 1 { recipe.adapter = "\(adapter)/\(recipe.name ?? "")" }
       return recipe
     }
+    return SettingNames(file: config, configured: configured, recipes: recipes)
   }
 
   private func override(_ recipe: inout TrainingRecipe) throws {
@@ -233,6 +254,20 @@ struct TrainCommand: ComputingCommand {
     }
   }
 
+  /// Options that no adapter of the run reads would be ignored.
+  private func refuseUnused(_ recipes: [TrainingRecipe]) throws {
+    if adapter == nil, recipes.allSatisfy({ $0.method == .lora }) {
+      let reason = "what is trained has no experts"
+      try branches.refuse(BranchOptions.ofExperts, because: reason)
+      for (name, isGiven) in [("--router-loss", routerLoss.isGiven), ("--router-coefficient", routerCoefficient.isGiven)] where isGiven {
+        throw ValidationError("\(name) does nothing: \(reason).")
+      }
+    }
+    if momentum.isGiven, recipes.allSatisfy({ $0.optimizer != .sgd }) {
+      throw ValidationError("--momentum does nothing: it is for --optimizer sgd.")
+    }
+  }
+
   /// Refuses to write the batches over a file that they are made from.
   private func requireOwnDump(_ recipes: [TrainingRecipe]) throws {
     guard let dump = dumpBatches, let place = try? Folder.absolute(dump) else { return }
@@ -251,6 +286,7 @@ extension TrainCommand {
     let count = recipes.filter { $0.adapter == nil }.reduce(0) { sum, recipe in
       sum + (recipe.adapterConfiguration?.parameterCount(in: files.configuration) ?? 0)
     }
-    try requireMemory(16 * count, for: "the adapter\(recipes.count > 1 ? "s" : "")", input: "--rank, --experts")
+    try requireMemory(
+      16 * count, for: "the adapter\(recipes.count > 1 ? "s" : "")", input: (config.map { $0 + ", " } ?? "") + "--rank, --experts")
   }
 }

@@ -76,6 +76,17 @@ struct TrainingConfiguration {
     }
   }
 
+  /// The keys of settings, for messages; one of two keys that are one setting together.
+  static let keys = [
+    "data": "data", "task": "task_name", "template": "prompt", "length": "cutoff_len", "batch": "batch_size",
+    "accumulate": "micro_batch_size", "epochs": "num_epochs", "optimizer": "optim", "schedule": "scheduler_type", "lr": "lr",
+    "weight-decay": "weight_decay", "momentum": "momentum", "warmup": "warmup_ratio", "lora-plus": "loraplus_lr_ratio", "rank": "r",
+    "alpha": "lora_alpha", "dropout": "lora_dropout", "rslora": "use_rslora", "init": "lora_init", "targets": "target_modules",
+    "method": "routing_strategy", "experts": "num_experts", "top-k": "top_k", "router-coefficient": "router_aux_loss_coef",
+  ]
+  /// Those that stand beside the adapters.
+  static let topKeys: Set = ["cutoff_len"]
+
   private static let unknown = "no such key; every key of a training configuration must be understood"
 
   // MARK: Data and optimizer
@@ -232,7 +243,9 @@ extension JSONReader {
   /// A whole number; nil if it is absent or null.
   fileprivate mutating func positive(_ key: String, from least: Int = 1) throws -> Int? {
     guard let value = value(key) else { return nil }
-    guard let integer = value.intValue, integer >= least else { throw error(key, value.summary, "a whole number ≥ \(least)") }
+    guard let integer = value.intValue, (least...1_000_000_000).contains(integer) else {
+      throw error(key, value.summary, "a whole number, \(least) to 1000000000")
+    }
     return integer
   }
 

@@ -8,7 +8,6 @@ import Training
 /// What a run would be, for `--dry-run`: parameters and the first sample of each adapter, memory.
 struct TrainingPreview<B: Backend> {
   private let run: TrainingRun<B>
-  private let peak = Double(POSIX.peakResidentBytes)
   private let plan: MemoryPlan
 
   init(_ run: TrainingRun<B>, held: Int) throws {
@@ -17,7 +16,7 @@ struct TrainingPreview<B: Backend> {
   }
 
   func text(json: Bool) -> String {
-    let parts = run.learners.map { json ? self.json($0).serialized() : text($0) }
+    let parts = zip(run.learners, plan.own).map { json ? self.json($0).serialized() : text($0, own: $1) }
     guard run.learners.count > 1 else { return parts[0] }
     return (parts + [json ? sharedJSON.serialized() : sharedText]).joined(separator: json ? "\n" : "\n\n")
   }
@@ -39,14 +38,14 @@ struct TrainingPreview<B: Backend> {
     return .object(object)
   }
 
-  private func text(_ learner: Learner<B>) -> String {
+  private func text(_ learner: Learner<B>, own: Int) -> String {
     let trained = run.parameterCount(of: learner)
     let title = run.learners.count > 1 ? "adapter              \(learner.recipe.name ?? "")\n" : ""
     return title + """
       trained parameters   \(trained) (\(fixed(100 * Double(trained) / Double(trained + frozen), 2)) % of \(trained + frozen))
       samples              \(learner.samples.count), \(tokens(learner)) tokens, longest \(longest(learner)); \(learner.cutSamples) cut, \(learner.droppedSamples) dropped
       steps                \(learner.steps) of \(learner.recipe.batch) samples, \(learner.stepsPerEpoch) to an epoch
-      memory so far        \(gibibytes(peak)); gradients\(inBuffers) and moments take \(gibibytes(Double(ownBytes(learner) - 4 * trained)))
+      memory of its own    \(gibibytes(Double(own))): values, gradients\(inBuffers) and moments
       \(run.learners.count == 1 ? planText + "\n" : "")first sample, counted tokens in brackets:
       \(firstSample(learner))
       """
@@ -77,23 +76,16 @@ struct TrainingPreview<B: Backend> {
       ? String(decoding: both.utf8.dropFirst(before.utf8.count), as: UTF8.self) : tokenizer.decodeText([id])
   }
 
-  private func ownBytes(_ learner: Learner<B>) -> Int {
-    learner.ownBytes(run.parameterCount(of: learner), gradientBuffers: run.gradientBuffers)
-  }
-
   private var inBuffers: String { run.gradientBuffers > 1 ? " (\(run.gradientBuffers) buffers, to add up a step's parts)" : "" }
 
   // MARK: What they share
 
-  /// What is in memory before the first step, but for the adapters' values, is the base's.
-  private var memory: SharedMemory {
-    SharedMemory(base: peak - Double(4 * run.writtenParameterCount), own: run.learners.map { Double(ownBytes($0)) })
-  }
+  private var memory: SharedMemory { SharedMemory(base: Double(plan.base), own: plan.own.map(Double.init)) }
 
   private var sharedJSON: JSON {
     [
-      "adapters": JSON(run.learners.count), "base_bytes": JSON(memory.base), "own_bytes": .array(memory.own.map { JSON($0) }),
-      "memory": planJSON, "bytes_together": JSON(memory.together), "bytes_apart": JSON(memory.apart), "saved": JSON(memory.saved),
+      "adapters": JSON(run.learners.count), "base_bytes": JSON(plan.base), "own_bytes": .array(plan.own.map { JSON($0) }),
+      "memory": planJSON, "bytes_together": JSON(Int(memory.together)), "bytes_apart": JSON(Int(memory.apart)), "saved": JSON(memory.saved),
     ]
   }
 
@@ -112,7 +104,7 @@ struct TrainingPreview<B: Backend> {
   }
 
   private var planText: String {
-    "memory in all        \(gibibytes(Double(plan.total))) by arithmetic: \(gibibytes(Double(plan.held))) now, "
+    "memory in all        \(gibibytes(Double(plan.total))) by arithmetic: \(gibibytes(Double(plan.held))) before the steps, with what threads will need, "
       + "\(gibibytes(Double(plan.added))) by the steps with \(plan.recomputedBlocks) of \(plan.blocks) blocks recomputed"
   }
 
