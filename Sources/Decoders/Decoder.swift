@@ -156,7 +156,7 @@ public struct Decoder<B: Backend> {
   }
 }
 
-/// Which blocks keep their input alone and form their caches again in backward: the first ones.
+/// Which blocks keep only their input and the thin part of their caches, and form the rest again in backward: the first ones.
 ///
 /// Backward comes to these last, when the caches of all others are gone, and forms the first of theirs where another's was. So of all
 /// choices of as many blocks this one needs the least memory.
@@ -240,11 +240,11 @@ extension DecoderBlock {
   fileprivate func pass(_ x: Tensor<B>, _ batch: PackedBatch<B>, _ run: Run<B>, recomputes: Bool) -> (y: Tensor<B>, pass: BlockPass<B>) {
     let (y, cache) = forward(x, batch, run, earlier: nil)
     if recomputes {
-      let thin = self.thin(cache)
+      let thin = Kept(self.thin(cache))
       return (
         y,
         BlockPass { dy, batch, run in
-          self.backward(consume dy, run.recomputing { self.cache(x, keeping: thin, batch, run) }, batch, run)
+          self.backward(consume dy, run.recomputing { self.cache(x, keeping: thin.take(), batch, run) }, batch, run)
         }
       )
     }

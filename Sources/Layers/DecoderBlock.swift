@@ -25,14 +25,12 @@ public protocol DecoderBlock<B> {
   func backward(_ dy: consuming Tensor<B>, _ cache: consuming Cache, _ batch: PackedBatch<B>, _ run: Run<B>) -> Tensor<B>
 }
 
-extension DecoderBlock {
-  /// By the whole forward.
-  public func cache(_ x: Tensor<B>, keeping thin: Thin, _ batch: PackedBatch<B>, _ run: Run<B>) -> Cache {
-    forward(x, batch, run, earlier: nil).cache
-  }
-}
-
 extension DecoderBlock where Thin == Void {
   /// Nothing.
   public func thin(_ cache: Cache) {}
+
+  /// By the whole forward.
+  public func cache(_ x: Tensor<B>, keeping thin: Void, _ batch: PackedBatch<B>, _ run: Run<B>) -> Cache {
+    forward(x, batch, run, earlier: nil).cache
+  }
 }

@@ -56,18 +56,18 @@ public struct DenseBranches<B: Backend> {
   /// Turns base1 and base3 into a and c on the adapter's rows; h (n,F).
   func forward(
     _ base1: inout Tensor<B>, _ base3: inout Tensor<B>, rows: Range<Int>, _ input: LoRAInput<B>, _ frozen: GatedLinears<B>,
-    _ batch: PackedBatch<B>, _ run: Run<B>
+    _ batch: PackedBatch<B>, _ run: Run<B>, kept: Cache? = nil
   ) -> (h: Tensor<B>, cache: Cache) {
-    let (t1, t3) = (gate?.low(input, run), up?.low(input, run))  // (n,r)  A1 u, A3 u
-    addInputs(t1, t3, &base1, &base3, rows: rows, run)
+    let (t1, t3) = kept.map { ($0.t1, $0.t3) } ?? (gate?.lowRank(input, run), up?.lowRank(input, run))  // (n,r)  A1 u, A3 u
+    addBranches(t1, t3, to: &base1, &base3, rows: rows, run)
     let h = hidden(base1.rows(rows), base3.rows(rows), frozen, run)  // (n,F)
-    let t2 = down.map { run.backend.matmul(masked(h, batch, run), $0.a.value.T) }  // (n,r)  A2 g
+    let t2 = kept.map(\.t2) ?? down.map { run.backend.matmul(masked(h, batch, run), $0.a.value.T) }  // (n,r)  A2 g
     return (h, Cache(t1: t1, t3: t3, t2: t2))
   }
 
   /// Turns base1 and base3 into a and c on the adapter's rows, (n,F).
-  func addInputs(
-    _ t1: Tensor<B>?, _ t3: Tensor<B>?, _ base1: inout Tensor<B>, _ base3: inout Tensor<B>, rows: Range<Int>, _ run: Run<B>
+  func addBranches(
+    _ t1: Tensor<B>?, _ t3: Tensor<B>?, to base1: inout Tensor<B>, _ base3: inout Tensor<B>, rows: Range<Int>, _ run: Run<B>
   ) {
     if let gate, let t1 { gate.addOutput(t1, into: &base1, rows: rows, run) }  // a = base1 + s B1 t1
     run.hook(rows: rows, of: &base1, path, "gate_proj.output", "a = W1 x + b1 + s B1 A1 u")

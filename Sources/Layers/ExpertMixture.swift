@@ -17,4 +17,11 @@ public struct ExpertMixture<B: Backend> {
     self.router = router
     self.experts = experts
   }
+
+  /// What comes of x (n,C) and u alone: the routing, and A1_k u and A3_k u of every row, (M,r).
+  func lowRanks(_ x: Tensor<B>, _ input: LoRAInput<B>, _ run: Run<B>) -> (router: Router<B>.Cache, low: LoRAExperts<B>.SharedCache) {
+    let routerCache = router.forward(x, run)
+    let (t1, t3) = experts.lowRanks(input.u[router.adapter], routerCache.routing, run)
+    return (routerCache, LoRAExperts<B>.SharedCache(t1: t1, t3: t3, t2: nil))
+  }
 }

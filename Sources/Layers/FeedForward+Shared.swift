@@ -14,29 +14,34 @@ extension FeedForward {
   enum Middle {
     case dense(DenseBranches<B>.Cache)
     case mixture(Router<B>.Cache, LoRAExperts<B>.SharedCache)
+
+    var dense: DenseBranches<B>.Cache? { if case .dense(let cache) = self { cache } else { nil } }
+    var mixture: (Router<B>.Cache, LoRAExperts<B>.SharedCache)? {
+      if case .mixture(let router, let cache) = self { (router, cache) } else { nil }
+    }
   }
 
-  /// Up to the hidden rows: v (n,F) of each part, and the caches.
-  func forwardHidden(_ parts: [Part], _ input: LoRAInput<B>, _ batch: PackedBatch<B>, _ run: Run<B>) -> (
+  /// Up to the hidden rows: v (n,F) of each part, and the caches. What the parts have `kept` is not formed again.
+  func forwardHidden(_ parts: [Part], keeping kept: [Middle]?, _ input: LoRAInput<B>, _ batch: PackedBatch<B>, _ run: Run<B>) -> (
     v: [Tensor<B>], cache: SharedCache
   ) {
     let x = input.x.rows(Group.shared(parts).rows)
     var (base1, base3) = bases(x, parts, run)
     var (v, middles): ([Tensor<B>], [Middle]) = ([], [])
-    for part in parts {
+    for (i, part) in parts.enumerated() {
       let rows = relative(part, parts)
       switch part.layer {
       case .dense(let branches):
-        let (h, cache) = branches.forward(&base1, &base3, rows: rows, input, frozen, batch, run)  // (n,F)
+        let (h, cache) = branches.forward(&base1, &base3, rows: rows, input, frozen, batch, run, kept: kept?[i].dense)  // (n,F)
         v.append(h)
         middles.append(.dense(cache))
       case .mixture(let mixture):
-        let routerCache = mixture.router.forward(x.rows(rows), run)
-        var (sum, cache) = mixture.experts.forwardShared(
-          base1.rows(rows), base3.rows(rows), input.u[mixture.router.adapter], frozen, routerCache.routing, batch, run)  // (n,F)
+        let (router, low) = kept?[i].mixture ?? mixture.lowRanks(x.rows(rows), input, run)
+        var (sum, cache) = mixture.experts.forwardShared(  // (n,F)
+          base1.rows(rows), base3.rows(rows), low, frozen, router.routing, batch, run)
         hookSum(&sum, mixture, run)
         v.append(sum)
-        middles.append(.mixture(routerCache, cache))
+        middles.append(.mixture(router, cache))
       }
     }
     return (v, SharedCache(base1: base1, base3: base3, parts: middles))
@@ -56,17 +61,17 @@ extension FeedForward {
   func cacheShared(_ x: Tensor<B>, keeping middles: [Middle], _ parts: [Part], _ run: Run<B>) -> SharedCache {
     var (base1, base3) = bases(x.rows(Group.shared(parts).rows), parts, run)
     for (part, middle) in zip(parts, middles) {
-      guard case (.dense(let branches), .dense(let kept)) = (part.layer, middle) else { continue }
-      branches.addInputs(kept.t1, kept.t3, &base1, &base3, rows: relative(part, parts), run)  // (n,F)  + s B1 t1, + s B3 t3
+      guard case .dense(let branches) = part.layer, let kept = middle.dense else { continue }
+      branches.addBranches(kept.t1, kept.t3, to: &base1, &base3, rows: relative(part, parts), run)  // (n,F)  + s B1 t1, + s B3 t3
     }
     return SharedCache(base1: base1, base3: base3, parts: middles)
   }
 
   /// y of the parts' rows, (N,C).
-  func forwardShared(_ parts: [Part], _ input: LoRAInput<B>, _ batch: PackedBatch<B>, _ run: Run<B>) -> (
+  func forwardShared(_ parts: [Part], keeping kept: [Middle]?, _ input: LoRAInput<B>, _ batch: PackedBatch<B>, _ run: Run<B>) -> (
     y: Tensor<B>, cache: SharedCache
   ) {
-    let (hidden, cache) = forwardHidden(parts, input, batch, run)
+    let (hidden, cache) = forwardHidden(parts, keeping: kept, input, batch, run)
     let v = run.backend.joined(hidden, columns: frozen.down.weight.shape.columns)  // (N,F)
     var y = run.backend.matmul(v, frozen.down.weight.T)  // (N,C)  W2 v
     for (part, middle) in zip(parts, cache.parts) {

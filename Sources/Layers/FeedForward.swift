@@ -60,10 +60,21 @@ public struct FeedForward<B: Backend> {
 
   /// (N,C) → (N,C).
   public func forward(_ x: Tensor<B>, _ batch: PackedBatch<B>, _ run: Run<B>) -> (y: Tensor<B>, cache: Cache) {
-    let input = inputDropout.forward(x, batch, run)
+    forward(x, keeping: nil, batch, run)
+  }
+
+  /// The same again; where rows share the frozen products without routing and what branches made of x.
+  public func forward(_ x: Tensor<B>, keeping thin: Thin, _ batch: PackedBatch<B>, _ run: Run<B>) -> (y: Tensor<B>, cache: Cache) {
+    forward(x, keeping: thin.parts, batch, run)
+  }
+
+  private func forward(_ x: Tensor<B>, keeping kept: [[Middle]?]?, _ batch: PackedBatch<B>, _ run: Run<B>) -> (
+    y: Tensor<B>, cache: Cache
+  ) {
+    let input = input(x, keeping: kept, batch, run)
     var (ys, caches): ([Tensor<B>], [PartCache]) = ([], [])
-    for group in groups(batch) {
-      let (y, cache) = forward(group, input, batch, run)
+    for (i, group) in groups(batch).enumerated() {
+      let (y, cache) = forward(group, keeping: kept?[i], input, batch, run)
       ys.append(y)
       caches.append(cache)
     }
@@ -77,13 +88,20 @@ public struct FeedForward<B: Backend> {
     Thin(parts: cache.parts.map { if case .shared(let cache) = $0 { cache.parts } else { nil } })
   }
 
-  /// The cache alone: without routing, branches and the product with W2 where rows share the frozen products.
+  /// The cache alone of that: without hidden rows and W2, too.
   public func cache(_ x: Tensor<B>, keeping thin: Thin, _ batch: PackedBatch<B>, _ run: Run<B>) -> Cache {
-    Cache(
+    let input = input(x, keeping: thin.parts, batch, run)
+    return Cache(
       parts: zip(groups(batch), thin.parts).map { group, middles in
         if case .shared(let parts) = group, let middles { return .shared(cacheShared(x, keeping: middles, parts, run)) }
-        return forward(group, inputDropout.forward(x, batch, run), batch, run).1
+        return forward(group, keeping: nil, input, batch, run).1
       })
+  }
+
+  /// x and what branches read of it, if one of the groups has not kept what they made of that.
+  private func input(_ x: Tensor<B>, keeping kept: [[Middle]?]?, _ batch: PackedBatch<B>, _ run: Run<B>) -> LoRAInput<B> {
+    if let kept, kept.allSatisfy({ $0 != nil }) { return LoRAInput(x: x, u: []) }
+    return inputDropout.forward(x, batch, run)
   }
 
   /// dy (N,C) → dx (N,C), x being what forward read.
@@ -134,10 +152,12 @@ public struct FeedForward<B: Backend> {
     }
   }
 
-  private func forward(_ group: Group, _ input: LoRAInput<B>, _ batch: PackedBatch<B>, _ run: Run<B>) -> (Tensor<B>, PartCache) {
+  private func forward(
+    _ group: Group, keeping kept: [Middle]?, _ input: LoRAInput<B>, _ batch: PackedBatch<B>, _ run: Run<B>
+  ) -> (Tensor<B>, PartCache) {
     switch group {
     case .shared(let parts):
-      let (y, cache) = forwardShared(parts, input, batch, run)
+      let (y, cache) = forwardShared(parts, keeping: kept, input, batch, run)
       return (y, .shared(cache))
     case .alone(let rows, let mixture):
       let (x, u) = (input.x.rows(rows), input.u[mixture.router.adapter])

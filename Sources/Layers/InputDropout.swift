@@ -55,7 +55,7 @@ public struct InputDropout<B: Backend> {
 public struct LoRAInput<B: Backend> {
   /// What frozen products and routers read: (N,I).
   public let x: Tensor<B>
-  /// What each adapter's branches read: its rows of x, or these with some elements dropped, (n,I).
+  /// What each adapter's branches read: its rows of x, or these with some elements dropped, (n,I). None where all h are kept.
   public let u: [Tensor<B>]
 }
 

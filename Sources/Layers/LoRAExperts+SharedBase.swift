@@ -38,13 +38,12 @@ extension LoRAExperts {
     case sums(base: Tensor<B>, t: Tensor<B>?)  // (N,F)  Σ_k da_k, (M,r)  dt1_k
   }
 
-  /// v = Σ_k w_k h_k (N,F), from base1 and base3 (N,F) and u (N,C).
+  /// v = Σ_k w_k h_k (N,F), from base1 and base3 (N,F) and t1 and t3; they and t2 are the cache.
   func forwardShared(
-    _ base1: Tensor<B>, _ base3: Tensor<B>, _ u: Tensor<B>, _ frozen: GatedLinears<B>, _ routing: Routing<B>, _ batch: PackedBatch<B>,
+    _ base1: Tensor<B>, _ base3: Tensor<B>, _ low: SharedCache, _ frozen: GatedLinears<B>, _ routing: Routing<B>, _ batch: PackedBatch<B>,
     _ run: Run<B>
   ) -> (v: Tensor<B>, cache: SharedCache) {
-    let backend = run.backend
-    let (t1, t3) = lowRanks(u, routing, run)  // (M,r)  A1_k u, A3_k u
+    let (backend, t1, t3) = (run.backend, low.t1, low.t3)
     if let fused = fusedHidden(base1, base3, t1, t3, frozen, routing, batch, run) {
       return (fused.v, SharedCache(t1: t1, t3: t3, t2: fused.t2))
     }

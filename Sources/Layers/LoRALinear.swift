@@ -37,10 +37,11 @@ public struct LoRALinear<B: Backend> {
 
   /// y = x Wᵀ + b, + s h Bᵀ on each adapter's rows: (N,I) → (N,O).
   ///
-  /// - Parameter kept: h where it was formed before, and u is not read.
+  /// - Parameter kept: what an earlier forward of the same input kept; h is then not formed again, and u not read.
   public func forward(_ input: LoRAInput<B>, _ batch: PackedBatch<B>, _ run: Run<B>, kept: Cache? = nil) -> (y: Tensor<B>, cache: Cache) {
     var y = linear.forward(input.x, run)  // (N,O)  x Wᵀ + b
-    let h = kept?.h ?? branches.map { $0.low(input, run) }  // (n,r) each
+    let h = kept?.h ?? branches.map { $0.lowRank(input, run) }  // (n,r) each
+    guard h.count == branches.count else { trap("\(path): h of \(h.count) branches, expected \(branches.count)") }
     for (branch, h) in zip(branches, h) { branch.addOutput(h, into: &y, rows: batch.rows(of: branch.adapter), run) }  // + s h Bᵀ
     run.hook(&y, path, "output", "y = x Wᵀ + b + s h Bᵀ,  h = u Aᵀ")
     return (y, Cache(h: h))
@@ -83,7 +84,7 @@ public struct LoRABranch<B: Backend> {
   }
 
   /// h of the adapter's rows.
-  func low(_ input: LoRAInput<B>, _ run: Run<B>) -> Tensor<B> {
+  func lowRank(_ input: LoRAInput<B>, _ run: Run<B>) -> Tensor<B> {
     run.backend.matmul(input.u[adapter], a.value.T)  // (n,r)  h = u Aᵀ
   }
 

@@ -30,12 +30,7 @@ public protocol StreamLayer<B> {
 }
 
 extension StreamLayer {
-  /// The whole forward.
-  public func forward(_ x: Tensor<B>, keeping thin: Thin, _ batch: PackedBatch<B>, _ run: Run<B>) -> (y: Tensor<B>, cache: Cache) {
-    forward(x, batch, run, earlier: nil)
-  }
-
-  /// By the whole forward.
+  /// By all of that.
   public func cache(_ x: Tensor<B>, keeping thin: Thin, _ batch: PackedBatch<B>, _ run: Run<B>) -> Cache {
     forward(x, keeping: thin, batch, run).cache
   }
@@ -44,6 +39,11 @@ extension StreamLayer {
 extension StreamLayer where Thin == Void {
   /// Nothing.
   public func thin(_ cache: Cache) {}
+
+  /// The whole forward.
+  public func forward(_ x: Tensor<B>, keeping thin: Void, _ batch: PackedBatch<B>, _ run: Run<B>) -> (y: Tensor<B>, cache: Cache) {
+    forward(x, batch, run, earlier: nil)
+  }
 }
 
 extension Attention: StreamLayer {}

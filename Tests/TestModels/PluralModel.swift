@@ -34,9 +34,9 @@ package enum PluralModel {
 
   /// All gradients of a training pass, with dropout.
   package static func gradients<B: Backend>(
-    recomputes: Recomputation = .none, hooks: [any Hook<B>] = [], on backend: B
+    _ evaluation: ExpertEvaluation = .sharedBase, recomputes: Recomputation = .none, hooks: [any Hook<B>] = [], on backend: B
   ) throws -> [[B.Scalar]] {
-    let decoder = try decoder(on: backend)
+    let decoder = try decoder(adapters(), evaluation, on: backend)
     let pass = TrainingPass(keys: [1, 2, 3].map { RandomKey(seed: $0) }, step: 4)
     _ = try decoder.gradients(of: PackedBatch(sequences(), on: backend), Run(backend, training: pass, hooks: hooks), recomputes: recomputes)
     return try decoder.parameters.map { try backend.download($0.gradient) }
