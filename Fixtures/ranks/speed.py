@@ -8,7 +8,7 @@ run's figure is the median of its steps' tokens a second, the first step aside; 
 whose pace drifts drifts less within a turn. Two threads and one make other bits, so the losses are compared to rounding only. Run it on a
 machine of two cores that does nothing else.
 """
-import argparse, json, pathlib, statistics, subprocess, sys, tempfile
+import argparse, json, os, pathlib, signal, statistics, subprocess, sys, tempfile
 
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 parser.add_argument("mixlora")
@@ -24,19 +24,21 @@ options = parser.parse_args()
 
 
 def finished(name, command):
-    """Runs a command to its end. One that takes too long is asked to end first, so that a launcher ends its ranks, too."""
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    """Runs a command to its end. One that takes too long is asked to end first, so that a launcher ends its ranks, too; then all of it is killed."""
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    try:
+        output, error = process.communicate(timeout=options.limit)
+        return subprocess.CompletedProcess(command, process.returncode, output, error)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGTERM)
         try:
-            output, error = process.communicate(timeout=options.limit)
-            return subprocess.CompletedProcess(command, process.returncode, output, error)
+            error = process.communicate(timeout=10)[1]
         except subprocess.TimeoutExpired:
-            process.terminate()
-            try:
-                _, error = process.communicate(timeout=10)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                error = "and it had to be killed"
-            sys.exit(f"{name}: no end after {options.limit} s (--limit)\n{error}")
+            error = "and it had to be killed"
+        sys.exit(f"{name}: no end after {options.limit} s (--limit)\n{error}")
+    finally:  # also behind Ctrl-C
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
 
 
 version = subprocess.run([options.launcher, "--version"], capture_output=True, text=True).stdout
