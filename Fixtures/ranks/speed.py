@@ -8,7 +8,7 @@ run's figure is the median of its steps' tokens a second, the first step aside; 
 whose pace drifts drifts less within a turn. Two threads and one make other bits, so the losses are compared to rounding only. Run it on a
 machine of two cores that does nothing else.
 """
-import argparse, json, pathlib, statistics, subprocess, sys, tempfile
+import argparse, json, os, pathlib, signal, statistics, subprocess, sys, tempfile
 
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 parser.add_argument("mixlora")
@@ -22,6 +22,25 @@ parser.add_argument("--launcher", default="mpirun")
 parser.add_argument("--limit", type=int, default=3600, help="seconds that a run may take")
 options = parser.parse_args()
 
+
+def finished(name, command):
+    """Runs a command to its end. One that takes too long is asked to end first, so that a launcher ends its ranks, too; then all of it is killed."""
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    try:
+        output, error = process.communicate(timeout=options.limit)
+        return subprocess.CompletedProcess(command, process.returncode, output, error)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGTERM)
+        try:
+            error = process.communicate(timeout=10)[1]
+        except subprocess.TimeoutExpired:
+            error = "and it had to be killed"
+        sys.exit(f"{name}: no end after {options.limit} s (--limit)\n{error}")
+    finally:  # also behind Ctrl-C
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+
+
 version = subprocess.run([options.launcher, "--version"], capture_output=True, text=True).stdout
 binding = ["--allow-run-as-root", "--bind-to", "core", "--map-by", "core"] if "Open MPI" in version else ["-bind-to", "core"]
 contenders = {
@@ -34,12 +53,10 @@ with tempfile.TemporaryDirectory() as scratch:
         for number, (name, (launcher, threads)) in enumerate(contenders.items()):
             out = pathlib.Path(scratch) / f"{turn}-{number}"
             command = [
-                "timeout", "--kill-after=10", str(options.limit), *launcher, options.mixlora, "train", "--model", options.model, "--data", options.data, "--out", str(out), "--steps",
+                *launcher, options.mixlora, "train", "--model", options.model, "--data", options.data, "--out", str(out), "--steps",
                 str(options.steps), "--batch", str(options.batch), "--accumulate", str(options.accumulate), "--threads", str(threads),
                 "--quiet", "--json"]
-            run = subprocess.run(command, capture_output=True, text=True)
-            if run.returncode in (124, 137):  # what timeout says
-                sys.exit(f"{name}: no end after {options.limit} s (--limit)\n{run.stderr}")
+            run = finished(name, command)
             if run.returncode != 0:
                 sys.exit(run.stderr)
             steps = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]

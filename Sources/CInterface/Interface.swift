@@ -75,6 +75,9 @@ public func mixlora_train(_ settings: UnsafePointer<CChar>?, _ error: UnsafeMuta
     let threads = try settings.threads()
     try settings.finish()
     try recipe.check()
+    if let text = try recipe.differences(fromOwnAdapter: { settings.reader.value(pythonName($0)) != nil }).first {
+      throw SettingsError(text)
+    }
     recipe.threads = threads
     return switch precision {
     case .float32: try ModelOn(training: recipe, on: CPUFloat(threads: threads)) as any Held
@@ -126,7 +129,7 @@ private func open(_ handle: mixlora_handle) throws -> any OpenModel { try Handle
 /// The handle of what `form` forms; of an error its text.
 private func held(_ error: UnsafeMutablePointer<mixlora_handle>?, _ form: () throws -> any Held) -> mixlora_handle {
   do { return Handles.all.add(try form()) } catch let problem {
-    let text = (problem as? SettingsError)?.text.text(pythonName) ?? "\(problem)"
+    let text = (problem as? SettingsError)?.text.text { pythonName($0.name) } ?? "\(problem)"
     error?.pointee = Handles.all.add(Answer(text))
     return 0
   }

@@ -52,8 +52,8 @@ final class ModelOn<B: Backend>: OpenModel, @unchecked Sendable {  // everything
     try Self.requireMemory(for: recipe)
     var notes: [JSON] = []
     let run = try TrainingRun(
-      [recipe], on: backend, note: { notes.append(JSON($0.text(pythonName))) },
-      held: { (backend as? any ProfilingBackend)?.heldBytes ?? backend.counters.poolBytes })
+      [recipe], on: backend, note: { notes.append(JSON($0.text { pythonName($0.name) })) },
+      held: { (backend as? any ProfilingBackend)?.held ?? HeldMemory(bytes: backend.counters.poolBytes) })
     self.run = run
     (path, seed, evaluation, balanceLoss) = (recipe.model, recipe.method == .full ? recipe.seed : nil, recipe.evaluation, recipe.routerLoss)
     origins = [recipe.origin]
@@ -144,7 +144,7 @@ final class ModelOn<B: Backend>: OpenModel, @unchecked Sendable {  // everything
 }
 
 /// A setting's name as settings of this interface spell it.
-func pythonName(_ setting: String, recipe: Int? = nil) -> String { String(setting.map { $0 == "-" ? "_" : $0 }) }
+func pythonName(_ setting: String) -> String { String(setting.map { $0 == "-" ? "_" : $0 }) }
 
 extension Provenance {
   /// What a tensor is formed of.

@@ -69,8 +69,11 @@ extension CPUBackend {
   /// The process's resident memory.
   public var peakBytes: Int { POSIX.peakResidentBytes }
 
-  /// The process's resident memory now, and for each thread 4 MiB that OpenBLAS packs factors into from its first product on.
-  public var heldBytes: Int { POSIX.residentBytes + core.threads.threads * (4 << 20) }
+  /// The process's resident memory now, and for each thread 4 MiB that OpenBLAS packs factors into from its first product on. Pages of
+  /// program and libraries are there or not as the system likes (0.6 MB of 40 were seen), whatever the size of the model.
+  public var held: HeldMemory {
+    HeldMemory(bytes: POSIX.residentBytes + core.threads.threads * (4 << 20), spread: 2_000_000)
+  }
 
   /// First our threads, then OpenBLAS's, which are a setting of the whole process.
   public func withEachWayOfProducts<R>(_ body: () throws -> R) rethrows -> [R] {

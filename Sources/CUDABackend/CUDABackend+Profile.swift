@@ -35,7 +35,7 @@ extension CUDABackend {
   public var peakBytes: Int { core.pool.free.bytes }
 
   /// The same: none is given back.
-  public var heldBytes: Int { core.pool.free.bytes }
+  public var held: HeldMemory { HeldMemory(bytes: core.pool.free.bytes) }
 
   /// There is one way.
   public func withEachWayOfProducts<R>(_ body: () throws -> R) rethrows -> [R] { [try body()] }

@@ -158,6 +158,13 @@ extension AdapterConfiguration {
     return lora(on: name.path(inLayer: layer))
   }
 
+  /// The linear layers that have branches in any of so many blocks.
+  public func targets(in blocks: Int) -> [LinearName] {
+    LinearName.allCases.filter { name in
+      (0..<(targets.isAlikeInAllBlocks ? min(1, blocks) : blocks)).contains { lora(on: name, layer: $0) != nil }
+    }
+  }
+
   /// The settings of the branch on a module; nil where there is none.
   func lora(on path: String) -> LoRA? {
     guard targets.contains(path), !saved.contains(where: { $0.inside.matches(path) }) else { return nil }

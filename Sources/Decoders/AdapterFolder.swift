@@ -15,6 +15,11 @@ public enum AdapterFolder {
     return (configuration, configuration.mixture == nil ? try PEFTNames(tensors) : tensors)
   }
 
+  /// What an adapter's folder says.
+  ///
+  /// - Throws: `CheckpointError` as for all of it.
+  public static func configuration(of folder: String) throws -> AdapterConfiguration { try open(folder).configuration }
+
   /// The tensors of an adapter folder: `adapter_model.safetensors`, else `adapter_model.bin`.
   ///
   /// - Throws: `CheckpointError` if neither can be read.

@@ -66,7 +66,7 @@ struct EvaluateCommand: ComputingCommand {
 
   func run() throws {
     let isFolder = MappedFile.isFolder(data)
-    if let name = isFolder ? sampling.firstGiven : task != nil ? "--task" : split.isGiven ? "--split" : nil {
+    if let name = isFolder ? sampling.given.first : task != nil ? "--task" : split.isGiven ? "--split" : nil {
       throw UsageError("\(name) goes with a \(isFolder ? "file" : "folder of tasks"); \(data) is \(isFolder ? "a folder" : "none").")
     }
     try Ranks.join(ranks)

@@ -111,17 +111,15 @@ public struct SampleEncoding: Equatable, Sendable {
 
   private func notes(of file: String, _ count: Int, _ length: Int, cut: Int, tooLong: Int, uncounted: Int, isOpen: Bool) -> [SettingsText] {
     var notes: [SettingsText] = []
-    if cut > 0 {
-      notes.append(
-        "\(cut) of \(count) samples of \(file) have more than \(setting: "length") \(length) tokens and were cut to the first \(length)")
-    }
-    if tooLong > 0 {
-      notes.append("\(tooLong) of \(count) samples of \(file) have more than \(setting: "length") \(length) tokens and were dropped")
-    }
+    // A length of 0 is no number of tokens.
+    let (more, first): (SettingsText, SettingsText) =
+      self.length == 0
+      ? ("more tokens than the \(length) positions of the model", length == .max ? "" : " among the \(length) positions of the model")
+      : ("more than \(setting: "length") \(length) tokens", " among the first \(setting: "length") \(length)")
+    if cut > 0 { notes.append("\(cut) of \(count) samples of \(file) have \(more) and were cut to the first \(length)") }
+    if tooLong > 0 { notes.append("\(tooLong) of \(count) samples of \(file) have \(more) and were dropped") }
     if uncounted > 0 {
-      notes.append(
-        "\(uncounted) of \(count) samples of \(file) have no token that counts among the first \(setting: "length") \(length) and were dropped"
-      )
+      notes.append("\(uncounted) of \(count) samples of \(file) have no token that counts\(first) and were dropped")
     }
     if isOpen {
       notes.append(

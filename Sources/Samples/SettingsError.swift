@@ -1,12 +1,25 @@
+import Checkpoints
+
 /// A sentence about settings, in which each is named so that a program can call it what its users do: `--batch`.
 ///
 ///     "\(setting: "batch") is \(batch), expected at least 1"
 ///
 /// Where several recipes are one run, a setting may be known to be one of them's.
 public struct SettingsText: ExpressibleByStringInterpolation, Equatable, Sendable, CustomStringConvertible {
+  /// A setting that a sentence names.
+  public struct Setting: Equatable, Sendable {
+    /// Its own name: `batch`.
+    public let name: String
+    /// The number of the recipe that has it, where that is known.
+    public fileprivate(set) var recipe: Int?
+    /// Whether it is what would help, and not what the sentence is about.
+    public let isRemedy: Bool
+  }
+
   fileprivate enum Part: Equatable, Sendable {
     case text(String)
-    case setting(String, recipe: Int?)
+    case setting(Setting)
+    case value(JSON, of: Setting)
   }
 
   private var parts: [Part]
@@ -22,12 +35,15 @@ public struct SettingsText: ExpressibleByStringInterpolation, Equatable, Sendabl
     parts = Array(sentences.map(\.parts).joined(separator: [.text(separator)]))
   }
 
-  /// The sentence, every setting called as `name` says, who is told the number of its recipe too, where it is known.
-  public func text(_ name: (_ setting: String, _ recipe: Int?) -> String) -> String {
+  /// The sentence, every setting called as `name` says, and values as `value` writes them.
+  public func text(
+    _ name: (Setting) -> String, value: (_ value: JSON, _ setting: Setting) -> String = { value, _ in value.serialized() }
+  ) -> String {
     parts.map { part in
       switch part {
       case .text(let text): text
-      case .setting(let setting, let recipe): name(setting, recipe)
+      case .setting(let setting): name(setting)
+      case .value(let found, let setting): value(found, setting)
       }
     }.joined()
   }
@@ -35,15 +51,23 @@ public struct SettingsText: ExpressibleByStringInterpolation, Equatable, Sendabl
   /// The sentence, its settings being those of a recipe.
   public func about(recipe: Int) -> SettingsText {
     var text = self
+    func about(_ setting: Setting) -> Setting {
+      var setting = setting
+      setting.recipe = setting.recipe ?? recipe
+      return setting
+    }
     text.parts = parts.map { part in
-      if case .setting(let setting, recipe: nil) = part { return .setting(setting, recipe: recipe) }
-      return part
+      switch part {
+      case .text: part
+      case .setting(let setting): .setting(about(setting))
+      case .value(let value, let setting): .value(value, of: about(setting))
+      }
     }
     return text
   }
 
   /// The sentence, every setting by its own name.
-  public var description: String { text { setting, _ in setting } }
+  public var description: String { text { $0.name } }
 
   /// Collects text and settings.
   public struct StringInterpolation: StringInterpolationProtocol {
@@ -58,8 +82,23 @@ public struct SettingsText: ExpressibleByStringInterpolation, Equatable, Sendabl
     /// Adds a value as text.
     public mutating func appendInterpolation(_ value: some CustomStringConvertible) { parts.append(.text("\(value)")) }
 
-    /// Adds the name of a setting.
-    public mutating func appendInterpolation(setting name: String) { parts.append(.setting(name, recipe: nil)) }
+    /// Adds another sentence.
+    public mutating func appendInterpolation(_ text: SettingsText) { parts += text.parts }
+
+    /// Adds the name of a setting that the sentence is about.
+    public mutating func appendInterpolation(setting name: String) {
+      parts.append(.setting(Setting(name: name, recipe: nil, isRemedy: false)))
+    }
+
+    /// Adds the name of a setting that would help.
+    public mutating func appendInterpolation(remedy name: String) {
+      parts.append(.setting(Setting(name: name, recipe: nil, isRemedy: true)))
+    }
+
+    /// Adds a value that a setting has here or elsewhere: a program may write it as its users do.
+    public mutating func appendInterpolation(value: JSON, of setting: String) {
+      parts.append(.value(value, of: Setting(name: setting, recipe: nil, isRemedy: false)))
+    }
   }
 }
 

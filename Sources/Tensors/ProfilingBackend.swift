@@ -6,14 +6,25 @@ public protocol ProfilingBackend: Backend {
   var threadCount: Int { get }
   /// The most bytes of memory that were in use: the process's, or the device's.
   var peakBytes: Int { get }
-  /// Bytes of memory in use before a run: the process's with what libraries take once they compute, or the device's.
-  var heldBytes: Int { get }
+  /// Memory in use before a run.
+  var held: HeldMemory { get }
   /// Runs `body` once for every way in which the backend can run large products.
   func withEachWayOfProducts<R>(_ body: () throws -> R) rethrows -> [R]
   /// Begins to note when each operation runs. Where operations are enqueued, each is waited for meanwhile.
   func startProfile()
   /// Ends it: every call since then.
   func stopProfile() -> Profile
+}
+
+/// Memory that is in use before a run: the process's with what libraries take once they compute, or the device's.
+public struct HeldMemory: Equatable, Sendable {
+  /// How many bytes.
+  public let bytes: Int
+  /// How many more another process may hold that does the same; 0 where blocks are counted.
+  public let spread: Int
+
+  /// So many bytes.
+  public init(bytes: Int, spread: Int = 0) { (self.bytes, self.spread) = (bytes, spread) }
 }
 
 /// What one operation took while a profile ran.

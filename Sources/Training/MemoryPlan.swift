@@ -14,8 +14,9 @@ import Traces
 public struct MemoryPlan: Equatable, Sendable {
   /// Bytes that are held before the first step: the process's, with what its threads may take, or the device's.
   public let held: Int
-  /// How many of them are the base's.
-  public let base: Int
+  /// How many of them learners share: the base, and what else is held, of a process its program, data and threads. It is what running
+  /// each learner by itself would take once more.
+  public let shared: Int
   /// Bytes of each learner's own: its values, its gradients in all buffers that a step takes, its moments.
   public let own: [Int]
   /// Bytes that the steps add.
@@ -32,15 +33,16 @@ public struct MemoryPlan: Equatable, Sendable {
 extension TrainingRun {
   /// What the run needs by its settings: under a budget with as few recomputed blocks as it has room for.
   ///
-  /// - Parameter held: bytes that are held before the first step.
+  /// - Parameter held: what is held before the first step.
   /// - Throws: `SettingsError` if there is no room with all of them recomputed.
   /// - Complexity: some passes without arithmetic.
-  public func memoryPlan(held: Int) throws -> MemoryPlan {
+  public func memoryPlan(held: HeldMemory) throws -> MemoryPlan {
     let blocks = decoder.blocks.count
-    let (base, own) = (held - writtenParameterCount * MemoryLayout<B.Scalar>.size, try ownBytes())
+    let (shared, own) = (held.bytes - writtenParameterCount * MemoryLayout<B.Scalar>.size, try ownBytes())
     func plan(_ recomputed: Int) throws -> MemoryPlan {
       MemoryPlan(
-        held: held, base: base, own: own, added: try addedBytes(recomputing: recomputed), recomputedBlocks: recomputed, blocks: blocks)
+        held: held.bytes, shared: shared, own: own, added: try addedBytes(recomputing: recomputed), recomputedBlocks: recomputed,
+        blocks: blocks)
     }
     guard let budget = recipe.memory else { return try plan(recipe.recomputes ? blocks : 0) }
     var (fewest, most) = (0, blocks)  // the more are recomputed, the less is needed
@@ -50,10 +52,10 @@ extension TrainingRun {
     }
     let chosen = try plan(fewest)
     guard chosen.total <= budget else {
-      // What a process holds differs from run to run (0.6 MB of 40 were seen), and the number must serve the next one.
-      let least = (chosen.total + held / 50 + 3_000_000) / 1_000_000 * 1_000_000
+      // The next run may hold a little more.
+      let safe = held.spread > 0 ? ", and \(chosen.total + held.spread) to be safe" : ""
       throw SettingsError(
-        "\(setting: "memory") is \(budget) bytes, expected at least \(least): with all \(blocks) blocks recomputed the steps add \(chosen.added) to the \(held) that are held before the first one with what threads will need, a little more or less from run to run."
+        "\(setting: "memory") is \(budget) bytes, expected at least \(chosen.total)\(safe): with all \(blocks) blocks recomputed the steps add \(chosen.added) to the \(held.bytes) that are held before the first one with what threads will need\(held.spread > 0 ? ", a little more or less from run to run" : "")."
       )
     }
     return chosen

@@ -53,7 +53,7 @@ extension TrainingRecipe {
     }
     if method == .mixlora, initialization == .pissa || initialization == .olora {
       throw SettingsError(
-        "\(setting: "init") is \(initialization.rawValue), which changes the base weights: it goes with \(setting: "method") lora alone. The programs that read a mixture take the base as it is."
+        "\(setting: "init") is \(initialization.rawValue), which changes the base weights: it goes with \(remedy: "method") lora alone. The programs that read a mixture take the base as it is."
       )
     }
     guard dropout >= 0, dropout < 1 else { throw SettingsError("\(setting: "dropout") is \(dropout), expected a number in [0, 1).") }

@@ -20,7 +20,7 @@ extension TrainingRun {
     guard resumes else {
       guard Folder.names(in: folder).isEmpty else {
         throw SettingsError(
-          "\(setting: "out") \(folder) is not empty; \(setting: "resume") goes on with a run, or choose another folder.")
+          "\(setting: "out") \(folder) is not empty; \(remedy: "resume") goes on with a run, or choose another folder.")
       }
       return (0, [])
     }
@@ -60,7 +60,7 @@ extension TrainingRun {
     let changes = differences(new, old, than: "the run was started with", but: ["memory", "recompute"])  // no bit depends on these
     guard !changes.isEmpty else { return }
     let cure: SettingsText =
-      "\(setting: "resume") takes what the run was started with; to train on under other settings, give \(setting: "adapter") \(folder) another \(setting: "out")."
+      "\(remedy: "resume") takes what the run was started with; to train the adapter on in another way, give \(remedy: "adapter") \(folder) another \(remedy: "out")."
     throw SettingsError(SettingsText(changes + [cure], separator: "\n"))
   }
 
@@ -76,7 +76,7 @@ extension TrainingRun {
     let (found, expected) = (adapters(own), adapters(others))
     let (names, otherNames) = (found.map(\.name), expected.map(\.name))
     guard names == otherNames else {
-      return ["the adapters are \(names.joined(separator: ", ")), but \(other) \(otherNames.joined(separator: ", "))."]
+      return ["\(setting: "adapters"): \(names.joined(separator: ", ")), but \(other) \(otherNames.joined(separator: ", "))."]
     }
     return found.indices.flatMap { i in
       differences(ofOne: found[i].settings, expected[i].settings, than: other, but: ignored).map {
@@ -91,15 +91,23 @@ extension TrainingRun {
   }
 
   private static func differences(ofOne own: JSON, _ others: JSON, than other: String, but ignored: Set<String>) -> [SettingsText] {
-    func said(_ value: JSON?) -> String? { value.flatMap { $0 == .null ? nil : $0.serialized() } }
+    func said(_ value: JSON?, of setting: String, orElse nothing: SettingsText) -> SettingsText {
+      value.flatMap { $0 == .null ? nil : "\(value: $0, of: setting)" } ?? nothing
+    }
+    func isThere(_ key: String) -> Bool { [own, others].contains { ($0[key] ?? .null) != .null } }
     let dropped = (others.objectValue?.members ?? []).filter { own[$0.key] == nil }.map { (key: $0.key, value: JSON.null) }
     let members = (own.objectValue?.members ?? []).map { (key: $0.key, value: $0.value) } + dropped
     return members.filter { !ignored.contains($0.key) && (others[$0.key] ?? .null) != $0.value }.map { member in
-      let (key, found, expected) = (member.key, said(member.value) ?? "not given", said(others[member.key]) ?? "none")
+      let key = member.key
+      let found = said(member.value, of: key, orElse: "not given")
+      let expected = said(others[key], of: key, orElse: "none")
       return switch key {
       case "samples": "\(setting: "data") has \(found) samples, but \(other) \(expected)."
-      case "name": "The adapter is called \(found), but \(other) \(expected); its random numbers are of its name."
-      case "digest": "\(setting: "data") or \(setting: "validation") holds other samples than \(other)."
+      case "name": "\(setting: key) is \(found), but \(other) \(expected); random numbers are of the name."
+      case "digest":
+        isThere("validation")
+          ? "\(setting: "data") or \(setting: "validation") holds other samples than \(other)."
+          : "\(setting: "data") holds other samples than \(other)."
       default: "\(setting: key) is \(found), but \(other) \(expected)."
       }
     }

@@ -7,10 +7,11 @@ import Tensors
 extension TrainingRun {
   /// Refuses ranks that would have nothing to do in any step.
   static func requireWork(for ranks: any Collective, _ recipes: [TrainingRecipe]) throws {
-    let most = recipes.map(\.accumulate).max() ?? 1
-    guard ranks.size <= most else {
-      throw SettingsError(
-        "\(setting: "accumulate") is \(most), but \(ranks.size) ranks share out a step's parts; expected at least \(ranks.size).")
+    guard let most = recipes.indices.max(by: { recipes[$0].accumulate < recipes[$1].accumulate }) else { return }
+    guard ranks.size <= recipes[most].accumulate else {
+      let text: SettingsText =
+        "\(setting: "accumulate") is \(recipes[most].accumulate), but \(ranks.size) ranks share out a step's parts; expected at least \(ranks.size)."
+      throw SettingsError(text.about(recipe: most))
     }
   }
 

@@ -76,13 +76,13 @@ public final class TrainingRun<B: Backend> {
 
   /// The same for several adapters: their recipes name each, and agree in what belongs to the base; and for several ranks.
   ///
-  /// - Parameter held: bytes of memory in use, asked for once the model stands, where a recipe has a budget; without it those of the
-  ///   backend's pool.
+  /// - Parameter held: memory in use, asked for once the model stands, where a recipe has a budget; without it that of the backend's
+  ///   pool.
   /// - Precondition: there is a recipe.
   /// - Throws: as with one recipe.
   public init(
     _ recipes: [TrainingRecipe], out folder: String? = nil, resumes: Bool = false, ranks: any Collective = Solo(), on backend: B,
-    note: (SettingsText) -> Void = { _ in }, held: (() -> Int)? = nil
+    note: (SettingsText) -> Void = { _ in }, held: (() -> HeldMemory)? = nil
   ) throws {
     for (number, recipe) in recipes.enumerated() { try SettingsError.about(recipe: number) { try recipe.check() } }
     try TrainingRecipe.requireOneRun(recipes)
@@ -122,7 +122,7 @@ public final class TrainingRun<B: Backend> {
         file: (recipe.adapter ?? "") + "/adapter_config.json", place: .key("jitter_noise"), found: "\(jitter)",
         expected: "0: jitter while training is not built yet")
     }
-    memory = try common.memory == nil ? nil : memoryPlan(held: held?() ?? backend.counters.poolBytes)
+    memory = try common.memory == nil ? nil : memoryPlan(held: held?() ?? HeldMemory(bytes: backend.counters.poolBytes))
     if let budget = common.memory, let memory {
       note(
         "\(setting: "memory") \(budget) bytes: \(memory.recomputedBlocks) of \(memory.blocks) blocks are recomputed; \(memory.total) bytes by arithmetic, \(memory.held) of them before the first step, with what threads will need"

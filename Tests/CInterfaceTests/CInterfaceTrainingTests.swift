@@ -35,6 +35,17 @@ extension CInterfaceTests {
         try Data(contentsOf: URL(filePath: "\(scratch.path)/\($0)/adapter_model.safetensors"))
       }
       #expect(adapters[0] == adapters[1] && !adapters[0].isEmpty)
+
+      let again = settings.with("adapter", JSON(scratch.path + "/found"))
+      #expect(try Handle { mixlora_train(again.serialized(), $0) }.json["steps"] == 2, "its own settings are what it has")
+      for (key, value, words) in [
+        ("rank", 3, "rank is 3, but the adapter"), ("top_k", 3, "top_k is 3"), ("rslora", true, "rslora is true"),
+      ]
+        as [(String, JSON, String)]
+      {
+        let text = message { mixlora_train(again.with(key, value).serialized(), $0) }
+        #expect(text.contains(words) && text.contains("which holds"), "\(text)")
+      }
     }
 
     @Test func aRunThatTrainsIsAModelToTrace() throws {

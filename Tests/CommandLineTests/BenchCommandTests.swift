@@ -2,6 +2,8 @@ import Checkpoints
 import Foundation
 import Testing
 
+@testable import MixLoRACommand
+
 @Suite struct BenchCommandTests {
   private static let model = URL(filePath: #filePath).deletingLastPathComponent().path + "/../../Fixtures/golden/topk/model"
   /// A step of a small model.
@@ -166,6 +168,25 @@ import Testing
     #expect(try abs(number("saved_share_of_base") - saved / (number("base_bytes") / 2)) < 1e-9)
     #expect(try abs(number("speedup") - number("tokens_per_second_together") / number("tokens_per_second_alone")) < 1e-9)
     #expect(try number("base_bytes") < alone && alone > 1e6)
+  }
+
+  /// A number that `bench train` does not print is no 0.
+  @Test func aNumberThatIsNotThereIsNamed() throws {
+    let whole: [String: JSON] = ["tokens_per_second": 3.5, "peak_resident_bytes": 9000, "base_bytes": 5000]
+    func run(_ members: [String: JSON]) throws -> BenchAdaptersCommand.Run {
+      var object = JSON.Object()
+      for (key, value) in members { object[key] = value }
+      return try BenchAdaptersCommand.Run(.object(object))
+    }
+    #expect(try run(whole).base == 5000)
+    for key in whole.keys {
+      for value in [nil, 0, "many"] as [JSON?] {
+        let error = try #require(#expect(throws: CheckpointError.self) { try run(whole.merging([key: value ?? .null]) { $1 }) })
+        #expect("\(error)".contains(key) && "\(error)".contains("a number > 0"), "\(error)")
+      }
+      let missing = try #require(#expect(throws: CheckpointError.self) { try run(whole.filter { $0.key != key }) })
+      #expect("\(missing)".contains("\(key)") && "\(missing)".contains("nothing"), "\(missing)")
+    }
   }
 
   @Test func adaptersSayWhatIsWrongWithTheirOptions() throws {

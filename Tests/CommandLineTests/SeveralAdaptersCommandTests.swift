@@ -96,7 +96,9 @@ import Training
     let scratch = try place()
     let json = try configuration()
     let dry = try train(scratch, json, "--dry-run")
-    #expect(dry.code == 0 && dry.output.contains("adapter              swaps") && dry.output.contains("with one base"), "\(dry.output)")
+    #expect(
+      dry.code == 0 && dry.output.contains("adapter              swaps") && dry.output.contains("are the base and what else is held once"),
+      "\(dry.output)")
     #expect(!FileManager.default.fileExists(atPath: scratch.url.path + "/run"))
     let memory = try #require(try lines(train(scratch, json, "--dry-run", "--json")).last)
     #expect(memory["adapters"] == 2 && (0.3...0.5).contains(memory["saved"]?.doubleValue ?? 0), "\(memory.serialized())")
@@ -117,9 +119,12 @@ import Training
     }
     #expect(try train(scratch, json, "--resume").code == 0, "a finished run is resumed without a step")
     let other = try train(scratch, configuration { $0[1]["name"] = "other" }, "--resume")
-    #expect(other.code == 2 && other.error.contains("swaps, other") && other.error.contains("swaps, plain"), "\(other.error)")
+    #expect(
+      other.code == 3 && other.error.contains("error: run.json: lora: swaps, other, but the run was started with swaps, plain."),
+      "\(other.code) \(other.error)")
     let less = try train(scratch, configuration { $0[1]["r"] = 2 }, "--resume")
-    #expect(less.code == 2 && less.error.contains("plain: lora[1].r is 2, but the run was started with 3"), "\(less.error)")
+    #expect(
+      less.code == 3 && less.error.contains("error: run.json: plain: lora[1].r is 2, but the run was started with 3"), "\(less.error)")
 
     // Each begins with its own values, whose settings then hold.
     let further = try train(scratch, configuration { $0[1]["r"] = 2 }, out: "further", "--adapter", "run", "--json")
@@ -127,6 +132,9 @@ import Training
     for (i, line) in try lines(further).enumerated() {
       #expect(try #require(line["loss_first"]?.doubleValue) < reports[i]["loss_first"]?.doubleValue ?? 0, "\(further.output)")
     }
+    #expect(
+      further.error.split(separator: "\n").filter { $0.contains("holds") }
+        == ["note: further.json: lora[1].r is 2, but the adapter run/plain has 3, which holds."], "\(further.error)")
     let missing = try train(scratch, json, out: "none", "--adapter", "run/swaps")
     #expect(missing.code == 3 && missing.error.contains("run/swaps/swaps"), "\(missing.code) \(missing.error)")
 
@@ -167,7 +175,7 @@ import Training
       ({ $0[1]["learning_rate"] = 1 }, 3, ["lora[1].learning_rate", "no such key"]),
       ({ $0[0]["top_k"] = 9 }, 3, ["run.json: lora[0].top_k is 9, expected at most lora[0].num_experts, 3"]),
       ({ $0[1]["warmup_ratio"] = 0.5 }, 3, ["run.json: lora[1].warmup_ratio with lora[1].scheduler_type constant"]),
-      ({ $0[1]["task_name"] = "obqa" }, 2, ["run.json: lora[1].task_name goes with a folder"]),
+      ({ $0[1]["task_name"] = "obqa" }, 3, ["run.json: lora[1].task_name goes with a folder"]),
       ({ $0[1]["data"] = nil }, 3, ["lora[1].data", "--data"]),
       ({ $0[1]["data"] = "nowhere.jsonl" }, 3, ["nowhere.jsonl"]),
     ] as [((inout [JSON.Object]) -> Void, Int32, [String])] {

@@ -179,7 +179,9 @@ import Testing
 
   @Test(arguments: [
     (["--method", "lora"], "--experts does nothing: what is trained has no experts"), (["--momentum", "0.9"], "--momentum does nothing"),
-    (["--optimizer", "sgd", "--method", "lora", "--router-loss", "pooledTopK"], "--experts does nothing"),
+    (["--optimizer", "sgd", "--method", "lora", "--router-loss", "pooledTopK"], "does nothing: what is trained has no experts"),
+    (["--epochs", "5"], "--epochs does nothing: --steps says"), (["--evaluate-every", "5"], "--evaluate-every does nothing: there is no"),
+    (["--evaluate-every", "5", "--resume"], "--evaluate-every does nothing"),
   ])
   func anOptionThatNothingReadsIsRefusedByName(_ options: [String], _ words: String) throws {
     let scratch = try Scratch()
@@ -189,12 +191,59 @@ import Testing
     #expect(!FileManager.default.fileExists(atPath: folder.path + "/run"))
   }
 
-  /// The least budget that a refusal names is taken, and kept: by a run whose steps add about as much as the process holds before.
+  /// An adapter that training starts from keeps its own settings: to ask for others, or for what it has not, is an error.
+  @Test func whatAnAdapterHasOtherwiseIsRefusedByName() throws {
+    let scratch = try Scratch()
+    let folder = try TrainingCase.folder(scratch)
+    #expect(try Program.run(TrainingCase.arguments(folder, "mixture", "--steps", "1")).code == 0)
+    #expect(try Program.run(TrainingCase.loraArguments(folder, "plain", "--steps", "1")).code == 0)
+    func run(_ out: String, from adapter: String, _ options: [String]) throws -> Program.Result {
+      try Program.run(
+        [
+          "train", "--model", "model", "--data", "data.jsonl", "--out", out, "--adapter", adapter, "--steps", "1", "--threads", "1",
+          "--batch", "4",
+        ] + options, in: folder)
+    }
+    for (adapter, options, words) in [
+      ("mixture", ["--rank", "9"], "--rank is 9, but the adapter mixture has 2, which holds."),
+      ("mixture", ["--alpha", "5"], "--alpha is 5.0, but the adapter mixture has 4.0"),
+      ("mixture", ["--experts", "5"], "--experts is 5, but the adapter mixture has 3"),
+      ("mixture", ["--top-k", "3"], "--top-k is 3, but the adapter mixture has 2"),
+      ("mixture", ["--dropout", "0.4"], "--dropout is 0.4, but the adapter mixture has 0.05"),
+      ("mixture", ["--targets", "q_proj"], "--targets is \"q_proj\", but the adapter mixture has \"q_proj,k_proj,"),
+      ("mixture", ["--rslora"], "--rslora is true, but the adapter mixture has false"),
+      ("mixture", ["--init", "gaussian"], "--init is \"gaussian\", but the adapter mixture has \"kaiming\""),
+      ("mixture", ["--router-coefficient", "0.5"], "--router-coefficient is 0.5, but the adapter mixture has 0.001"),
+      ("mixture", ["--method", "lora", "--experts", "5"], "--method is \"lora\", but the adapter mixture has \"mixlora\""),
+      ("plain", ["--method", "mixlora"], "--method is \"mixlora\", but the adapter plain has \"lora\""),
+      ("plain", ["--experts", "3"], "--experts does nothing: what is trained has no experts"),
+      ("plain", ["--router-loss", "pooledTopK"], "--router-loss does nothing"),
+      ("plain", ["--rank", "3", "--resume"], "--rank is 3, but the adapter plain has 2"),
+    ] as [(String, [String], String)] {
+      let result = try run("refused", from: adapter, options)
+      #expect(result.code == 2 && result.error.contains("error: " + words), "\(options): \(result.code) \(result.error)")
+      #expect(!FileManager.default.fileExists(atPath: folder.path + "/refused"))
+    }
+    let own = ["--rank", "2", "--alpha", "4", "--dropout", "0.05", "--init", "kaiming"]
+    let targets = ["--targets", "up_proj,q_proj,k_proj,v_proj,o_proj,gate_proj,down_proj"]
+    for (adapter, options) in [
+      (
+        "mixture",
+        own + targets + ["--method", "mixlora", "--experts", "3", "--top-k", "2", "--router-coefficient", "0.001", "--lr", "0.1"]
+      ),
+      ("plain", own + targets + ["--method", "lora"]),
+    ] {
+      let result = try run("again-" + adapter, from: adapter, options)
+      #expect(result.code == 0 && result.error.isEmpty, "\(result.code) \(result.error)")
+    }
+  }
+
+  /// The safe budget that a refusal names is taken, and kept: by a run whose steps add about as much as the process holds before.
   @Test(arguments: [1, 2]) func theBudgetThatARefusalNamesIsKept(_ threads: Int) throws {
     let scratch = try Scratch()
     let folder = try TrainingCase.folder(scratch)
-    let words = String(repeating: "so what is it? ", count: 4)
-    let lines = (0..<64).map { #"{"prompt":"\#($0) \#(words)","completion":"\#(words)"}"# }
+    let text = String(repeating: "so what is it? ", count: 4)
+    let lines = (0..<64).map { #"{"prompt":"\#($0) \#(text)","completion":"\#(text)"}"# }
     try AtomicFile.write(lines.joined(separator: "\n"), to: folder.path + "/data.jsonl")
     func run(_ out: String, _ memory: String) throws -> Program.Result {
       try Program.run(
@@ -203,8 +252,11 @@ import Testing
           "--json"))
     }
     let refused = try run("refused", "1M")
-    let least = try #require(refused.error.firstMatch(of: #/expected at least (\d+): .* add (\d+) to the (\d+)/#), "\(refused.error)")
-    let (budget, added, held) = try (#require(Int(least.1)), #require(Int(least.2)), #require(Int(least.3)))
+    let words = try #require(
+      refused.error.firstMatch(of: #/expected at least (\d+), and (\d+) to be safe: .* add (\d+) to the (\d+)/#), "\(refused.error)")
+    let (least, budget) = try (#require(Int(words.1)), #require(Int(words.2)))
+    let (added, held) = try (#require(Int(words.3)), #require(Int(words.4)))
+    #expect(least == added + held && budget == least + 2_000_000)
     #expect(2 * added > held, "the steps should matter: \(refused.error)")
     for round in 1...3 {
       let kept = try run("run-\(round)", "\(budget)")

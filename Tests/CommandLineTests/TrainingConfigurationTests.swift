@@ -62,14 +62,13 @@ import Testing
   @Test func aCutoffOfMinusOneIsThePositionsOfTheModel() throws {
     let scratch = try Scratch()
     let folder = try TrainingCase.folder(scratch)
-    let words = String(repeating: "so ", count: 40)
-    try AtomicFile.write(#"{"prompt":"\#(words)","completion":" 1"}"# + "\n" + #"{"text":"\#(words)"}"#, to: folder.path + "/data.jsonl")
+    let line = String(repeating: "so ", count: 40)
+    try AtomicFile.write(#"{"prompt":"\#(line)","completion":" 1"}"# + "\n" + #"{"text":"\#(line)"}"#, to: folder.path + "/data.jsonl")
     let json = template(
       ["data": "data.jsonl", "num_epochs": 1, "batch_size": 2, "micro_batch_size": 1], top: ["cutoff_len": -1, "save_step": 8])
     let result = try train(folder, json)
-    #expect(
-      result.code == 0 && result.error.contains("note: moe_peft.json: ") && result.error.contains("cutoff_len 64 tokens"), "\(result.error)"
-    )
+    let words = "have more tokens than the 64 positions of the model and were cut to the first 64"
+    #expect(result.code == 0 && result.error.contains(words) && !result.error.contains("cutoff_len"), "\(result.error)")
     #expect(try JSON(contentsOf: folder.path + "/run/checkpoint-1/state.json")["settings"]?["length"] == 0)
   }
 
@@ -130,20 +129,75 @@ import Testing
     ("batch_size", 2_000_000_000, ["lora[0].batch_size", "1 to 1000000000"]),
   ]
 
-  /// What an option gave is called by the option, also where the other half of the contradiction is the file's.
+  /// What an option gave is called by the option, also where the other half of the contradiction is the file's: that half was right.
   @Test func anOptionOverTheFileIsCalledByItsName() throws {
     let scratch = try Scratch()
     let folder = try TrainingCase.folder(scratch)
-    let json = template(["data": "data.jsonl"])
-    for (option, code, words) in [
-      (["--top-k", "9"], 3, "--top-k is 9, expected at most lora[0].num_experts, 8"),
-      (["--top-k", "9", "--experts", "7"], 2, "error: --top-k is 9, expected at most --experts, 7"),
-      (["--task", "obqa"], 2, "--task goes with a folder"),
-    ] as [([String], Int32, String)] {
-      try AtomicFile.write(json.serialized(), to: folder.path + "/moe_peft.json")
+    let (batch, micro) = (16, 8)
+    try AtomicFile.write(
+      template(["data": "data.jsonl", "batch_size": JSON(batch), "micro_batch_size": JSON(micro)]).serialized(),
+      to: folder.path + "/moe_peft.json")
+    for (option, words) in [
+      (["--top-k", "9"], "--top-k is 9, expected at most lora[0].num_experts, 8"),
+      (["--top-k", "9", "--experts", "7"], "--top-k is 9, expected at most --experts, 7"),
+      (["--experts", "1"], "lora[0].top_k is 2, expected at most --experts, 1"),
+      (["--warmup", "0.1"], "--warmup with lora[0].scheduler_type constant"),
+      (["--task", "obqa"], "--task goes with a folder"),
+      (["--length", "1"], "--length is 1, expected at least 2"),
+      (["--batch", "3"], "lora[0].batch_size/micro_batch_size is \(batch / micro), expected a divisor of --batch, 3"),
+      (["--accumulate", "3"], "--accumulate is 3, expected a divisor of lora[0].batch_size, \(batch)"),
+      (["--memory", "1000"], "--memory is 1000 bytes"),
+    ] as [([String], String)] {
       let result = try Program.run(["train", "--model", "model", "--config", "moe_peft.json", "--out", "run"] + option, in: folder)
-      #expect(result.code == code && result.error.contains(words), "\(result.code) \(result.error)")
+      #expect(result.code == 2 && result.error.contains("error: " + words), "\(result.code) \(result.error)")
     }
+  }
+
+  /// What stands in the file is the file's, found before the data is read or behind.
+  @Test func aContradictionInTheFileIsNamedByFileAndKey() throws {
+    let scratch = try Scratch()
+    let folder = try TrainingCase.folder(scratch)
+    for (key, value, words) in [
+      ("top_k", 9, "lora[0].top_k is 9, expected at most lora[0].num_experts, 8"),
+      ("task_name", "obqa", "lora[0].task_name goes with a folder"),
+      ("r", 1_000_000, "lora[0].r, lora[0].num_experts: found sizes that need"),
+    ] as [(String, JSON, String)] {
+      let result = try train(folder, template(["data": "data.jsonl", key: value]))
+      #expect(result.code == 3 && result.error.contains("error: moe_peft.json: " + words), "\(result.code) \(result.error)")
+    }
+  }
+
+  /// A number that is said of a key is the one that stands there, whatever the setting is that it became.
+  @Test func aValueUnderAKeyIsTheFiles() throws {
+    let scratch = try Scratch()
+    let folder = try TrainingCase.folder(scratch)
+    let first: [String: JSON] = [
+      "data": "data.jsonl", "num_epochs": 1, "batch_size": 4, "micro_batch_size": 2, "r": 2, "lora_init": "original", "act_fn": "silu",
+    ]
+    let started = try train(folder, template(first, top: ["cutoff_len": 64]))
+    #expect(started.code == 0, "\(started.error)")
+    for (changes, length, words) in [
+      (["micro_batch_size": 1], 64, "lora[0].batch_size/micro_batch_size is 4, but the run was started with 2."),
+      (["lora_init": "gaussian"], 64, "lora[0].lora_init is \"gaussian\", but the run was started with \"original\"."),
+      ([:], -1, "cutoff_len is -1, but the run was started with 64."),
+      (["routing_strategy": nil], 64, "lora[0].routing_strategy is none, but the run was started with \"mixlora\"."),
+      (["peft_type": "LORA"], 64, "lora[0].peft_type is \"LORA\", but the run was started with \"MIXLORA\"."),
+      (["router_loss": false], 64, "lora[0].router_loss is false, but the run was started with true."),
+      (["act_fn": nil], 64, "lora[0].act_fn is not given, but the run was started with \"silu\"."),
+      (["name": "other"], 64, "lora[0].name is \"other\", but the run was started with \"mixlora_0\"; "),
+      (["lora_dropout": 0.1], 64, "lora[0].lora_dropout is 0.1, but the run was started with 0.05."),
+    ] as [([String: JSON], JSON, String)] {
+      let result = try train(folder, template(first.merging(changes) { $1 }, top: ["cutoff_len": length]), "--resume")
+      #expect(result.code == 3 && result.error.contains("error: moe_peft.json: " + words), "\(result.code) \(result.error)")
+    }
+    let longer = try train(folder, template(first.merging(["num_epochs": 2]) { $1 }, top: ["cutoff_len": 64]), "--resume")
+    #expect(longer.code == 3 && longer.error.contains("lora[0].num_epochs is 2, but the run was started with 1."), "\(longer.error)")
+    #expect(longer.error.contains("\nthe number of steps is 6, but the run was started with 3."), "\(longer.error)")
+    let other = try train(folder, template(first, top: ["cutoff_len": 64]), "--resume", "--rank", "3")
+    #expect(other.code == 2 && other.error.contains("error: --rank is 3, but the run was started with 2."), "\(other.error)")
+    let without = try Program.run(
+      ["train", "--model", "model", "--data", "data.jsonl", "--out", "run", "--threads", "1", "--resume"], in: folder)
+    #expect(without.code == 2 && without.error.contains("name of --config is not given, but"), "\(without.error)")
   }
 
   @Test(arguments: refused.indices) func whatIsNotUnderstoodIsNamed(_ index: Int) throws {

@@ -243,10 +243,10 @@ import Traces
       }
     }
     let held = 0
-    let few = try whole.memoryPlan(held: held).added
+    let few = try whole.memoryPlan(held: HeldMemory(bytes: held)).added
     recipe.optimizer = .adamw
     let plain = try place.run(recipe)
-    let many = try plain.memoryPlan(held: held).added
+    let many = try plain.memoryPlan(held: HeldMemory(bytes: held)).added
     #expect(few < many)
     #expect(plain.metrics.last?.loss != whole.metrics.last?.loss)
     #expect(abs((plain.metrics.last?.loss ?? 0) - (whole.metrics.last?.loss ?? 1)) < 0.2)

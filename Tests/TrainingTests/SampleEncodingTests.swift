@@ -22,7 +22,7 @@ import Tokenization
     var notes: [String] = []
     let encoder = ByteEncoder(leadingToken: begin, endToken: end)
     let result = try encoding.samples(texts, with: encoder, chat: Self.layout(), vocabulary: 300, from: "data.jsonl") {
-      notes.append($0.text { setting, _ in "--" + setting })
+      notes.append($0.text { "--" + $0.name })
     }
     return (result, notes)
   }
@@ -64,7 +64,18 @@ import Tokenization
         [text], with: ByteEncoder(leadingToken: nil, endToken: 1), vocabulary: 300, positions: positions, from: "data.jsonl"
       ) { notes.append($0.description) }
       #expect(result.samples[0].ids.count == count && result.cut == (positions == nil ? 0 : 1))
-      #expect(notes.allSatisfy { $0.contains("length \(count) tokens") } && notes.count == result.cut)
+      let words =
+        "1 of 1 samples of data.jsonl have more tokens than the \(count) positions of the model and were cut to the first \(count)"
+      #expect(notes == (result.cut > 0 ? [words] : []))
+    }
+    // Nor is it called a length where nothing counts.
+    let silent = [TextSample(text: Array(repeating: 97, count: 90), answers: []), text]
+    for (positions, words) in [(64, " among the 64 positions of the model"), (nil, "")] as [(Int?, String)] {
+      var notes: [String] = []
+      _ = try encoding.samples(
+        silent, with: ByteEncoder(leadingToken: nil, endToken: nil), vocabulary: 300, positions: positions, from: "data.jsonl"
+      ) { notes.append($0.description) }
+      #expect(notes.contains("1 of 2 samples of data.jsonl have no token that counts\(words) and were dropped"), "\(notes)")
     }
   }
 

@@ -161,8 +161,8 @@ import Training
       try #require(throws: SettingsError.self) { try run(recipes, out: place.out, resumes: true) }.description
     }
     #expect(
-      try refusal(Array(recipes.dropLast())).contains("the adapters are mixed, plain, but the run was started with mixed, plain, small"))
-    #expect(try refusal([recipes[0]]).contains("the adapters are mixed, but"))
+      try refusal(Array(recipes.dropLast())).contains("adapters: mixed, plain, but the run was started with mixed, plain, small"))
+    #expect(try refusal([recipes[0]]).contains("adapters: mixed, but"))
     var changed = recipes
     changed[1].rank = 4
     #expect(try refusal(changed).contains("plain: rank is 4, but the run was started with 3."))
@@ -280,7 +280,7 @@ import Training
       ], file: "Llama-7B")
     let adapter = try #require(TrainingRecipe.mixlora(rank: 16, experts: 8).adapterConfiguration).parameterCount(in: llama)
     func saved(_ bytes: Double) -> Double {
-      SharedMemory(base: bytes * llama.parameterCount, own: [16 * adapter, 16 * adapter]).saved
+      SharedMemory(shared: bytes * llama.parameterCount, own: [16 * adapter, 16 * adapter]).saved
     }
     // Base in 16 bits as in the paper's table 7, and as this engine keeps it, in 32.
     #expect(abs(saved(2) - 0.403) < 0.001 && abs(saved(4) - 0.446) < 0.001, "\(saved(2)) \(saved(4))")

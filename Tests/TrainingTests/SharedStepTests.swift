@@ -121,7 +121,7 @@ import Training
       if ranks.rank == 1 { recipe.data = other }
       try TrainingRun([recipe], ranks: ranks, on: CPUFloat(threads: 1)).run()
     }
-    for error in found { #expect(error.contains("data or validation holds other samples than rank 0 has."), "\(found)") }
+    for error in found { #expect(error.contains("data holds other samples than rank 0 has."), "\(found)") }
   }
 
   @Test func aRankThatHasAnotherSettingIsNamedWithIt() throws {

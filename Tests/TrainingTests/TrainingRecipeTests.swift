@@ -38,6 +38,6 @@ import Training
     try recipe.check()
     Self.refused[index].change(&recipe)
     let error = try #require(throws: SettingsError.self) { try recipe.check() }
-    #expect(error.text.text { setting, _ in "--" + setting }.hasPrefix("--" + Self.refused[index].name + " "), "\(error)")
+    #expect(error.text.text { "--" + $0.name }.hasPrefix("--" + Self.refused[index].name + " "), "\(error)")
   }
 }

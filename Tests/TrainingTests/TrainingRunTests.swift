@@ -70,7 +70,7 @@ import Training
     (changed.rank, changed.encoding.length) = (4, 100)
     let error = try #require(throws: SettingsError.self) { try place.run(changed, out: place.out, resumes: true) }
     #expect(error.description.contains("rank is 4, but the run was started with 2.\nlength is 100, "))
-    #expect(error.text.text { setting, _ in "--" + setting }.contains("--rank is 4"))
+    #expect(error.text.text { "--" + $0.name }.contains("--rank is 4"))
     #expect(throws: SettingsError.self) { try place.run(place.recipe, out: place.out) }
     try AtomicFile.write(#"{"prompt":"a","completion":"b"}"#, to: place.data)
     let samples = try #require(throws: SettingsError.self) { try place.run(place.recipe, out: place.out, resumes: true) }
@@ -160,7 +160,7 @@ import Training
     recipe.encoding.length = 16
     recipe.validation = place.data
     var notes: [String] = []
-    let run = try TrainingRun(recipe, on: CPUFloat(threads: 1)) { notes.append($0.text { setting, _ in "--" + setting }) }
+    let run = try TrainingRun(recipe, on: CPUFloat(threads: 1)) { notes.append($0.text { "--" + $0.name }) }
     #expect(notes.filter { $0.contains("of 11 samples of \(place.data) have more than --length 16 tokens") }.count == 1, "\(notes)")
     #expect(run.learners[0].cutSamples > 0 && run.samples.count + run.learners[0].droppedSamples == 11)
     #expect(run.samples.allSatisfy { $0.ids.count <= 16 } && run.samples.contains { $0.ids.count == 16 && $0.cutTokens > 0 })

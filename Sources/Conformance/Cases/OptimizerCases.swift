@@ -72,7 +72,8 @@ extension CaseList {
         }
       }
       for bad in [Double.nan, .infinity, -.infinity] {
-        for place in [0, 255, 256, 399] {  // the first and the last of a block, and one amid others
+        // The first and the last of a block, one amid others, and all of these in the last block, which is no whole one.
+        for place in [0, 255, 256, 399, 512, 607, 699] {
           add("encode", "\(bad) at \(place) of 700 spoils its block alone, \(kind)", expectsNaN: true) { trial in
             var x = numbers(700, isSigned, &trial.source)
             x[place] = bad

@@ -49,15 +49,27 @@ struct BenchAdaptersCommand: ParsableCommand {
     guard let program = POSIX.programPath else { throw UsageError("bench adapters: the system does not say where this program is.") }
     let (output, code) = try POSIX.run(program, ["bench", "train"] + training + ["--adapters", "\(adapters)", "--json"])
     guard code == 0 else { throw ExitCode(code) }  // it said why
-    let found = try JSON(parsing: String(decoding: output, as: UTF8.self), file: "bench train")
-    func bytes(_ key: String) -> Int { found[key]?.intValue ?? 0 }
-    return Run(
-      tokensPerSecond: found["tokens_per_second"]?.doubleValue ?? .nan, peak: bytes("peak_resident_bytes"), base: bytes("base_bytes"))
+    return try Run(JSON(parsing: String(decoding: output, as: UTF8.self), file: "bench train"))
   }
 
   struct Run {
     let tokensPerSecond: Double
     let peak, base: Int
+
+    /// Reads what `bench train` prints.
+    ///
+    /// - Throws: `CheckpointError` naming a number that is not there, or that nothing can be divided by.
+    init(_ found: JSON) throws {
+      func number(_ key: String) throws -> Double {
+        guard let number = found[key]?.doubleValue, number > 0, number.isFinite else {
+          throw CheckpointError(
+            file: "bench train", place: .key(key), found: found[key]?.serialized() ?? "nothing", expected: "a number > 0")
+        }
+        return number
+      }
+      tokensPerSecond = try number("tokens_per_second")
+      (peak, base) = try (Int(number("peak_resident_bytes")), Int(number("base_bytes")))
+    }
   }
 
   struct Result {

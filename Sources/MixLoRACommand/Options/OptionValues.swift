@@ -91,5 +91,5 @@ func validating<Result>(_ body: () throws -> Result) throws -> Result {
 
 extension SettingsText {
   /// The sentence with settings as options: `--batch`.
-  var option: String { text { setting, _ in "--" + setting } }
+  var option: String { text { "--" + $0.name } }
 }

@@ -29,12 +29,13 @@ struct SampleOptions: ParsableArguments {
     if noEndToken { encoding.addsEndToken = false }
   }
 
-  /// The name of the first option that was given.
-  var firstGiven: String? {
-    [
+  /// The options that were given, by name.
+  var given: [String] {
+    let options = [
       ("--template", template.isGiven), ("--system", system != nil), ("--loss-on", lossOn.isGiven), ("--length", length.isGiven),
       ("--too-long", tooLong.isGiven),
       ("--no-end-token", noEndToken),
-    ].first(where: \.1)?.0
+    ]
+    return options.filter(\.1).map(\.0)
   }
 }

@@ -55,7 +55,7 @@ struct TrainCommand: ComputingCommand {
   var out: String
   @Option(help: "What is trained: mixlora; lora, without experts; full, all weights of the model.")
   var method = Setting(TrainingRecipe.Method.mixlora)
-  @Option(help: ArgumentHelp("Adapter to start from; its settings hold.", valueName: "folder"))
+  @Option(help: ArgumentHelp("Adapter to start from; its settings hold, and options that say otherwise are refused.", valueName: "folder"))
   var adapter: String?
 
   @OptionGroup var branches: BranchOptions
@@ -141,14 +141,11 @@ struct TrainCommand: ComputingCommand {
   func run() throws {
     let names = try names()
     let recipes = names.recipes
-    for (number, recipe) in recipes.enumerated() {
-      do { try recipe.check() } catch let error as SettingsError {
-        let text = names.text(error.text.about(recipe: number))
-        if text.namesKeys { throw InputError(text.words) }
-        throw UsageError(text.words)
-      }
+    try names.naming {
+      for (number, recipe) in recipes.enumerated() { try SettingsError.about(recipe: number) { try recipe.check() } }
+      // A run goes on as it was started.
+      if !resume || TrainingCheckpoint.steps(in: out).isEmpty { try refuseUnused(names) }
     }
-    if !resume { try refuseUnused(recipes) }  // a run goes on as it was started
     if let first = recipes.firstIndex(where: \.data.isEmpty) {
       guard let config, recipes.count > 1 else { throw UsageError(Self.missingData) }
       throw CheckpointError(
@@ -165,18 +162,27 @@ struct TrainCommand: ComputingCommand {
     var recipes = names.recipes
     for i in recipes.indices { recipes[i].threads = backend.threadCount }
     try requireOwnDump(recipes)
-    try requireMemory(for: recipes)
-    let run = try names.naming {
-      try TrainingRun(
+    try requireMemory(for: recipes, names)
+    try names.naming {
+      try notes(names)
+      let run = try TrainingRun(
         recipes, out: dryRun && !resume ? nil : out, resumes: resume, ranks: Ranks.current, on: backend,
-        note: { writeNotes([names.text($0).words]) }, held: { backend.heldBytes })
+        note: { writeNotes([names.text($0)]) }, held: { backend.held })
+      if !dryRun { try run.prepare() }
+      if let dumpBatches, Ranks.isFirst { try run.writeBatches(to: dumpBatches) }
+      let text =
+        try dryRun
+        ? TrainingPreview(run, held: backend.held).text(json: json) : run.report(run.run(quiet: common.quiet), out: out, json: json)
+      if Ranks.isFirst { print(text) }
     }
-    if !dryRun { try run.prepare() }
-    if let dumpBatches, Ranks.isFirst { try run.writeBatches(to: dumpBatches) }
-    let text =
-      try dryRun
-      ? TrainingPreview(run, held: backend.heldBytes).text(json: json) : run.report(run.run(quiet: common.quiet), out: out, json: json)
-    if Ranks.isFirst { print(text) }
+  }
+
+  /// Says which keys of the configuration an adapter to start from has otherwise.
+  private func notes(_ names: SettingNames) throws {
+    for (number, recipe) in names.recipes.enumerated() {
+      let texts = try recipe.differences(fromOwnAdapter: { !names.given.contains("--" + $0) && names.configured[number].says($0) })
+      writeNotes(texts.map { names.text($0.about(recipe: number)) })
+    }
   }
 
   /// The settings of each adapter: those of `--config`, and over them what is given here.
@@ -184,15 +190,15 @@ struct TrainCommand: ComputingCommand {
 
   /// The same, and what they are called.
   private func names() throws -> SettingNames {
-    let configured = try config.map { try TrainingConfiguration.recipes(contentsOf: $0) } ?? [TrainingRecipe()]
-    let recipes = try configured.map { given in
-      var recipe = given
+    let configured = try config.map { try TrainingConfiguration.adapters(contentsOf: $0) } ?? [TrainingConfiguration()]
+    let recipes = try configured.map { configuration in
+      var recipe = configuration.recipe
       try override(&recipe)
       // Several begin each with its own, as MoE-PEFT's --load_adapter lets them.
       if let adapter, configured.count > 1 { recipe.adapter = "\(adapter)/\(recipe.name ?? "")" }
       return recipe
     }
-    return SettingNames(file: config, configured: configured, recipes: recipes)
+    return SettingNames(file: config, configured: configured, recipes: recipes, given: Set(given))
   }
 
   private func override(_ recipe: inout TrainingRecipe) throws {
@@ -242,31 +248,53 @@ struct TrainCommand: ComputingCommand {
 
   /// Training all weights has no adapter, so what describes one would be ignored.
   private func refuseAdapterOptions() throws {
-    let given = [
-      ("--config", config != nil), ("--adapter", adapter != nil), ("--rank", branches.rank.isGiven), ("--alpha", alpha.isGiven),
-      ("--rslora", rslora), ("--dropout", branches.dropout.isGiven), ("--init", initialization.isGiven),
-      ("--experts", branches.experts.isGiven), ("--top-k", branches.topK.isGiven), ("--targets", targets.isGiven),
-      ("--router-loss", routerLoss.isGiven), ("--router-coefficient", routerCoefficient.isGiven),
-      ("--evaluation", branches.evaluation.isGiven), ("--lora-plus", loraPlus.isGiven),
+    let ofAdapters: Set = [
+      "--config", "--adapter", "--rank", "--alpha", "--rslora", "--dropout", "--init", "--experts", "--top-k", "--targets", "--router-loss",
+      "--router-coefficient", "--evaluation", "--lora-plus",
     ]
-    if let name = given.first(where: \.1)?.0 {
+    if let name = given.first(where: ofAdapters.contains) {
       throw ValidationError("\(name) goes with an adapter; --method full trains the model's own weights.")
     }
   }
 
-  /// Options that no adapter of the run reads would be ignored.
-  private func refuseUnused(_ recipes: [TrainingRecipe]) throws {
-    if adapter == nil, recipes.allSatisfy({ $0.method == .lora }) {
-      let reason = "what is trained has no experts"
-      try branches.refuse(BranchOptions.ofExperts, because: reason)
-      for (name, isGiven) in [("--router-loss", routerLoss.isGiven), ("--router-coefficient", routerCoefficient.isGiven)] where isGiven {
-        throw ValidationError("\(name) does nothing: \(reason).")
-      }
-    }
-    if momentum.isGiven, recipes.allSatisfy({ $0.optimizer != .sgd }) {
-      throw ValidationError("--momentum does nothing: it is for --optimizer sgd.")
-    }
+  /// The options that were given and say how a run is made, by name.
+  private var given: [String] {
+    let options = [
+      ("--config", config != nil), ("--model", true), ("--data", data != nil), ("--task", task != nil), ("--adapter", adapter != nil),
+      ("--method", method.isGiven), ("--alpha", alpha.isGiven), ("--rslora", rslora), ("--init", initialization.isGiven),
+      ("--targets", targets.isGiven), ("--router-loss", routerLoss.isGiven), ("--router-coefficient", routerCoefficient.isGiven),
+      ("--memory", memory != nil), ("--steps", steps != nil), ("--epochs", epochs.isGiven), ("--batch", batch.isGiven),
+      ("--accumulate", accumulate.isGiven), ("--optimizer", optimizer.isGiven), ("--momentum", momentum.isGiven), ("--lr", lr.isGiven),
+      ("--schedule", schedule.isGiven), ("--warmup", warmup.isGiven), ("--clip", clip.isGiven), ("--weight-decay", weightDecay.isGiven),
+      ("--lora-plus", loraPlus.isGiven), ("--validation", validation != nil), ("--evaluate-every", evaluateEvery != nil),
+      ("--seed", seed.isGiven), ("--save-every", saveEvery.isGiven), ("--keep", keep.isGiven), ("--threads", common.threads != nil),
+    ]
+    return options.filter(\.1).map(\.0) + branches.given + sampling.given
   }
+
+  /// Options that a run does not read, or that say something else than the adapter to start from has, would be ignored.
+  private func refuseUnused(_ names: SettingNames) throws {
+    let (recipes, own) = (names.recipes, try names.recipes.map { try $0.startingConfiguration() })
+    func refuse(_ options: Set<String>, because reason: String) throws {
+      if let name = given.first(where: options.contains) { throw UsageError("\(name) does nothing: \(reason).") }
+    }
+    let hasExperts = zip(recipes, own).contains { recipe, own in own.map { $0.mixture != nil } ?? (recipe.method == .mixlora) }
+    for (number, recipe) in recipes.enumerated() {
+      // Of several adapters only some need to read an option.
+      let isAsked = { (setting: String) in
+        names.given.contains("--" + setting) && (own[number]?.mixture != nil || !Self.ofExperts.contains("--" + setting))
+      }
+      if let text = try recipe.differences(fromOwnAdapter: isAsked).first { throw SettingsError(text.about(recipe: number)) }
+    }
+    if !hasExperts, recipes.allSatisfy({ $0.method != .full }) {
+      try refuse(Self.ofExperts, because: "what is trained has no experts")
+    }
+    if recipes.allSatisfy({ $0.optimizer != .sgd }) { try refuse(["--momentum"], because: "it is for --optimizer sgd") }
+    if steps != nil { try refuse(["--epochs"], because: "--steps says how many are made") }
+    if validation == nil { try refuse(["--evaluate-every"], because: "there is no --validation") }
+  }
+
+  private static let ofExperts = BranchOptions.ofExperts.union(["--router-loss", "--router-coefficient"])
 
   /// Refuses to write the batches over a file that they are made from.
   private func requireOwnDump(_ recipes: [TrainingRecipe]) throws {
@@ -280,13 +308,15 @@ struct TrainCommand: ComputingCommand {
 
 extension TrainCommand {
   /// Refuses a run whose drawn weights or new adapters, with gradients and moments, are more than this process can hold.
-  private func requireMemory(for recipes: [TrainingRecipe]) throws {
+  private func requireMemory(for recipes: [TrainingRecipe], _ names: SettingNames) throws {
     let files = try ModelFolder(model, newUnder: recipes.first { $0.method == .full }?.seed)
     if files.isNew { try requireMemory(16 * files.configuration.parameterCount, for: "the weights", input: model + "/config.json") }
-    let count = recipes.filter { $0.adapter == nil }.reduce(0) { sum, recipe in
-      sum + (recipe.adapterConfiguration?.parameterCount(in: files.configuration) ?? 0)
+    let counts = recipes.map { recipe in
+      recipe.adapter == nil ? recipe.adapterConfiguration?.parameterCount(in: files.configuration) ?? 0 : 0
     }
+    let largest = counts.indices.max { counts[$0] < counts[$1] } ?? 0
+    let asking: SettingsText = "\(setting: "rank"), \(setting: "experts")"
     try requireMemory(
-      16 * count, for: "the adapter\(recipes.count > 1 ? "s" : "")", input: (config.map { $0 + ", " } ?? "") + "--rank, --experts")
+      16 * counts.reduce(0, +), for: "the adapter\(recipes.count > 1 ? "s" : "")", input: names.text(asking.about(recipe: largest)))
   }
 }

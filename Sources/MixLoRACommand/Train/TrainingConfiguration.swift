@@ -5,7 +5,7 @@ import Tensors
 import Tokenization
 import Training
 
-/// MoE-PEFT's training JSON: a recipe an adapter.
+/// What MoE-PEFT's training JSON says of an adapter.
 ///
 /// A key that is absent or null leaves our default, which is MoE-PEFT's where both have one. `data` is a path as MoE-PEFT opens it:
 /// relative to the working directory, not to the file. Several adapters are trained together, all at once. Keys that only steer what a
@@ -18,14 +18,30 @@ import Training
 /// clipped (`--clip 0` turns that off). What is longer than `cutoff_len` keeps its first tokens, as there (`--too-long` has other ways).
 struct TrainingConfiguration {
   /// The settings of an adapter; the model is not among them.
-  private var recipe = TrainingRecipe()
+  private(set) var recipe = TrainingRecipe()
+  /// The keys of settings, for messages. `batch_size/micro_batch_size` is the quotient.
+  private(set) var keys = [
+    "adapters": "lora", "name": "name", "data": "data", "task": "task_name", "template": "prompt", "length": "cutoff_len",
+    "batch": "batch_size", "accumulate": "batch_size/micro_batch_size", "epochs": "num_epochs", "optimizer": "optim",
+    "schedule": "scheduler_type", "lr": "lr", "weight-decay": "weight_decay", "momentum": "momentum", "warmup": "warmup_ratio",
+    "lora-plus": "loraplus_lr_ratio", "rank": "r", "alpha": "lora_alpha", "dropout": "lora_dropout", "rslora": "use_rslora",
+    "init": "lora_init", "targets": "target_modules", "method": "routing_strategy", "experts": "num_experts", "top-k": "top_k",
+    "router-coefficient": "router_aux_loss_coef", "act_fn": "act_fn",
+  ]
+  /// The settings whose keys stand beside the adapters.
+  static let topSettings: Set = ["adapters", "length"]
+  /// The settings that no option has.
+  static let unoptional: Set = ["adapters", "name", "act_fn"]
+  /// What the file says, key by key.
+  private var said: [String: JSON] = [:]
 
   /// Reads a file: the settings of each adapter, in its order.
   ///
   /// - Throws: `CheckpointError` naming file and key.
-  static func recipes(contentsOf file: String) throws -> [TrainingRecipe] {
+  static func adapters(contentsOf file: String) throws -> [TrainingConfiguration] {
     var common = TrainingConfiguration()
     var top = try JSONReader(JSON(contentsOf: file, skipsByteOrderMark: true), file: file, path: "")
+    common.said["cutoff_len"] = top["cutoff_len"]
     if top["cutoff_len"]?.intValue == -1 {
       _ = top.value("cutoff_len")
       common.recipe.encoding.length = 0  // as many as the model has positions, as there
@@ -41,15 +57,16 @@ struct TrainingConfiguration {
     _ = try top.bytes("evaluate_result")
     let adapters = try top.components("lora")
     guard !adapters.isEmpty else { throw top.error("lora", "no adapter", "at least one") }
-    var recipes: [TrainingRecipe] = []
+    var configurations: [TrainingConfiguration] = []
     for var adapter in adapters {
       var own = common
+      for key in own.keys.values { own.said[key] = own.said[key] ?? adapter[key] }
       try own.read(&adapter, saveStep: saveStep)
-      try own.requireName(among: recipes, adapter, count: adapters.count)
-      recipes.append(own.recipe)
+      try own.requireName(among: configurations.map(\.recipe), adapter, count: adapters.count)
+      configurations.append(own)
     }
     try top.finish(unknown)
-    return recipes
+    return configurations
   }
 
   private mutating func read(_ adapter: inout JSONReader, saveStep: Int?) throws {
@@ -75,17 +92,6 @@ struct TrainingConfiguration {
       throw adapter.error("name", quoted(name), "another name than that of lora[\(other)]")
     }
   }
-
-  /// The keys of settings, for messages; one of two keys that are one setting together.
-  static let keys = [
-    "data": "data", "task": "task_name", "template": "prompt", "length": "cutoff_len", "batch": "batch_size",
-    "accumulate": "micro_batch_size", "epochs": "num_epochs", "optimizer": "optim", "schedule": "scheduler_type", "lr": "lr",
-    "weight-decay": "weight_decay", "momentum": "momentum", "warmup": "warmup_ratio", "lora-plus": "loraplus_lr_ratio", "rank": "r",
-    "alpha": "lora_alpha", "dropout": "lora_dropout", "rslora": "use_rslora", "init": "lora_init", "targets": "target_modules",
-    "method": "routing_strategy", "experts": "num_experts", "top-k": "top_k", "router-coefficient": "router_aux_loss_coef",
-  ]
-  /// Those that stand beside the adapters.
-  static let topKeys: Set = ["cutoff_len"]
 
   private static let unknown = "no such key; every key of a training configuration must be understood"
 
@@ -199,11 +205,15 @@ struct TrainingConfiguration {
     if let strategy, strategy != "mixlora" { throw unbuilt("routing_strategy", strategy, "mixlora") }
     let hasRouter = type.map { $0 == "MIXLORA" } ?? (strategy != nil)
     recipe.method = hasRouter ? .mixlora : .lora
+    if type != nil { keys["method"] = "peft_type" }
     try integer("num_experts", of: &adapter, \.experts)
     try integer("top_k", of: &adapter, \.topK)
     let hasLoss = try adapter.bool("router_loss", default: true)
     try number("router_aux_loss_coef", of: &adapter, \.routerCoefficient, "a number ≥ 0") { $0 >= 0 }
-    if !hasLoss { recipe.routerCoefficient = 0 }
+    if !hasLoss {
+      recipe.routerCoefficient = 0
+      keys["router-coefficient"] = "router_loss"
+    }
     for (key, only) in [("router_init_range", 0.02), ("jitter_noise", 0)] {
       _ = try adapter.number(key, "\(only); other values are not built yet") { $0 == only }
     }
@@ -213,6 +223,25 @@ struct TrainingConfiguration {
     try adapter.require("expert_lora", [.object(JSON.Object())], "nothing: the experts are like the other layers")
     for key in ["top_p", "temperature", "expert_capacity", "ffn_dropout", "router_z_loss_coef", "sparse_step"] {
       try adapter.require(key, [], "nothing: it belongs to another routing")
+    }
+  }
+
+  // MARK: Values as the file has them
+
+  /// Whether the file says a setting.
+  func says(_ setting: String) -> Bool { keys[setting].map { (said[$0] ?? .null) != .null } ?? false }
+
+  /// A value of a setting as the file has it, where it is the file's, else as a file would have it.
+  func text(_ value: JSON, of setting: String) -> String {
+    let key = keys[setting] ?? setting
+    if value == recipe.json[setting], let own = said[key], own != .null, own.objectValue == nil { return own.serialized() }
+    return switch (key, value) {
+    case ("cutoff_len", 0): "-1"
+    case ("lora_init", "kaiming"): "\"original\""
+    case ("peft_type", _): JSON(value.stringValue?.uppercased() ?? "").serialized()
+    case ("routing_strategy", "lora"): "none"
+    case ("router_loss", _): value.doubleValue == 0 ? "false" : "true"
+    default: value.serialized()
     }
   }
 

@@ -10,7 +10,7 @@ struct TrainingPreview<B: Backend> {
   private let run: TrainingRun<B>
   private let plan: MemoryPlan
 
-  init(_ run: TrainingRun<B>, held: Int) throws {
+  init(_ run: TrainingRun<B>, held: HeldMemory) throws {
     self.run = run
     plan = try run.memory ?? run.memoryPlan(held: held)
   }
@@ -80,18 +80,19 @@ struct TrainingPreview<B: Backend> {
 
   // MARK: What they share
 
-  private var memory: SharedMemory { SharedMemory(base: Double(plan.base), own: plan.own.map(Double.init)) }
+  private var memory: SharedMemory { SharedMemory(shared: Double(plan.shared), own: plan.own.map(Double.init)) }
 
   private var sharedJSON: JSON {
     [
-      "adapters": JSON(run.learners.count), "base_bytes": JSON(plan.base), "own_bytes": .array(plan.own.map { JSON($0) }),
+      "adapters": JSON(run.learners.count), "shared_bytes": JSON(plan.shared), "own_bytes": .array(plan.own.map { JSON($0) }),
       "memory": planJSON, "bytes_together": JSON(Int(memory.together)), "bytes_apart": JSON(Int(memory.apart)), "saved": JSON(memory.saved),
     ]
   }
 
   private var sharedText: String {
-    "memory without activations: \(gibibytes(memory.together)) with one base, \(gibibytes(memory.apart)) with a base for each of "
-      + "\(run.learners.count) adapters: \(fixed(100 * memory.saved, 1)) % less\n" + planText
+    "memory without activations: \(gibibytes(memory.together)) in one run, of which \(gibibytes(memory.shared)) are the base and what else is "
+      + "held once; \(gibibytes(memory.apart)) in a run for each of \(run.learners.count) adapters: \(fixed(100 * memory.saved, 1)) % less\n"
+      + planText
   }
 
   // MARK: What all of it needs
