@@ -124,7 +124,10 @@ public struct Learner<B: Backend> {
       settings[member.key] = member.key == "steps" ? JSON(steps) : member.value
       guard member.key == "task" else { continue }
       settings["samples"] = JSON(samples.count)
-      settings["digest"] = JSON(String(EncodedSample.digest(samples + validation), radix: 16))
+      func digest(_ samples: [EncodedSample]) -> JSON { JSON(String(EncodedSample.digest(samples), radix: 16)) }
+      settings["digest"] = digest(samples + validation)
+      settings["data_digest"] = digest(samples)
+      settings["validation_digest"] = recipe.validation == nil ? .null : digest(validation)
     }
     return .object(settings)
   }

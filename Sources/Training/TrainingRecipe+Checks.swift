@@ -1,3 +1,4 @@
+import Checkpoints
 import Samples
 import Tensors
 
@@ -27,9 +28,9 @@ extension TrainingRecipe {
       throw SettingsError("\(setting: "accumulate") is \(accumulate), expected a divisor of \(setting: "batch"), \(batch).")
     }
     for (name, value) in [
-      ("lr", learningRate), ("weight-decay", weightDecay), ("clip", clip), ("momentum", momentum),
-      ("router-coefficient", routerCoefficient),
+      ("lr", learningRate), ("weight-decay", weightDecay), ("clip", clip), ("router-coefficient", routerCoefficient),
     ] where !(value >= 0 && value.isFinite) { throw SettingsError("\(setting: name) is \(value), expected a number ≥ 0.") }
+    guard (0..<1).contains(momentum) else { throw SettingsError("\(setting: "momentum") is \(momentum), expected a number in [0, 1).") }
     guard warmup >= 0, warmup <= 1 else {
       throw SettingsError("\(setting: "warmup") is \(warmup), expected a share between 0 and 1.")
     }
@@ -60,9 +61,9 @@ extension TrainingRecipe {
   }
 
   /// Whether one of several adapters may be called so: its files go into a folder of this name, in that of the run and in checkpoints.
-  /// Names that differ in case alone are one folder on some systems.
+  /// Names that differ in case alone are one folder on some systems. Messages, a line each, have it too.
   public static func canBeFolder(_ name: String) -> Bool {
-    !name.isEmpty && !name.contains("/") && !name.utf8.contains(0) && !name.hasPrefix(".") && !name.hasPrefix(TrainingCheckpoint.prefix)
+    !name.isEmpty && !name.contains("/") && presentable(name) == name && !name.hasPrefix(".") && !name.hasPrefix(TrainingCheckpoint.prefix)
       && name.lowercased() != TrainingCheckpoint.stateFile && name.utf8.count < 200
   }
 
@@ -77,7 +78,7 @@ extension TrainingRecipe {
     var names: Set<String> = []
     for recipe in recipes {
       guard let name = recipe.name, !name.isEmpty else { throw SettingsError("One of several adapters has no name.") }
-      guard canBeFolder(name) else { throw SettingsError("'\(name)' is no name of an adapter's folder.") }
+      guard canBeFolder(name) else { throw SettingsError("'\(presentable(name))' is no name of an adapter's folder.") }
       guard names.insert(name.lowercased()).inserted else { throw SettingsError("Two adapters are called '\(name)'.") }
       guard recipe.method != .full else { throw SettingsError("\(setting: "method") full trains the base, which several adapters share.") }
       for (setting, own, common) in [

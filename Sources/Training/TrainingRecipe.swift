@@ -98,7 +98,7 @@ public struct TrainingRecipe: Equatable, Sendable {
   public var microBatch: Int { batch / accumulate }
   /// The optimizer.
   public var optimizer = OptimizerName.adamw
-  /// Momentum of SGD.
+  /// Momentum of SGD, in [0, 1).
   public var momentum = 0.0
   /// Learning rate lr, which the schedule varies.
   public var learningRate = 2e-4

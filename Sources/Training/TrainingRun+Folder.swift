@@ -31,7 +31,7 @@ extension TrainingRun {
         continue
       }
       if let base = try TrainingCheckpoint.base(folder, step: step) { try model.requireSame(as: base) }
-      if step > 0 { try requireSame(settings(of: learners), as: try TrainingCheckpoint.settings(folder, step: step), in: folder) }
+      if step > 0 { try requireSame(settings(of: learners), as: try TrainingCheckpoint.settings(folder, step: step), in: folder, step) }
       for (damaged, error) in damage {
         note("\(TrainingCheckpoint.path(folder, step: damaged)) is damaged and passed over for step \(step): \(error)")
       }
@@ -56,12 +56,24 @@ extension TrainingRun {
     return (0, Set(damage.map(\.step)))
   }
 
-  private static func requireSame(_ new: JSON, as old: JSON, in folder: String) throws {
+  private static func requireSame(_ new: JSON, as old: JSON, in folder: String, _ step: Int) throws {
     let changes = differences(new, old, than: "the run was started with", but: ["memory", "recompute"])  // no bit depends on these
     guard !changes.isEmpty else { return }
+    let start = start(fromRunIn: folder, step, old, for: new)
     let cure: SettingsText =
-      "\(remedy: "resume") takes what the run was started with; to train the adapter on in another way, give \(remedy: "adapter") \(folder) another \(remedy: "out")."
+      "\(remedy: "resume") takes what the run was started with; to train on in another way, give \(remedy: old["method"] == "full" ? "model" : "adapter") \(start) and another \(remedy: "out")."
     throw SettingsError(SettingsText(changes + [cure], separator: "\n"))
+  }
+
+  /// The folder from which another run may start with the values of one: its own, or that of a checkpoint while it has not ended.
+  private static func start(fromRunIn folder: String, _ step: Int, _ old: JSON, for new: JSON) -> String {
+    let places = old["adapters"] == nil ? [""] : adapters(old).map { "/" + $0.name }
+    let file = old["method"] == "full" ? "model.safetensors" : "adapter_model.safetensors"
+    let hasEnded = places.allSatisfy { Folder.exists(folder + $0 + "/" + file) }
+    let start = hasEnded ? folder : TrainingCheckpoint.path(folder, step: step)
+    // One of several is in the folder of its name.
+    guard new["adapters"] == nil, let name = new["name"]?.stringValue, places.contains("/" + name) else { return start }
+    return "\(start)/\(name)"
   }
 
   /// What the settings of two runs differ in, a sentence each.
@@ -76,7 +88,9 @@ extension TrainingRun {
     let (found, expected) = (adapters(own), adapters(others))
     let (names, otherNames) = (found.map(\.name), expected.map(\.name))
     guard names == otherNames else {
-      return ["\(setting: "adapters"): \(names.joined(separator: ", ")), but \(other) \(otherNames.joined(separator: ", "))."]
+      return [
+        "\(setting: "adapters"): \(presentable(names.joined(separator: ", "))), but \(other) \(presentable(otherNames.joined(separator: ", ")))."
+      ]
     }
     return found.indices.flatMap { i in
       differences(ofOne: found[i].settings, expected[i].settings, than: other, but: ignored).map {
@@ -97,7 +111,16 @@ extension TrainingRun {
     func isThere(_ key: String) -> Bool { [own, others].contains { ($0[key] ?? .null) != .null } }
     let dropped = (others.objectValue?.members ?? []).filter { own[$0.key] == nil }.map { (key: $0.key, value: JSON.null) }
     let members = (own.objectValue?.members ?? []).map { (key: $0.key, value: $0.value) } + dropped
-    return members.filter { !ignored.contains($0.key) && (others[$0.key] ?? .null) != $0.value }.map { member in
+    // Whose samples differ, runs of an earlier version do not say. One without a validation has none to compare.
+    let told = Set(["data_digest", "validation_digest"].filter { own[$0]?.stringValue != nil && others[$0]?.stringValue != nil })
+    func isTold(_ key: String) -> Bool {
+      switch key {
+      case "digest": !told.contains("data_digest")
+      case "data_digest", "validation_digest": told.contains(key)
+      default: !ignored.contains(key)
+      }
+    }
+    return members.filter { isTold($0.key) && (others[$0.key] ?? .null) != $0.value }.map { member in
       let key = member.key
       let found = said(member.value, of: key, orElse: "not given")
       let expected = said(others[key], of: key, orElse: "none")
@@ -108,6 +131,8 @@ extension TrainingRun {
         isThere("validation")
           ? "\(setting: "data") or \(setting: "validation") holds other samples than \(other)."
           : "\(setting: "data") holds other samples than \(other)."
+      case "data_digest": "\(setting: "data") holds other samples than \(other)."
+      case "validation_digest": "\(setting: "validation") holds other samples than \(other)."
       default: "\(setting: key) is \(found), but \(other) \(expected)."
       }
     }

@@ -34,7 +34,10 @@ extension TrainingRun {
       let own = Array(rest.prefix(result.tensors.count))
       rest = rest.dropFirst(own.count)
       let (loss, norm, auxiliary) = (own[0][0], own[1][0], result.balanceLoss == nil ? 0 : own[2][0])
-      guard (loss + auxiliary).isFinite, norm.isFinite else { throw try nonFinite(training, batches, whole, number, learners[i]) }
+      guard (loss + auxiliary).isFinite, norm.isFinite else {
+        diverged = i
+        throw try nonFinite(training, batches, whole, number, learners[i])
+      }
       let load = own.suffix(result.expertCounts.count).map { counts in
         let slots = counts.reduce(0, +)
         return counts.map { slots > 0 ? $0 / slots : 0 }

@@ -41,6 +41,9 @@ public final class TrainingRun<B: Backend> {
   /// The rank that was told to stop and with which all stopped, the lowest of them; nil while nobody was.
   public private(set) var stoppingRank: Int?
 
+  /// The number of the learner whose step gave no number; nil while there was none.
+  public internal(set) var diverged: Int?
+
   let backend: B
   let ranks: any Collective
   var optimizers: [(any Optimizer<B>)?] = []  // made at the first step: their moments are as large as the parameters; nil of who has left

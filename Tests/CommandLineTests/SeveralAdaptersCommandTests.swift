@@ -170,6 +170,8 @@ import Training
       ({ $0[1]["name"] = "swaps" }, 3, ["lora[1].name", "swaps", "lora[0]"]),
       ({ $0[0]["name"] = nil }, 3, ["lora[0].name"]),
       ({ $0[1]["name"] = "../plain" }, 3, ["lora[1].name", "../plain", "name of a folder"]),
+      ({ $0[1]["name"] = "pla\nin" }, 3, ["lora[1].name", #""pla\u{A}in""#, "no control character"]),
+      ({ $0[1]["name"] = "pla\u{1B}in" }, 3, ["lora[1].name", "no control character"]),
       ({ $0[1]["name"] = "state.json" }, 3, ["lora[1].name", "state.json"]),
       ({ $0[1]["name"] = "Swaps" }, 3, ["lora[1].name", "Swaps", "lora[0]"]),
       ({ $0[1]["learning_rate"] = 1 }, 3, ["lora[1].learning_rate", "no such key"]),
@@ -184,6 +186,58 @@ import Training
       for part in named { #expect(result.error.contains(part), "\(result.error)") }
       #expect(!FileManager.default.fileExists(atPath: scratch.url.path + "/run"))
     }
+  }
+
+  /// Data of an adapter's own that an option displaces are named; without it tasks and a file of one's own go together.
+  @Test func dataThatAnOptionDisplacesAreNamed() throws {
+    let scratch = try place()
+    let question = #"{"question":"is it?","passage":"it is","answer":true}"#
+    try FileManager.default.createDirectory(atPath: scratch.url.path + "/tasks/boolq", withIntermediateDirectories: true)
+    try AtomicFile.write(question + "\n", to: scratch.url.path + "/tasks/boolq/train.jsonl")
+    let mixed = try configuration {
+      $0[0]["task_name"] = "boolq"
+      $0[0]["data"] = "tasks"
+    }
+    let displaced = try train(scratch, mixed, "--data", "tasks", "--dry-run")
+    #expect(
+      displaced.error.split(separator: "\n").filter { $0.contains("--data") }
+        == [#"note: run.json: lora[1].data is "few.jsonl", but --data tasks is given and takes its place."#], "\(displaced.error)")
+    let lines = try lines(train(scratch, mixed, "--dry-run", "--json"))
+    #expect(lines.prefix(2).map { $0["samples"] } == [1, 4])
+  }
+
+  /// One that diverges ends the run, also when it is resumed; what is then advised for the others can be done.
+  @Test func theOthersGoOnWithoutTheOneThatDiverged() throws {
+    let scratch = try place()
+    func adapters(_ names: String...) throws -> JSON {
+      try configuration { both in
+        let plain = both[1]
+        both = names.map { name in
+          var own = plain
+          own["name"] = JSON(name)
+          own["num_epochs"] = 3
+          if name == "wild" { (own["optim"], own["lr"]) = ("sgd", 1e30) }
+          return own
+        }
+      }
+    }
+    for resume in [[], ["--resume"]] {
+      try AtomicFile.write(adapters("first", "wild", "last").serialized(), to: scratch.url.path + "/run.json")
+      let result = try Program.run(
+        ["train", "--model", "base", "--config", "run.json", "--out", "run", "--threads", "1"] + resume, in: scratch.url)
+      #expect(result.code == 4 && result.error.contains("of wild: "), "\(result.code) \(result.error)")
+      #expect(
+        result.error.contains("note: --resume comes to the same step. To train first, last without wild, take that out of run.json")
+          && result.error.contains("; --adapter run/checkpoint-1 begins with the values of step 1,"), "\(result.error)")
+    }
+    let anew = try train(scratch, adapters("first", "last"), out: "anew", "--json")
+    let further = try train(scratch, adapters("first", "last"), out: "further", "--adapter", "run/checkpoint-1", "--json")
+    let one = try train(scratch, adapters("last"), out: "one", "--adapter", "run/checkpoint-1/last", "--json")
+    let (fresh, begun) = try (lines(anew), lines(further))
+    for i in [0, 1] {
+      #expect(try #require(begun[i]["loss_first"]?.doubleValue) < fresh[i]["loss_first"]?.doubleValue ?? 0)
+    }
+    #expect(try lines(one).count == 1, "\(one.error)")
   }
 
   /// PiSSA takes its factors out of the base, which nobody else can then read.

@@ -93,7 +93,7 @@ import Testing
 
   @Test(arguments: [
     ("--epochs", "9223372036854775807"), ("--batch", "9223372036854775807"), ("--steps", "9223372036854775807"), ("--keep", "0"),
-    ("--alpha", "nan"), ("--alpha", "0"),
+    ("--alpha", "nan"), ("--alpha", "0"), ("--momentum", "1.5"), ("--momentum", "1.0"),
   ])
   func aNumberOutOfRangeIsAUsageError(_ option: String, _ value: String) throws {
     let result = try Program.run(["train", "--model", "m", "--data", "d", "--out", "o", option, value])
@@ -106,7 +106,45 @@ import Testing
     #expect(try Program.run(TrainingCase.arguments(folder, "run", "--steps", "3")).code == 0)
     try scratch.edit(folder.appending(path: "data.jsonl"), "what is 7?", "what is 8?")
     let changed = try Program.run(TrainingCase.arguments(folder, "run", "--steps", "3", "--resume"))
-    #expect(changed.code == 2 && changed.error.contains("other samples"), "\(changed.error)")
+    #expect(changed.code == 2 && changed.error.contains("error: --data holds other samples than the run"), "\(changed.error)")
+  }
+
+  /// Which of two files has other samples is said; what was only left out holds none.
+  @Test func theSamplesThatChangedAreCalledByTheirOption() throws {
+    let scratch = try Scratch()
+    let folder = try TrainingCase.folder(scratch)
+    try FileManager.default.copyItem(at: folder.appending(path: "data.jsonl"), to: folder.appending(path: "held.jsonl"))
+    let arguments = TrainingCase.arguments(folder, "run", "--steps", "3")
+    let validation = ["--validation", folder.path + "/held.jsonl", "--evaluate-every", "2"]
+    #expect(try Program.run(arguments + validation).code == 0)
+    let without = try Program.run(arguments + ["--resume"])
+    #expect(without.code == 2 && without.error.contains("error: --validation is not given, but"), "\(without.error)")
+    #expect(without.error.contains("--evaluate-every is not given") && !without.error.contains("other samples"), "\(without.error)")
+    try scratch.edit(folder.appending(path: "held.jsonl"), "what is 7?", "what is 8?")
+    let changed = try Program.run(arguments + validation + ["--resume"])
+    #expect(changed.code == 2 && changed.error.contains("error: --validation holds other samples than the run"), "\(changed.error)")
+    #expect(!changed.error.contains("--data holds"), "\(changed.error)")
+  }
+
+  /// What is advised where a run may not go on otherwise can be done: an interrupted run has values in its checkpoints alone.
+  @Test(arguments: [false, true]) func theAdviceOfARefusedRunWorks(_ isFull: Bool) throws {
+    let scratch = try Scratch()
+    let folder = try TrainingCase.folder(scratch)
+    func run(_ out: String, _ more: String...) throws -> Program.Result {
+      let own = isFull ? ["--method", "full"] : ["--rank", "2", "--experts", "3"]
+      return try Program.run(
+        ["train", "--model", "model", "--data", "data.jsonl", "--out", out, "--batch", "4", "--save-every", "3", "--threads", "1"]
+          + own + more, in: folder)
+    }
+    #expect(try run("run", "--steps", "5").code == 0)
+    let name = isFull ? "--model" : "--adapter"
+    let ended = try run("run", "--steps", "6", "--resume")
+    #expect(ended.code == 2 && ended.error.contains("give \(name) run and another --out."), "\(ended.error)")
+    try FileManager.default.removeItem(atPath: folder.path + "/run/" + (isFull ? "model.safetensors" : "adapter_model.safetensors"))
+    let broken = try run("run", "--steps", "6", "--resume")
+    #expect(broken.code == 2 && broken.error.contains("give \(name) run/checkpoint-5 and another --out."), "\(broken.error)")
+    let further = try run("further", "--steps", "1", name, "run/checkpoint-5")
+    #expect(further.code == 0, "\(further.error)")
   }
 
   @Test func aFolderThatIsNoCheckpointIsNotTakenForOne() throws {

@@ -102,6 +102,7 @@ import Testing
     ("r", "sixteen", ["lora[0].r", "sixteen", "whole number"]),
     ("r", 0, ["lora[0].r", "0"]),
     ("lr", "fast", ["lora[0].lr", "fast"]),
+    ("momentum", 1, ["lora[0].momentum", "[0, 1)"]),
     ("lora_dropout", 1, ["lora[0].lora_dropout", "[0, 1)"]),
     ("use_dora", true, ["lora[0].use_dora", "true"]),
     ("use_dora", 3, ["lora[0].use_dora", "3"]),

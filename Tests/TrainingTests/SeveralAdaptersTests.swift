@@ -198,6 +198,7 @@ import Training
     #expect(try refusal { $0[2].name = "mixed" }.contains("Two adapters are called 'mixed'"))
     #expect(try refusal { $0[1].name = nil }.contains("no name"))
     for name in ["a/b", ".hidden", "checkpoint-3", ".."] { #expect(try refusal { $0[1].name = name }.contains("'\(name)'")) }
+    #expect(try refusal { $0[1].name = "a\nb" }.contains(#"'a\u{A}b' is no name"#))
     #expect(try refusal { $0[1].method = .full }.contains("full"))
     #expect(try refusal { $0[1].recomputes = true }.contains("recompute is true for 'plain', but false for 'mixed'"))
     #expect(try refusal { $0[2].model = "elsewhere" }.contains("model is elsewhere"))

@@ -21,9 +21,11 @@ struct TrainCommand: ComputingCommand {
       tokenizer, whose weights are then drawn.
 
       --config reads what MoE-PEFT's launcher writes. Several adapters in it are trained together over one base, each as it would be \
-      alone; adapter, metrics and pictures of each are in the folder of its name in --out, and --json prints a line for each. An \
-      adapter's data is relative to the working directory; tasks need --data here. --adapter has a folder of the name of each then. \
-      warmup_steps is ignored, as there. On purpose \
+      alone but for float32's rounding, which training enlarges until a router decides otherwise; adapter, metrics and pictures of each are \
+      in the folder of its name in --out, and --json prints a line for each. An adapter's "data" is relative to the working directory, \
+      and with "task_name" the folder of the tasks. --data is that of every adapter, and a note names each "data" that it displaces; to mix \
+      tasks and files of one's own leave it out: {"task_name": "arc-e", "data": "tasks"} beside {"data": "mine.jsonl"}. \
+      --adapter has a folder of the name of each then. warmup_steps is ignored, as there. On purpose \
       other than there: the loss counts answers and their end token, no prompt and no padding (--loss-on all adds the prompts); every epoch is shuffled anew; gradients are clipped (--clip 0 turns that off).
 
       --dump-batches writes step.N.input_ids, step.N.attention_mask and step.N.labels of every step N from 1, I64 (B,T), padded on \
@@ -37,17 +39,17 @@ struct TrainCommand: ComputingCommand {
       is found by itself, or is the file in MIXLORA_MPI.
 
       Examples:
-        mixlora train --model SmolLM2-135M --data tasks --task 'arc-e;boolq;obqa' --out run --steps 300 --batch 8 --rank 8 --alpha 16
-        mixlora train --model SmolLM2-135M --data mine.jsonl --out run --epochs 2 --validation held-out.jsonl --evaluate-every 50
+        mixlora train --model SmolLM2-135M --data tasks --task 'arc-e;boolq;obqa' --out mixture --steps 300 --batch 8 --rank 8 --alpha 16
         mixlora train --model SmolLM2-135M --data mine.jsonl --out run --dry-run
-        mixlora train --model SmolLM2-135M --data mine.jsonl --out run --resume
-        mixlora train --model SmolLM2-135M --data tasks --config moe_peft.json --out run
-        mpirun -n 4 --bind-to none mixlora train --model SmolLM2-135M --data mine.jsonl --out run --accumulate 8 --threads 4
+        mixlora train --model SmolLM2-135M --data mine.jsonl --out run --validation held-out.jsonl --evaluate-every 50
+        mixlora train --model SmolLM2-135M --data mine.jsonl --out run --validation held-out.jsonl --evaluate-every 50 --resume
+        mixlora train --model SmolLM2-135M --data tasks --config moe_peft.json --out several
+        mpirun -n 4 --bind-to none mixlora train --model SmolLM2-135M --data mine.jsonl --out ranks --accumulate 8 --threads 4
       """)
 
   @Option(help: ArgumentHelp("Model to fine-tune: a Hugging Face folder or a GGUF file.", valueName: "path"))
   var model: String
-  @Option(help: ArgumentHelp("Folder of tasks, or a file.", valueName: "path"))
+  @Option(help: ArgumentHelp(TrainCommand.dataHelp, valueName: "path"))
   var data: String?
   @Option(help: ArgumentHelp("Tasks of a folder, separated by ';' (default: all that are there).", valueName: "tasks"))
   var task: String?
@@ -88,7 +90,7 @@ struct TrainCommand: ComputingCommand {
   var accumulate = Setting(1)
   @Option(help: "adamw; adamw8bit, whose moments take a quarter of the memory; or sgd.")
   var optimizer = Setting(TrainingRecipe.OptimizerName.adamw)
-  @Option(help: "Momentum of sgd.")
+  @Option(help: "Momentum of sgd, from 0 to less than 1.")
   var momentum = Setting(0.0)
   @Option(help: "Learning rate.")
   var lr = Setting(2e-4)
@@ -119,7 +121,10 @@ struct TrainCommand: ComputingCommand {
   var dryRun = false
   @Option(help: ArgumentHelp("Write every step's ids, mask and labels to this safetensors file first.", valueName: "file"))
   var dumpBatches: String?
-  @Option(help: ArgumentHelp("Options from a training JSON of MoE-PEFT; those given here win.", valueName: "file"))
+  @Option(
+    help: ArgumentHelp(
+      "Options from a training JSON of MoE-PEFT, one or several adapters, each with its own \"data\"; options given here win.",
+      valueName: "file"))
   var config: String?
   @Flag(help: "Print one JSON object at the end.")
   var json = false
@@ -128,7 +133,8 @@ struct TrainCommand: ComputingCommand {
   @OptionGroup var common: CommonOptions
 
   /// What the parser says of an option that must be there; this one may stand in a configuration instead.
-  private static let missingData = "Missing expected argument '--data <path>'\nHelp:  --data <path>  Folder of tasks, or a file."
+  private static let missingData = "Missing expected argument '--data <path>'\nHelp:  --data <path>  \(dataHelp)"
+  private static let dataHelp = "Folder of tasks, or a file; with --config in place of every adapter's own \"data\"."
 
   func validate() throws {
     if method.value == .full { try refuseAdapterOptions() }
@@ -149,7 +155,8 @@ struct TrainCommand: ComputingCommand {
     if let first = recipes.firstIndex(where: \.data.isEmpty) {
       guard let config, recipes.count > 1 else { throw UsageError(Self.missingData) }
       throw CheckpointError(
-        file: config, place: .key("lora[\(first)].data"), found: "nothing", expected: "a path; or --data for all adapters")
+        file: config, place: .key("lora[\(first)].data"), found: "nothing",
+        expected: "a path, with task_name that of the folder of tasks; or --data for all adapters")
     }
     try Ranks.join(ranks)
     // Bits depend on the threads, so a resumed run has those that it was started with.
@@ -172,13 +179,41 @@ struct TrainCommand: ComputingCommand {
       if let dumpBatches, Ranks.isFirst { try run.writeBatches(to: dumpBatches) }
       let text =
         try dryRun
-        ? TrainingPreview(run, held: backend.held).text(json: json) : run.report(run.run(quiet: common.quiet), out: out, json: json)
+        ? TrainingPreview(run, held: backend.held).text(json: json) : run.report(makeSteps(of: run), out: out, json: json)
       if Ranks.isFirst { print(text) }
     }
   }
 
-  /// Says which keys of the configuration an adapter to start from has otherwise.
+  /// Makes the steps. Where one of several adapters diverges, it says how the others go on.
+  private func makeSteps<B: Backend>(of run: TrainingRun<B>) throws -> TrainingPace {
+    do { return try run.run(quiet: common.quiet) } catch let error as NonFiniteValue {
+      if let text = advice(for: run) { writeNotes([text]) }
+      throw error
+    }
+  }
+
+  /// How the adapters that have steps left go on without the one that diverged.
+  private func advice<B: Backend>(for run: TrainingRun<B>) -> String? {
+    func names(where isMeant: (Int) -> Bool) -> [String] {
+      run.learners.indices.filter(isMeant).compactMap { run.learners[$0].recipe.name }
+    }
+    func goesOn(_ number: Int) -> Bool { number != run.diverged && run.learners[number].steps > run.step }
+    let (left, others) = (names(where: goesOn), names { !goesOn($0) })
+    guard let config, run.diverged != nil, !left.isEmpty else { return nil }
+    let checkpoint = TrainingCheckpoint.path(out, step: run.step) + (left.count == 1 ? "/" + left[0] : "")
+    return "--resume comes to the same step. To train \(left.joined(separator: ", ")) without \(others.joined(separator: ", ")), take "
+      + "\(others.count == 1 ? "that" : "those") out of \(config) and give another --out"
+      + (run.step == 0
+        ? "." : "; --adapter \(checkpoint) begins with the values of step \(run.step), with all steps to come and new moments.")
+  }
+
+  /// Says which data of the configuration an option displaces, and which of its keys an adapter to start from has otherwise.
   private func notes(_ names: SettingNames) throws {
+    for (number, configured) in names.configured.enumerated() {
+      let own = configured.recipe.data
+      guard let config, let data, !own.isEmpty, own != data else { continue }
+      writeNotes(["\(config): lora[\(number)].data is \(quoted(own)), but --data \(data) is given and takes its place."])
+    }
     for (number, recipe) in names.recipes.enumerated() {
       let texts = try recipe.differences(fromOwnAdapter: { !names.given.contains("--" + $0) && names.configured[number].says($0) })
       writeNotes(texts.map { names.text($0.about(recipe: number)) })

@@ -86,7 +86,9 @@ struct TrainingConfiguration {
     guard count > 1 else { return }
     guard let name = recipe.name, !name.isEmpty else { throw adapter.error("name", "nothing", "a name: that of the adapter's folder") }
     guard TrainingRecipe.canBeFolder(name) else {
-      throw adapter.error("name", quoted(name), "the name of a folder: no \"/\", no dot in front, not \"checkpoint-…\" or \"state.json\"")
+      throw adapter.error(
+        "name", quoted(name),
+        "the name of a folder: no \"/\", no control character, no dot in front, not \"checkpoint-…\" or \"state.json\"")
     }
     if let other = others.firstIndex(where: { $0.name?.lowercased() == name.lowercased() }) {
       throw adapter.error("name", quoted(name), "another name than that of lora[\(other)]")
@@ -140,9 +142,10 @@ struct TrainingConfiguration {
   private mutating func readOptimizer(_ adapter: inout JSONReader) throws {
     try choice("optim", of: &adapter, \.optimizer)
     try choice("scheduler_type", of: &adapter, \.schedule)
-    for (key, path) in [("lr", \TrainingRecipe.learningRate), ("weight_decay", \.weightDecay), ("momentum", \.momentum)] {
+    for (key, path) in [("lr", \TrainingRecipe.learningRate), ("weight_decay", \.weightDecay)] {
       try number(key, of: &adapter, path, "a number ≥ 0") { $0 >= 0 }
     }
+    try number("momentum", of: &adapter, \.momentum, "a number in [0, 1)") { (0..<1).contains($0) }
     _ = try adapter.number("warmup_steps", "a number") { _ in true }
     try number("warmup_ratio", of: &adapter, \.warmup, "a share between 0 and 1") { (0...1).contains($0) }
     try number("loraplus_lr_ratio", of: &adapter, \.loraPlus, "a number ≥ 1") { $0 >= 1 }
