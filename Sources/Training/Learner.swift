@@ -125,8 +125,7 @@ public struct Learner<B: Backend> {
       guard member.key == "task" else { continue }
       settings["samples"] = JSON(samples.count)
       func digest(_ samples: [EncodedSample]) -> JSON { JSON(String(EncodedSample.digest(samples), radix: 16)) }
-      settings["digest"] = digest(samples + validation)
-      settings["data_digest"] = digest(samples)
+      settings["digest"] = digest(samples)
       settings["validation_digest"] = recipe.validation == nil ? .null : digest(validation)
     }
     return .object(settings)

@@ -108,30 +108,21 @@ extension TrainingRun {
     func said(_ value: JSON?, of setting: String, orElse nothing: SettingsText) -> SettingsText {
       value.flatMap { $0 == .null ? nil : "\(value: $0, of: setting)" } ?? nothing
     }
-    func isThere(_ key: String) -> Bool { [own, others].contains { ($0[key] ?? .null) != .null } }
     let dropped = (others.objectValue?.members ?? []).filter { own[$0.key] == nil }.map { (key: $0.key, value: JSON.null) }
     let members = (own.objectValue?.members ?? []).map { (key: $0.key, value: $0.value) } + dropped
-    // Whose samples differ, runs of an earlier version do not say. One without a validation has none to compare.
-    let told = Set(["data_digest", "validation_digest"].filter { own[$0]?.stringValue != nil && others[$0]?.stringValue != nil })
-    func isTold(_ key: String) -> Bool {
-      switch key {
-      case "digest": !told.contains("data_digest")
-      case "data_digest", "validation_digest": told.contains(key)
-      default: !ignored.contains(key)
-      }
+    func differs(_ key: String, _ value: JSON) -> Bool {
+      // Where one run has no validation, that is said already.
+      if key == "validation_digest", [value, others[key]].contains(where: { $0?.stringValue == nil }) { return false }
+      return !ignored.contains(key) && (others[key] ?? .null) != value
     }
-    return members.filter { isTold($0.key) && (others[$0.key] ?? .null) != $0.value }.map { member in
+    return members.filter { differs($0.key, $0.value) }.map { member in
       let key = member.key
       let found = said(member.value, of: key, orElse: "not given")
       let expected = said(others[key], of: key, orElse: "none")
       return switch key {
       case "samples": "\(setting: "data") has \(found) samples, but \(other) \(expected)."
       case "name": "\(setting: key) is \(found), but \(other) \(expected); random numbers are of the name."
-      case "digest":
-        isThere("validation")
-          ? "\(setting: "data") or \(setting: "validation") holds other samples than \(other)."
-          : "\(setting: "data") holds other samples than \(other)."
-      case "data_digest": "\(setting: "data") holds other samples than \(other)."
+      case "digest": "\(setting: "data") holds other samples than \(other)."
       case "validation_digest": "\(setting: "validation") holds other samples than \(other)."
       default: "\(setting: key) is \(found), but \(other) \(expected)."
       }
