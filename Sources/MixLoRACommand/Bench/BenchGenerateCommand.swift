@@ -63,15 +63,19 @@ struct BenchGenerateCommand: ComputingCommand {
   }
 
   func run() throws {
+    let model = try ModelFolder.configuration(bench.model)
+    if let positions = model.contextLength, prompt + tokens > positions {
+      throw UsageError("--prompt and --tokens are \(prompt + tokens) tokens together, and the model has \(positions) positions.")
+    }
     try bench.requireMemory(for: self, recipe)
+    try bench.requireMemory(
+      for: self, rows: Double(batch), each: Double(prompt + tokens - 1) * model.leastOfGeneration + Double(model.vocabulary),
+      input: "--batch, --prompt, --tokens")
     try compute()
   }
 
   func compute<B: ProfilingBackend>(on backend: B) throws {
     let decoder = try bench.decoder(recipe, on: backend)
-    if let positions = decoder.configuration.contextLength, prompt + tokens > positions {
-      throw UsageError("--prompt and --tokens are \(prompt + tokens) tokens together, and the model has \(positions) positions.")
-    }
     let key = RandomKey(seed: bench.seed).derived("tokens", "bench")
     func ids(_ sequence: Int, _ range: Range<Int>) -> [Int32] {
       range.map {

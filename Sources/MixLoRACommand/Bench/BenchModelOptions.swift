@@ -49,6 +49,11 @@ struct BenchModelOptions: ParsableArguments {
       bytes * ModelFolder.configuration(model).parameterCount, for: "the weights", input: model + "/config.json")
   }
 
+  /// Refuses, for `command`, rows whose numbers this process cannot hold: `each` of them for each of `rows`.
+  func requireMemory(for command: some ComputingCommand, rows: Double, each: Double, input: String) throws {
+    try command.requireMemory(4 * rows * each, for: "the tokens", input: input)
+  }
+
   /// The model with so many new adapters by `recipe`, or with none.
   func decoder<B: Backend>(_ recipe: TrainingRecipe?, adapters count: Int = 1, on backend: B) throws -> Decoder<B> {
     let configuration = try ModelFolder.configuration(model)
@@ -68,4 +73,20 @@ struct BenchModelOptions: ParsableArguments {
       return try Decoder(configuration, weights: random, adapters: adapters, evaluation: evaluation, on: backend)
     }
   }
+}
+
+extension DecoderConfiguration {
+  /// The least numbers that a training step holds at a time of each token, L layers, C channels, F hidden width, H heads and G of keys of
+  /// width D: of every block the two rows of the stream, q, k, v, o and both hidden rows; of blocks that form these again, each block's
+  /// input, and the hidden rows of one.
+  ///
+  ///     L (2 C + 2 H D + 2 G D + 2 F)       or      L C + 2 F
+  func leastOfTraining(recomputes: Bool) -> Double {
+    let (l, c, f, d) = (Double(layers), Double(channels), Double(feedForward.width), Double(attention.headWidth))
+    if recomputes { return l * c + 2 * f }
+    return l * 2 * (c + d * Double(attention.heads + attention.keyValueHeads) + f)
+  }
+
+  /// The numbers that generation keeps of each token: keys and values of every layer, 2 L G D.
+  var leastOfGeneration: Double { 2 * Double(layers * attention.keyValueHeads * attention.headWidth) }
 }
