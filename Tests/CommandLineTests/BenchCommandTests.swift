@@ -107,14 +107,21 @@ import Training
   }
 
   @Test func theLeastOfGenerationIsNoMoreThanItTakes() throws {
-    let command = try BenchTrainCommand.parse(["--random-weights", "--model", Self.model])
-    let backend = CPUFloat(threads: 1)
-    let decoder = try command.bench.decoder(nil, on: backend)
-    let before = backend.counters.poolBytes
-    let state = DecodingState(decoder, sequences: 30, on: backend)
-    _ = try state.logits(after: Array(repeating: Array(repeating: 1, count: 20), count: 30), Run(backend))
-    let least = 4 * 30 * (20 * decoder.configuration.leastOfGeneration + Double(decoder.configuration.vocabulary))
-    #expect(least <= Double(backend.counters.poolBytes - before))
+    for method in ["none", "lora", "mixlora"] {
+      let command = try BenchGenerateCommand.parse(["--random-weights", "--model", Self.model, "--method", method])
+      for (prompt, tokens) in [(20, 1), (20, 2), (1, 40), (40, 10)] {
+        let backend = CPUFloat(threads: 1)
+        let decoder = try command.bench.decoder(command.recipe, on: backend)
+        let before = backend.counters.poolBytes
+        let state = DecodingState(decoder, sequences: 300, on: backend)
+        for count in [prompt] + Array(repeating: 1, count: tokens - 1) {
+          _ = try state.logits(after: Array(repeating: Array(repeating: 1, count: count), count: 300), Run(backend))
+        }
+        let least = 4 * 300 * decoder.configuration.leastOfGeneration(prompt: prompt, tokens: tokens)
+        let taken = Double(backend.counters.poolBytes - before)
+        #expect(least <= taken && taken < 10 * least, "\(method), \(prompt) and \(tokens): \(taken) bytes, \(taken / least) of the least")
+      }
+    }
   }
 
   // MARK: Beside peers

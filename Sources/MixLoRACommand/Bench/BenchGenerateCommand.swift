@@ -54,7 +54,7 @@ struct BenchGenerateCommand: ComputingCommand {
     if let recipe { try validating { try recipe.checkAdapter() } }
   }
 
-  private var recipe: TrainingRecipe? {
+  var recipe: TrainingRecipe? {
     switch method {
     case .none: nil
     case .lora: bench.recipe(.lora)
@@ -69,7 +69,7 @@ struct BenchGenerateCommand: ComputingCommand {
     }
     try bench.requireMemory(for: self, recipe)
     try bench.requireMemory(
-      for: self, rows: Double(batch), each: Double(prompt + tokens - 1) * model.leastOfGeneration + Double(model.vocabulary),
+      for: self, rows: Double(batch), each: model.leastOfGeneration(prompt: prompt, tokens: tokens),
       input: "--batch, --prompt, --tokens")
     try compute()
   }

@@ -77,16 +77,21 @@ struct BenchModelOptions: ParsableArguments {
 
 extension DecoderConfiguration {
   /// The least numbers that a training step holds at a time of each token, L layers, C channels, F hidden width, H heads and G of keys of
-  /// width D: of every block the two rows of the stream, q, k, v, o and both hidden rows; of blocks that form these again, each block's
-  /// input, and the hidden rows of one.
+  /// width D: of every block the two rows of the stream, q, k, v, o and both hidden rows; where blocks form these again, of one of them,
+  /// and the others' inputs.
   ///
-  ///     L (2 C + 2 H D + 2 G D + 2 F)       or      L C + 2 F
+  ///     b = 2 C + 2 H D + 2 G D + 2 F        L b        or      (L − 1) C + b
   func leastOfTraining(recomputes: Bool) -> Double {
     let (l, c, f, d) = (Double(layers), Double(channels), Double(feedForward.width), Double(attention.headWidth))
-    if recomputes { return l * c + 2 * f }
-    return l * 2 * (c + d * Double(attention.heads + attention.keyValueHeads) + f)
+    let block = 2 * (c + d * Double(attention.heads + attention.keyValueHeads) + f)
+    return recomputes ? (l - 1) * c + block : l * block
   }
 
-  /// The numbers that generation keeps of each token: keys and values of every layer, 2 L G D.
-  var leastOfGeneration: Double { 2 * Double(layers * attention.keyValueHeads * attention.headWidth) }
+  /// The least numbers that generation holds at a time of a sequence with so many tokens to read and then to write: keys and values of
+  /// every layer, 2 L G D a token; beside them a stream and both hidden rows of what is read, C + 2 F a token, or later the logits V.
+  func leastOfGeneration(prompt: Int, tokens: Int) -> Double {
+    let kept = 2 * Double(layers) * Double(attention.keyValueHeads * attention.headWidth)
+    let reading = Double(prompt) * (kept + Double(channels) + 2 * Double(feedForward.width))
+    return max(reading, Double(prompt + tokens - 1) * kept + Double(vocabulary))
+  }
 }
