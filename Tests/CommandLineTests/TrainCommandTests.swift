@@ -94,6 +94,23 @@ import Training
     let text = try #require(preview.shortage(of: Double(16 * gibibyte))).option
     #expect(text.contains("needs 40.0") && text.contains("may have 16.00 GiB"), "\(text)")
     #expect(text.hasSuffix("--memory, --recompute or a smaller --batch make it less"), "\(text)")
+
+    // A wide block and many tokens: nothing of that size is made for a plan.
+    var members = try #require(JSON(contentsOf: folder + "/model/config.json").objectValue)
+    (members["intermediate_size"], members["max_position_embeddings"], members["num_hidden_layers"]) = (400_000, 4096, 1)
+    try FileManager.default.removeItem(atPath: folder + "/model/model.safetensors")
+    try AtomicFile.write(JSON.object(members).serialized(), to: folder + "/model/config.json")
+    let line = #"{"text":"\#(String(repeating: "a", count: 2000))"}"#
+    try AtomicFile.write(Array(repeating: line, count: 200).joined(separator: "\n"), to: folder + "/long.jsonl")
+    let arguments = [
+      "train", "--model", folder + "/model", "--method", "full", "--data", folder + "/long.jsonl", "--out", folder + "/run", "--steps", "1",
+      "--batch", "200", "--length", "4000", "--dry-run", "--json",
+    ]
+    let dry = try Program.run(arguments)
+    #expect(dry.code == 0 && dry.error.contains("note: the run needs "), "\(dry.error)")
+    #expect(try #require(JSON(parsing: dry.output, file: "output")["memory"]?["total_bytes"]?.intValue) > 1000 * gibibyte)
+    let small = try Program.run(arguments + ["--batch", "1", "--length", "64"])
+    #expect(small.code == 0 && !small.error.contains("note: the run needs "), "\(small.error)")
   }
 
   @Test func whatCannotBeTrainedIsSaid() throws {
