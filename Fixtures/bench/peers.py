@@ -213,7 +213,17 @@ def arguments():
     for name in [*a.peers, *(name for name, _ in a.at_least)]:
         if name not in ALL:
             parser.error(f"there is no {name}, only {', '.join(ALL)}")
-    a.equal_rank = equal_rank(json.loads(pathlib.Path(a.model, "config.json").read_text()), a.rank, a.experts)
+    if a.rounds == 0 and not (a.work and pathlib.Path(a.work, "records.jsonl").is_file()):
+        parser.error("--rounds is 0, expected at least 1, or --work with the records of earlier rounds")
+    file = pathlib.Path(a.model, "config.json")
+    try:
+        a.equal_rank = equal_rank(json.loads(file.read_text()), a.rank, a.experts)
+    except OSError as error:
+        parser.error(f"{file}: {error.strerror}; expected a folder with config.json")
+    except KeyError as error:
+        parser.error(f"{file}: found no {error}, expected the sizes of a model")
+    except (ValueError, TypeError, ZeroDivisionError) as error:
+        parser.error(f"{file}: {error}; expected the sizes of a model in JSON")
     return a
 
 

@@ -28,8 +28,9 @@ public final class Conversation<B: Backend> {
   ///
   /// - Parameter onText: hears the answer as it comes.
   /// - Throws: ``PromptError`` where the model has no positions left for the turn, `CheckpointError` where the template does not take it
-  ///   and for a token that the embedding does not have, `NonFiniteValue` for logits, and what the device reports.
-  public func say(_ text: String, onText: (String) -> Void = { _ in }) throws -> GeneratedText {
+  ///   and for a token that the embedding does not have, `NonFiniteValue` for logits, what the device reports, and what `onText`
+  ///   throws.
+  public func say(_ text: String, onText: (String) throws -> Void = { _ in }) throws -> GeneratedText {
     let said = messages + [ChatMessage(role: "user", content: text)]
     let turn = try layout.tokens(said, addsGenerationPrompt: true)
     guard !turn.isEmpty else { throw PromptError(prompt: nil, "is laid out as nothing, expected at least one token") }
@@ -37,7 +38,7 @@ public final class Conversation<B: Backend> {
       throw PromptError(prompt: nil, "has \(turn.count) tokens with this turn, expected at most \(positions)")
     }
     try check(turn)
-    let answer = try generator.generate([state.rewind(0, toBecome: turn)], state) { _, piece, _ in onText(piece) }[0]
+    let answer = try generator.generate([state.rewind(0, toBecome: turn)], state) { _, piece, _ in try onText(piece) }[0]
     ids = turn + answer.ids
     messages = said + [ChatMessage(role: "assistant", content: answer.text)]
     return answer

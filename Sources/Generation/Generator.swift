@@ -28,9 +28,10 @@ public struct Generator<B: Backend> {
   /// - Parameters:
   ///   - prompts: the tokens that follow those in `state`, at least one a sequence.
   ///   - onText: hears the text of each sequence as it becomes certain, and that it has ended.
-  /// - Throws: `NonFiniteValue` for logits, or what the device reports.
+  /// - Throws: `NonFiniteValue` for logits, what the device reports, and what `onText` throws: nothing more is then generated.
   public func generate(
-    _ prompts: [[Int32]], _ state: DecodingState<B>, onText: (_ sequence: Int, _ text: String, _ hasEnded: Bool) -> Void = { _, _, _ in }
+    _ prompts: [[Int32]], _ state: DecodingState<B>,
+    onText: (_ sequence: Int, _ text: String, _ hasEnded: Bool) throws -> Void = { _, _, _ in }
   ) throws -> [GeneratedText] {
     let run = Run(backend)
     var results = prompts.map { GeneratedText(promptTokens: $0.count) }
@@ -64,7 +65,7 @@ public struct Generator<B: Backend> {
         }
         results[s].text += piece
         next[s] = stop == nil ? [token] : []
-        onText(s, piece, stop != nil)
+        try onText(s, piece, stop != nil)
       }
     }
     return results

@@ -65,10 +65,10 @@ public struct LoadedModel<B: Backend> {
   ///   - chat: how each is laid out as a user's turn of a conversation, whose answer comes out; nil if it is a text.
   ///   - onText: hears the text of each as it becomes certain, and that it has ended.
   /// - Throws: as `generate(_:_:)`; `CheckpointError` for a chat without a template that takes it, and for a token of a text that the
-  ///   embedding does not have.
+  ///   embedding does not have; what `onText` throws.
   public func generate(
     _ texts: [String], _ settings: GenerationSettings = GenerationSettings(), chat: ChatSettings? = nil,
-    onText: (_ text: Int, _ piece: String, _ hasEnded: Bool) -> Void = { _, _, _ in }
+    onText: (_ text: Int, _ piece: String, _ hasEnded: Bool) throws -> Void = { _, _, _ in }
   ) throws -> [GeneratedText] {
     let layout = try chat.map { try ChatLayout(model: path, tokenizer, template: $0.template, system: $0.system) }
     let prompts = try texts.map { text in

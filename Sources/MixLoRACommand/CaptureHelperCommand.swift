@@ -37,5 +37,5 @@ struct CaptureHelperCommand: ParsableCommand {
   @Argument(help: "The framework.")
   var framework: CaptureHelper
 
-  func run() throws { writeOutput(framework.text) }
+  func run() throws { try writeOutput(framework.text) }
 }

@@ -16,7 +16,7 @@ struct EvaluateCommand: ComputingCommand {
     discussion: """
       --data is a folder of TASK/test.jsonl, or a file as train takes it. Of a file the mean cross-entropy of the columns that count is \
       printed: what train calls validation_loss; perplexity is its exponential, tokens are those columns. Records that are too long \
-      are dealt with as in train (--too-long). A question of a task is never cut; those too long for the model are counted. Several \
+      are dealt with as in train (--too-long). A question of a task is never cut; those too long for the model are asked and scored like the others, and counted. Several \
       adapters are asked in the same batches, over one base; those that change it (PiSSA, saved modules) follow, each by itself. Ranks \
       that mpirun or srun started share the batches out.
 
@@ -152,7 +152,7 @@ struct EvaluateCommand: ComputingCommand {
         if results[0].tooLong > 0, n == 0 {
           let positions = decoder.configuration.contextLength ?? 0
           writeNote(
-            "\(results[0].tooLong) of \(questions.count) questions of \(task.rawValue) are longer than the \(positions) positions of the model"
+            "\(results[0].tooLong) of \(questions.count) questions of \(task.rawValue) are longer than the \(positions) positions of the model: they are asked whole and count like the others"
           )
         }
         for (i, result) in results.enumerated() {
@@ -197,6 +197,6 @@ struct EvaluateCommand: ComputingCommand {
     }
     let baseline = fixed(100 * Double(result.majority) / Double(result.count), 1)
     return "\(adapter ?? "base")  \(pad(task.rawValue, 10)) \(result.count) questions  " + parts.joined(separator: "  ")
-      + "  majority \(baseline) %"
+      + "  majority \(baseline) %" + (result.tooLong > 0 ? "  (\(result.tooLong) too long, asked all the same)" : "")
   }
 }

@@ -11,6 +11,9 @@ enum Machine {
   /// Where temporary files go.
   static var temporaryFolder: String { POSIX.environment("TMPDIR").flatMap { $0.isEmpty ? nil : $0 } ?? "/tmp" }
 
+  /// The most bytes that this process may have: its cgroup's limit, else all of the machine's.
+  static var mostBytes: Double { memoryLimit ?? POSIX.memoryBytes }
+
   /// Refuses what this process cannot hold: random weights and new adapters are not limited by a file.
   ///
   /// - Parameters:
@@ -18,7 +21,7 @@ enum Machine {
   ///   - what: what needs it.
   ///   - input: what asks for it, a file or options.
   static func requireMemory(_ bytes: Double, for what: String, input: String) throws {
-    let most = memoryLimit ?? POSIX.memoryBytes
+    let most = mostBytes
     guard bytes < most else {
       throw InputError(
         "\(input): found sizes that need \(fixed(bytes / 1_073_741_824, 1)) GiB for \(what); expected at most the "

@@ -23,9 +23,7 @@ enum Main {
 
   /// Ends with `code`, or with 5 if what was printed did not arrive: on a full disk behind a redirection, say.
   private static func end(printed code: Int32) -> Never {
-    do { try POSIX.flushOutput() } catch {
-      fail("error: standard output: found \"\(error)\"; expected a place that takes what is printed", 5)
-    }
+    do { try flushOutput() } catch { fail("error: \(error)", 5) }
     Ranks.current.leave()
     POSIX.end(code)
   }
@@ -44,7 +42,7 @@ enum Main {
     case let error as CheckpointError:
       fail("error: \(error)", error.isSystemFailure ? 5 : 3)
     case is CUDAError: fail("error: --backend cuda: \(error)", 5)
-    case is CollectiveError: fail("error: \(error)", 5)
+    case is CollectiveError, is OutputError: fail("error: \(error)", 5)
     case is UsageError, is InputError, is NonFiniteValue:
       fail("error: \(error)", error is UsageError ? 2 : error is InputError ? 3 : 4)
     case let error as SettingsError: fail("error: \(error.text.option)", 2)
@@ -76,6 +74,18 @@ struct InputError: Error, CustomStringConvertible {
   let description: String
 
   init(_ description: String) { self.description = description }
+}
+
+/// What was printed and did not arrive, on a full disk behind a redirection, say; exit code 5.
+struct OutputError: Error, CustomStringConvertible {
+  let reason: Errno
+
+  var description: String { "standard output: found \"\(reason)\"; expected a place that takes what is printed" }
+}
+
+/// Writes out what `print` still holds.
+func flushOutput() throws(OutputError) {
+  do { try POSIX.flushOutput() } catch { throw OutputError(reason: error) }
 }
 
 /// Writes to standard error, where progress and errors go.

@@ -1,6 +1,11 @@
+import CPUBackend
 import Checkpoints
 import Foundation
+import Generation
+import Layers
+import Tensors
 import Testing
+import Training
 
 @testable import MixLoRACommand
 
@@ -46,6 +51,95 @@ import Testing
     #expect(try abs(number("floor_gflops") * 1e9 * seconds - flops) < 1e-6 * flops)
     let passes = try number("forward_seconds") + number("backward_seconds")
     #expect(try abs(number("floor_ratio") - seconds / passes) < 1e-6 * seconds / passes)
+  }
+
+  // MARK: Memory
+
+  @Test(arguments: [
+    (["train", "--random-weights", "--model", model, "--batch", "1000000", "--length", "200000"], "--batch, --length"),
+    (["train", "--random-weights", "--model", model, "--batch", "1000000", "--length", "200000", "--recompute"], "--batch, --length"),
+    (
+      ["train", "--random-weights", "--model", model, "--batch", "1000000", "--length", "100000", "--adapters", "2"],
+      "--batch, --length, --adapters"
+    ), (["ffn", "--tokens", "1000000", "--hidden", "1000000", "--channels", "64", "--rank", "1"], "--tokens, --channels, --hidden"),
+    (["ffn", "--experts", "1000000", "--channels", "4096"], "--rank, --experts"),
+  ]) func whatTheMachineCannotHoldIsRefused(_ arguments: [String], _ input: String) throws {
+    let result = try Program.run(["bench"] + arguments)
+    #expect(result.code == 3 && result.error.contains("error: \(input): found sizes that need"), "\(result.code) \(result.error)")
+  }
+
+  @Test func keysAndValuesThatTheMachineCannotHoldAreRefused() throws {
+    let scratch = try Scratch()
+    let model = try scratch.golden("topk").appending(path: "model")
+    let arguments = ["bench", "generate", "--random-weights", "--model", model.path, "--batch", "1000000", "--prompt", "900000"]
+    let more = try Program.run(arguments)
+    #expect(more.code == 2 && more.error.contains("900064 tokens together, and the model has"), "\(more.code) \(more.error)")
+    let file = model.appending(path: "config.json")
+    var members = try #require(JSON(contentsOf: file.path).objectValue)
+    members["max_position_embeddings"] = 1_000_000
+    try AtomicFile.write(JSON.object(members).serialized(), to: file.path)
+    let result = try Program.run(arguments)
+    #expect(
+      result.code == 3 && result.error.contains("--batch, --prompt, --tokens: found sizes that need"), "\(result.code) \(result.error)")
+  }
+
+  /// What is refused for its size needs at least that much: it is what the pool holds, and less.
+  @Test func theLeastOfAStepIsNoMoreThanItTakes() throws {
+    let golden = URL(filePath: #filePath).deletingLastPathComponent().path + "/../../Fixtures/golden"
+    var count = 0
+    for name in Folder.names(in: golden) where FileManager.default.fileExists(atPath: "\(golden)/\(name)/model/config.json") {
+      for more in [[], ["--recompute"], ["--evaluation", "perExpert"], ["--evaluation", "sharedGateUp"], ["--method", "lora"]] {
+        let command = try BenchTrainCommand.parse(
+          ["--random-weights", "--model", "\(golden)/\(name)/model", "--batch", "40", "--length", "16", "--rank", "1"] + more)
+        let backend = CPUFloat(threads: 1)
+        let decoder = try command.bench.decoder(command.recipe, on: backend)
+        let before = backend.counters.poolBytes
+        let step = TrainingStep(
+          decoder, keys: [RandomKey(seed: 1)], clips: [0], recomputes: command.recipe.recomputes ? .all : .none, on: backend)
+        try step.warmUp([command.randomBatch(decoder.configuration.vocabulary, on: backend)])
+        let least = 4 * 40 * 16 * decoder.configuration.leastOfTraining(recomputes: command.recipe.recomputes)
+        let taken = Double(backend.counters.poolBytes - before)
+        #expect(least <= taken && taken < 8 * least, "\(name) \(more): \(taken) bytes, \(taken / least) of the least")
+        count += 1
+      }
+    }
+    #expect(count >= 10)
+  }
+
+  @Test func theLeastOfGenerationIsNoMoreThanItTakes() throws {
+    for method in ["none", "lora", "mixlora"] {
+      let command = try BenchGenerateCommand.parse(["--random-weights", "--model", Self.model, "--method", method])
+      for (prompt, tokens) in [(20, 1), (20, 2), (1, 40), (40, 10)] {
+        let backend = CPUFloat(threads: 1)
+        let decoder = try command.bench.decoder(command.recipe, on: backend)
+        let before = backend.counters.poolBytes
+        let state = DecodingState(decoder, sequences: 300, on: backend)
+        for count in [prompt] + Array(repeating: 1, count: tokens - 1) {
+          _ = try state.logits(after: Array(repeating: Array(repeating: 1, count: count), count: 300), Run(backend))
+        }
+        let least = 4 * 300 * decoder.configuration.leastOfGeneration(prompt: prompt, tokens: tokens)
+        let taken = Double(backend.counters.poolBytes - before)
+        #expect(least <= taken && taken < 10 * least, "\(method), \(prompt) and \(tokens): \(taken) bytes, \(taken / least) of the least")
+      }
+    }
+  }
+
+  // MARK: Beside peers
+
+  private static let python = ProcessInfo.processInfo.environment["PATH"]?.split(separator: ":").map { $0 + "/python3" }.first {
+    FileManager.default.isExecutableFile(atPath: $0)
+  }
+
+  @Test(.enabled(if: python != nil, "python3 is not there")) func peersSayWhatTheyCannotMeasure() throws {
+    let scratch = try Scratch()
+    let bench = URL(filePath: #filePath).deletingLastPathComponent().path + "/../../Fixtures/bench/peers.py"
+    for (arguments, words) in [
+      ([scratch.url.path], "config.json: No such file or directory; expected a folder with config.json"),
+      ([Self.model, "--rounds", "0"], "--rounds is 0, expected at least 1"),
+    ] {
+      let result = try Program.run([bench] + arguments, program: Self.python)
+      #expect(result.code == 2 && result.error.contains(words) && !result.error.contains("Traceback"), "\(result.code) \(result.error)")
+    }
   }
 
   // MARK: Chrome traces

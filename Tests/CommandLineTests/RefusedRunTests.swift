@@ -1,5 +1,6 @@
 import Checkpoints
 import Foundation
+import TestModels
 import Testing
 
 /// What a run must refuse before it costs anything, and what it must not leave behind.
@@ -58,8 +59,14 @@ import Testing
   #if os(Linux)
     @Test func whatCannotBePrintedIsTheSystemsFailure() throws {
       let scratch = try Scratch()
-      for arguments in ["--help", "inspect '\(try scratch.golden("topk").path)/adapter' --json"] {
-        let result = try Program.run(["-c", "'\(Program.url.path)' \(arguments) > /dev/full"], program: "/bin/sh")
+      let golden = try scratch.golden("topk").path
+      try Data(TalkingModel.json(hasChat: true).utf8).write(to: URL(filePath: golden + "/model/tokenizer.json"))
+      let talk = "--model '\(golden)/model' --max-tokens 3"
+      for arguments in [
+        "--help", "inspect '\(golden)/adapter' --json", "generate \(talk) --prompt So", "generate \(talk) --prompt So --json",
+        "chat \(talk)", "capture-helper numpy",
+      ] {
+        let result = try Program.run(["-c", "'\(Program.url.path)' \(arguments) > /dev/full"], input: "So\n", program: "/bin/sh")
         #expect(result.code == 5 && result.error.contains("standard output"), "\(arguments): \(result.code) \(result.error)")
       }
     }

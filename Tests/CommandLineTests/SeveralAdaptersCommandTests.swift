@@ -110,6 +110,8 @@ import Training
     #expect(
       Set(Folder.names(in: folder)) == ["swaps", "plain", "checkpoint-2", "checkpoint-4"] && Folder.names(in: folder + "/plain").count == 5)
     for (i, name) in ["swaps", "plain"].enumerated() {
+      let metrics = try String(contentsOfFile: folder + "/\(name)/metrics.jsonl", encoding: .utf8).split(separator: "\n")
+      try TrainingCase.expectPace(reports[i], of: metrics.map { try JSON(parsing: String($0), file: "metrics") })
       let alone = try lines(train(scratch, configuration { $0 = [$0[i]] }, out: name, "--json"))[0]
       for key in ["loss_first", "loss_last"] {
         let (found, expected) = (reports[i][key]?.doubleValue ?? .nan, alone[key]?.doubleValue ?? .nan)

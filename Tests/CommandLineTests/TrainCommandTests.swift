@@ -1,6 +1,11 @@
+import CPUBackend
 import Checkpoints
 import Foundation
+import Tensors
 import Testing
+import Training
+
+@testable import MixLoRACommand
 
 /// A tiny model with a tokenizer of its own and a few lines to learn: what `mixlora train` does with them.
 @Suite struct TrainCommandTests {
@@ -29,6 +34,7 @@ import Testing
     #expect(report["steps"]?.intValue == 12)
     #expect(report["loss_first"] == steps[0]["loss"] && report["loss_last"] == last["loss"])
     #expect(report["tokens"]?.intValue == steps.reduce(0) { $0 + ($1["tokens"]?.intValue ?? 0) })
+    try TrainingCase.expectPace(report, of: steps)
     let tensors = try Safetensors(path: folder.path + "/run/adapter_model.safetensors").entries
     #expect(report["trainable_parameters"]?.intValue == tensors.reduce(0) { $0 + $1.elementCount })
     // The adapter that was left is the one that was validated, and better than none.
@@ -66,10 +72,45 @@ import Testing
     for file in ["adapter_model.safetensors", "checkpoint-8/optimizer.safetensors", "loss.svg", "experts.svg"] {
       #expect(try bytes("whole/" + file) == bytes("broken/" + file), "\(file)")
     }
+    let finished = try Program.run(TrainingCase.arguments(folder, "broken", "--steps", "8", "--resume"))
+    #expect(finished.code == 0, "a finished run is resumed without a step")
+    #expect(finished.output.contains("8 steps, loss ") && finished.output.contains(", all made before; "), "\(finished.output)")
+    #expect(!finished.output.contains("tokens/s"), "\(finished.output)")
+    let nothing = try JSON(
+      parsing: Program.run(TrainingCase.arguments(folder, "broken", "--steps", "8", "--resume", "--json")).output, file: "output")
     #expect(
-      try Program.run(TrainingCase.arguments(folder, "broken", "--steps", "8", "--resume")).code == 0,
-      "a finished run is resumed without a step")
+      nothing["steps"] == 8 && nothing["tokens"] == 0 && nothing["seconds"]?.doubleValue == 0 && nothing["tokens_per_second"] == .null)
     #expect(!FileManager.default.fileExists(atPath: broken + "/.checkpoint-8.partial-1"))
+  }
+
+  @Test func aPlanBeyondTheMachineSaysWhatMakesItLess() throws {
+    let scratch = try Scratch()
+    let folder = try TrainingCase.folder(scratch).path
+    let backend = CPUFloat(threads: 1)
+    let run = try TrainingRun(.mixlora(rank: 2, experts: 3), model: folder + "/model", data: folder + "/data.jsonl", steps: 1, on: backend)
+    let gibibyte = 1_073_741_824
+    let preview = try TrainingPreview(run, held: HeldMemory(bytes: 40 * gibibyte))
+    #expect(preview.shortage(of: Double(41 * gibibyte)) == nil)
+    let text = try #require(preview.shortage(of: Double(16 * gibibyte))).option
+    #expect(text.contains("needs 40.0") && text.contains("may have 16.00 GiB"), "\(text)")
+    #expect(text.hasSuffix("--memory, --recompute or a smaller --batch make it less"), "\(text)")
+
+    // A wide block and many tokens: nothing of that size is made for a plan.
+    var members = try #require(JSON(contentsOf: folder + "/model/config.json").objectValue)
+    (members["intermediate_size"], members["max_position_embeddings"], members["num_hidden_layers"]) = (400_000, 4096, 1)
+    try FileManager.default.removeItem(atPath: folder + "/model/model.safetensors")
+    try AtomicFile.write(JSON.object(members).serialized(), to: folder + "/model/config.json")
+    let line = #"{"text":"\#(String(repeating: "a", count: 2000))"}"#
+    try AtomicFile.write(Array(repeating: line, count: 200).joined(separator: "\n"), to: folder + "/long.jsonl")
+    let arguments = [
+      "train", "--model", folder + "/model", "--method", "full", "--data", folder + "/long.jsonl", "--out", folder + "/run", "--steps", "1",
+      "--batch", "200", "--length", "4000", "--dry-run", "--json",
+    ]
+    let dry = try Program.run(arguments)
+    #expect(dry.code == 0 && dry.error.contains("note: the run needs "), "\(dry.error)")
+    #expect(try #require(JSON(parsing: dry.output, file: "output")["memory"]?["total_bytes"]?.intValue) > 1000 * gibibyte)
+    let small = try Program.run(arguments + ["--batch", "1", "--length", "64"])
+    #expect(small.code == 0 && !small.error.contains("note: the run needs "), "\(small.error)")
   }
 
   @Test func whatCannotBeTrainedIsSaid() throws {

@@ -1,5 +1,6 @@
 import Checkpoints
 import Foundation
+import Testing
 
 /// A tiny model with a tokenizer of its own and a few lines to learn.
 enum TrainingCase {
@@ -46,5 +47,17 @@ enum TrainingCase {
       "--accumulate", "2", "--lr", "0.01", "--schedule", "cosine", "--warmup", "0.2",
       "--save-every", "3", "--threads", "1",
     ] + extra
+  }
+}
+
+extension TrainingCase {
+  /// The tokens and seconds of a run that was not resumed are those of its lines, and so is their ratio.
+  static func expectPace(_ report: JSON, of lines: [JSON]) throws {
+    func number(_ json: JSON, _ key: String) throws -> Double { try #require(json[key]?.doubleValue, "\(key)") }
+    let tokens = try lines.reduce(0) { try $0 + number($1, "tokens") }
+    let seconds = try lines.reduce(0) { try $0 + number($1, "tokens") / number($1, "tokens_per_second") }
+    #expect(try number(report, "tokens") == tokens)
+    #expect(try abs(number(report, "seconds") - seconds) <= 1e-6 * seconds, "\(report.serialized())")
+    #expect(try abs(number(report, "tokens_per_second") - tokens / seconds) <= 1e-6 * tokens / seconds, "\(report.serialized())")
   }
 }

@@ -35,7 +35,7 @@ struct BenchFeedForwardCommand: ComputingCommand {
     try validating { try recipe.checkAdapter() }
   }
 
-  private var recipe: TrainingRecipe {
+  var recipe: TrainingRecipe {
     var recipe = TrainingRecipe()
     branches.override(&recipe)
     (recipe.alpha, recipe.seed) = (2 * Double(recipe.rank), seed)
@@ -44,18 +44,26 @@ struct BenchFeedForwardCommand: ComputingCommand {
 
   func run() throws {
     try requireMemory(4 * 5 * Double(block.channels * block.hidden), for: "the weights", input: "--channels, --hidden")
+    // x, dy and both hidden rows.
+    try requireMemory(
+      4 * 2 * Double(block.tokens) * Double(block.channels + block.hidden), for: "the tokens", input: "--tokens, --channels, --hidden")
+    let adapter = try recipe.adapterConfiguration?.parameterCount(in: configuration()) ?? 0
+    try requireMemory(4 * adapter, for: "the adapter", input: "--rank, --experts")
     try compute()
   }
 
-  func compute<B: ProfilingBackend>(on backend: B) throws {
-    let configuration = try DecoderConfiguration(
+  private func configuration() throws -> DecoderConfiguration {
+    try DecoderConfiguration(
       [
         "model_type": "llama", "hidden_size": JSON(block.channels), "intermediate_size": JSON(block.hidden), "num_hidden_layers": 1,
         "num_attention_heads": JSON(block.channels / 64), "num_key_value_heads": JSON(block.channels / 64), "vocab_size": 8,
       ], file: "the options")
+  }
+
+  func compute<B: ProfilingBackend>(on backend: B) throws {
     let initial = InitialWeights(seed: seed, on: backend)
     let decoder = try Decoder(
-      configuration, weights: initial, adapters: recipe.adapterConfiguration.map { [AdapterSource($0, initial)] } ?? [],
+      try configuration(), weights: initial, adapters: recipe.adapterConfiguration.map { [AdapterSource($0, initial)] } ?? [],
       evaluation: recipe.evaluation, on: backend)
     let bench = try FeedForwardBench(decoder, rows: block.tokens, seed: seed, on: backend)
     let result = try bench.measure(repeats: block.repeats, profile)

@@ -54,7 +54,7 @@ struct BenchGenerateCommand: ComputingCommand {
     if let recipe { try validating { try recipe.checkAdapter() } }
   }
 
-  private var recipe: TrainingRecipe? {
+  var recipe: TrainingRecipe? {
     switch method {
     case .none: nil
     case .lora: bench.recipe(.lora)
@@ -63,15 +63,19 @@ struct BenchGenerateCommand: ComputingCommand {
   }
 
   func run() throws {
+    let model = try ModelFolder.configuration(bench.model)
+    if let positions = model.contextLength, prompt + tokens > positions {
+      throw UsageError("--prompt and --tokens are \(prompt + tokens) tokens together, and the model has \(positions) positions.")
+    }
     try bench.requireMemory(for: self, recipe)
+    try bench.requireMemory(
+      for: self, rows: Double(batch), each: model.leastOfGeneration(prompt: prompt, tokens: tokens),
+      input: "--batch, --prompt, --tokens")
     try compute()
   }
 
   func compute<B: ProfilingBackend>(on backend: B) throws {
     let decoder = try bench.decoder(recipe, on: backend)
-    if let positions = decoder.configuration.contextLength, prompt + tokens > positions {
-      throw UsageError("--prompt and --tokens are \(prompt + tokens) tokens together, and the model has \(positions) positions.")
-    }
     let key = RandomKey(seed: bench.seed).derived("tokens", "bench")
     func ids(_ sequence: Int, _ range: Range<Int>) -> [Int32] {
       range.map {

@@ -49,6 +49,11 @@ struct BenchModelOptions: ParsableArguments {
       bytes * ModelFolder.configuration(model).parameterCount, for: "the weights", input: model + "/config.json")
   }
 
+  /// Refuses, for `command`, rows whose numbers this process cannot hold: `each` of them for each of `rows`.
+  func requireMemory(for command: some ComputingCommand, rows: Double, each: Double, input: String) throws {
+    try command.requireMemory(4 * rows * each, for: "the tokens", input: input)
+  }
+
   /// The model with so many new adapters by `recipe`, or with none.
   func decoder<B: Backend>(_ recipe: TrainingRecipe?, adapters count: Int = 1, on backend: B) throws -> Decoder<B> {
     let configuration = try ModelFolder.configuration(model)
@@ -67,5 +72,26 @@ struct BenchModelOptions: ParsableArguments {
       let random = RandomMatrices(weights == .q4_0 ? .q4_0 : .bfloat16, initial, seed: seed, on: backend)
       return try Decoder(configuration, weights: random, adapters: adapters, evaluation: evaluation, on: backend)
     }
+  }
+}
+
+extension DecoderConfiguration {
+  /// The least numbers that a training step holds at a time of each token, L layers, C channels, F hidden width, H heads and G of keys of
+  /// width D: of every block the two rows of the stream, q, k, v, o and both hidden rows; where blocks form these again, of one of them,
+  /// and the others' inputs.
+  ///
+  ///     b = 2 C + 2 H D + 2 G D + 2 F        L b        or      (L − 1) C + b
+  func leastOfTraining(recomputes: Bool) -> Double {
+    let (l, c, f, d) = (Double(layers), Double(channels), Double(feedForward.width), Double(attention.headWidth))
+    let block = 2 * (c + d * Double(attention.heads + attention.keyValueHeads) + f)
+    return recomputes ? (l - 1) * c + block : l * block
+  }
+
+  /// The least numbers that generation holds at a time of a sequence with so many tokens to read and then to write: keys and values of
+  /// every layer, 2 L G D a token; beside them a stream and both hidden rows of what is read, C + 2 F a token, or later the logits V.
+  func leastOfGeneration(prompt: Int, tokens: Int) -> Double {
+    let kept = 2 * Double(layers) * Double(attention.keyValueHeads * attention.headWidth)
+    let reading = Double(prompt) * (kept + Double(channels) + 2 * Double(feedForward.width))
+    return max(reading, Double(prompt + tokens - 1) * kept + Double(vocabulary))
   }
 }

@@ -72,10 +72,14 @@ struct BenchTrainCommand: ComputingCommand {
     try validating { try recipe.checkAdapter() }
   }
 
-  private var recipe: TrainingRecipe { bench.recipe(method == .mixlora ? .mixlora : .lora) }
+  var recipe: TrainingRecipe { bench.recipe(method == .mixlora ? .mixlora : .lora) }
 
   func run() throws {
     try bench.requireMemory(for: self, recipe, count: adapters.value)
+    try bench.requireMemory(
+      for: self, rows: Double(batch) * Double(length) * Double(adapters.value),
+      each: ModelFolder.configuration(bench.model).leastOfTraining(recomputes: recipe.recomputes),
+      input: "--batch, --length" + (adapters.value > 1 ? ", --adapters" : ""))
     try compute()
   }
 
@@ -88,7 +92,7 @@ struct BenchTrainCommand: ComputingCommand {
   }
 
   /// Random tokens for each adapter; every column but each row's first is a label.
-  private func randomBatch<B: Backend>(_ vocabulary: Int, on backend: B) -> PackedBatch<B> {
+  func randomBatch<B: Backend>(_ vocabulary: Int, on backend: B) -> PackedBatch<B> {
     let key = RandomKey(seed: bench.seed).derived("batch", "tokens")
     let sequences = (0..<batch * adapters.value).map { b in
       let ids = (0..<length).map { t in

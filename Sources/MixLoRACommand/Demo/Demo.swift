@@ -44,7 +44,7 @@ struct Demo {
 
   func run<B: Backend>(on backend: B) throws {
     let start = POSIX.seconds
-    say(
+    try say(
       """
       MixLoRA demo: a small base model learns six tasks in one run, by MixLoRA and by plain LoRA of equal size.
       Nothing is needed but this program; everything is written to \(out).
@@ -88,7 +88,7 @@ struct Demo {
 
   /// Trains as `mixlora train` does: the demo has no loop of its own.
   private func train<B: Backend>(_ outcome: inout Outcome, _ method: TrainingRecipe.Method, on backend: B) throws {
-    say("\(outcome.name): \(options.steps) steps of \(DemoSettings.batch) samples\n")
+    try say("\(outcome.name): \(options.steps) steps of \(DemoSettings.batch) samples\n")
     var recipe = DemoSettings.recipe(method, folder: out, steps: options.steps, seed: options.seed)
     recipe.threads = options.common.threadCount
     let run = try TrainingRun(recipe, out: "\(out)/\(method.rawValue)", on: backend)
@@ -106,9 +106,8 @@ struct Demo {
   }
 
   /// Prints to standard output for a person; a machine gets its one line at the end.
-  private func say(_ text: String) {
+  private func say(_ text: String) throws {
     guard !options.json else { return }
-    print(text)
-    try? POSIX.flushOutput()  // a pipe shows it now, too
+    try writeOutput(text + "\n")  // a pipe shows it now, too
   }
 }

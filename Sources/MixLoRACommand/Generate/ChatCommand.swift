@@ -37,7 +37,7 @@ struct ChatCommand: ComputingCommand {
       guard let line = readLine() else { break }
       if line.isEmpty { continue }
       _ = try conversation.say(line, onText: writeOutput)
-      writeOutput("\n")
+      try writeOutput("\n")
     }
   }
 }

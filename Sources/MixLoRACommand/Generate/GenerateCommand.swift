@@ -63,7 +63,7 @@ struct GenerateCommand: ComputingCommand {
     var firstToken: Double?
     let results = try model.generate(prompt, options.settings, chat: chat ? options.chat : nil) { s, text, hasEnded in
       firstToken = firstToken ?? POSIX.seconds
-      if !json { output.add(text, of: s, hasEnded: hasEnded) }
+      if !json { try output.add(text, of: s, hasEnded: hasEnded) }
     }
     if !common.quiet, POSIX.isTerminal(.standardError) {
       let (read, written) = (results.reduce(0) { $0 + $1.promptTokens }, results.reduce(0) { $0 + $1.ids.count })
@@ -103,11 +103,11 @@ struct TextOutput {
   }
 
   /// A piece of text `s`.
-  mutating func add(_ text: String, of s: Int, hasEnded isLast: Bool) {
+  mutating func add(_ text: String, of s: Int, hasEnded isLast: Bool) throws {
     waiting[s] += text
     hasEnded[s] = isLast
     while current < waiting.count, streams || hasEnded[current] {
-      writeOutput(waiting[current] + (hasEnded[current] ? "\n" : ""))
+      try writeOutput(waiting[current] + (hasEnded[current] ? "\n" : ""))
       waiting[current] = ""
       guard hasEnded[current] else { return }
       current += 1
@@ -116,7 +116,9 @@ struct TextOutput {
 }
 
 /// Writes to standard output at once.
-func writeOutput(_ text: String) {
+///
+/// - Throws: `OutputError` if it does not arrive: who writes later would not hear of it, for the C library has let the text go.
+func writeOutput(_ text: String) throws {
   print(text, terminator: "")
-  try? POSIX.flushOutput()
+  try flushOutput()
 }

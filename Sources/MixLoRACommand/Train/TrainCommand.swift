@@ -177,9 +177,14 @@ struct TrainCommand: ComputingCommand {
         note: { writeNotes([names.text($0)]) }, held: { backend.held })
       if !dryRun { try run.prepare() }
       if let dumpBatches, Ranks.isFirst { try run.writeBatches(to: dumpBatches) }
-      let text =
-        try dryRun
-        ? TrainingPreview(run, held: backend.held).text(json: json) : run.report(makeSteps(of: run), out: out, json: json)
+      let text: String
+      if dryRun {
+        let preview = try TrainingPreview(run, held: backend.held)
+        if device.backend == .cpu { writeNotes(preview.shortage(of: Machine.mostBytes).map { [names.text($0)] } ?? []) }
+        text = preview.text(json: json)
+      } else {
+        text = run.report(try makeSteps(of: run), out: out, json: json)
+      }
       if Ranks.isFirst { print(text) }
     }
   }

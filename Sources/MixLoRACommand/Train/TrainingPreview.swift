@@ -21,6 +21,13 @@ struct TrainingPreview<B: Backend> {
     return (parts + [json ? sharedJSON.serialized() : sharedText]).joined(separator: json ? "\n" : "\n\n")
   }
 
+  /// What to say where the run needs more than the `most` bytes that this process may have; nil where it does not.
+  func shortage(of most: Double) -> SettingsText? {
+    guard Double(plan.total) > most else { return nil }
+    return
+      "the run needs \(gibibytes(Double(plan.total))) by arithmetic, and this process may have \(gibibytes(most)): \(setting: "memory"), \(setting: "recompute") or a smaller \(setting: "batch") make it less"
+  }
+
   // MARK: One adapter
 
   private func json(_ learner: Learner<B>) -> JSON {

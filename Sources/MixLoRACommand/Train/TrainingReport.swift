@@ -6,9 +6,17 @@ import Training
 
 /// What a part of a run came to, by a clock.
 struct TrainingPace {
-  /// Tokens that were learnt from, by adapter; nil is that of a run of one.
-  var tokens: [String?: Int] = [:]
-  /// Seconds, the writing included.
+  /// What one adapter's steps of this part came to.
+  struct Share {
+    /// Tokens that were learnt from.
+    var tokens = 0
+    /// Seconds of the steps that it took part in, others' share in them included.
+    var seconds = 0.0
+  }
+
+  /// What the steps came to, by adapter; nil is that of a run of one. Nothing of one that had made all its steps before.
+  var shares: [String?: Share] = [:]
+  /// Seconds of all, the writing included.
   var seconds = 0.0
   /// What this rank exchanged with others.
   var traffic = Traffic()
@@ -26,7 +34,7 @@ extension TrainingRun {
     let (start, before) = (POSIX.seconds, Ranks.current.traffic)
     try run(
       onStep: { line in
-        pace.tokens[line.adapter, default: 0] += line.tokens
+        pace.shares[line.adapter, default: TrainingPace.Share()].add(line)
         progress.show(line)
       }, clock: { POSIX.seconds }, shouldStop: { stop.isAsked })
     progress.end()
@@ -64,13 +72,13 @@ extension TrainingRun {
 
   private func report(_ learner: Learner<B>, _ pace: TrainingPace, out: String, json: Bool) -> String {
     let (metrics, isFull) = (learner.metrics, learner.recipe.method == .full)
-    let rate = Double(pace.tokens[name(of: learner)] ?? 0) / max(pace.seconds, 1e-9)
+    let share = pace.shares[name(of: learner)]
+    let rate = share.map { Double($0.tokens) / max($0.seconds, 1e-9) }
     if json {
       let object: JSON = [
         "steps": JSON(metrics.count), "loss_first": metrics.first.map { JSON($0.loss) } ?? nil,
         "loss_last": metrics.last.map { JSON($0.loss) } ?? nil,
-        "tokens": JSON(metrics.reduce(0) { $0 + $1.tokens }), "seconds": JSON(pace.seconds),
-        "tokens_per_second": JSON(rate),
+        "tokens": JSON(share?.tokens ?? 0), "seconds": JSON(share?.seconds ?? 0), "tokens_per_second": rate.map { JSON($0) } ?? nil,
         "samples_cut": JSON(learner.cutSamples), "samples_dropped": JSON(learner.droppedSamples),
         "trainable_parameters": JSON(parameterCount(of: learner)), "peak_resident_bytes": JSON(POSIX.peakResidentBytes),
         "adapter": isFull ? nil : JSON(out),
@@ -80,7 +88,15 @@ extension TrainingRun {
     let validated = metrics.last { $0.validationLoss != nil }?.validationLoss
     return (name(of: learner).map { $0 + ": " } ?? "")
       + "\(metrics.count) steps, loss \(fixed(metrics.first?.loss ?? .nan, 4)) → \(fixed(metrics.last?.loss ?? .nan, 4)), "
-      + (validated.map { "validation \(fixed($0, 4)), " } ?? "") + "\(fixed(rate, 1)) tokens/s; "
+      + (validated.map { "validation \(fixed($0, 4)), " } ?? "") + (rate.map { "\(fixed($0, 1)) tokens/s; " } ?? "all made before; ")
       + "\(isFull ? "the model, metrics.jsonl and loss.svg" : "adapter, metrics.jsonl, loss.svg and experts.svg") are in \(out)"
+  }
+}
+
+extension TrainingPace.Share {
+  /// Adds a step.
+  fileprivate mutating func add(_ line: Metrics) {
+    tokens += line.tokens
+    seconds += Double(line.tokens) / line.tokensPerSecond
   }
 }
