@@ -77,7 +77,7 @@ public struct Attention<B: Backend> {
     forward(x, keeping: nil, batch, run, earlier: earlier)
   }
 
-  /// The same again from the same x, batch and run; h of the branches is not.
+  /// The same again, from the same x, batch and run, but for h of the branches, which was kept.
   public func forward(_ x: Tensor<B>, keeping thin: Thin, _ batch: PackedBatch<B>, _ run: Run<B>) -> (y: Tensor<B>, cache: Cache) {
     forward(x, keeping: thin, batch, run, earlier: nil)
   }

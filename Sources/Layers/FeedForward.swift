@@ -63,7 +63,8 @@ public struct FeedForward<B: Backend> {
     forward(x, keeping: nil, batch, run)
   }
 
-  /// The same again; where rows share the frozen products without routing and what branches made of x.
+  /// The same again, from the same x, batch and run, but for routing and what branches made of x, which were kept where rows share the
+  /// frozen products.
   public func forward(_ x: Tensor<B>, keeping thin: Thin, _ batch: PackedBatch<B>, _ run: Run<B>) -> (y: Tensor<B>, cache: Cache) {
     forward(x, keeping: thin.parts, batch, run)
   }
@@ -88,7 +89,7 @@ public struct FeedForward<B: Backend> {
     Thin(parts: cache.parts.map { if case .shared(let cache) = $0 { cache.parts } else { nil } })
   }
 
-  /// The cache alone of that: without hidden rows and W2, too.
+  /// The cache alone of that, which needs neither hidden rows nor W2.
   public func cache(_ x: Tensor<B>, keeping thin: Thin, _ batch: PackedBatch<B>, _ run: Run<B>) -> Cache {
     let input = input(x, keeping: thin.parts, batch, run)
     return Cache(
