@@ -29,10 +29,10 @@ final class BufferPool {
 
 /// New memory, in large pages where it fills one.
 private func allocate(_ bytes: Int) -> UnsafeMutableRawPointer {
-  guard bytes >= POSIX.largePage else {
+  guard bytes >= FreeBlocks<UnsafeMutableRawPointer>.largePage else {
     return .allocate(byteCount: bytes, alignment: FreeBlocks<UnsafeMutableRawPointer>.unit)
   }
-  let block = UnsafeMutableRawPointer.allocate(byteCount: bytes, alignment: POSIX.largePage)
+  let block = UnsafeMutableRawPointer.allocate(byteCount: bytes, alignment: FreeBlocks<UnsafeMutableRawPointer>.largePage)
   POSIX.preferLargePages(block, count: bytes)
   return block
 }

@@ -27,19 +27,12 @@ extension CPUBackend {
     let (y, ys) = fresh(x.shape)
     let xs = rows(x)
     forRanges(xs.count, cost: 2 * xs.width) { rows in
-      withUnsafeTemporaryAllocation(of: Scalar.self, capacity: 1024) { buffer in
-        guard let m = buffer.baseAddress else { return }
-        for n in rows {
-          if n >= pairs {
-            ys[n].update(repeating: 0, count: xs.width)
-            continue
-          }
-          for start in stride(from: 0, to: xs.width, by: 1024) {
-            let columns = start..<min(start + 1024, xs.width)
-            mask.write(n, columns, to: m)
-            let (x, y) = (xs[n] + start, ys[n] + start)
-            for j in Scalar.lanes(0..<columns.count) { y[j] = Scalar.masked(x[j], m[j]) }
-          }
+      for n in rows {
+        let (x, y, mask) = (xs[n], ys[n], mask.row(n))
+        if n < pairs {
+          for j in Scalar.lanes(0..<xs.width) { y[j] = mask.of(x[j], j) }
+        } else {
+          y.update(repeating: 0, count: xs.width)
         }
       }
     }
@@ -102,14 +95,20 @@ struct MaskBits<Scalar: CPUScalar> {
 
   subscript(n: Int) -> UnsafeMutablePointer<UInt8> { base + n * stride }
 
-  /// What the elements `columns` of row n are multiplied with, to `m`, which has room for a multiple of 8.
-  ///
-  /// - Precondition: the first is a multiple of 8.
+  /// Row n from a column on that is a multiple of 8.
   @inline(__always)
-  func write(_ n: Int, _ columns: Range<Int>, to m: UnsafeMutablePointer<Scalar>) {
-    let bytes = self[n] + columns.lowerBound / 8
-    for b in 0..<(columns.count + 7) / 8 { Scalar.expand(bytes[b], factor, to: m + 8 * b) }
-  }
+  func row(_ n: Int, from column: Int = 0) -> MaskRow<Scalar> { MaskRow(bits: self[n] + column / 8, factor: factor) }
+}
+
+/// One row of a mask, or what follows in it from some column on.
+struct MaskRow<Scalar: CPUScalar> {
+  let bits: UnsafeMutablePointer<UInt8>
+  /// What an element that is kept is multiplied with.
+  let factor: Scalar
+
+  /// m ⊙ x.
+  @inline(__always)
+  func of(_ x: Scalar.Vector, _ lanes: Lanes) -> Scalar.Vector { Scalar.masked(x, bits, lanes, factor) }
 }
 
 /// A mask that was formed.

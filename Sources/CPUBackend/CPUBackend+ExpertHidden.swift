@@ -1,12 +1,15 @@
 import Tensors
 
-// The experts' hidden rows in one pass. A block of columns of F is one part of the work, and in it the rows of an expert are taken in
-// chunks that stay in a core's second-level cache with all that is formed of them:
+// The experts' hidden rows in one pass. A block of columns of F is one part of the work. In it the pairs of some tokens are taken at a
+// time, a strip of columns after the other, so that what is formed of them stays in a core's second-level cache:
 //
-//     a, c ← base + s t Bᵀ     h = act(a) ⊙ c     g = m ⊙ h     k = z A2     and their gradients        (rows of the chunk, columns of the block)
+//     a, c ← s t Bᵀ, k ← z A2                                          (pairs, strip)   an expert's rows at a time
+//     a, c + base     h = act(a) ⊙ c     g = m ⊙ h     and gradients   (pairs, strip)   a token's pairs one after the other
+//     dB1, dB3, dA2, dt1, dt3, t2 of these                                              an expert's rows at a time
 //
-// What is summed over rows (v, Σ da, Σ dc, dB1, dB3, dA2) has one writer, its block. What is summed over F (t2, dt1, dt3, dw) each
-// block leaves apart, and these are added in the blocks' order. `LoRAExperts+SharedBase.swift` has the equations.
+// So the rows of tokens are read and written once, in their order. What is summed over rows (v, Σ da, Σ dc, dB1, dB3, dA2) has one
+// writer, its block. What is summed over F (t2, dt1, dt3, dw) each block leaves apart, and these are added in the blocks' order.
+// `LoRAExperts+SharedBase.swift` has the equations.
 
 extension CPUFloat {
   /// In blocks of columns; CPUDouble, the oracle, runs the layer's lines instead.
@@ -37,11 +40,13 @@ extension CPUFloat {
     var use = commonUse
     use.scratch = { operation in
       let blocks = ColumnBlocks(operation.width, threads: threads)
-      func tiles(_ count: Int, _ columns: Int) -> Int { 4 * threads * ExpertRows.tileCount(count, columns: columns) }
-      func hidden(sums: Int) -> [Int] { [4 * blocks.count * operation.rows * sums, tiles(HiddenStage.tiles, blocks.width)] }
+      func tiles(_ columns: Int) -> Int { 4 * threads * ExpertRows.tileCount(columns: columns) }
+      func hidden(sums: Int) -> [Int] {
+        [4 * blocks.count * operation.rows * sums, 4 * operation.rows, 4 * threads * PairTile.count(operation.rows, operation.experts)]
+      }
       switch operation.kind {
-      case .product: return [tiles(1, operation.width)]
-      case .addition: return [tiles(1, blocks.width)]
+      case .product: return [tiles(operation.width)]
+      case .addition: return [tiles(blocks.width)]
       case .hidden(let rank2): return hidden(sums: rank2)
       case .hiddenBackward(let rank1, _, let rank3): return hidden(sums: 1 + rank1 + rank3)
       }
@@ -57,31 +62,28 @@ extension CPUFloat {
     let (v, vs) = fresh(hidden.a.base.shape)
     let t2 = hidden.a2.map { _ in fresh(Shape(routing.rows, stage.rank2)) }
     let sums = stage.sums(width: stage.rank2)
-    stage.forBlocks { block, tile in
-      let vs = vs.columns(block.columns)
-      let (base1, base3) = (stage.base1.columns(block.columns), stage.base3.columns(block.columns))
-      for n in 0..<vs.count { vs[n].update(repeating: 0, count: vs.width) }
-      for (expert, rows) in stage.plan.chunks {
-        stage.formBranches(rows, of: expert, block, tile)
-        for (i, row) in rows.enumerated() {
-          if let next = stage.plan.token(after: row) {
-            base1.prefetch(next)
-            base3.prefetch(next)
-            vs.prefetch(next)
-          }
-          let (a, c, m) = (tile.a[i], tile.c[i], stage.mask(row, block, tile))
-          let (token, w) = (stage.plan.token(row), stage.weights[row])
-          let (base1, base3, v) = (base1[token], base3[token], vs[token])
-          for j in Float.lanes(0..<vs.width) {
-            let h = U.value(base1[j] + a[j], Float.self) * (base3[j] + c[j])
-            v[j] = v[j] + w * h
-            a[j] = Float.masked(h, m[j])  // g
-          }
+    stage.forStrips { strip, tile in
+      stage.formBranches(strip, tile)
+      let (base1, base3, vs) = (stage.base1.columns(strip.columns), stage.base3.columns(strip.columns), vs.columns(strip.columns))
+      for token in strip.chunk.tokens {
+        if token + 1 < vs.count {
+          base1.prefetch(token + 1)
+          base3.prefetch(token + 1)
+          vs.prefetch(token + 1)
         }
-        guard let a2 = stage.a2 else { continue }
-        multiplyHere(  // t2 = g A2ᵀ
-          1, tile.a.matrix, a2.from(row: expert * stage.rank2, column: block.columns.lowerBound).transposed, 0,
-          sums.matrix(block).from(row: rows.lowerBound), rows.count, stage.rank2, vs.width)
+        vs[token].update(repeating: 0, count: vs.width)
+        stage.forPairs(of: token) { row, i in
+          let line = ForwardLine(
+            base1: base1[token], base3: base3[token], a: tile.a[i], c: tile.c[i], v: vs[token], w: stage.weights[row],
+            mask: stage.mask(row, strip, tile))
+          line.form(U.self, vs.width)
+        }
+      }
+      guard let a2 = stage.a2 else { return }
+      for run in strip.chunk.runs {  // t2 = g A2ᵀ
+        let factor = a2.from(row: run.expert * stage.rank2, column: strip.columns.lowerBound).transposed
+        let sum = sums.matrix(strip.block).from(row: run.rows.lowerBound)
+        multiplyHere(1, tile.a.matrix.from(row: run.place), factor, strip.isFirst ? 0 : 1, sum, run.rows.count, stage.rank2, vs.width)
       }
     }
     if let t2 { stage.join(sums, columns: 0..<stage.rank2, into: t2.1) }
@@ -103,64 +105,54 @@ extension CPUFloat {
     let (db1, db3, da2) = (gradient(hidden.a.branch?.b), gradient(hidden.c.branch?.b), gradient(hidden.a2))
     let (rank1, rank2, rank3) = (stage.one?.rank ?? 0, stage.rank2, stage.three?.rank ?? 0)
     let sums = stage.sums(width: 1 + rank1 + rank3)  // dw, dt1, dt3
-    stage.forBlocks { block, tile in
-      let (qs, das, dcs) = (qs.columns(block.columns), das.columns(block.columns), dcs.columns(block.columns))
-      let (base1, base3) = (stage.base1.columns(block.columns), stage.base3.columns(block.columns))
-      let (first, width) = (block.columns.lowerBound, block.columns.count)
-      for n in 0..<das.count {
-        das[n].update(repeating: 0, count: width)
-        dcs[n].update(repeating: 0, count: width)
-      }
-      for (expert, rows) in stage.plan.chunks {
-        stage.formBranches(rows, of: expert, block, tile)
-        let sum = sums.matrix(block).from(row: rows.lowerBound)
-        if let zs, let a2 = stage.a2 {  // k = z A2
-          let factor = a2.from(row: expert * rank2, column: first)
-          multiplyHere(1, zs.from(row: rows.lowerBound), factor, 0, tile.k.matrix, rows.count, width, rank2)
+    stage.forStrips { strip, tile in
+      let (first, width, beta) = (strip.columns.lowerBound, strip.columns.count, Float(strip.isFirst ? 0 : 1))
+      let (qs, das, dcs) = (qs.columns(strip.columns), das.columns(strip.columns), dcs.columns(strip.columns))
+      let (base1, base3, sum) = (stage.base1.columns(strip.columns), stage.base3.columns(strip.columns), sums.matrix(strip.block))
+      stage.formBranches(strip, tile)
+      for run in strip.chunk.runs {  // k = z A2
+        let k = tile.k.rows(run.place..<run.place + run.rows.count)
+        if let zs, let a2 = stage.a2 {
+          let factor = a2.from(row: run.expert * rank2, column: first)
+          multiplyHere(1, zs.from(row: run.rows.lowerBound), factor, 0, k.matrix, k.count, width, rank2)
         } else {
-          for i in 0..<rows.count { tile.k[i].update(repeating: 0, count: width) }
+          for i in 0..<k.count { k[i].update(repeating: 0, count: width) }
         }
-        for (i, row) in rows.enumerated() {
-          if let next = stage.plan.token(after: row) {
-            base1.prefetch(next)
-            base3.prefetch(next)
-            qs.prefetch(next)
-            das.prefetch(next)
-            dcs.prefetch(next)
-          }
-          let (a, c, k, m) = (tile.a[i], tile.c[i], tile.k[i], stage.mask(row, block, tile))
-          let (token, w) = (stage.plan.token(row), stage.weights[row])
-          let (base1, base3, q, da, dc) = (base1[token], base3[token], qs[token], das[token], dcs[token])
-          var dw = Float.Vector()
-          for j in Float.lanes(0..<width) {
-            let (x, y, m) = (base1[j] + a[j], base3[j] + c[j], m[j])
-            let (act, slope) = U.valueAndSlope(x, Float.self)
-            let h = act * y
-            let qk = q[j] + Float.masked(k[j], m)  // q_k = q + m ⊙ k
-            dw += qk * h
-            let dh = w * qk
-            let (dx, dy) = (dh * y * slope, dh * act)
-            (a[j], c[j], k[j]) = (dx, dy, w * Float.masked(h, m))  // da, dc, w g
-            da[j] = da[j] + dx
-            dc[j] = dc[j] + dy
-          }
-          sum.base[i * sum.stride] = dw.sum()
+      }
+      for token in strip.chunk.tokens {
+        if token + 1 < das.count {
+          base1.prefetch(token + 1)
+          base3.prefetch(token + 1)
+          qs.prefetch(token + 1)
+          das.prefetch(token + 1)
+          dcs.prefetch(token + 1)
         }
+        das[token].update(repeating: 0, count: width)
+        dcs[token].update(repeating: 0, count: width)
+        stage.forPairs(of: token) { row, i in
+          var line = BackwardLine(
+            base1: base1[token], base3: base3[token], q: qs[token], a: tile.a[i], c: tile.c[i], k: tile.k[i], da: das[token],
+            dc: dcs[token], w: stage.weights[row], mask: stage.mask(row, strip, tile))
+          line.form(U.self, width)
+          let dw = sum.base + row * sum.stride
+          dw.pointee = strip.isFirst ? line.dw.sum() : dw.pointee + line.dw.sum()
+        }
+      }
+      for run in strip.chunk.runs {
+        let (expert, row, count) = (run.expert, run.rows.lowerBound, run.rows.count)
         if let zs, let da2 {  // dA2 += zᵀ (w g)
-          let factor = da2.from(row: expert * rank2, column: first)
-          multiplyHere(1, zs.from(row: rows.lowerBound).transposed, tile.k.matrix, 1, factor, rank2, width, rows.count)
+          let wg = tile.k.matrix.from(row: run.place)
+          multiplyHere(1, zs.from(row: row).transposed, wg, 1, da2.from(row: expert * rank2, column: first), rank2, width, count)
         }
-        func add(_ d: Matrix<Float>, _ branch: HiddenStage.Branch?, _ db: Matrix<Float>?, _ dt: Matrix<Float>) {
+        func add(_ tile: Rows<Float>, _ branch: HiddenStage.Branch?, _ db: Matrix<Float>?, _ dt: Matrix<Float>) {
           guard let branch, let db else { return }
-          let (rank, column) = (branch.rank, expert * branch.rank)
+          let (d, rank, column) = (tile.matrix.from(row: run.place), branch.rank, expert * branch.rank)
           // dB += s daᵀ t, dt = s da B
-          multiplyHere(
-            branch.scale, d.transposed, branch.t.from(row: rows.lowerBound), 1, db.from(row: first, column: column), width, rank, rows.count
-          )
-          multiplyHere(branch.scale, d, branch.b.from(row: first, column: column), 0, dt, rows.count, rank, width)
+          multiplyHere(branch.scale, d.transposed, branch.t.from(row: row), 1, db.from(row: first, column: column), width, rank, count)
+          multiplyHere(branch.scale, d, branch.b.from(row: first, column: column), beta, dt.from(row: row), count, rank, width)
         }
-        add(tile.a.matrix, stage.one, db1, sum.from(column: 1))
-        add(tile.c.matrix, stage.three, db3, sum.from(column: 1 + rank1))
+        add(tile.a, stage.one, db1, sum.from(column: 1))
+        add(tile.c, stage.three, db3, sum.from(column: 1 + rank1))
       }
     }
     func joined(_ sum: ExpertSum<CPUFloat>, _ columns: Range<Int>) -> Tensor<CPUFloat>? {
@@ -175,11 +167,56 @@ extension CPUFloat {
   }
 }
 
+/// A row of the forward pass in a block's columns.
+private struct ForwardLine {
+  let base1, base3, a, c, v: UnsafeMutablePointer<Float>
+  let w: Float
+  let mask: MaskRow<Float>
+
+  @inline(never)
+  func form<U: GatedUnit>(_: U.Type, _ width: Int) {
+    for j in Float.wholeLanes(width) { form(U.self, j) }
+    if let j = Float.lastLanes(width) { form(U.self, j) }
+  }
+
+  @inline(__always)
+  private func form<U: GatedUnit>(_: U.Type, _ j: Lanes) {
+    let h = U.value(base1[j] + a[j], Float.self) * (base3[j] + c[j])
+    v[j] = v[j] + w * h
+    a[j] = mask.of(h, j)  // g
+  }
+}
+
+/// A row of the backward pass in a block's columns.
+private struct BackwardLine {
+  let base1, base3, q, a, c, k, da, dc: UnsafeMutablePointer<Float>
+  let w: Float
+  let mask: MaskRow<Float>
+  var dw = Float.Vector()
+
+  @inline(never)
+  mutating func form<U: GatedUnit>(_: U.Type, _ width: Int) {
+    for j in Float.wholeLanes(width) { form(U.self, j) }
+    if let j = Float.lastLanes(width) { form(U.self, j) }
+  }
+
+  @inline(__always)
+  private mutating func form<U: GatedUnit>(_: U.Type, _ j: Lanes) {
+    let (x, y) = (base1[j] + a[j], base3[j] + c[j])
+    let (act, slope) = U.valueAndSlope(x, Float.self)
+    let h = act * y
+    let qk = q[j] + mask.of(k[j], j)  // q_k = q + m ⊙ k
+    dw += qk * h
+    let dh = w * qk
+    let (dx, dy) = (dh * y * slope, dh * act)
+    (a[j], c[j], k[j]) = (dx, dy, w * mask.of(h, j))  // da, dc, w g
+    da[j] = da[j] + dx
+    dc[j] = dc[j] + dy
+  }
+}
+
 /// The stage as its loops read it.
 private struct HiddenStage {
-  /// Tiles of a thread.
-  static let tiles = 4
-
   /// t (M,r), all experts' B (F,E·r) and s.
   struct Branch {
     let t: Matrix<Float>
@@ -188,16 +225,13 @@ private struct HiddenStage {
     let scale: Float
   }
 
-  /// A block of columns.
-  struct Block {
-    let number: Int
+  /// Some columns of a block, and the pairs of some tokens.
+  struct Strip {
+    let block: Int
     let columns: Range<Int>
-  }
-
-  /// What a thread forms of a chunk's rows in a block's columns.
-  struct Tile {
-    let a, c, k: Rows<Float>
-    let m: UnsafeMutablePointer<Float>
+    /// Whether they are the block's first.
+    let isFirst: Bool
+    let chunk: PairChunk
   }
 
   /// Sums over a block's columns, of every row: (M,width) a block.
@@ -205,7 +239,7 @@ private struct HiddenStage {
     let buffer: Buffer<Float>
     let rows, width: Int
 
-    func matrix(_ block: Block) -> Matrix<Float> { Matrix(base: buffer.pointer + block.number * rows * width, stride: width) }
+    func matrix(_ block: Int) -> Matrix<Float> { Matrix(base: buffer.pointer + block * rows * width, stride: width) }
   }
 
   let backend: CPUFloat
@@ -213,7 +247,7 @@ private struct HiddenStage {
   let base1, base3: Rows<Float>
   let one, three: Branch?
   let a2: Matrix<Float>?
-  let plan: ExpertRows
+  let pairs: Pairs
   let weights: UnsafeMutablePointer<Float>
   let masks: MaskBits<Float>?
   let blocks: ColumnBlocks
@@ -233,7 +267,7 @@ private struct HiddenStage {
     rank2 = hidden.a2.map { $0.shape.rows / routing.experts } ?? 0
     if let a2 = hidden.a2 { requireShapes("expertHidden", ("A2", a2.shape, Shape(routing.experts * rank2, f))) }
     a2 = hidden.a2.map { backend.rows($0.value).matrix }
-    plan = ExpertRows(routing, on: backend)
+    pairs = Pairs(routing, on: backend)
     weights = backend.rows(routing.weights).base
     masks = hidden.mask.flatMap { mask in
       backend.requireIdentity(mask.rows, routing.tokens)
@@ -244,44 +278,59 @@ private struct HiddenStage {
 
   func sums(width: Int) -> Sums { Sums(buffer: backend.core.pool.buffer(blocks.count * rows * width), rows: rows, width: width) }
 
-  /// Calls `body` for every block, with memory of the thread that runs it.
+  /// Calls `body` for every strip of every block, with memory of the thread that runs the block.
   @inline(__always)
-  func forBlocks(_ body: (Block, Tile) -> Void) {
-    plan.withTiles(Self.tiles, columns: blocks.width) { tiles in
-      backend.forParts(blocks.count, work: 100 * rows * width) { number, thread in
-        let (columns, chunk, memory) = (blocks[number], ExpertRows.chunk, tiles(thread))
-        func matrix(_ i: Int) -> Rows<Float> { memory.rows(i * chunk..<(i + 1) * chunk).columns(0..<columns.count) }
-        let tile = Tile(a: matrix(0), c: matrix(1), k: matrix(2), m: memory[3 * chunk])
-        if masks == nil { tile.m.update(repeating: 1, count: blocks.width) }
-        body(Block(number: number, columns: columns), tile)
+  func forStrips(_ body: (Strip, PairTile) -> Void) {
+    let size = PairTile.count(rows, experts)
+    let memory: Buffer<Float> = backend.core.pool.buffer(backend.core.threads.threads * size)
+    backend.forParts(blocks.count, work: 100 * rows * width) { block, thread in
+      let (columns, tile) = (blocks[block], PairTile(memory.pointer + thread * size, rows, experts))
+      for chunk in pairs.chunks {
+        for start in stride(from: columns.lowerBound, to: columns.upperBound, by: PairTile.width) {
+          let strip = start..<min(start + PairTile.width, columns.upperBound)
+          body(Strip(block: block, columns: strip, isFirst: start == columns.lowerBound, chunk: chunk), tile)
+        }
       }
+    }
+    withExtendedLifetime(memory) {}
+  }
+
+  /// Calls `body` for every pair of a token, with its row in expert order and in the tile.
+  @inline(__always)
+  func forPairs(of token: Int, _ body: (_ row: Int, _ i: Int) -> Void) {
+    for slot in token * pairs.slots..<(token + 1) * pairs.slots where pairs.rowOfSlot[slot] >= 0 {
+      let row = Int(pairs.rowOfSlot[slot])
+      body(row, Int(pairs.places.pointer[row]))
     }
   }
 
   /// What the branches add to the bases of a and c: s t Bᵀ.
-  func formBranches(_ rows: Range<Int>, of expert: Int, _ block: Block, _ tile: Tile) {
-    func form(_ branch: Branch?, _ y: Rows<Float>) {
-      guard let branch else {
-        for i in 0..<rows.count { y[i].update(repeating: 0, count: y.width) }
-        return
+  func formBranches(_ strip: Strip, _ tile: PairTile) {
+    for run in strip.chunk.runs {
+      func form(_ branch: Branch?, _ tile: Rows<Float>) {
+        let y = tile.rows(run.place..<run.place + run.rows.count)
+        guard let branch else {
+          for i in 0..<y.count { y[i].update(repeating: 0, count: strip.columns.count) }
+          return
+        }
+        let b = branch.b.from(row: strip.columns.lowerBound, column: run.expert * branch.rank).transposed
+        backend.multiplyHere(
+          branch.scale, branch.t.from(row: run.rows.lowerBound), b, 0, y.matrix, y.count, strip.columns.count, branch.rank)
       }
-      let b = branch.b.from(row: block.columns.lowerBound, column: expert * branch.rank).transposed
-      backend.multiplyHere(branch.scale, branch.t.from(row: rows.lowerBound), b, 0, y.matrix, rows.count, y.width, branch.rank)
+      form(one, tile.a)
+      form(three, tile.c)
     }
-    form(one, tile.a)
-    form(three, tile.c)
   }
 
-  /// The row's mask in the block's columns; ones where nothing is dropped.
+  /// The row's mask in the strip's columns.
   @inline(__always)
-  func mask(_ row: Int, _ block: Block, _ tile: Tile) -> UnsafeMutablePointer<Float> {
-    masks?.write(row, block.columns, to: tile.m)
-    return tile.m
+  func mask(_ row: Int, _ strip: Strip, _ tile: PairTile) -> MaskRow<Float> {
+    masks?.row(row, from: strip.columns.lowerBound) ?? MaskRow(bits: tile.ones, factor: 1)
   }
 
   /// y ← Σ of the blocks' sums.
   func join(_ sums: Sums, columns: Range<Int>, into y: Rows<Float>) {
-    backend.forRanges(plan.count, cost: blocks.count * columns.count) { range in
+    backend.forRanges(pairs.count, cost: blocks.count * columns.count) { range in
       for m in range {
         let y = y[m]
         y.update(repeating: 0, count: columns.count)

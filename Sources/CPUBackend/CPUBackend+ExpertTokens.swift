@@ -125,7 +125,6 @@ struct ExpertRows {
   init(_ routing: Routing<CPUFloat>, on backend: CPUFloat) {
     let offsets = backend.integers(routing.offsets)
     self.backend = backend
-    count = Int(offsets[routing.experts])
     tokens = backend.integers(routing.tokenOfRow)
     chunks = (0..<routing.experts).flatMap { expert in
       let end = Int(offsets[expert + 1])
@@ -133,26 +132,19 @@ struct ExpertRows {
     }
   }
 
-  /// Rows that belong to a token; behind them lie those of slots that chose nobody.
-  let count: Int
-
   /// The token of a row.
   @inline(__always)
   func token(_ row: Int) -> Int { Int(tokens[row]) }
 
-  /// The token of the row that comes next.
-  @inline(__always)
-  func token(after row: Int) -> Int? { row + 1 < count ? Int(tokens[row + 1]) : nil }
+  /// Numbers in a tile of a chunk's rows.
+  static func tileCount(columns: Int) -> Int { chunk * columns }
 
-  /// Numbers in so many tiles of a chunk's rows.
-  static func tileCount(_ tiles: Int, columns: Int) -> Int { tiles * chunk * columns }
-
-  /// Calls `body` with memory for `tiles` tiles of a chunk's rows a thread, below each other.
+  /// Calls `body` with memory for a tile of a chunk's rows a thread.
   @inline(__always)
-  func withTiles(_ tiles: Int = 1, columns: Int, _ body: ((_ thread: Int) -> Rows<Float>) -> Void) {
-    let size = Self.tileCount(tiles, columns: columns)
+  func withTiles(columns: Int, _ body: ((_ thread: Int) -> Rows<Float>) -> Void) {
+    let size = Self.tileCount(columns: columns)
     let scratch = backend.core.pool.buffer(backend.core.threads.threads * size, of: Float.self)
-    body { Rows(base: scratch.pointer + $0 * size, count: tiles * Self.chunk, width: columns, stride: columns) }
+    body { Rows(base: scratch.pointer + $0 * size, count: Self.chunk, width: columns, stride: columns) }
     withExtendedLifetime(scratch) {}
   }
 }

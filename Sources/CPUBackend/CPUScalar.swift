@@ -17,10 +17,9 @@ protocol CPUScalar: BinaryFloatingPoint, SIMDScalar, BitwiseCopyable, Codable, S
   static func maximum(_ a: Vector, _ b: Vector) -> Vector
   /// Σ of the lanes, in pairs.
   static func total(_ x: Vector) -> Self
-  /// m ⊙ x for a mask m: where that is 0, 0 whatever x is. (Comparisons of lanes are fast in a concrete type alone.)
-  static func masked(_ x: Vector, _ m: Vector) -> Vector
-  /// Eight numbers to `m`: `factor` where a bit of the byte is 1, the lowest first, else 0.
-  static func expand(_ byte: UInt8, _ factor: Self, to m: UnsafeMutablePointer<Self>)
+  /// factor · x where the bit of the element is 1, and 0, whatever x is, where it is not: bit e of byte b is element 8 b + e, and `lanes`
+  /// begin at a whole vector. (Comparisons of lanes are fast in a concrete type alone.)
+  static func masked(_ x: Vector, _ bits: UnsafeMutablePointer<UInt8>, _ lanes: Lanes, _ factor: Self) -> Vector
   /// c ← α a b + β c, on the calling thread. All sizes are positive.
   static func gemm(_ alpha: Self, _ a: Matrix<Self>, _ b: Matrix<Self>, _ beta: Self, _ c: Matrix<Self>, _ m: Int, _ n: Int, _ k: Int)
   /// y_o ← α ⟨x, w_o⟩ + β y_o for some rows w_o of an encoded matrix, whose numbers are formed in registers; false where there is no such
@@ -91,12 +90,9 @@ extension Float: CPUScalar {
   }
 
   @inline(__always)
-  static func masked(_ x: SIMD8<Float>, _ m: SIMD8<Float>) -> SIMD8<Float> { (m * x).replacing(with: 0, where: m .== 0) }
-
-  @inline(__always)
-  static func expand(_ byte: UInt8, _ factor: Float, to m: UnsafeMutablePointer<Float>) {
-    let bits = SIMD8<Int32>(repeating: Int32(byte)) & .init(1, 2, 4, 8, 16, 32, 64, 128)
-    UnsafeMutableRawPointer(m).storeBytes(of: SIMD8<Float>().replacing(with: factor, where: bits .!= .zero), as: SIMD8<Float>.self)
+  static func masked(_ x: SIMD8<Float>, _ bits: UnsafeMutablePointer<UInt8>, _ lanes: Lanes, _ factor: Float) -> SIMD8<Float> {
+    let kept = SIMD8(repeating: Int32(bits[lanes.start / 8])) & SIMD8(1, 2, 4, 8, 16, 32, 64, 128)
+    return (factor * x).replacing(with: 0, where: kept .== .zero)
   }
 
   @inline(__always)
@@ -136,12 +132,9 @@ extension Double: CPUScalar {
   }
 
   @inline(__always)
-  static func masked(_ x: SIMD4<Double>, _ m: SIMD4<Double>) -> SIMD4<Double> { (m * x).replacing(with: 0, where: m .== 0) }
-
-  @inline(__always)
-  static func expand(_ byte: UInt8, _ factor: Double, to m: UnsafeMutablePointer<Double>) {
-    let bits = SIMD8<Int64>(repeating: Int64(byte)) & .init(1, 2, 4, 8, 16, 32, 64, 128)
-    UnsafeMutableRawPointer(m).storeBytes(of: SIMD8<Double>().replacing(with: factor, where: bits .!= .zero), as: SIMD8<Double>.self)
+  static func masked(_ x: SIMD4<Double>, _ bits: UnsafeMutablePointer<UInt8>, _ lanes: Lanes, _ factor: Double) -> SIMD4<Double> {
+    let kept = SIMD4(repeating: Int64(bits[lanes.start / 8]) >> Int64(lanes.start % 8)) & SIMD4(1, 2, 4, 8)
+    return (factor * x).replacing(with: 0, where: kept .== .zero)
   }
 
   @inline(__always)

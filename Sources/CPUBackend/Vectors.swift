@@ -18,6 +18,20 @@ struct LanesOfRange<Scalar: CPUScalar>: Sequence, IteratorProtocol {
   }
 }
 
+/// Vectors none of which is partial, so that a loop over them asks for no lane.
+struct WholeLanes<Scalar: CPUScalar>: Sequence, IteratorProtocol {
+  var start = 0
+  let end: Int
+
+  @inline(__always)
+  mutating func next() -> Lanes? {
+    let width = Scalar.Vector.scalarCount
+    if start + width > end { return nil }
+    defer { start += width }
+    return Lanes(start: start, count: width)
+  }
+}
+
 extension UnsafeMutablePointer where Pointee: CPUScalar {
   /// The elements of `lanes`, the other lanes 0; writing leaves what is beyond `lanes` alone.
   subscript(lanes: Lanes) -> Pointee.Vector {
@@ -56,6 +70,17 @@ extension CPUScalar {
   /// The vectors of `range`, the last one perhaps with fewer elements.
   @inline(__always)
   static func lanes(_ range: Range<Int>) -> LanesOfRange<Self> { LanesOfRange(start: range.lowerBound, end: range.upperBound) }
+
+  /// The whole vectors of `count` elements.
+  @inline(__always)
+  static func wholeLanes(_ count: Int) -> WholeLanes<Self> { WholeLanes(end: count) }
+
+  /// What is left behind the whole vectors of `count` elements.
+  @inline(__always)
+  static func lastLanes(_ count: Int) -> Lanes? {
+    let rest = count % Vector.scalarCount
+    return rest == 0 ? nil : Lanes(start: count - rest, count: rest)
+  }
 
   /// Σ_i term(i) for i in `range`, in sixteen Double lanes; `term` gives eight terms or one.
   @inline(__always)

@@ -144,16 +144,13 @@ extension POSIX {
     return before < count ? before..<before + (count - before) / pageSize * pageSize : 0..<0
   }
 
-  /// Lets memory that is about to be used for the first time come in pages of `largePage` bytes, where the system has them. What is given
+  /// Lets memory that is about to be used for the first time come in large pages, where the system has them. What is given
   /// back and written again at every step then interrupts it five hundred times less often.
   public static func preferLargePages(_ base: UnsafeMutableRawPointer, count: Int) {
     #if os(Linux)
       madvise(base, count, Int32(MADV_HUGEPAGE))
     #endif
   }
-
-  /// Bytes of a large page.
-  public static let largePage = 1 << 21
 
   /// Gives back the memory of whole pages of free memory, whose contents are lost, where the system takes it.
   public static func discard(_ base: UnsafeMutableRawPointer, count: Int) {

@@ -10,10 +10,12 @@ public struct FreeBlocks<Block> {
   /// would only make the next large one be allocated twice.
   public var isSettled = false
   private var free: [[Block]] = []
-  private var emptied: [[Block]] = []  // free ones whose memory was given back
+  private var emptied: [[(block: Block, missing: Int)]] = []  // free ones, and how many of their bytes were given back
 
   /// The unit of sizes, in bytes, to which hosts align their blocks.
   public static var unit: Int { 64 }
+  /// Bytes of a large page, to which hosts align blocks that fill one.
+  public static var largePage: Int { 1 << 21 }
   /// Free bytes of a class below which none of its blocks is given back: what is small is not worth the system's time.
   private static var leastGivenBack: Int { 1 << 20 }
   /// How many classes up a settled pool takes a free block from: four octaves.
@@ -23,7 +25,7 @@ public struct FreeBlocks<Block> {
   public init() {}
 
   /// Every free block.
-  public var blocks: some Sequence<Block> { (free + emptied).joined() }
+  public var blocks: some Sequence<Block> { (free + emptied.map { $0.map(\.block) }).joined() }
 
   /// A block of at least `bytes` and its class; the one that came back last first, which may still be in a cache.
   ///
@@ -44,8 +46,8 @@ public struct FreeBlocks<Block> {
         return (reused, sizeClass)
       }
       guard let reused = emptied[sizeClass].popLast() else { continue }
-      grow(by: Self.byteCount(sizeClass) - (isUnwritten ? bytes : 0))
-      return (reused, sizeClass)
+      grow(by: reused.missing - (isUnwritten ? bytes : 0))
+      return (reused.block, sizeClass)
     }
     misses += 1
     let block = try allocate(Self.byteCount(fitting))
@@ -62,16 +64,16 @@ public struct FreeBlocks<Block> {
   public mutating func shrink(by count: Int) { self.bytes -= count }
 
   /// So many bytes of such zeros are about to be written: where more would then be taken than ever before, free blocks are given back
-  /// instead, those of which most are free.
+  /// instead, the largest first, and of a block that fills large pages these alone: one comes again for a 512th of what small ones cost.
   public mutating func refill(_ count: Int, giveBack: (Block, _ bytes: Int) -> Void) {
     while bytes + count > peakBytes {
-      guard let sizeClass = free.indices.max(by: { freeBytes($0) < freeBytes($1) }), freeBytes(sizeClass) >= Self.leastGivenBack else {
-        break
-      }
+      guard let sizeClass = free.indices.last(where: { freeBytes($0) >= Self.leastGivenBack }) else { break }
       let block = free[sizeClass].removeFirst()  // the one that waits longest
-      giveBack(block, Self.byteCount(sizeClass))
-      emptied[sizeClass].append(block)
-      bytes -= Self.byteCount(sizeClass)
+      let size = Self.byteCount(sizeClass)
+      let missing = size < Self.largePage ? size : size / Self.largePage * Self.largePage
+      giveBack(block, missing)
+      emptied[sizeClass].append((block, missing))
+      bytes -= missing
     }
     grow(by: count)
   }
@@ -82,7 +84,7 @@ public struct FreeBlocks<Block> {
   @_specialize(where Block == UnsafeMutableRawPointer)
   public mutating func put(_ block: Block, _ sizeClass: Int, unwritten: Int = 0) {
     if unwritten == 0 { return free[sizeClass].append(block) }
-    emptied[sizeClass].append(block)
+    emptied[sizeClass].append((block, Self.byteCount(sizeClass)))
     bytes -= Self.byteCount(sizeClass) - unwritten
   }
 

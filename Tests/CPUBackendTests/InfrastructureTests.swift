@@ -133,6 +133,25 @@ import Testing
     #expect(b.core.pool.free.bytes <= before - 12 * mebibyte)
   }
 
+  @Test func ofABlockThatFillsLargePagesTheseAloneAreGivenBack() {
+    let kibibytes = 1 << 10
+    var free = FreeBlocks<String>()
+    let (small, large) = (free.take(1280 * kibibytes) { _ in "small" }, free.take(3072 * kibibytes) { _ in "large" })
+    free.put(small.block, small.sizeClass)
+    free.put(large.block, large.sizeClass)
+    var given: [String] = []
+    free.refill(1024 * kibibytes) { given.append("\($0) \($1 / kibibytes)") }
+    #expect(given == ["large 2048"], "the largest first")
+    #expect(free.bytes == (1280 + 1024 + 1024) * kibibytes)
+    #expect(free.take(3072 * kibibytes) { _ in "new" }.block == "large")
+    #expect(free.bytes == (1280 + 3072 + 1024) * kibibytes && free.peakBytes == free.bytes && free.misses == 2)
+    free.refill(512 * kibibytes) { given.append("\($0) \($1 / kibibytes)") }
+    #expect(given == ["large 2048", "small 1280"], "a block of small pages gives all of itself")
+    #expect(free.bytes == (3072 + 1024 + 512) * kibibytes)
+    #expect(free.take(1280 * kibibytes) { _ in "new" }.block == "small")
+    #expect(free.bytes == (1280 + 3072 + 1024 + 512) * kibibytes)
+  }
+
   @Test func aPoisonedPoolShowsWhatNobodyWrote() throws {
     let b = CPUDouble(threads: 1, isPoisoned: true)
     #expect(try b.download(b.empty(Shape(3, 5))).allSatisfy(\.isNaN))
