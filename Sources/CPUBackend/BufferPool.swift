@@ -29,10 +29,9 @@ final class BufferPool {
 
 /// New memory, in large pages where it fills one.
 private func allocate(_ bytes: Int) -> UnsafeMutableRawPointer {
-  guard bytes >= FreeBlocks<UnsafeMutableRawPointer>.largePage else {
-    return .allocate(byteCount: bytes, alignment: FreeBlocks<UnsafeMutableRawPointer>.unit)
-  }
-  let block = UnsafeMutableRawPointer.allocate(byteCount: bytes, alignment: FreeBlocks<UnsafeMutableRawPointer>.largePage)
+  typealias Blocks = FreeBlocks<UnsafeMutableRawPointer>
+  guard bytes >= Blocks.largePage else { return .allocate(byteCount: bytes, alignment: Blocks.unit) }
+  let block = UnsafeMutableRawPointer.allocate(byteCount: bytes, alignment: Blocks.largePage)
   POSIX.preferLargePages(block, count: bytes)
   return block
 }

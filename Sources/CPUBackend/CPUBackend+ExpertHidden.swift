@@ -34,7 +34,7 @@ extension CPUFloat {
     }
   }
 
-  /// The common one, and for each thread tiles of a chunk's rows; of the hidden stage also every block's sums.
+  /// The common one, and for each thread a tile; of the hidden stage also every block's sums, and each row's place in the tile.
   public var memoryUse: MemoryUse {
     let threads = core.threads.threads
     var use = commonUse
@@ -42,7 +42,10 @@ extension CPUFloat {
       let blocks = ColumnBlocks(operation.width, threads: threads)
       func tiles(_ columns: Int) -> Int { 4 * threads * ExpertRows.tileCount(columns: columns) }
       func hidden(sums: Int) -> [Int] {
-        [4 * blocks.count * operation.rows * sums, 4 * operation.rows, 4 * threads * PairTile.count(operation.rows, operation.experts)]
+        [
+          4 * blocks.count * operation.rows * sums, 4 * operation.rows,
+          4 * threads * PairTile.count(rows: operation.rows, experts: operation.experts),
+        ]
       }
       switch operation.kind {
       case .product: return [tiles(operation.width)]
@@ -98,13 +101,14 @@ extension CPUFloat {
     requireShapes("expertHiddenBackward", ("q", q.shape, hidden.a.base.shape))
     if let z { requireShapes("expertHiddenBackward", ("z", z.shape, Shape(routing.rows, stage.rank2))) }
     let (qs, zs) = (rows(q), z.map { rows($0).matrix })
+    let (rank1, rank2, rank3) = (stage.one?.rank ?? 0, stage.rank2, stage.three?.rank ?? 0)
+    let sums = stage.sums(width: 1 + rank1 + rank3)  // dw, dt1, dt3
+    // What was taken above is not given back for what these begin to take.
+    func gradient(_ parameter: Parameter<CPUFloat>?) -> Matrix<Float>? { parameter.map { writable(&$0.gradient).matrix } }
+    let (db1, db3, da2) = (gradient(hidden.a.branch?.b), gradient(hidden.c.branch?.b), gradient(hidden.a2))
     let (da, das) = fresh(q.shape)
     let (dc, dcs) = fresh(q.shape)
     let dw = fresh(Shape(routing.rows, 1))
-    func gradient(_ parameter: Parameter<CPUFloat>?) -> Matrix<Float>? { parameter.map { writable(&$0.gradient).matrix } }
-    let (db1, db3, da2) = (gradient(hidden.a.branch?.b), gradient(hidden.c.branch?.b), gradient(hidden.a2))
-    let (rank1, rank2, rank3) = (stage.one?.rank ?? 0, stage.rank2, stage.three?.rank ?? 0)
-    let sums = stage.sums(width: 1 + rank1 + rank3)  // dw, dt1, dt3
     stage.forStrips { strip, tile in
       let (first, width, beta) = (strip.columns.lowerBound, strip.columns.count, Float(strip.isFirst ? 0 : 1))
       let (qs, das, dcs) = (qs.columns(strip.columns), das.columns(strip.columns), dcs.columns(strip.columns))
@@ -134,8 +138,8 @@ extension CPUFloat {
             base1: base1[token], base3: base3[token], q: qs[token], a: tile.a[i], c: tile.c[i], k: tile.k[i], da: das[token],
             dc: dcs[token], w: stage.weights[row], mask: stage.mask(row, strip, tile))
           line.form(U.self, width)
-          let dw = sum.base + row * sum.stride
-          dw.pointee = strip.isFirst ? line.dw.sum() : dw.pointee + line.dw.sum()
+          let sumOfRow = sum.base + row * sum.stride
+          sumOfRow.pointee = strip.isFirst ? line.dw.sum() : sumOfRow.pointee + line.dw.sum()
         }
       }
       for run in strip.chunk.runs {
@@ -167,7 +171,7 @@ extension CPUFloat {
   }
 }
 
-/// A row of the forward pass in a block's columns.
+/// A pair in the forward pass, in a strip's columns.
 private struct ForwardLine {
   let base1, base3, a, c, v: UnsafeMutablePointer<Float>
   let w: Float
@@ -187,7 +191,7 @@ private struct ForwardLine {
   }
 }
 
-/// A row of the backward pass in a block's columns.
+/// A pair in the backward pass, in a strip's columns.
 private struct BackwardLine {
   let base1, base3, q, a, c, k, da, dc: UnsafeMutablePointer<Float>
   let w: Float
@@ -248,6 +252,8 @@ private struct HiddenStage {
   let one, three: Branch?
   let a2: Matrix<Float>?
   let pairs: Pairs
+  /// The threads' tiles.
+  let memory: Buffer<Float>
   let weights: UnsafeMutablePointer<Float>
   let masks: MaskBits<Float>?
   let blocks: ColumnBlocks
@@ -268,6 +274,7 @@ private struct HiddenStage {
     if let a2 = hidden.a2 { requireShapes("expertHidden", ("A2", a2.shape, Shape(routing.experts * rank2, f))) }
     a2 = hidden.a2.map { backend.rows($0.value).matrix }
     pairs = Pairs(routing, on: backend)
+    memory = backend.core.pool.buffer(backend.core.threads.threads * PairTile.count(rows: rows, experts: experts))
     weights = backend.rows(routing.weights).base
     masks = hidden.mask.flatMap { mask in
       backend.requireIdentity(mask.rows, routing.tokens)
@@ -278,13 +285,12 @@ private struct HiddenStage {
 
   func sums(width: Int) -> Sums { Sums(buffer: backend.core.pool.buffer(blocks.count * rows * width), rows: rows, width: width) }
 
-  /// Calls `body` for every strip of every block, with memory of the thread that runs the block.
+  /// Calls `body` for every chunk of pairs in every strip of every block, with the tile of the thread that runs the block.
   @inline(__always)
   func forStrips(_ body: (Strip, PairTile) -> Void) {
-    let size = PairTile.count(rows, experts)
-    let memory: Buffer<Float> = backend.core.pool.buffer(backend.core.threads.threads * size)
+    let size = PairTile.count(rows: rows, experts: experts)
     backend.forParts(blocks.count, work: 100 * rows * width) { block, thread in
-      let (columns, tile) = (blocks[block], PairTile(memory.pointer + thread * size, rows, experts))
+      let (columns, tile) = (blocks[block], PairTile(memory.pointer + thread * size, rows: rows, experts: experts))
       for chunk in pairs.chunks {
         for start in stride(from: columns.lowerBound, to: columns.upperBound, by: PairTile.width) {
           let strip = start..<min(start + PairTile.width, columns.upperBound)
@@ -292,7 +298,6 @@ private struct HiddenStage {
         }
       }
     }
-    withExtendedLifetime(memory) {}
   }
 
   /// Calls `body` for every pair of a token, with its row in expert order and in the tile.

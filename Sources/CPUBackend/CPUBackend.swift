@@ -106,7 +106,7 @@ struct Rows<Scalar> {
   func rows(_ range: Range<Int>) -> Rows { Rows(base: self[range.lowerBound], count: range.count, width: width, stride: stride) }
   /// Some of the columns.
   func columns(_ range: Range<Int>) -> Rows { Rows(base: base + range.lowerBound, count: count, width: range.count, stride: stride) }
-  /// Asks for a row that comes next. Rows in the order of a routing are no stream that the processor could guess.
+  /// Asks for a row that comes next. Some columns of rows, a stride apart, are no stream that the processor could guess.
   @inline(__always)
   func prefetch(_ n: Int) {
     for j in Swift.stride(from: 0, to: width, by: 64 / MemoryLayout<Scalar>.stride) { vectors_prefetch(self[n] + j) }

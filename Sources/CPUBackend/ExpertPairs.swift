@@ -23,7 +23,7 @@ struct Pairs {
       var rows = 0
       while token < routing.tokens {
         let more = (token * slots..<(token + 1) * slots).count { rowOfSlot[$0] >= 0 }
-        if rows > 0, rows + more > PairTile.rows(routing.experts) { break }
+        if rows > 0, rows + more > PairTile.mostRows(routing.experts) { break }
         (rows, token) = (rows + more, token + 1)
       }
       var (runs, place): ([PairChunk.Run], Int) = ([], 0)
@@ -61,18 +61,19 @@ struct PairTile {
   /// Columns of a strip.
   static let width = 128
 
-  /// Pairs of a chunk: three tiles of them fill most of a second-level cache of 1 MB; more where each expert would have few.
-  static func rows(_ experts: Int) -> Int { max(512, 32 * experts) }
+  /// The most pairs of a chunk: three tiles of 512 fill most of a second-level cache of 1 MB. More than 16 experts have more, and leave
+  /// that cache, because each would have few rows for a product. (`route` gives a token no expert twice, so a token's pairs fit.)
+  static func mostRows(_ experts: Int) -> Int { max(512, 32 * experts) }
 
-  /// Numbers of the three tiles and the mask. (A token has at most as many pairs as there are experts, so it fits.)
-  static func count(_ rows: Int, _ experts: Int) -> Int { (3 * min(rows, Self.rows(experts)) + 1) * width }
+  /// Numbers of the three tiles and the mask, where there are so many rows in all.
+  static func count(rows: Int, experts: Int) -> Int { (3 * min(rows, mostRows(experts)) + 1) * width }
 
   let a, c, k: Rows<Float>
   /// The mask of a row of which nothing is dropped.
   let ones: UnsafeMutablePointer<UInt8>
 
-  init(_ memory: UnsafeMutablePointer<Float>, _ rows: Int, _ experts: Int) {
-    let (count, width) = (min(rows, Self.rows(experts)), Self.width)
+  init(_ memory: UnsafeMutablePointer<Float>, rows: Int, experts: Int) {
+    let (count, width) = (min(rows, Self.mostRows(experts)), Self.width)
     func tile(_ i: Int) -> Rows<Float> { Rows(base: memory + i * count * width, count: count, width: width, stride: width) }
     (a, c, k) = (tile(0), tile(1), tile(2))
     ones = UnsafeMutableRawPointer(memory + 3 * count * width).bindMemory(to: UInt8.self, capacity: width)

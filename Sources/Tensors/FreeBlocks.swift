@@ -64,23 +64,38 @@ public struct FreeBlocks<Block> {
   public mutating func shrink(by count: Int) { self.bytes -= count }
 
   /// So many bytes of such zeros are about to be written: where more would then be taken than ever before, free blocks are given back
-  /// instead, the largest first, and of a block that fills large pages these alone: one comes again for a 512th of what small ones cost.
+  /// instead, the largest first, and at first of those that fill large pages these alone: one comes again by one fault, where small ones
+  /// take 512.
   public mutating func refill(_ count: Int, giveBack: (Block, _ bytes: Int) -> Void) {
     while bytes + count > peakBytes {
-      guard let sizeClass = free.indices.last(where: { freeBytes($0) >= Self.leastGivenBack }) else { break }
-      let block = free[sizeClass].removeFirst()  // the one that waits longest
-      let size = Self.byteCount(sizeClass)
-      let missing = size < Self.largePage ? size : size / Self.largePage * Self.largePage
-      giveBack(block, missing)
-      emptied[sizeClass].append((block, missing))
-      bytes -= missing
+      if let sizeClass = free.indices.last(where: { freeBytes($0) >= Self.leastGivenBack }) {
+        let block = free[sizeClass].removeFirst()  // the one that waits longest
+        let size = Self.byteCount(sizeClass)
+        let missing = size < Self.largePage ? size : size / Self.largePage * Self.largePage
+        giveBack(block, missing)
+        emptied[sizeClass].append((block, missing))
+        bytes -= missing
+      } else if let sizeClass = emptied.indices.last(where: { rest($0).bytes >= Self.leastGivenBack }), let i = rest(sizeClass).first {
+        let size = Self.byteCount(sizeClass)
+        giveBack(emptied[sizeClass][i].block, size)
+        bytes -= size - emptied[sizeClass][i].missing
+        emptied[sizeClass][i].missing = size
+      } else {
+        break
+      }
     }
     grow(by: count)
   }
 
+  /// What the emptied blocks of a class still take, and the first that takes something.
+  private func rest(_ sizeClass: Int) -> (bytes: Int, first: Int?) {
+    let size = Self.byteCount(sizeClass)
+    return (emptied[sizeClass].reduce(0) { $0 + size - $1.missing }, emptied[sizeClass].firstIndex { $0.missing < size })
+  }
+
   private func freeBytes(_ sizeClass: Int) -> Int { free[sizeClass].count * Self.byteCount(sizeClass) }
 
-  /// A block comes back; one of which some bytes were never written gives the others back, too.
+  /// A block comes back; one of which some bytes were never written gives the others back, too, all of itself.
   @_specialize(where Block == UnsafeMutableRawPointer)
   public mutating func put(_ block: Block, _ sizeClass: Int, unwritten: Int = 0) {
     if unwritten == 0 { return free[sizeClass].append(block) }

@@ -150,6 +150,10 @@ import Testing
     #expect(free.bytes == (3072 + 1024 + 512) * kibibytes)
     #expect(free.take(1280 * kibibytes) { _ in "new" }.block == "small")
     #expect(free.bytes == (1280 + 3072 + 1024 + 512) * kibibytes)
+    free.put(large.block, large.sizeClass)
+    free.refill(3072 * kibibytes) { given.append("\($0) \($1 / kibibytes)") }
+    #expect(given.suffix(2) == ["large 2048", "large 3072"], "what is left of it, before more is taken than ever before")
+    #expect(free.bytes == (1280 + 1024 + 512 + 3072) * kibibytes && free.peakBytes == free.bytes && free.misses == 2)
   }
 
   @Test func aPoisonedPoolShowsWhatNobodyWrote() throws {

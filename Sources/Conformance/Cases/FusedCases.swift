@@ -10,7 +10,10 @@ extension CaseList {
       return (sizes, width, rank)
     }
     let wide = (PlanSizes(tokens: 35, experts: 3, k: 2, choices: .allOn(1)), 67, 70)
-    for ((sizes, width, rank), variant) in (plans + [wide]).flatMap({ plan in HiddenVariant.allCases.map { (plan, $0) } }) {
+    // More pairs and columns than a backend takes at a time.
+    let long = (PlanSizes(tokens: 400, experts: 5, k: 2, choices: .random), 1100, 2)
+    let all = (plans + [wide]).flatMap { plan in HiddenVariant.allCases.map { (plan, $0) } } + [(long, .masked)]
+    for ((sizes, width, rank), variant) in all {
       for operation in ["expertHidden", "expertHiddenBackward"] {
         add(operation, "\(sizes) F \(width) r \(rank) \(variant.rawValue)", isEmpty: sizes.tokens == 0) { trial in
           let plan = sizes.plan(&trial.source)
