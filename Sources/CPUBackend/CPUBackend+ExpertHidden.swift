@@ -103,12 +103,12 @@ extension CPUFloat {
     let (qs, zs) = (rows(q), z.map { rows($0).matrix })
     let (rank1, rank2, rank3) = (stage.one?.rank ?? 0, stage.rank2, stage.three?.rank ?? 0)
     let sums = stage.sums(width: 1 + rank1 + rank3)  // dw, dt1, dt3
-    // What was taken above is not given back for what these begin to take.
-    func gradient(_ parameter: Parameter<CPUFloat>?) -> Matrix<Float>? { parameter.map { writable(&$0.gradient).matrix } }
-    let (db1, db3, da2) = (gradient(hidden.a.branch?.b), gradient(hidden.c.branch?.b), gradient(hidden.a2))
     let (da, das) = fresh(q.shape)
     let (dc, dcs) = fresh(q.shape)
     let dw = fresh(Shape(routing.rows, 1))
+    // Last, so that for what these begin to take nothing is given back that this operation takes.
+    func gradient(_ parameter: Parameter<CPUFloat>?) -> Matrix<Float>? { parameter.map { writable(&$0.gradient).matrix } }
+    let (db1, db3, da2) = (gradient(hidden.a.branch?.b), gradient(hidden.c.branch?.b), gradient(hidden.a2))
     stage.forStrips { strip, tile in
       let (first, width, beta) = (strip.columns.lowerBound, strip.columns.count, Float(strip.isFirst ? 0 : 1))
       let (qs, das, dcs) = (qs.columns(strip.columns), das.columns(strip.columns), dcs.columns(strip.columns))

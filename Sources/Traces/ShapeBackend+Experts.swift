@@ -60,9 +60,10 @@ extension ShapeBackend {
     guard let buffers = buffers(kind, routing, width: q.columnCount) else { return nil }
     return withExtendedLifetime(buffers) {
       keepMask(of: hidden, routing)
+      let (da, dc, dw) = (empty(q.shape), empty(q.shape), empty(Shape(routing.rows)))
       for written in [hidden.a.branch?.b, hidden.c.branch?.b, hidden.a2] { if let written { write(written.gradient) } }
-      func gradient(_ sum: ExpertSum<ShapeBackend>) -> (base: T, t: T?) { (empty(q.shape), sum.branch.map { empty($0.t.shape) }) }
-      return .init(dw: empty(Shape(routing.rows)), a: gradient(hidden.a), c: gradient(hidden.c))
+      func dt(_ sum: ExpertSum<ShapeBackend>) -> T? { sum.branch.map { empty($0.t.shape) } }
+      return .init(dw: dw, a: (da, dt(hidden.a)), c: (dc, dt(hidden.c)))
     }
   }
 
